@@ -1,0 +1,5 @@
+"""``python -m slproxy``."""
+
+from slproxy.cli import main
+
+main()

@@ -1,0 +1,251 @@
+"""Builds everything, once, from the settings; owns the listening sockets and the way down."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import logging
+import os
+import random
+import secrets
+import socket
+import stat
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from aiohttp import web
+
+import slproxy
+from slproxy import pages
+from slproxy.credentials import Credentials
+from slproxy.errors import ConfigError
+from slproxy.forward import Answer, Forwarder, Inbound
+from slproxy.journal import Exchange
+from slproxy.policy import Policy
+from slproxy.server import Server
+from slproxy.settings import Settings
+from slproxy.store import FileStore, MemoryStore, TokenStore
+from slproxy.upstream import Upstream
+
+log = logging.getLogger("slproxy")
+
+# What requests in flight get after SIGTERM, in seconds (contract, section 6).
+GRACE = 30.0
+# Connections that the kernel holds while they wait to be accepted; a burst of `limits.max_connections` must fit.
+BACKLOG = 1024
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clock:
+    """Where time and chance come from; tests bring their own. ``now`` is Unix time, ``dice`` is uniform in [0, 1)."""
+
+    now: Callable[[], float] = time.time
+    monotonic: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    dice: Callable[[], float] = random.random
+
+
+REAL_CLOCK = Clock()
+
+
+def token_store(settings: Settings) -> TokenStore:
+    """Return the store that the settings name."""
+    return MemoryStore() if settings.store.kind == "memory" else FileStore(settings.store.path)
+
+
+class App:
+    """One proxy: its upstream, its token, its policy and its server. Used inside ``async with``."""
+
+    def __init__(self, settings: Settings, *, store: TokenStore | None = None, clock: Clock = REAL_CLOCK) -> None:
+        self.settings = settings
+        self._clock = clock
+        self._started = clock.monotonic()
+        self._stack = contextlib.AsyncExitStack()
+        self._runner: web.ServerRunner | None = None
+        self._draining = False
+        self.urls: list[str] = []
+
+        self.store = token_store(settings) if store is None else store
+        self.upstream = Upstream(settings.upstream)
+        self.credentials = Credentials(
+            auth=settings.auth,
+            accounts_url=settings.upstream.accounts_url,
+            redirect_uri_given=settings.was_given("auth.redirect_uri"),
+            store=self.store,
+            ask=self.upstream.ask,
+            now=clock.now,
+            monotonic=clock.monotonic,
+            sleep=clock.sleep,
+            dice=clock.dice,
+        )
+        self.forwarder = Forwarder(
+            policy=Policy(
+                accept_paths=settings.policy.accept_paths,
+                reject_paths=settings.policy.reject_paths,
+                accept_hosts=frozenset(name.lower() for name in settings.listen.accept_hosts),
+                allow_origins=frozenset(settings.listen.allow_origins),
+                read_only=settings.policy.read_only,
+                key=settings.listen.key,
+                # Its own for each process: a chain of two proxies is no loop, the same one twice is.
+                pseudonym=f"slproxy-{secrets.token_hex(4)}",
+                max_target=settings.limits.max_target,
+            ),
+            credentials=self.credentials,
+            upstream=self.upstream,
+            api_url=settings.upstream.api_url,
+            retries=settings.retry,
+            limits=settings.limits,
+            own_page=self._own_page,
+            now=clock.now,
+            monotonic=clock.monotonic,
+            sleep=clock.sleep,
+            dice=clock.dice,
+        )
+        self.server: Server | None = None
+
+    async def __aenter__(self) -> Self:
+        await self._stack.enter_async_context(self.upstream)
+        try:
+            await self.credentials.load()
+        except BaseException:
+            await self._stack.aclose()
+            raise
+        self._stack.push_async_callback(self.credentials.close)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        # In this order: no new requests, those in flight end, a renewal under way is written, the upstream closes.
+        if self._runner is not None:
+            await self._runner.cleanup()
+        await self._stack.aclose()
+
+    async def listen(self) -> None:
+        """Start to renew in the background and to serve. Raises ConfigError when the address cannot be had."""
+        self.credentials.keep_fresh()
+        self.server = Server(self.forwarder.handle, self.settings.limits)
+        self._runner = web.ServerRunner(self.server, handle_signals=False, shutdown_timeout=0.1)
+        await self._runner.setup()
+        listen = self.settings.listen
+        if listen.uds is not None:
+            sock = _unix_socket(Path(listen.uds), listen.uds_mode)
+            await web.SockSite(self._runner, sock, backlog=BACKLOG).start()
+            self.urls = [f"unix:{listen.uds}"]
+            return
+        try:
+            await web.TCPSite(self._runner, listen.host, listen.port, backlog=BACKLOG).start()
+        except OSError as error:
+            reason = "is in use" if error.errno == errno.EADDRINUSE else "cannot be listened on"
+            raise ConfigError(
+                f"{listen.host}:{listen.port} {reason} ({os.strerror(error.errno or 0)}).",
+                hint="Stop the other program, or choose another port: --port 8643",
+            ) from error
+        self.urls = [_url(address) for address in self._runner.addresses]
+
+    async def drain(self, *, at_once: asyncio.Event) -> None:
+        """Let what is in flight end, for ``GRACE`` seconds, or until ``at_once`` is set."""
+        self._draining = self.forwarder.draining = True
+        if self._runner is None or self.server is None:
+            return
+        for site in list(self._runner.sites):
+            await site.stop()
+        log.info("shutting down: %d requests in flight", self.server.in_flight)
+        draining = asyncio.create_task(self.server.drain(GRACE))
+        enough = asyncio.create_task(at_once.wait())
+        await asyncio.wait({draining, enough}, return_when=asyncio.FIRST_COMPLETED)
+        for task in (draining, enough):
+            task.cancel()
+        await asyncio.gather(draining, enough, return_exceptions=True)
+
+    async def ask(self, target: str) -> tuple[int, bytes]:
+        """Ask the API for something through the proxy's own recipe, as a client would, and return status and body."""
+        inbound = Inbound(method="GET", target=target, headers=self._own_headers())
+        answer = await self.forwarder.handle(
+            inbound, Exchange(method="GET", path=target, started=self._clock.monotonic())
+        )
+        try:
+            if isinstance(answer.body, bytes):
+                return answer.status, answer.body
+            return answer.status, b"".join([chunk async for chunk in answer.body.chunks()])
+        finally:
+            answer.close()
+
+    def _own_headers(self) -> tuple[tuple[bytes, bytes], ...]:
+        key = self.settings.listen.key
+        shown = () if key is None else ((b"X-Slproxy-Key", key.reveal().encode()),)
+        return ((b"Host", b"localhost"), (b"Accept", b"application/json"), *shown)
+
+    def _own_page(self, method: str, path: str) -> Answer:
+        return pages.page(
+            method,
+            path,
+            not_ready=lambda: pages.not_ready(self.credentials.problem(), draining=self._draining),
+            state=self.state,
+        )
+
+    def state(self) -> dict[str, object]:
+        """Return what ``status.json`` tells."""
+        problem = pages.not_ready(self.credentials.problem(), draining=self._draining)
+        seen = self.forwarder.seen
+        return {
+            "version": slproxy.__version__,
+            "profile": self.settings.profile,
+            "ready": problem is None,
+            "reason": None if problem is None else {"type": problem.type, "detail": problem.detail, "hint": problem.hint},
+            "draining": self._draining,
+            "uptime": round(self._clock.monotonic() - self._started, 1),
+            "upstream": self.settings.upstream.api_url,
+            "token": self.credentials.snapshot(),
+            "budget": None if seen is None else asdict(seen),
+            "requests": {
+                "served": self.server.served if self.server is not None else 0,
+                "in_flight": self.server.in_flight if self.server is not None else 0,
+            },
+        }
+
+
+def _url(address: object) -> str:
+    assert isinstance(address, tuple), "a TCP address is a tuple"
+    host, port = str(address[0]), address[1]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _unix_socket(path: Path, mode: int) -> socket.socket:
+    """Bind a Unix socket with ``mode`` from its first moment; replace one that a dead process left behind."""
+    try:
+        if stat.S_ISSOCK(path.lstat().st_mode) and not _is_live(path):
+            path.unlink()
+    except FileNotFoundError:
+        pass
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    # bind(2) creates the file with the umask's rights; a chmod afterwards would leave a gap.
+    umask = os.umask(0o777 & ~mode)
+    try:
+        sock.bind(str(path))
+    except OSError as error:
+        sock.close()
+        raise ConfigError(
+            f"Cannot listen on the Unix socket {path}: {os.strerror(error.errno or 0)}.",
+            hint="Another slproxy may be listening there, or something else has that name: choose another --uds.",
+        ) from error
+    finally:
+        os.umask(umask)
+    return sock
+
+
+def _is_live(path: Path) -> bool:
+    """Tell whether somebody listens on a Unix socket."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            return False
+        except OSError:
+            return True
+    return True

@@ -1,0 +1,121 @@
+"""A request's body, read from the client once and given to the upstream as often as a cure needs it.
+
+What was read is kept: first in memory, then in an unnamed temporary file, up to a limit. A larger body streams through
+once and is then not repeatable. Reading from the client goes no faster than the upstream takes it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import IO
+
+# A body of a known length up to this is read in whole before it is sent: it goes out in one write with the headers, and
+# a client that dribbles it holds no upstream connection meanwhile. aiohttp's buffers hold as much anyway.
+WHOLE = 64 * 1024
+
+
+class Body:
+    """One request body; ``memory`` and ``disk`` limit in bytes what is kept of it for a repeat."""
+
+    def __init__(
+        self, read: Callable[[], Awaitable[bytes]], *, length: int | None, memory: int, disk: int
+    ) -> None:
+        """``read`` returns the next bytes from the client, or none at the end; ``length`` is None when chunked."""
+        self._read = read
+        self._length = length
+        self._memory, self._disk = memory, max(disk, memory)
+        self._pieces: list[bytes] = []
+        self._file: IO[bytes] | None = None
+        self._kept = 0
+        self._received = 0
+        self._ended = length == 0
+        # A broken client's body shall be blamed on the client, though the failure surfaces in the upstream's write.
+        self.error: Exception | None = None
+        self.repeatable = length is None or length <= self._disk
+        # The attempt that was given up and the one that follows never read from the client at the same time.
+        self._turn = asyncio.Lock()
+
+    async def whole(self) -> bytes | None:
+        """Return a small body of known length as one piece; ``None`` where it has to be streamed."""
+        if self._length is None or self._length > min(WHOLE, self._memory):
+            return None
+        return b"".join([chunk async for chunk in self.chunks()])
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """Yield the body from its start. Only a ``repeatable`` one can be read a second time."""
+        position = 0
+        while True:
+            async with self._turn:
+                if position < self._kept:
+                    chunk = self._kept_from(position)
+                else:
+                    assert position == self._received, "a body that is not repeatable is read once"
+                    chunk = await self._next()
+            if not chunk:
+                return
+            position += len(chunk)
+            yield chunk
+
+    def close(self) -> None:
+        """Free what was kept."""
+        self._pieces.clear()
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    async def _next(self) -> bytes:
+        if self._ended:
+            return b""
+        try:
+            chunk = await self._read()
+        except Exception as error:
+            self.error = error
+            self.repeatable = False
+            raise
+        self._received += len(chunk)
+        self._ended = not chunk or self._received == self._length
+        if chunk and self.repeatable:
+            self._keep(chunk)
+        return chunk
+
+    def _keep(self, chunk: bytes) -> None:
+        """Keep a chunk. Without an await, so that a cancelled attempt cannot lose what was already read."""
+        size = self._kept + len(chunk)
+        if size > self._disk:
+            self._give_up()
+            return
+        if self._file is None and size > self._memory:
+            try:
+                self._file = tempfile.TemporaryFile(prefix="slproxy-")  # noqa: SIM115  # closed by `close`
+                self._file.write(b"".join(self._pieces))
+            except OSError:  # no room: the body still streams, it is just not repeatable
+                self._give_up()
+                return
+            self._pieces.clear()
+        try:
+            if self._file is not None:
+                self._file.seek(self._kept)
+                self._file.write(chunk)
+            else:
+                self._pieces.append(chunk)
+        except OSError:
+            self._give_up()
+            return
+        self._kept = size
+
+    def _give_up(self) -> None:
+        self.repeatable = False
+        self._kept = 0
+        self.close()
+
+    def _kept_from(self, position: int) -> bytes:
+        if self._file is not None:
+            self._file.seek(position)
+            return self._file.read(min(WHOLE, self._kept - position))
+        for piece in self._pieces:
+            if position < len(piece):
+                return piece[position:]
+            position -= len(piece)
+        raise AssertionError("what is kept covers every position below its size")

@@ -1,0 +1,255 @@
+"""Read the settings: flag > environment > ``.env`` > TOML file > default.
+
+1. Nothing is guessed: a name that is not a setting, a value of another type or two settings that clash stop the start.
+2. A message names the key, the place, what was expected and what to do; it never shows a secret.
+3. All mistakes of one start are told at once.
+4. Everything read is passed in, but for the files that a setting names and the home folder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from types import MappingProxyType
+
+from platformdirs import user_config_path, user_state_path
+
+from slproxy.errors import ConfigError
+from slproxy.settings import (
+    CATALOGUE,
+    KIB,
+    SECTIONS,
+    Auth,
+    Limits,
+    Listen,
+    Log,
+    Origin,
+    Pace,
+    Policy,
+    Retry,
+    Row,
+    Secret,
+    Setting,
+    Settings,
+    Store,
+    Upstream,
+    effective,
+)
+from slproxy.sources import (
+    PROFILE,
+    PROFILE_NAME,
+    Given,
+    Variable,
+    from_dotenv,
+    from_flags,
+    from_toml,
+    from_variables,
+    read,
+)
+from slproxy.values import is_loopback, shown, understand
+
+__all__ = [
+    "CATALOGUE",
+    "SECTIONS",
+    "Auth",
+    "Limits",
+    "Listen",
+    "Log",
+    "Origin",
+    "Pace",
+    "Policy",
+    "Retry",
+    "Row",
+    "Secret",
+    "Setting",
+    "Settings",
+    "Store",
+    "Upstream",
+    "effective",
+    "is_loopback",
+    "load",
+]
+
+# Far above any key or token; a larger file is not a secret but a mistake, such as a log or a disk image.
+SECRET_FILE_MAX = 64 * KIB
+
+
+def load(
+    *,
+    config: Path | None,
+    profile: str | None,
+    flags: Mapping[str, object],
+    environ: Mapping[str, str],
+    cwd: Path,
+) -> Settings:
+    """Return the settings in force; ``flags`` are keyed like ``listen.port``, and None among them is not given.
+
+    Raises ConfigError, with every mistake found, one a line.
+    """
+    variables = [
+        Variable(name=name, value=value, origin=Origin(layer="env", place=name)) for name, value in environ.items()
+    ]
+    dotenv = list(from_dotenv(cwd))
+    mistakes: list[ConfigError] = []
+    chosen = _chosen(profile, _first("SLPROXY_PROFILE", variables, dotenv))
+    layers = [
+        *from_toml(*_file(config, _first("SLPROXY_CONFIG", variables, dotenv), environ, cwd), chosen, cwd, mistakes),
+        from_variables(dotenv, cwd, mistakes),
+        from_variables(variables, cwd, mistakes),
+        from_flags(flags, cwd),
+    ]
+    # Only what is in force is read on: a mounted file that a higher layer made irrelevant need not exist here.
+    given = {each.setting.key: each for layer in layers for each in layer}
+    values: dict[str, object] = {key: setting.default for key, setting in CATALOGUE.items()}
+    origins = {key: Origin(layer="default") for key in CATALOGUE}
+    for key, each in given.items():
+        try:
+            values[key], origins[key] = _understood(each)
+        except ConfigError as mistake:
+            mistakes.append(mistake)
+    _raise(mistakes)
+    if values["store.path"] is None:
+        values["store.path"] = _folder(environ, "XDG_STATE_HOME", user_state_path) / f"{chosen}.json"
+    settings = _built(values, chosen, origins)
+    _raise(list(_clashes(settings)))
+    return settings
+
+
+def _raise(mistakes: list[ConfigError]) -> None:
+    if len(mistakes) == 1:
+        raise mistakes[0]
+    if mistakes:
+        lines = [each.detail + (f" ({each.hint})" if each.hint else "") for each in mistakes]
+        raise ConfigError("\n".join([f"{len(lines)} mistakes in the settings:", *lines]))
+
+
+def _built(values: Mapping[str, object], profile: str, origins: Mapping[str, Origin]) -> Settings:
+    sections: dict[str, dict[str, object]] = {name: {} for name in SECTIONS}
+    for key, setting in CATALOGUE.items():
+        sections[setting.section][setting.name] = values[key]
+    make: Callable[..., Settings] = Settings
+    return make(
+        profile=profile,
+        origins=MappingProxyType(dict(origins)),
+        **{name: shape(**sections[name]) for name, shape in SECTIONS.items()},
+    )
+
+
+# Where values are found.
+
+
+def _first(name: str, *layers: Iterable[Variable]) -> Variable | None:
+    return next((each for layer in layers for each in layer if each.name == name and each.value.strip()), None)
+
+
+def _chosen(flag: str | None, variable: Variable | None) -> str:
+    name, place = flag, "flag --profile"
+    if name is None:
+        name, place = (variable.value.strip(), str(variable.origin)) if variable else ("default", "default")
+    if not PROFILE.fullmatch(name):
+        raise ConfigError(
+            f"profile ({place}): expected {PROFILE_NAME}, got {shown(name, text=True)}",
+            hint="the name becomes part of a file name: choose another",
+        )
+    return name
+
+
+def _folder(environ: Mapping[str, str], variable: str, fallback: Callable[[str], Path]) -> Path:
+    """Return the user's folder for slproxy; the XDG specification has relative paths ignored."""
+    named = Path(environ.get(variable, ""))
+    return named / "slproxy" if named.is_absolute() else fallback("slproxy")
+
+
+def _file(
+    flag: Path | None, variable: Variable | None, environ: Mapping[str, str], cwd: Path
+) -> tuple[Path, bytes | None]:
+    """Return the TOML file in force and what is in it, None if there is none."""
+    if flag is not None or variable is not None:
+        place = "flag --config" if flag is not None else str(variable.origin if variable else "")
+        path = cwd / (flag or Path(variable.value.strip() if variable else "")).expanduser()
+        content = read(path, f"the configuration file ({place})")
+        if content is None:
+            raise ConfigError(
+                f"the configuration file ({place}) does not exist: {path}", hint="correct the path, or leave it out"
+            )
+        return path, content
+    user = _folder(environ, "XDG_CONFIG_HOME", user_config_path) / "config.toml"
+    for path in (cwd / "slproxy.toml", user):
+        content = read(path, "the configuration file")
+        if content is not None:
+            return path, content
+    return user, None
+
+
+# What is made of them.
+
+
+def _understood(given: Given) -> tuple[object, Origin]:
+    value, origin = _mounted(given) if given.from_file else (given.value, given.origin)
+    try:
+        text = given.text or given.from_file
+        return understand(given.setting, value, text=text, base=given.base), origin
+    except ConfigError as refused:
+        raise ConfigError(f"{given.setting.key} ({origin}): {refused.detail}", hint=refused.hint) from refused
+
+
+def _mounted(given: Given) -> tuple[str, Origin]:
+    """Return what the file of a mounted secret holds, less the line end that editors and ``echo`` put there."""
+    key = given.setting.key
+    if not isinstance(given.value, str) or not given.value:
+        raise ConfigError(f"{key}_file ({given.origin}): expected the path of a file", hint="or give the value itself")
+    origin = replace(given.origin, path=given.value)
+    try:
+        path = given.base / Path(given.value).expanduser()
+        origin = replace(given.origin, path=str(path))
+        with path.open("rb") as file:
+            content = file.read(SECRET_FILE_MAX + 1)
+    except FileNotFoundError as error:
+        raise ConfigError(f"{key} ({origin}): the file does not exist", hint="correct the path, or mount it") from error
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ConfigError(
+            f"{key} ({origin}): the file cannot be read", hint="it must be a file that this user may read"
+        ) from error
+    if len(content) > SECRET_FILE_MAX:
+        raise ConfigError(f"{key} ({origin}): the file is over 64 KiB", hint="name a file that holds the value alone")
+    value = content.decode(errors="replace").rstrip("\r\n")
+    if not value:
+        raise ConfigError(f"{key} ({origin}): the file is empty", hint="write the value into it")
+    return value, origin
+
+
+def _clashes(settings: Settings) -> Iterator[ConfigError]:
+    """Yield what is wrong between two settings, or not built."""
+    listen, auth, store, origins = settings.listen, settings.auth, settings.store, settings.origins
+    for key in ("listen.host", "listen.port"):
+        if listen.uds is not None and origins[key].layer != "default":
+            yield ConfigError(
+                f"listen.uds ({origins['listen.uds']}) and {key} ({origins[key]}): a socket is listened on instead of"
+                " a port, not beside it",
+                hint="leave one of the two out",
+            )
+    if listen.key is None and not listen.allow_unauthenticated and not is_loopback(listen.host):
+        yield ConfigError(
+            f"listen.host ({origins['listen.host']}): {listen.host or 'every address'} can be reached from other"
+            " machines, and listen.key is not set: anyone there could act with your token",
+            hint="set listen.key, listen on 127.0.0.1, or set listen.allow_unauthenticated = true",
+        )
+    if auth.client_secret is not None and auth.client_id is None:
+        yield ConfigError(
+            f"auth.client_secret ({origins['auth.client_secret']}) is set, and auth.client_id is not: they are a pair",
+            hint="set SALESLOFT_CLIENT_ID as well",
+        )
+    unbuilt = {
+        "store.kind": store.kind in ("keyring", "redis"),
+        "store.redis_url": store.redis_url is not None,
+        "store.encryption": store.encryption in ("keyring", "key"),
+        "store.key": store.key is not None,
+    }
+    for key, asked in unbuilt.items():
+        if asked:
+            what = "encryption of the token file" if key in ("store.encryption", "store.key") else "this kind of store"
+            yield ConfigError(
+                f"{key} ({origins[key]}): {what} is not built yet: use file or memory, unencrypted",
+                hint="leave it out; store.kind = memory keeps the token off the disk",
+            )

@@ -1,0 +1,434 @@
+"""The token in use: who holds it, when it is renewed, and what becomes of it when that fails.
+
+1. One renewal at a time, across tasks (one shared task) and processes (the store's lock). After the lock the store is
+   read again: what another process put there is used, not renewed once more.
+2. A renewed token is in the store before it is first used: SalesLoft has revoked the old refresh token by then.
+3. A renewal runs apart from the request that asked for it. A client that leaves, a deadline or SIGTERM cannot cancel
+   it between the reply and the write.
+4. ``invalid_grant`` is final until a new login. Any other failure keeps the token and is tried again later; a token
+   that is still valid stays in use.
+5. The token of the moment is taken at each send, and a rejected one is named by its generation, so that whoever used an
+   older one gets the newer one without another renewal.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import logging
+import math
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field, replace
+
+from slproxy import oauth, retry
+from slproxy.errors import CredentialsRefused, LoginRequired, Problem, StoreError, TokenEndpointDown, UpstreamFault
+from slproxy.oauth import Answer, Client, Form, Token
+from slproxy.settings import Auth, Grant
+from slproxy.store import MemoryStore, Record, TokenStore
+
+log = logging.getLogger("slproxy.credentials")
+
+# A renewal that did not cure a 401 is not repeated for this long (contract, Cure): the 401 has another reason.
+UNCURED_PAUSE = 30.0
+# Refused credentials change only when a person changes them; asking more often would lock an account.
+REFUSED_PAUSE = 10.0
+# Between failed renewals: doubling from the first to the last, in seconds.
+FIRST_PAUSE, LAST_PAUSE = 1.0, 30.0
+# A renewal gives up in time for whoever waits for the store's lock (`store.LOCK_TIMEOUT`).
+RENEWAL_ATTEMPTS, RENEWAL_DEADLINE = 3, 25.0
+# How often the clock and, without a token, the store are looked at: a laptop sleeps, a person logs in elsewhere.
+GLANCE, GLANCE_WITHOUT_TOKEN = 30.0, 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Bearer:
+    """A token to send once, and the generation by which it can be said to be stale."""
+
+    token: str = field(repr=False)
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Which way in is used, and why: ``None`` where nothing is set."""
+
+    grant: Grant | None
+    why: str
+
+
+def choose_grant(auth: Auth, *, login_stored: bool, redirect_uri_given: bool) -> Choice:
+    """Return the grant to use; ``auto`` picks as the contract says: API key, stored login, client credentials."""
+    if auth.grant != "auto":
+        return Choice(auth.grant, "auth.grant says so")
+    if auth.api_key is not None:
+        return Choice("api_key", "an API key is set")
+    if login_stored:
+        return Choice("authorization_code", "a login is stored")
+    if auth.client_id and auth.client_secret is not None and not redirect_uri_given:
+        return Choice("client_credentials", "only a client id and secret are set, and no login is stored")
+    if auth.client_id:
+        return Choice("authorization_code", "a client id is set, but no login is stored yet")
+    return Choice(None, "neither an API key, nor a login, nor a client id is set")
+
+
+def renewal_margin(token: Token, *, leeway: float, dice: float) -> float:
+    """Return how long before its expiry a token is renewed, in seconds.
+
+    At most a quarter of a short life, so that a token of seconds is not renewed all the time; up to a quarter more by
+    ``dice`` (uniform in [0, 1)), so that replicas which started together do not renew together.
+    """
+    return min(leeway, token.lifetime / 4) * (1 + dice / 4)
+
+
+def _no_credentials() -> LoginRequired:
+    return LoginRequired(
+        "No credentials: there is no API key, no login, and no client id with a secret.",
+        hint="Set SALESLOFT_API_KEY, or SALESLOFT_CLIENT_ID and SALESLOFT_CLIENT_SECRET and run: slproxy login",
+    )
+
+
+def _no_login() -> LoginRequired:
+    return LoginRequired("There is no login of this client.", hint="Run: slproxy login")
+
+
+class Credentials:
+    """The one owner of the token in use."""
+
+    def __init__(
+        self,
+        *,
+        auth: Auth,
+        accounts_url: str,
+        redirect_uri_given: bool,
+        store: TokenStore,
+        ask: Callable[[Form], Awaitable[Answer]],
+        now: Callable[[], float],
+        monotonic: Callable[[], float],
+        sleep: Callable[[float], Awaitable[None]],
+        dice: Callable[[], float],
+    ) -> None:
+        self._auth = auth
+        self._accounts_url = accounts_url
+        self._redirect_uri_given = redirect_uri_given
+        self._login_store = store
+        self._granted_store = MemoryStore()
+        self._ask = ask
+        self._now, self._monotonic, self._sleep, self._dice = now, monotonic, sleep, dice
+
+        self.choice = Choice(None, "not looked at yet")
+        self._record: Record | None = None
+        self._margin = 0.0
+        self._saved = True
+        self._renewal: asyncio.Task[None] | None = None
+        self._keeper: asyncio.Task[None] | None = None
+        self._failure: Problem | None = None
+        self._failures = 0
+        self._not_before = -math.inf
+        self._uncured_at = -math.inf
+        self._renewals = 0
+        self._last_renewal: dict[str, object] | None = None
+
+    async def load(self) -> None:
+        """Read the store and choose the way in. Raises StoreError when what is there cannot be trusted."""
+        record = await self._stored_login()
+        self.choice = choose_grant(
+            self._auth, login_stored=record is not None, redirect_uri_given=self._redirect_uri_given
+        )
+        if self.choice.grant == "authorization_code" and record is not None:
+            self._adopt(record)
+
+    def keep_fresh(self) -> None:
+        """Start renewing in the background, until ``close``."""
+        if self.choice.grant != "api_key":
+            self._keeper = asyncio.create_task(self._keep_fresh(), name="slproxy: keep the token fresh")
+
+    async def close(self) -> None:
+        """Stop; a renewal under way is finished and written first."""
+        if self._keeper is not None:
+            self._keeper.cancel()
+            await asyncio.wait({self._keeper})
+        if self._renewal is not None:
+            await asyncio.wait({self._renewal})
+
+    async def bearer(self) -> Bearer:
+        """Return the token of the moment; wait for a renewal only if it has expired.
+
+        Raises:
+            TokenUnavailable: there is none to be had; one of its subclasses says why.
+        """
+        if (held := self._held()) is not None:
+            return held
+        await self._renew_shared()
+        if (held := self._held()) is not None:
+            return held
+        raise self.problem() or _no_login()
+
+    async def renew(self, *, stale: Bearer) -> Bearer:
+        """Return a token newer than ``stale``, which the upstream rejected, renewing once for all who saw it rejected.
+
+        Returns ``stale`` itself where a renewal would not help: an API key, or a renewal that has just not cured.
+
+        Raises:
+            TokenUnavailable: the renewal failed.
+        """
+        if self.choice.grant == "api_key" or self._monotonic() - self._uncured_at < UNCURED_PAUSE:
+            return stale
+        if self._record is not None and self._record.generation == stale.generation:
+            await self._renew_shared(rejected=stale.generation)
+        if self._record is None or self._record.generation == stale.generation:
+            raise self.problem(rejected=stale.generation) or _no_login()
+        return await self.bearer()
+
+    def not_cured(self, bearer: Bearer) -> None:
+        """Take note that the upstream rejected a token that had just been renewed."""
+        if self._record is not None and self._record.generation == bearer.generation:
+            self._uncured_at = self._monotonic()
+
+    def problem(self, *, rejected: int | None = None) -> Problem | None:
+        """Return why no token can be had, or ``None`` when one can; ``rejected`` names a generation that does not count."""
+        held = self._held()
+        if held is not None and held.generation != rejected:
+            return None
+        if self.choice.grant is None:
+            return _no_credentials()
+        if self._failure is not None:
+            # A copy: raising one object again and again would make its traceback grow for ever.
+            return copy.copy(self._failure)
+        if self.choice.grant == "authorization_code" and self._record is None:
+            return _no_login()
+        return TokenEndpointDown(
+            "The first token has not been granted yet.", hint="Wait for the token endpoint to answer."
+        )
+
+    def snapshot(self) -> dict[str, object]:
+        """Return what may be told about the token; nothing in it is secret."""
+        record = self._record
+        expires_at = record.token.expires_at if record is not None else None
+        return {
+            "grant": self.choice.grant,
+            "why": self.choice.why,
+            "store": "none" if self.choice.grant == "api_key" else self._store.description,
+            "saved": self._saved,
+            "valid": self._held() is not None,
+            "expires_in": None if expires_at is None else round(expires_at - self._now(), 3),
+            "generation": record.generation if record is not None else None,
+            "renewals": self._renewals,
+            "last_renewal": self._last_renewal,
+        }
+
+    # The token in hand.
+
+    def _held(self) -> Bearer | None:
+        """Return the token in hand, if it has not expired."""
+        if self.choice.grant == "api_key" and self._auth.api_key is not None:
+            return Bearer(self._auth.api_key.reveal(), 0)
+        record = self._record
+        if record is None or (record.token.expires_at is not None and record.token.expires_at <= self._now()):
+            return None
+        return Bearer(record.token.access_token, record.generation)
+
+    def _adopt(self, record: Record) -> None:
+        self._record = record
+        self._margin = renewal_margin(record.token, leeway=self._auth.leeway, dice=self._dice())
+        self._failure = None
+        if record.refused:
+            self._failure = LoginRequired(
+                f"SalesLoft no longer accepts the stored login: {record.refused}.", hint="Run: slproxy login"
+            )
+
+    @property
+    def _store(self) -> TokenStore:
+        return self._login_store if self.choice.grant == "authorization_code" else self._granted_store
+
+    async def _stored_login(self) -> Record | None:
+        """Return the stored login, if it is this client's."""
+        record = await self._login_store.read()
+        if record is None or not record.belongs_to(self._auth.client_id or "", self._accounts_url):
+            return None
+        return record
+
+    # Renewal.
+
+    async def _renew_shared(self, *, rejected: int | None = None) -> None:
+        """Wait for the one renewal under way, or start it. Its failure is in ``problem`` afterwards."""
+        if self._renewal is None or self._renewal.done():
+            if isinstance(self._failure, LoginRequired) or self._record is None:
+                await self._look_for_a_login()
+            if self._monotonic() < self._not_before or isinstance(self._failure, LoginRequired):
+                return
+        # Asked again: there was an await, and another task may have started it meanwhile.
+        if self._renewal is None or self._renewal.done():
+            self._renewal = asyncio.create_task(self._renew(rejected), name="slproxy: renew the token")
+        # Not awaited itself: a client that leaves would cancel it for everybody, and lose the rotated token.
+        await asyncio.wait({self._renewal})
+        self._renewal.result()
+
+    async def _look_for_a_login(self) -> None:
+        """Adopt a login that somebody made since (`slproxy login` beside a running proxy)."""
+        if self.choice.grant in ("api_key", "client_credentials"):
+            return
+        try:
+            record = await self._stored_login()
+        except StoreError as error:
+            self._failure = LoginRequired(error.detail, hint=error.hint)
+            return
+        if record is None:
+            self._failure = self._failure if isinstance(self._failure, LoginRequired) else None
+        elif self._record is None or record.token != self._record.token or not record.refused:
+            self._record = None
+            await self.load()
+            self._not_before = -math.inf
+
+    async def _renew(self, rejected: int | None) -> None:
+        """Renew under the store's lock, and remember how it went. Never raises what it can remember."""
+        if self.choice.grant is None or (self.choice.grant == "authorization_code" and self._record is None):
+            return
+        started = self._now()
+        try:
+            outcome = await self._renew_locked(rejected)
+        except (Problem, StoreError) as error:
+            self._remember(error)
+            self._last_renewal = {"at": started, "outcome": error.detail}
+            log.warning("renewing the token failed: %s %s (%s)", error.detail, error.hint, error.__cause__ or "no cause")
+        else:
+            self._failure, self._failures, self._not_before = None, 0, -math.inf
+            self._last_renewal = {"at": started, "outcome": outcome}
+            log.info("token %s", outcome, extra={"generation": self._record and self._record.generation})
+
+    async def _renew_locked(self, rejected: int | None) -> str:
+        store = self._store
+        async with store.lock():
+            record = await store.read()
+            mine = self._record
+            if self.choice.grant == "authorization_code":
+                if record is None or not record.belongs_to(self._auth.client_id or "", self._accounts_url):
+                    self._record = None
+                    raise _no_login()
+                if mine is not None and not self._saved and record.generation < mine.generation:
+                    record = mine
+                expires_at = record.token.expires_at
+                alive = expires_at is None or expires_at - self._margin > self._now()
+                if alive and record.generation != (rejected if rejected is not None else mine and mine.generation):
+                    self._adopt(record)
+                    return "taken over from another process"
+            record = await self._granted(record, store)
+            self._saved = False
+            self._record = record
+            try:
+                await store.write(record)
+            except StoreError as error:
+                # The new token is all there is: the old one is revoked. In use and in memory is better than lost.
+                log.error("%s The newest token is only in memory. %s", error.detail, error.hint)
+            else:
+                self._saved = True
+            self._adopt(record)
+            self._renewals += 1
+            return "renewed"
+
+    async def _granted(self, record: Record | None, store: TokenStore) -> Record:
+        """Ask the token endpoint for the next token."""
+        client = Client(id=self._auth.client_id or "", secret=_reveal(self._auth))
+        if self.choice.grant == "client_credentials":
+            token = await self._ask_for_token(
+                oauth.client_credentials_grant(client, scope=self._auth.scope or ""), renews=None
+            )
+            fresh = Record(client_id=client.id, accounts_url=self._accounts_url, token=token)
+            return fresh if record is None else record.renewed(token)
+        assert record is not None, "a login is renewed only when there is one"
+        if record.token.refresh_token is None:
+            raise LoginRequired("The login has expired, and it came without a refresh token.", hint="Run: slproxy login")
+        try:
+            token = await self._ask_for_token(
+                oauth.refresh_grant(client, refresh_token=record.token.refresh_token), renews=record.token
+            )
+        except LoginRequired:
+            # Final: no start of any process shall try this refresh token again.
+            self._record = replace(record, refused="invalid_grant")
+            await store.write(self._record)
+            raise
+        return record.renewed(token)
+
+    async def _ask_for_token(self, form: Form, *, renews: Token | None) -> Token:
+        started = self._monotonic()
+
+        def next_wait(outcome: retry.Outcome, attempt: int) -> float | None:
+            wait = retry.wait_before_next(
+                # A token request may be repeated whatever came back: at worst the old refresh token is dead, and the
+                # reply to the second try says so.
+                outcome, method="GET", attempt=attempt, now=self._now(), dice=self._dice(), max_wait=RENEWAL_DEADLINE
+            )
+            late = wait is None or self._monotonic() - started + wait > RENEWAL_DEADLINE
+            return None if late or attempt >= RENEWAL_ATTEMPTS else wait
+
+        async def attempt() -> _TokenReply:
+            return _TokenReply(await self._ask(form))
+
+        try:
+            reply: _TokenReply = await retry.ladder(next_wait, sleep=self._sleep)(attempt)
+        except UpstreamFault as error:
+            raise TokenEndpointDown(
+                f"The token endpoint cannot be reached: {error.detail}",
+                hint="Check the network and upstream.accounts_url; the proxy tries again by itself.",
+            ) from error
+        return oauth.token_of(reply.answer, now=self._now(), renews=renews)
+
+    def _remember(self, error: Problem | StoreError) -> None:
+        """Keep a failure for those who ask next, and do not try again too soon."""
+        if isinstance(error, StoreError):
+            error = TokenEndpointDown(error.detail, hint=error.hint)
+        self._failures += 1
+        if isinstance(error, CredentialsRefused):
+            pause = REFUSED_PAUSE
+        else:
+            pause = min(FIRST_PAUSE * 2.0 ** (self._failures - 1), LAST_PAUSE)
+        self._not_before = self._monotonic() + pause
+        if isinstance(error, TokenEndpointDown):
+            error.headers = (("Retry-After", str(math.ceil(pause))),)
+        self._failure = error
+
+    async def _keep_fresh(self) -> None:
+        """Renew before it matters; write what could not be written; look for a login where there is none."""
+        while True:
+            await self._glance()
+            await self._sleep(self._until_next_glance())
+
+    async def _glance(self) -> None:
+        if not self._saved and self._record is not None:
+            try:
+                async with self._store.lock():
+                    await self._store.write(self._record)
+            except StoreError as error:
+                log.warning("%s The newest token is still only in memory.", error.detail)
+            else:
+                self._saved = True
+        if self._renewal_due_in() <= 0.0:
+            await self._renew_shared()
+
+    def _renewal_due_in(self) -> float:
+        if self._record is None:
+            return 0.0
+        if self._record.token.expires_at is None:
+            return math.inf
+        return self._record.token.expires_at - self._margin - self._now()
+
+    def _until_next_glance(self) -> float:
+        due = self._renewal_due_in()
+        if due > 0.0:
+            return min(due, GLANCE if self._saved else GLANCE_WITHOUT_TOKEN)
+        return max(GLANCE_WITHOUT_TOKEN, min(self._not_before - self._monotonic(), GLANCE))
+
+
+class _TokenReply:
+    """An answer of the token endpoint, as far as the retries go."""
+
+    def __init__(self, answer: Answer) -> None:
+        self.answer = answer
+        # 200 with HTML, and any 5xx, is a token endpoint that is unwell: RFC 6749 §5.2 knows only 400 and 401.
+        unwell = answer.status >= 500
+        self.outcome = retry.Outcome(
+            status=503 if unwell else answer.status, reached=True, retry_after=answer.headers.get("retry-after")
+        )
+
+
+def _reveal(auth: Auth) -> str | None:
+    return auth.client_secret.reveal() if auth.client_secret is not None else None

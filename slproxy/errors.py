@@ -1,0 +1,278 @@
+"""What can go wrong, whose fault it is, and what to do about it.
+
+::
+
+    SlproxyError
+    ├── ConfigError                the user's: a setting, a flag, a file        exit 2
+    ├── StoreError                 the machine's: the token's place             exit 1
+    ├── LoginError                 the login's: denied, wrong state, no answer  exit 1
+    └── Problem                    what the proxy answers a request itself      exit 1
+        ├── Refused                the client's
+        │   ├── NotFound BadRequest BadTarget TooLarge MethodRefused
+        │   └── HostRefused OriginRefused KeyRequired Loop
+        ├── TokenUnavailable       the credentials'
+        │   ├── LoginRequired                                                   exit 3
+        │   └── CredentialsRefused TokenEndpointDown
+        ├── UpstreamFault          the upstream's
+        │   └── UpstreamUnreachable UpstreamTimeout
+        └── ProxyFault             ours
+            └── InternalError OverBudget Overloaded Draining
+
+A message says what happened; its hint says what to do next. Neither ever holds a secret, nor another library's text:
+that text travels as ``__cause__`` and goes to the log.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import ClassVar
+
+
+class SlproxyError(Exception):
+    """Everything slproxy raises on purpose."""
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, detail: str, *, hint: str = "") -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.hint = hint
+
+
+class ConfigError(SlproxyError):
+    """A setting that is unknown, of the wrong type, or that clashes; names key, place and what was expected."""
+
+    exit_code = 2
+
+
+class StoreError(SlproxyError):
+    """The place of the token cannot be read, written or trusted."""
+
+
+class LoginError(SlproxyError):
+    """A login that did not end in a token; the token from before, if any, is as it was."""
+
+
+class Problem(SlproxyError):
+    """An answer of the proxy's own: ``application/problem+json`` (RFC 9457) with ``Proxy-Status`` (RFC 9209)."""
+
+    type: ClassVar[str]
+    title: ClassVar[str]
+    status: int
+    # One of RFC 9209 §2.3's error types.
+    proxy_error: str
+
+    def __init__(
+        self,
+        detail: str,
+        *,
+        hint: str = "",
+        status: int | None = None,
+        proxy_error: str | None = None,
+        headers: tuple[tuple[str, str], ...] = (),
+    ) -> None:
+        super().__init__(detail, hint=hint)
+        self.headers = headers
+        if status is not None:
+            self.status = status
+        if proxy_error is not None:
+            self.proxy_error = proxy_error
+
+    @property
+    def proxy_status(self) -> str:
+        """The value of ``Proxy-Status``: who answered, and why (RFC 9209 §2)."""
+        return f"slproxy; error={self.proxy_error}"
+
+    def body(self) -> bytes:
+        """Return the problem document, with ``error`` as well, where SalesLoft's clients look for a message."""
+        document = {
+            "type": self.type,
+            "title": self.title,
+            "status": self.status,
+            "detail": self.detail,
+            "hint": self.hint,
+            "error": self.detail,
+        }
+        return json.dumps(document).encode() + b"\n"
+
+
+class Refused(Problem):
+    """The client asked for what the proxy does not do; nothing reached the upstream."""
+
+    proxy_error = "http_request_denied"
+
+
+class NotFound(Refused):
+    """Not an accepted path, and not a page of the proxy's own."""
+
+    type = "not-found"
+    title = "Not a path of this proxy"
+    status = 404
+
+
+class BadRequest(Refused):
+    """Framing or headers that do not parse, or that cannot be passed on exactly."""
+
+    type = "bad-request"
+    title = "The request cannot be passed on"
+    status = 400
+    proxy_error = "http_request_error"
+
+
+class BadTarget(Refused):
+    """A request target that two servers could read in two ways."""
+
+    type = "bad-target"
+    title = "The request target is refused"
+    status = 400
+    proxy_error = "http_request_error"
+
+
+class TooLarge(Refused):
+    """A body (413), target (414) or header block (431) over the limits."""
+
+    type = "too-large"
+    title = "The request is over a limit"
+    status = 413
+    proxy_error = "http_request_error"
+
+
+class MethodRefused(Refused):
+    """TRACE, CONNECT, a write in read-only mode (405), or a method the proxy does not know (501)."""
+
+    type = "method-refused"
+    title = "The method is refused"
+    status = 405
+
+
+class HostRefused(Refused):
+    """A ``Host``, or an absolute target, that is not this proxy: the stop to DNS rebinding."""
+
+    type = "host-refused"
+    title = "This proxy does not answer to that host"
+    status = 421
+
+
+class OriginRefused(Refused):
+    """A web page of another origin."""
+
+    type = "origin-refused"
+    title = "Web pages of other origins are refused"
+    status = 403
+
+
+class KeyRequired(Refused):
+    """The local key is missing or wrong."""
+
+    type = "key-required"
+    title = "The local key is required"
+    status = 401
+
+
+class Loop(Refused):
+    """The request has been through this very process."""
+
+    type = "loop"
+    title = "The request came back to this proxy"
+    status = 508
+    proxy_error = "proxy_loop_detected"
+
+
+class TokenUnavailable(Problem):
+    """No token can be had now; which of the three it is tells who must act."""
+
+    status = 503
+    proxy_error = "proxy_configuration_error"
+
+
+class LoginRequired(TokenUnavailable):
+    """There is no token, or the refresh token is dead: a person must log in."""
+
+    type = "login-required"
+    title = "A login is needed"
+    exit_code = 3
+
+
+class CredentialsRefused(TokenUnavailable):
+    """SalesLoft does not accept the client id, the secret or the scope."""
+
+    type = "credentials-refused"
+    title = "SalesLoft refused the credentials"
+
+
+class TokenEndpointDown(TokenUnavailable):
+    """The token endpoint cannot be reached or does not answer as one, and no valid token is left."""
+
+    type = "token-endpoint-down"
+    title = "The token endpoint does not answer"
+    proxy_error = "destination_unavailable"
+
+
+class UpstreamFault(Problem):
+    """The upstream gave no reply that could be passed on.
+
+    ``reached`` tells whether a byte of the request may have left: where none did, the request was certainly not
+    carried out and may be sent again, whatever its method.
+    """
+
+    def __init__(self, detail: str, *, reached: bool, hint: str = "", proxy_error: str | None = None) -> None:
+        super().__init__(detail, hint=hint, proxy_error=proxy_error)
+        self.reached = reached
+
+
+class UpstreamUnreachable(UpstreamFault):
+    """DNS, connect, TLS, or a reset with no reply."""
+
+    type = "upstream-unreachable"
+    title = "SalesLoft cannot be reached"
+    status = 502
+    proxy_error = "destination_unavailable"
+
+
+class UpstreamTimeout(UpstreamFault):
+    """No response headers in time."""
+
+    type = "upstream-timeout"
+    title = "SalesLoft did not answer in time"
+    status = 504
+    proxy_error = "http_response_timeout"
+
+
+class ProxyFault(Problem):
+    """The proxy itself cannot serve the request now."""
+
+    status = 503
+
+
+class InternalError(ProxyFault):
+    """A defect of slproxy: the log has the traceback."""
+
+    type = "internal-error"
+    title = "A defect in slproxy"
+    status = 500
+    proxy_error = "proxy_internal_error"
+
+
+class OverBudget(ProxyFault):
+    """Pacing would hold the request for longer than it may wait."""
+
+    type = "over-budget"
+    title = "The team's rate limit is spent"
+    status = 429
+    proxy_error = "http_request_denied"
+
+
+class Overloaded(ProxyFault):
+    """More connections than ``limits.max_connections``."""
+
+    type = "overloaded"
+    title = "Too many connections"
+    proxy_error = "connection_limit_reached"
+
+
+class Draining(ProxyFault):
+    """The proxy is shutting down."""
+
+    type = "draining"
+    title = "The proxy is shutting down"
+    proxy_error = "destination_unavailable"

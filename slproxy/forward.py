@@ -1,0 +1,329 @@
+"""The life of a request: check, strip, inject, pace, send, learn, cure, answer.
+
+The order can be read from the top: ``handle`` is the recipe, and each rung below it is one concern::
+
+    handle         check the request, strip its headers, answer with what came back
+    └ _send        send until there is something to answer with: retries, outermost
+      └ _authorized  each attempt with the token of the moment: a 401 renews it, once
+        └ _dispatch    inject, pace, one physical send, learn
+
+This module knows neither side of aiohttp: it is given an ``Inbound`` and returns an ``Answer``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from tenacity import RetryCallState
+
+from slproxy import headers as header
+from slproxy import retry
+from slproxy.body import Body
+from slproxy.credentials import Bearer, Credentials
+from slproxy.errors import BadRequest, Draining, UpstreamFault, UpstreamUnreachable
+from slproxy.headers import Fields, InexactHeaderError, RawHeaders
+from slproxy.journal import Exchange
+from slproxy.policy import PROBES, Place, Policy, check
+from slproxy.retry import Outcome
+from slproxy.settings import Limits, Retry
+from slproxy.upstream import Outbound, Reply, Upstream
+
+log = logging.getLogger("slproxy.forward")
+
+# What is kept of a reply that is given up for a retry, in bytes and seconds: it may be the last one the upstream gives.
+KEPT_BODY = 64 * 1024
+KEEPING = 2.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Inbound:
+    """A request as the client sent it; ``read`` gives the next bytes of its body, none at its end."""
+
+    method: str
+    target: str
+    headers: RawHeaders = field(repr=False)
+    has_body: bool = False
+    length: int | None = None
+    read: Callable[[], Awaitable[bytes]] | None = None
+
+
+class ReplyBody(Protocol):
+    """A reply, as far as answering goes: the upstream's own, or one that was kept."""
+
+    status: int
+    reason: str
+    headers: RawHeaders
+
+    @property
+    def outcome(self) -> Outcome: ...
+
+    @property
+    def ended(self) -> bool: ...
+
+    def read_nowait(self) -> bytes: ...
+
+    def chunks(self) -> AsyncIterator[bytes]: ...
+
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Answer:
+    """What the client gets: ``reason`` ``None`` is the usual one."""
+
+    status: int
+    reason: str | None = None
+    headers: Fields = field(repr=False)
+    body: ReplyBody | bytes = field(repr=False)
+    # The upstream may answer while it still takes the request's body, so that is freed last.
+    request_body: Body | None = field(default=None, repr=False)
+
+    def close(self) -> None:
+        """Free what the answer held, read to its end or not."""
+        if not isinstance(self.body, bytes):
+            self.body.close()
+        if self.request_body is not None:
+            self.request_body.close()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Seen:
+    """The budget, as the upstream last told it; ``at`` is Unix time."""
+
+    remaining: int
+    limit: int | None
+    at: float
+
+
+class _Kept:
+    """A reply that was given up for a retry, held for the case that no better one comes."""
+
+    def __init__(self, reply: ReplyBody, body: bytes) -> None:
+        self.status, self.reason, self.headers = reply.status, reply.reason, reply.headers
+        self.outcome = reply.outcome
+        self._body = body
+
+    @property
+    def ended(self) -> bool:
+        return not self._body
+
+    def read_nowait(self) -> bytes:
+        body, self._body = self._body, b""
+        return body
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        if body := self.read_nowait():
+            yield body
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+
+class Forwarder:
+    """Carries requests to the upstream and their replies back."""
+
+    def __init__(
+        self,
+        *,
+        policy: Policy,
+        credentials: Credentials,
+        upstream: Upstream,
+        api_url: str,
+        retries: Retry,
+        limits: Limits,
+        own_page: Callable[[str, str], Answer],
+        now: Callable[[], float],
+        monotonic: Callable[[], float],
+        sleep: Callable[[float], Awaitable[None]],
+        dice: Callable[[], float],
+    ) -> None:
+        self._policy = policy
+        self._credentials = credentials
+        self._upstream = upstream
+        self._api_url = api_url
+        self._retries = retries
+        self._limits = limits
+        self._own_page = own_page
+        self._now, self._monotonic, self._sleep, self._dice = now, monotonic, sleep, dice
+        self._via = f"1.1 {policy.pseudonym}"
+        self._retry_budget = retry.Budget(retries.budget)
+        self.draining = False
+        self.seen: Seen | None = None
+
+    async def handle(self, inbound: Inbound, exchange: Exchange) -> Answer:
+        """Return the answer to one request.
+
+        Raises:
+            Problem: the proxy answers itself, as the problem says.
+        """
+        place, target = check(self._policy, method=inbound.method, target=inbound.target, headers=inbound.headers)
+        if place is Place.OWN_PAGE:
+            return self._own_page(inbound.method, target.partition("?")[0])
+        if self.draining:
+            raise Draining("The proxy is shutting down.", hint="Send the request again: another one takes over, or none.")
+        try:
+            fields = header.stripped(inbound.headers)
+        except InexactHeaderError as error:
+            raise BadRequest(f"The request cannot be passed on exactly: {error}.", hint="Encode the value.") from error
+        body = self._body(inbound)
+        try:
+            reply = await self._send(inbound, target, fields, body, exchange)
+            return self._answer(reply, inbound, body, exchange)
+        except BaseException as error:
+            if body is not None:
+                body.close()
+                # A broken client surfaces as a write to the upstream that failed; the blame goes where it belongs.
+                if isinstance(error, UpstreamFault) and body.error is not None:
+                    raise body.error from error
+            raise
+
+    async def _send(
+        self, inbound: Inbound, target: str, fields: Fields, body: Body | None, exchange: Exchange
+    ) -> ReplyBody:
+        """Send until a reply is the client's to have; when attempts run out, that is the upstream's own last one."""
+        kept: _Kept | None = None
+        off = header.values(inbound.headers, b"x-slproxy-retry") == [b"off"]
+        self._retry_budget.request(self._monotonic())
+
+        def next_wait(outcome: Outcome, attempt: int) -> float | None:
+            if off or attempt >= self._retries.attempts or not (body is None or body.repeatable):
+                return None
+            wait = retry.wait_before_next(
+                outcome,
+                method=inbound.method,
+                attempt=attempt,
+                now=self._now(),
+                dice=self._dice(),
+                max_wait=self._retries.max_wait,
+            )
+            if wait is None or self._monotonic() - exchange.started + wait > self._retries.deadline:
+                return None
+            # Only what may have cost the upstream work counts: not a refused connection, not a 429.
+            costs = outcome.reached and outcome.status != retry.TOO_MANY
+            return wait if not costs or self._retry_budget.spend(self._monotonic()) else None
+
+        async def before_wait(state: RetryCallState) -> None:
+            nonlocal kept
+            if state.outcome is not None and not state.outcome.failed:
+                kept = await _keep(state.outcome.result()) or kept
+            exchange.wait += state.upcoming_sleep
+            log.info("%s %s: again in %.2f s", exchange.method, exchange.path, state.upcoming_sleep)
+
+        attempts = retry.ladder(next_wait, sleep=self._sleep, before_wait=before_wait)
+        try:
+            reply: Reply = await attempts(self._authorized, inbound, target, fields, body, exchange)
+        except UpstreamFault:
+            if kept is None:
+                raise
+            return kept
+        return reply
+
+    async def _authorized(
+        self, inbound: Inbound, target: str, fields: Fields, body: Body | None, exchange: Exchange
+    ) -> Reply:
+        """Send with the token of the moment; when it is rejected, once more with a newer one."""
+        bearer = await self._credentials.bearer()
+        reply = await self._dispatch(inbound, target, fields, body, exchange, bearer)
+        if reply.status != 401:
+            return reply
+        try:
+            newer = await self._credentials.renew(stale=bearer)
+        except BaseException:
+            reply.close()
+            raise
+        if newer == bearer or not (body is None or body.repeatable):
+            return reply
+        reply.close()
+        reply = await self._dispatch(inbound, target, fields, body, exchange, newer)
+        if reply.status == 401:
+            self._credentials.not_cured(newer)
+        return reply
+
+    async def _dispatch(
+        self, inbound: Inbound, target: str, fields: Fields, body: Body | None, exchange: Exchange, bearer: Bearer
+    ) -> Reply:
+        """Make one physical send, and learn from its reply."""
+        data = None if body is None else await body.whole()
+        if body is not None and data is None:
+            content: Callable[[], AsyncIterator[bytes]] | bytes | None = body.chunks
+        else:
+            content = data
+        outbound = Outbound(
+            method=inbound.method,
+            target=target,
+            headers=header.injected(fields, bearer=bearer.token, via=self._via),
+            body=content,
+        )
+        exchange.attempts += 1
+        sent = self._monotonic()
+        try:
+            reply = await self._upstream.send(outbound)
+        finally:
+            exchange.upstream += self._monotonic() - sent
+        self._learn(reply)
+        return reply
+
+    def _learn(self, reply: Reply) -> None:
+        """Take note of the team's budget, as the upstream tells it on each reply."""
+        remaining = reply.header("x-ratelimit-remaining-minute")
+        if remaining is not None and remaining.isascii() and remaining.isdigit():
+            limit = reply.header("x-ratelimit-limit-minute") or ""
+            self.seen = Seen(
+                remaining=int(remaining),
+                limit=int(limit) if limit.isascii() and limit.isdigit() else None,
+                at=self._now(),
+            )
+
+    def _answer(self, reply: ReplyBody, inbound: Inbound, body: Body | None, exchange: Exchange) -> Answer:
+        """Return the upstream's reply as the client gets it: as it came, less what stops here, plus what we say."""
+        host = header.values(inbound.headers, b"host")[0].decode("latin-1")
+        try:
+            fields = header.returning(reply.headers, api_url=self._api_url, host=host)
+            reply.reason.encode("utf-8")
+        except (InexactHeaderError, UnicodeEncodeError) as error:
+            reply.close()
+            raise UpstreamUnreachable(
+                "SalesLoft's reply has a header that cannot be passed on exactly.",
+                reached=True,
+                proxy_error="http_protocol_error",
+            ) from error
+        total = self._monotonic() - exchange.started
+        fields.append(("Via", self._via))
+        fields.append(
+            ("Server-Timing", header.server_timing(total=total, upstream=exchange.upstream, wait=exchange.wait))
+        )
+        if body is not None and not body.repeatable:
+            fields.append(("X-Slproxy-Attempts", f"{exchange.attempts}; not-replayable"))
+        elif exchange.attempts > 1:
+            fields.append(("X-Slproxy-Attempts", str(exchange.attempts)))
+        return Answer(status=reply.status, reason=reply.reason, headers=fields, body=reply, request_body=body)
+
+    def _body(self, inbound: Inbound) -> Body | None:
+        if not inbound.has_body or inbound.read is None:
+            return None
+        return Body(
+            inbound.read,
+            length=inbound.length,
+            memory=self._limits.replay_memory,
+            disk=self._limits.replay_disk,
+        )
+
+
+async def _keep(reply: Reply) -> _Kept | None:
+    """Take a reply off its connection; ``None`` when it is too large, too slow or breaks off."""
+    body = b""
+    try:
+        async with asyncio.timeout(KEEPING):
+            async for chunk in reply.chunks():
+                body += chunk
+                if len(body) > KEPT_BODY:
+                    return None
+    except (TimeoutError, UpstreamFault):
+        return None
+    finally:
+        reply.close()
+    return _Kept(reply, body)

@@ -1,0 +1,274 @@
+"""Who may ask for what: the gate that a request passes before a byte of its body is read or a token is touched.
+
+1. Nothing is repaired. A target either goes upstream byte for byte or does not go at all.
+2. Whatever two servers could read in two ways is refused: dot segments in any spelling, a second slash at the front,
+   backslashes, control characters, broken escapes, fragments.
+3. The name in ``Host`` decides, whatever the socket: it is all that stops a web page whose name was rebound to
+   127.0.0.1 (hazards: DNS rebinding carries no ``Sec-Fetch-*`` and, on GET, no ``Origin``).
+4. Secrets are compared in constant time.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import enum
+import ipaddress
+import re
+from dataclasses import dataclass
+from urllib.parse import unquote_to_bytes, urlsplit
+
+from slproxy import headers as header
+from slproxy.settings import Secret
+from slproxy.errors import (
+    BadRequest,
+    BadTarget,
+    HostRefused,
+    KeyRequired,
+    Loop,
+    MethodRefused,
+    NotFound,
+    OriginRefused,
+    TooLarge,
+)
+from slproxy.headers import RawHeaders
+
+READ_METHODS = ("GET", "HEAD", "OPTIONS")
+METHODS = (*READ_METHODS, "POST", "PUT", "PATCH", "DELETE")
+# Known to HTTP and never forwarded: CONNECT opens a tunnel, TRACE echoes the injected bearer (RFC 9110 §9.3.8).
+_REFUSED_METHODS = ("CONNECT", "TRACE")
+
+OWN_PAGES = "/_slproxy/"
+# Orchestrators ask these with whatever Host they like and without a key; they tell nothing but "up" and "ready".
+PROBES = (OWN_PAGES + "healthz", OWN_PAGES + "readyz")
+
+_CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
+_BROKEN_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
+_HOST = re.compile(r"(?P<name>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::(?P<port>[0-9]{1,5}))?")
+
+
+class Place(enum.Enum):
+    """Who answers a request that was let in."""
+
+    UPSTREAM = enum.auto()
+    OWN_PAGE = enum.auto()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Policy:
+    """What this proxy lets in; ``pseudonym`` is its name in ``Via``, ``max_target`` is in bytes."""
+
+    accept_paths: tuple[str, ...] = ("/v2/",)
+    reject_paths: tuple[str, ...] = ()
+    accept_hosts: frozenset[str] = frozenset()
+    allow_origins: frozenset[str] = frozenset()
+    read_only: bool = False
+    key: Secret | None = None
+    pseudonym: str
+    max_target: int = 32 * 1024
+
+
+def check(policy: Policy, *, method: str, target: str, headers: RawHeaders) -> tuple[Place, str]:
+    """Return who answers, and the target in origin form, byte for byte as the client spelt it.
+
+    Raises:
+        Refused: one of its subclasses, the first rule of the contract's "Check" that the request breaks.
+    """
+    if len(target) > policy.max_target:
+        raise TooLarge(
+            f"The request target is longer than {policy.max_target} bytes.", hint="Send less in the query.", status=414
+        )
+    origin_form = _origin_form(policy, target)
+    path = _exact_path(origin_form)
+    if path in PROBES and method in ("GET", "HEAD"):
+        return Place.OWN_PAGE, origin_form
+    place = _place(policy, path)
+    _check_method(method)
+    host = _check_host(policy, headers)
+    _check_origin(policy, headers, host)
+    if header.has_passed(headers, policy.pseudonym):
+        raise Loop(
+            "The request has already been through this proxy: its Via header names it.",
+            hint="Point upstream.api_url at SalesLoft, not at a proxy that leads back here.",
+        )
+    _check_key(policy, headers)
+    if policy.read_only and method not in READ_METHODS:
+        raise MethodRefused(
+            f"This proxy is read-only: {method} is not passed on.",
+            hint="Start it without --read-only to write.",
+            headers=(("Allow", ", ".join(READ_METHODS)),),
+        )
+    return place, origin_form
+
+
+def _origin_form(policy: Policy, target: str) -> str:
+    """Return the target in origin form; an absolute one that names this proxy loses its authority, nothing else."""
+    if target.startswith("/"):
+        return target
+    scheme, separator, rest = target.partition("://")
+    if not separator or scheme.lower() not in ("http", "https"):
+        raise BadTarget(
+            "The request target is neither a path nor an absolute URL.",
+            hint="Ask for a path such as /v2/me.json.",
+        )
+    end = min((index for index in (rest.find("/"), rest.find("?"), rest.find("#")) if index >= 0), default=len(rest))
+    authority = rest[:end]
+    if scheme.lower() == "https" or not is_own_host(policy, authority):
+        raise HostRefused(
+            "The request target is an absolute URL of another host.",
+            hint="This is a reverse proxy: set it as the base URL, not as HTTP_PROXY.",
+        )
+    return rest[end:] or "/"
+
+
+def _exact_path(target: str) -> str:
+    """Return the raw path of a target in origin form, once it can be read in one way only."""
+    if "#" in target:
+        raise _bad_target("a fragment (#)")
+    if " " in target:
+        raise _bad_target("a space")
+    try:
+        raw = target.encode("utf-8")
+    except UnicodeEncodeError:
+        raise _bad_target("bytes that are not UTF-8") from None
+    if _CONTROL.search(raw):
+        raise _bad_target("a control character")
+    path = target.partition("?")[0]
+    if path.startswith("//"):
+        raise _bad_target("two slashes at the front")
+    if "\\" in path:
+        raise _bad_target("a backslash")
+    if "%" not in path and "/." not in path:
+        return path
+    if _BROKEN_ESCAPE.search(path):
+        raise _bad_target("a broken percent escape")
+    decoded = unquote_to_bytes(path)
+    if _CONTROL.search(decoded):
+        raise _bad_target("a control character")
+    for segment in decoded.replace(b"\\", b"/").split(b"/"):
+        if segment.partition(b";")[0] in (b".", b".."):
+            raise _bad_target("a dot segment")
+    return path
+
+
+def _bad_target(what: str) -> BadTarget:
+    return BadTarget(
+        f"The request target holds {what}, which servers read differently.",
+        hint="Percent-encode it if it is data; leave it out if it is not.",
+    )
+
+
+def _place(policy: Policy, path: str) -> Place:
+    if path.startswith(OWN_PAGES):
+        return Place.OWN_PAGE
+    # Rejects also match what the escapes stand for: /v2/%70eople is /v2/people to the upstream.
+    decoded = unquote_to_bytes(path).decode("utf-8", "replace")
+    rejected = policy.reject_paths and (path.startswith(policy.reject_paths) or decoded.startswith(policy.reject_paths))
+    if path.startswith(policy.accept_paths) and not rejected:
+        return Place.UPSTREAM
+    if rejected:
+        raise NotFound("This path is closed by policy.reject_paths.", hint="Ask whoever configured this proxy.")
+    raise NotFound("This proxy does not forward that path.", hint=_nearest(policy, path))
+
+
+def _nearest(policy: Policy, path: str) -> str:
+    """Name the nearest thing that exists to a path that is not accepted."""
+    if path.rstrip("/") + "/" in policy.accept_paths or path == "/":
+        return f"Try {policy.accept_paths[0]}me.json; the proxy's own state is at {OWN_PAGES}status.json."
+    if path.startswith("/_slproxy"):
+        return f"The proxy's own state is at {OWN_PAGES}status.json."
+    if "/v2/" in policy.accept_paths:
+        return f"Did you mean /v2{path.split('/v2', 1)[-1]}? Only {', '.join(policy.accept_paths)} is forwarded."
+    return f"Only {', '.join(policy.accept_paths)} is forwarded."
+
+
+def _check_method(method: str) -> None:
+    if method in METHODS:
+        return
+    if method in _REFUSED_METHODS:
+        raise MethodRefused(
+            f"{method} is never passed on.",
+            hint="Use one of the methods in Allow.",
+            headers=(("Allow", ", ".join(METHODS)),),
+        )
+    raise MethodRefused("The method is not one this proxy knows.", hint=f"Use {', '.join(METHODS)}.", status=501)
+
+
+def _check_host(policy: Policy, headers: RawHeaders) -> str:
+    hosts = header.values(headers, b"host")
+    if len(hosts) != 1:  # RFC 9112 §3.2
+        raise BadRequest("A request needs exactly one Host header.", hint="Send one Host header.")
+    host = hosts[0].decode("latin-1")
+    if not is_own_host(policy, host):
+        raise HostRefused(
+            "The Host header does not name this proxy.",
+            hint="Use localhost or 127.0.0.1, or add the name to listen.accept_hosts.",
+        )
+    return host
+
+
+def is_own_host(policy: Policy, host: str) -> bool:
+    """Tell whether ``host``, with or without a port, is a loopback name or an accepted one. Any port: ports get mapped."""
+    match = _HOST.fullmatch(host)
+    if match is None or int(match["port"] or 0) > 0xFFFF:
+        return False
+    name = match["name"].lower()
+    if name == "localhost" or name in policy.accept_hosts:
+        return True
+    try:
+        address = ipaddress.ip_address(name.strip("[]"))
+    except ValueError:
+        return False
+    # Brackets are for IPv6 alone (RFC 3986 §3.2.2); ip_address refuses short forms such as 127.1 by itself.
+    return address.is_loopback and (address.version == 6) == name.startswith("[")
+
+
+def _check_origin(policy: Policy, headers: RawHeaders, host: str) -> None:
+    origins = {value.decode("latin-1") for value in header.values(headers, b"origin")}
+    if origins and origins <= policy.allow_origins:
+        return
+    cross_site = any(
+        value.strip().lower() == b"cross-site" for value in header.values(headers, b"sec-fetch-site")
+    )
+    if cross_site or any(not _same_origin(origin, host) for origin in origins):
+        raise OriginRefused(
+            "A web page of another origin may not use this proxy.",
+            hint="Add the page's origin to listen.allow_origins if it is yours.",
+        )
+
+
+def _same_origin(origin: str, host: str) -> bool:
+    """Tell whether ``origin`` is the very host and port that ``Host`` names; the proxy speaks plain HTTP."""
+    try:
+        page, proxy = urlsplit(origin), urlsplit(f"http://{host}")
+        return (page.scheme, page.hostname, page.port or 80, page.path) == ("http", proxy.hostname, proxy.port or 80, "")
+    except ValueError:
+        return False
+
+
+def _check_key(policy: Policy, headers: RawHeaders) -> None:
+    if policy.key is None:
+        return
+    shown = header.values(headers, b"x-slproxy-key") + [
+        key for value in header.values(headers, b"authorization") if (key := _key_in_authorization(value)) is not None
+    ]
+    # Every candidate is compared, so that the time tells nothing about which one was right.
+    matches = [policy.key == Secret(candidate.decode("latin-1")) for candidate in shown]
+    if not any(matches):
+        raise KeyRequired(
+            "The local key is missing." if not shown else "The local key is wrong.",
+            hint="Send it as X-Slproxy-Key, as a Bearer token, or as the password of Basic authentication.",
+            headers=(("WWW-Authenticate", 'Basic realm="slproxy", charset="UTF-8"'), ("WWW-Authenticate", "Bearer")),
+        )
+
+
+def _key_in_authorization(value: bytes) -> bytes | None:
+    scheme, _, credentials = value.strip().partition(b" ")
+    if scheme.lower() == b"bearer":
+        return credentials.strip()
+    if scheme.lower() == b"basic":
+        try:
+            return base64.b64decode(credentials.strip(), validate=True).partition(b":")[2]
+        except binascii.Error:
+            return b""
+    return None

@@ -1,0 +1,147 @@
+"""Read SalesLoft's operations: which paths exist, what they take and what they answer."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from typing import TypeAlias
+from urllib.parse import unquote
+
+Written: TypeAlias = str | list[str]
+
+# The published definition is visibly wrong here: updating a note would answer a person, reading a task a step, the
+# activity histories would be paged but single, and job data would be results though a JobData schema waits unused.
+DATA: Mapping[tuple[str, str], Written] = {
+    ("PUT", "/v2/notes/{id}"): "Note",
+    ("GET", "/v2/tasks/{id}"): "Task",
+    ("GET", "/v2/activity_histories"): ["ActivityHistory"],
+    ("GET", "/v2/bulk_jobs/{bulk_jobs_id}/job_data"): ["JobData"],
+}
+# A job's data are records to work on, not strings, and a membership without its two ends means nothing.
+BODY: Mapping[tuple[str, str], Mapping[str, Written]] = {
+    ("POST", "/v2/bulk_jobs/{bulk_jobs_id}/job_data"): {"data": ["object"]},
+}
+REQUIRED: Mapping[tuple[str, str], tuple[str, ...]] = {
+    ("POST", "/v2/cadence_memberships"): ("person_id", "cadence_id"),
+}
+# `locale` stands in every captured /v2/me (salesloft-facts, API); a resource's type is a word, not a number.
+FIELDS: Mapping[str, Mapping[str, Written]] = {
+    "User": {"locale": "string"},
+    "ActivityHistory": {"resource_type": "string"},
+}
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Name a type: `string`, `integer`, … or a schema, one or many of it."""
+
+    name: str
+    many: bool = False
+
+
+Kinds: TypeAlias = Mapping[str, Kind]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Operation:
+    """Hold one operation; its path has no `.json`, which is optional on the wire."""
+
+    method: str
+    path: str
+    status: int
+    data: Kind | None
+    query: Kinds
+    body: Kinds
+    required: tuple[str, ...]
+
+    @property
+    def collection(self) -> str:
+        """Name where its records live: the path without `/v2/` and a last `{id}`."""
+        return self.path.removeprefix("/v2/").removesuffix("/{id}")
+
+    @property
+    def one(self) -> bool:
+        """Tell whether it names one record."""
+        return self.path.endswith("/{id}")
+
+
+@dataclass(frozen=True)
+class Definition:
+    """Hold all operations and schemas."""
+
+    operations: tuple[Operation, ...]
+    schemas: Mapping[str, Kinds]
+
+    def match(self, method: str, path: str) -> tuple[Operation, Mapping[str, str]] | None:
+        """Return the operation at a raw path and the values of its placeholders, or None.
+
+        HEAD reads as GET; another method on a known path matches nothing, as a Rails router has it.
+        """
+        wanted = segments(path)
+        for operation in self.operations:
+            if operation.method == ("GET" if method == "HEAD" else method):
+                found = fit(operation.path.split("/")[1:], wanted)
+                if found is not None:
+                    return operation, found
+        return None
+
+    def schema(self, operation: Operation) -> Kinds:
+        """Return the fields of what an operation answers."""
+        return self.schemas[operation.data.name] if operation.data else {}
+
+
+def segments(path: str) -> list[str]:
+    """Split a raw path into decoded names, less the optional `.json` and trailing slash (salesloft-facts, API)."""
+    names = [unquote(name) for name in path.removesuffix("/").split("/")[1:]]
+    return [*names[:-1], names[-1].removesuffix(".json")] if names else []
+
+
+def fit(pattern: list[str], wanted: list[str]) -> Mapping[str, str] | None:
+    """Return the placeholders' values where the names fit the pattern."""
+    if len(pattern) != len(wanted):
+        return None
+    values: dict[str, str] = {}
+    for expected, name in zip(pattern, wanted, strict=True):
+        if expected.startswith("{") and name:
+            values[expected[1:-1]] = name
+        elif expected != name:
+            return None
+    return values
+
+
+def kind(written: Written) -> Kind:
+    """Read a type as the file writes it: `"string"`, or `["string"]` for many."""
+    return Kind(written) if isinstance(written, str) else Kind(written[0], many=True)
+
+
+def kinds(written: Mapping[str, Written]) -> Kinds:
+    """Read the types of named fields."""
+    return {name: kind(value) for name, value in written.items()}
+
+
+@cache
+def definition() -> Definition:
+    """Read the definition once, with its corrections."""
+    source = json.loads((resources.files(__package__) / "operations.json").read_text("utf-8"))
+    operations = []
+    for entry in source["operations"]:
+        path = entry["path"].removesuffix(".json")
+        key = (entry["method"], path)
+        data = DATA.get(key, entry.get("data"))
+        operations.append(
+            Operation(
+                method=entry["method"],
+                path=path,
+                status=entry["status"],
+                data=kind(data) if data else None,
+                query=kinds(entry.get("query", {})),
+                body=kinds({**entry.get("body", {}), **BODY.get(key, {})}),
+                required=tuple(entry.get("required", REQUIRED.get(key, ()))),
+            )
+        )
+    operations.sort(key=lambda operation: operation.path.count("{"))  # a literal name wins over a placeholder
+    schemas = {name: kinds({**fields, **FIELDS.get(name, {})}) for name, fields in source["schemas"].items()}
+    return Definition(tuple(operations), schemas)

@@ -1,0 +1,225 @@
+"""Answer the operations that are more, or less, than a collection."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from hashlib import sha256
+
+from .crud import ME, TEAM, Answer, Call, invalid, listing, missing, shown, single, write
+from .definition import definition
+from .query import Record
+from .records import embed
+from .values import timestamp
+
+UPSERT_KEYS: Mapping[str, tuple[str, ...]] = {
+    "people": ("email_address", "id", "crm_id"),
+    "accounts": ("domain", "id", "crm_id"),
+}
+
+
+def me(call: Call) -> Answer:
+    """Answer with Jane Smith, whoever the token was issued to."""
+    return single(call, existing(call, "users", ME))
+
+
+def team(call: Call) -> Answer:
+    """Answer with the one team."""
+    return single(call, existing(call, "team", TEAM))
+
+
+def existing(call: Call, collection: str, key: object) -> Record:
+    """Return a record, or refuse with 404."""
+    record = call.records.find(collection, key)
+    if record is None:
+        raise missing()
+    return record
+
+
+def upsert_person(call: Call) -> Answer:
+    """Create or update a person."""
+    return upsert(call, "people", "person")
+
+
+def upsert_account(call: Call) -> Answer:
+    """Create or update an account."""
+    return upsert(call, "accounts", "account")
+
+
+def upsert(call: Call, collection: str, name: str) -> Answer:
+    """Update the record whose `upsert_key` has the value given, or create it; by address or domain if not told."""
+    key = call.values.get("upsert_key") or UPSERT_KEYS[collection][0]
+    if key not in UPSERT_KEYS[collection]:
+        raise invalid({"upsert_key": ["is not included in the list"]})
+    wanted = call.values.get(str(key))
+    if wanted is None:
+        raise invalid({str(key): ["can't be blank"]})
+    found = next(
+        (r for r in call.records.all(collection) if str(r[str(key)]).casefold() == str(wanted).casefold()), None
+    )
+    if found is None and key == "id":
+        raise missing()
+    kinds = definition().schemas[name.capitalize()]
+    values = {field: value for field, value in call.values.items() if field not in ("id", "upsert_key")}
+    record = write(replace(call, kinds=kinds, values=values), collection, found)
+    upsert_type = "update" if found else "create"
+    return Answer(call.operation.status, {"data": {name: shown(kinds, record), "upsert_type": upsert_type}})
+
+
+def complete(call: Call) -> Answer:
+    """Complete an action or a task."""
+    for name, collection, done in (("action_id", "actions", "status"), ("task_id", "tasks", "current_state")):
+        if call.values.get(name) is not None:
+            existing(call, collection, call.values[name])[done] = "completed"
+    return Answer(call.operation.status, {"data": {"updated_at": timestamp(call.now)}})
+
+
+def start_action(call: Call) -> Answer:
+    """Mark an action as in progress."""
+    if call.values.get("action_id") is None:
+        raise invalid({"action_id": ["can't be blank"]})
+    record = existing(call, "actions", call.values["action_id"])
+    record |= {"status": "in_progress", "updated_at": timestamp(call.now)}
+    return single(call, record)
+
+
+def create_task(call: Call) -> Answer:
+    """Create a task, or answer with the one of the same idempotency key, so that a POST may be repeated."""
+    key = call.values.get("idempotency_key")
+    for record in call.records.all("tasks"):
+        if key and record.get("idempotency_key") == key:
+            return single(call, record)
+    record = write(call, "tasks", None)
+    record["idempotency_key"] = key
+    return single(call, record)
+
+
+def job_data(call: Call) -> Answer:
+    """List a job's data, or their results."""
+    job = call.ids["bulk_jobs_id"]
+    existing(call, "bulk_jobs", job)
+    records = call.records.all(f"bulk_jobs/{job}/job_data")
+    finished = call.operation.path.endswith("/results")
+    return listing(call, [r for r in records if not finished or r["status"] != "pending"])
+
+
+def add_job_data(call: Call) -> Answer:
+    """Give a job more data to work on."""
+    key = call.ids["bulk_jobs_id"]
+    job = existing(call, "bulk_jobs", key)
+    data = call.values.get("data")
+    if not isinstance(data, list) or not data:
+        raise invalid({"data": ["can't be blank"]})
+    for one in data:
+        values: Record = {"bulk_job": {"id": job["id"]}, "record": one, "status": "pending"}
+        call.records.add(f"bulk_jobs/{key}/job_data", "JobData", values, call.now)
+    job["total"] = len(call.records.all(f"bulk_jobs/{key}/job_data"))
+    return Answer(call.operation.status, {"data": {"records": len(data)}})
+
+
+def run_job(call: Call) -> Answer:
+    """Update a job; one that is ready is done at once."""
+    key = call.ids["id"]
+    job = write(call, "bulk_jobs", existing(call, "bulk_jobs", key))
+    if job["ready_to_execute"]:
+        for record in call.records.all(f"bulk_jobs/{key}/job_data"):
+            done = timestamp(call.now)
+            record |= {"status": "success", "started_at": done, "finished_at": done, "resource": record["record"]}
+    return single(call, job)
+
+
+def export_cadence(call: Call) -> Answer:
+    """Answer with a cadence and its steps, fit to be imported."""
+    cadence = existing(call, "cadences", call.ids["id"])
+    steps = [
+        {"name": step["name"], "day": step["day"], "type": step["type"]}
+        for step in call.records.all("steps")
+        if step["cadence"] == embed("cadence", int(call.ids["id"]))
+    ]
+    content = {"settings": {"name": cadence["name"]}, "steps": steps}
+    return Answer(call.operation.status, {"data": {"cadence_content": content}})
+
+
+def import_cadence(call: Call) -> Answer:
+    """Create a cadence from an exported one, or an empty one."""
+    content = call.values.get("cadence_content")
+    settings = [one.get("settings") for one in (content,) if isinstance(one, Mapping)] + [call.values.get("settings")]
+    names = [one["name"] for one in settings if isinstance(one, Mapping) and one.get("name")]
+    values: Record = {"name": (names or ["Imported cadence"])[0], "owner": embed("owner", ME)}
+    cadence = call.records.add("cadences", "Cadence", values, call.now)
+    return single(call, {"cadence": embed("cadence", int(str(cadence["id"])))})
+
+
+def upsert_event(call: Call) -> Answer:
+    """Create or update a calendar event by the id that its calendar gave it."""
+    key = str(call.values.get("id"))
+    return single(call, write(call, "calendar/events", call.records.find("calendar/events", key)))
+
+
+def external_email(call: Call) -> Answer:
+    """Take an email, and answer with its message id."""
+    write(call, "external_emails", None)
+    digest = sha256(str(call.values["raw"]).encode()).hexdigest()[:24]
+    return single(call, {"message_id": f"<{digest}@mail.example.com>"})
+
+
+def tracking(call: Call) -> Answer:
+    """Answer with the parameter that tells who follows a link."""
+    person = call.values.get("person_id")
+    if person is None:
+        raise invalid({"person_id": ["can't be blank"]})
+    existing(call, "people", person)
+    value = sha256(f"person {person}".encode()).hexdigest()[:32]
+    return single(call, {"parameters": [{"name": "sbrc", "value": value}]})
+
+
+def meeting_settings(call: Call) -> Answer:
+    """Search the meeting settings, by POST."""
+    return listing(call, call.records.all("meetings/settings"))
+
+
+def caller_ids(call: Call) -> Answer:
+    """Name the people who call from a number."""
+    number = call.query.last("phone_number")
+    found: list[Record] = []
+    for person in call.records.all("people"):
+        if person["phone"] and number in (None, person["phone"], person["mobile_phone"], person["home_phone"]):
+            account = call.records.find("accounts", (person["account"] or {}).get("id"))  # type: ignore[attr-defined]
+            found.append(
+                {
+                    "account_name": account["name"] if account else None,
+                    "display_name": person["display_name"],
+                    "person": embed("person", int(str(person["id"]))),
+                    "title": person["title"],
+                }
+            )
+    return Answer(call.operation.status, {"data": found, "metadata": {}})
+
+
+def live_feed_item(call: Call) -> Answer:
+    """Add an item to the live feed; the answer is a list of one."""
+    record = write(call, "third_party_live_feed_items", None)
+    return Answer(call.operation.status, {"data": [shown(call.kinds, record)]})
+
+
+ODD: Mapping[tuple[str, str], Callable[[Call], Answer]] = {
+    ("GET", "/v2/me"): me,
+    ("GET", "/v2/team"): team,
+    ("POST", "/v2/person_upserts"): upsert_person,
+    ("POST", "/v2/account_upserts"): upsert_account,
+    ("POST", "/v2/activities"): complete,
+    ("POST", "/v2/ongoing_actions"): start_action,
+    ("POST", "/v2/tasks"): create_task,
+    ("GET", "/v2/bulk_jobs/{bulk_jobs_id}/job_data"): job_data,
+    ("GET", "/v2/bulk_jobs/{bulk_jobs_id}/results"): job_data,
+    ("POST", "/v2/bulk_jobs/{bulk_jobs_id}/job_data"): add_job_data,
+    ("PUT", "/v2/bulk_jobs/{id}"): run_job,
+    ("GET", "/v2/cadence_exports/{id}"): export_cadence,
+    ("POST", "/v2/cadence_imports"): import_cadence,
+    ("POST", "/v2/calendar/events/upsert"): upsert_event,
+    ("POST", "/v2/external_emails"): external_email,
+    ("POST", "/v2/live_website_tracking_parameters"): tracking,
+    ("POST", "/v2/meetings/settings/searches"): meeting_settings,
+    ("GET", "/v2/phone_numbers/caller_ids"): caller_ids,
+    ("POST", "/v2/third_party_live_feed_items"): live_feed_item,
+}

@@ -1,0 +1,233 @@
+"""Remember the team's records, and write to them as SalesLoft's fields are written to."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from uuid import UUID
+
+from .definition import Definition, Kind, Kinds
+from .query import Record
+from .values import BadValueError, blank, integer, moment, timestamp
+
+# Links are absolute, and name the real host: salesloft-facts, API.
+LINKS = "https://api.salesloft.com/v2"
+
+# Where the records live that a field refers to; a field of another name refers to its own plural.
+REFERENCES: Mapping[str, str] = {
+    "action": "actions",
+    "action_details": "action_details/call_instructions",
+    "booked_by_user": "users",
+    "call": "activities/calls",
+    "called_person": "people",
+    "company_stage": "account_stages",
+    "completed_by": "users",
+    "created_by_user": "users",
+    "creator": "users",
+    "details": "action_details/call_instructions",
+    "email": "activities/emails",
+    "last_completed_step": "steps",
+    "last_completed_step_cadence": "cadences",
+    "last_contacted_by": "users",
+    "last_contacted_person": "people",
+    "last_modified_user": "users",
+    "latest_action": "actions",
+    "latest_cadence": "cadences",
+    "latest_call": "activities/calls",
+    "latest_email": "activities/emails",
+    "latest_step": "steps",
+    "most_recent_cadence": "cadences",
+    "owner": "users",
+    "person": "people",
+    "recipient": "people",
+    "role": "custom_roles",
+    "template_owner": "users",
+    "accessible_groups": "groups",
+    "added_stage": "person_stages",
+    "bounced_stage": "person_stages",
+    "finished_stage": "person_stages",
+    "replied_stage": "person_stages",
+}
+
+# What is new belongs to the user who made it.
+OWNED = ("user", "owner", "creator", "created_by_user")
+
+# Written under one name, kept under another; the first one that the schema has.
+WRITTEN: Mapping[str, tuple[str, ...]] = {"person_id": ("person", "called_person")}
+
+UNIQUE: Mapping[str, str] = {"people": "email_address", "accounts": "domain"}
+
+
+def embed(field: str, identity: int) -> Record:
+    """Return the short form of a record that a field refers to."""
+    return {"id": identity, "_href": f"{LINKS}/{REFERENCES.get(field, plural(field))}/{identity}"}
+
+
+def plural(field: str) -> str:
+    """Return the collection that is named after a field."""
+    return field if field.endswith("s") else field.removesuffix("y") + ("ies" if field.endswith("y") else "s")
+
+
+def identity(reference: object) -> int | None:
+    """Return the id in the short form of a record."""
+    held = reference.get("id") if isinstance(reference, Mapping) else None
+    return held if isinstance(held, int) else None
+
+
+def guid(collection: str, number: int) -> str:
+    """Return a guid that is the same on each run."""
+    seed = sum(ord(letter) << (8 * (index % 8)) for index, letter in enumerate(collection))
+    return str(UUID(int=(seed << 64 | number * 0x9E3779B97F4A7C15) % 2**128, version=4))
+
+
+class Records:
+    """Own all records, by collection and by id as it stands in a path."""
+
+    def __init__(self, definition: Definition) -> None:
+        """Start empty."""
+        self._definition = definition
+        self._held: dict[str, dict[str, Record]] = {}
+        self._last: dict[str, int] = {}
+
+    def all(self, collection: str) -> list[Record]:
+        """Return a collection's records, oldest first."""
+        return list(self._held.get(collection, {}).values())
+
+    def find(self, collection: str, key: object) -> Record | None:
+        """Return a record, or None."""
+        return self._held.get(collection, {}).get(str(key))
+
+    def drop(self, collection: str, key: str) -> bool:
+        """Forget a record; tell whether there was one."""
+        return self._held.get(collection, {}).pop(key, None) is not None
+
+    def add(self, collection: str, schema: str, values: Mapping[str, object], at: float) -> Record:
+        """Make a record with every field of its schema; ids are never used twice."""
+        kinds = self._definition.schemas[schema]
+        number = self._last[collection] = self._last.get(collection, 0) + 1
+        record: Record = {name: self._unset(kind) for name, kind in kinds.items()}
+        if "id" in kinds:
+            record["id"] = number if kinds["id"].name == "integer" else str(number)
+        for name in ("created_at", "updated_at"):
+            if name in kinds:
+                record[name] = timestamp(at)
+        record |= values
+        self._held.setdefault(collection, {})[str(record.get("id", number))] = record
+        return record
+
+    def _unset(self, kind: Kind) -> object:
+        if kind.many:
+            return []
+        if kind.name.endswith("Counts"):
+            return dict.fromkeys(self._definition.schemas[kind.name], 0)
+        return {"boolean": False, "object": {}}.get(kind.name)
+
+    def user(self, wanted: str) -> int | None:
+        """Return the id of the user with a guid."""
+        return next((integer(user["id"]) for user in self.all("users") if user["guid"] == wanted), None)
+
+    def taken(self, collection: str, values: Mapping[str, object], record: Record | None) -> dict[str, list[str]]:
+        """Return the error of a value that another record of the collection has already."""
+        field = UNIQUE.get(collection, "")
+        wanted = values.get(field)
+        if isinstance(wanted, str) and wanted:
+            for other in self.all(collection):
+                if other is not record and str(other[field]).casefold() == wanted.casefold():
+                    return {field: ["has already been taken"]}
+        return {}
+
+    def written(self, kinds: Kinds, values: Mapping[str, object], now: float) -> tuple[Record, dict[str, list[str]]]:
+        """Return what the fields of a body become in a record, and the errors of those that cannot be."""
+        made: Record = {}
+        errors: dict[str, list[str]] = {}
+        for name, value in values.items():
+            try:
+                made |= self._one(kinds, name, value, now)
+            except BadValueError as bad:
+                errors[name] = [str(bad)]
+        if "associated_with" in kinds and "associated_with_id" in values:
+            made["associated_type"] = values.get("associated_with_type")
+            collection = {"person": "people", "account": "accounts"}.get(str(made["associated_type"]).lower())
+            if collection is None:
+                errors["associated_with_type"] = ["is not included in the list"]
+            elif self.find(collection, values["associated_with_id"]) is None:
+                errors["associated_with_id"] = ["does not exist"]
+            else:
+                made["associated_with"] = {
+                    "id": values["associated_with_id"],
+                    "_href": f"{LINKS}/{collection}/{values['associated_with_id']}",
+                }
+        return made, errors
+
+    def _one(self, kinds: Kinds, name: str, value: object, now: float) -> Record:
+        """Return the field, or none, that one field of a body is written to."""
+        if name == "archived" and "archived_at" in kinds:
+            return {"archived_at": timestamp(now) if value else None}
+        if name == "user_guid" and "user" in kinds:
+            found = self.user(str(value))
+            if found is None:
+                raise BadValueError("does not exist")
+            return {"user": embed("user", found)}
+        if name in kinds:
+            return {name: as_kept(kinds[name], value)}
+        for field in (*WRITTEN.get(name, ()), name.removesuffix("_id")):
+            if name.endswith("_id") and field in kinds and kinds[field].name == "EmbeddedResource":
+                return {field: None if value is None else self._reference(field, integer(value))}
+        return {}
+
+    def _reference(self, field: str, number: int) -> Record:
+        held = self._held.get(REFERENCES.get(field, plural(field)))
+        if held is not None and str(number) not in held:
+            raise BadValueError("does not exist")
+        return embed(field, number)
+
+
+def as_kept(kind: Kind, value: object) -> object:
+    """Return a body's value in the type that the record keeps it in; raise BadValueError."""
+    if value is None:
+        return None
+    if kind.name in ("date", "date-time"):
+        moment(str(value))
+    if kind.name == "object":
+        if isinstance(value, str):
+            value = from_json(value)
+        if kind.many:
+            return value if isinstance(value, list) else [value]
+        return merged(value) if isinstance(value, list) else value
+    return value
+
+
+def from_json(text: str) -> object:
+    """Read an object that came as text; raise BadValueError."""
+    try:
+        value = json.loads(text)
+    except ValueError:
+        value = None
+    if not isinstance(value, dict | list):
+        raise BadValueError("must be an object")
+    return value
+
+
+def merged(objects: Iterable[object]) -> Record:
+    """Return several objects as one: the definition writes an account's custom fields as a list."""
+    return {key: value for one in objects if isinstance(one, Mapping) for key, value in one.items()}
+
+
+def settle(collection: str, record: Record, now: float) -> None:
+    """Set the fields that follow from others."""
+    if collection == "people":
+        record["display_name"] = " ".join(str(record[n]) for n in ("first_name", "last_name") if not blank(record[n]))
+        address = record["email_address"]
+        record["full_email_address"] = f'"{record["display_name"]}" <{address}>' if address else None
+    elif collection == "users":
+        record["full_email_address"] = f'"{record["name"]}" <{record["email"]}>'
+    elif collection == "tasks":
+        due = record["due_date"]
+        if isinstance(due, str) and str(record["due_at"])[:10] != due:
+            record |= {"due_at": moment(due).isoformat(timespec="microseconds"), "due_date": due[:10]}
+        done = record["current_state"] == "completed"
+        record["completed_at"] = (record["completed_at"] or timestamp(now)) if done else None
+        record["completed_by"] = record["user"] if done else None
+    elif collection == "bulk_jobs" and record["ready_to_execute"] and not record["marked_ready_at"]:
+        record |= dict.fromkeys(("marked_ready_at", "started_at", "finished_at"), timestamp(now))
+        record |= {"state": "done", "processed": record["total"]}

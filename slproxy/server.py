@@ -1,0 +1,278 @@
+"""The listening side: aiohttp's server, and what it decides wrongly for a proxy.
+
+1. Bodies are passed on as they came: nothing is decompressed on the way in (hazards, trap 3).
+2. ``100 Continue`` is sent when the body is first wanted, so never to a request that Check refused.
+3. A reply gets no header that the upstream did not send: aiohttp would add Content-Type, Date and Server.
+4. A reply that breaks off is cut off: the client must never take a short body for a whole one.
+5. A client that leaves cancels its request, and so the upstream's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import struct
+import time
+from collections.abc import Awaitable, Callable
+
+from aiohttp import ClientError, hdrs, web
+from aiohttp.http import HttpVersion11
+from aiohttp.http_exceptions import BadHttpMethod, HttpProcessingError, LineTooLong
+from multidict import CIMultiDict
+
+from slproxy import headers as header
+from slproxy.errors import BadRequest, InternalError, MethodRefused, Problem, TooLarge, UpstreamFault
+from slproxy.forward import Answer, Inbound
+from slproxy.headers import Fields
+from slproxy.journal import EXCHANGE, Exchange, path_of
+from slproxy.settings import Limits
+
+log = logging.getLogger("slproxy.server")
+access = logging.getLogger("slproxy.access")
+
+# How much of a body is read ahead of an upstream that takes it slowly; aiohttp stops at twice this.
+READ_AHEAD = 16 * 1024
+# Idle connections of clients are kept as long as nginx keeps them.
+KEEPALIVE = 75.0
+# Room for the method and the version around a request target.
+REQUEST_LINE_REST = 64
+MAX_HEADER_COUNT = 1000
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+_REPORT = "Please report it, with the traceback in the log."
+
+Handle = Callable[[Inbound, Exchange], Awaitable[Answer]]
+
+
+class Server(web.Server):
+    """aiohttp's low-level server, without its router: paths are matched raw, by the policy."""
+
+    def __init__(self, handle: Handle, limits: Limits) -> None:
+        super().__init__(
+            self._serve,
+            handler_cancellation=True,
+            auto_decompress=False,
+            access_log=None,
+            keepalive_timeout=KEEPALIVE,
+            read_bufsize=READ_AHEAD,
+            max_line_size=limits.max_target + REQUEST_LINE_REST,
+            max_field_size=limits.max_headers,
+            max_headers=MAX_HEADER_COUNT,
+        )
+        self._handle = handle
+        self._in_flight: set[Exchange] = set()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self.served = 0
+
+    def __call__(self) -> web.RequestHandler:
+        return _Connection(self, loop=self._loop, **self._kwargs)
+
+    @property
+    def in_flight(self) -> int:
+        """The number of requests that are being served."""
+        return len(self._in_flight)
+
+    async def drain(self, patience: float) -> bool:
+        """Wait until no request is in flight, for ``patience`` seconds at most; tell whether that came true."""
+        self.pre_shutdown()
+        try:
+            async with asyncio.timeout(patience):
+                await self._idle.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    async def _serve(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Serve one request: the outermost frame, where whatever went wrong becomes an answer and a line in the log."""
+        exchange = Exchange(method=request.method, path=path_of(request.raw_path), started=time.monotonic())
+        self._in_flight.add(exchange)
+        self._idle.clear()
+        self.served += 1
+        answer: Answer | None = None
+        try:
+            answer = await self._answer(request, exchange)
+            exchange.status = answer.status
+            return await _respond(request, answer, exchange)
+        except (asyncio.CancelledError, ConnectionError):
+            exchange.ended = exchange.ended or "client left"
+            raise
+        finally:
+            if answer is not None:
+                answer.close()
+            self._in_flight.discard(exchange)
+            if not self._in_flight:
+                self._idle.set()
+            access.info("%s %s %s", exchange.method, exchange.path, exchange.status, extra=_line(exchange))
+
+    async def _answer(self, request: web.BaseRequest, exchange: Exchange) -> Answer:
+        try:
+            return await self._handle(_inbound(request), exchange)
+        except Problem as problem:
+            answered = problem
+            if problem.__cause__ is not None:
+                log.info("%s: %s", problem.type, problem.__cause__)
+        except Exception:
+            log.exception("a defect in slproxy")
+            answered = InternalError("slproxy failed on this request.", hint=_REPORT)
+        exchange.error = answered.type
+        return problem_answer(answered)
+
+
+def problem_answer(problem: Problem) -> Answer:
+    """Return a problem as the client gets it: RFC 9457 with RFC 9209's ``Proxy-Status``."""
+    body = problem.body()
+    headers: Fields = [
+        ("Content-Type", "application/problem+json"),
+        ("Content-Length", str(len(body))),
+        ("Cache-Control", "no-store"),
+        ("Proxy-Status", problem.proxy_status),
+        *problem.headers,
+    ]
+    return Answer(status=problem.status, headers=headers, body=body)
+
+
+def _inbound(request: web.BaseRequest) -> Inbound:
+    length = request.headers.get(hdrs.CONTENT_LENGTH)
+    return Inbound(
+        method=request.method,
+        target=request.raw_path,
+        headers=request.raw_headers,
+        # A body that is said to be empty is a body all the same to who reads headers; there is nothing to read.
+        has_body=request.body_exists and length != "0",
+        length=int(length) if length is not None else None,
+        read=_reader(request),
+    )
+
+
+def _reader(request: web.BaseRequest) -> Callable[[], Awaitable[bytes]]:
+    """Return what reads the next bytes of the body, and says ``100 Continue`` before the first."""
+    expects = any(value.lower() == b"100-continue" for value in header.values(request.raw_headers, b"expect"))
+
+    async def read() -> bytes:
+        nonlocal expects
+        if expects:
+            expects = False
+            await request.writer.write(CONTINUE)
+            # aiohttp takes written bytes for a response that has begun (web_protocol.py, handle_error).
+            request.writer.output_size = 0
+        try:
+            return await request.content.readany()
+        except (web.RequestPayloadError, ClientError, ValueError) as error:
+            raise BadRequest("The body of the request broke off or does not parse.", hint="Send it whole.") from error
+
+    return read
+
+
+class _Response(web.StreamResponse):
+    """A response with the headers it was given, and no others but those that frame it."""
+
+    # aiohttp would write the headers on their own; they go out with the first bytes of the body instead.
+    _send_headers_immediately = False
+
+    def __init__(self, *, status: int, reason: str | None, headers: Fields, whole: bytes = b"") -> None:
+        """``whole`` is the body, where it need not be streamed."""
+        super().__init__(status=status, reason=reason, headers=CIMultiDict(headers))
+        self._whole = whole
+
+    async def write_eof(self, data: bytes = b"") -> None:
+        """End the response; aiohttp calls this without arguments on whatever a handler returns."""
+        await super().write_eof(data or (b"" if self._must_be_empty_body else self._whole))
+
+    async def _prepare_headers(self) -> None:
+        """Frame the message for this hop.
+
+        Overridden because aiohttp's own adds Content-Type, Date and Server, and there is no switch for it
+        (aiohttp/web_response.py, ``StreamResponse._prepare_headers``).
+        """
+        request, writer = self._req, self._payload_writer
+        assert request is not None
+        assert writer is not None
+        keep_alive = request.keep_alive if self._keep_alive is None else self._keep_alive
+        if not self._must_be_empty_body:
+            length = self.headers.get(hdrs.CONTENT_LENGTH)
+            if length is not None:
+                writer.length = int(length)
+            elif request.version >= HttpVersion11:
+                writer.enable_chunking()
+                self.headers[hdrs.TRANSFER_ENCODING] = "chunked"
+            else:
+                keep_alive = False
+        self._keep_alive = keep_alive
+        if not keep_alive:
+            self.headers[hdrs.CONNECTION] = "close"
+        elif request.version < HttpVersion11:
+            self.headers[hdrs.CONNECTION] = "keep-alive"
+
+
+async def _respond(request: web.BaseRequest, answer: Answer, exchange: Exchange) -> web.StreamResponse:
+    """Send an answer to the client, as it comes and no faster than the client takes it."""
+    if isinstance(answer.body, bytes):
+        return _Response(status=answer.status, reason=answer.reason, headers=answer.headers, whole=answer.body)
+    response = _Response(status=answer.status, reason=answer.reason, headers=answer.headers)
+    await response.prepare(request)
+    try:
+        first = answer.body.read_nowait()
+        if answer.body.ended:
+            await response.write_eof(first)
+            return response
+        if first:
+            await response.write(first)
+        else:
+            # The head does not wait for a body that may be long in coming.
+            request.writer.send_headers()
+        async for chunk in answer.body.chunks():
+            await response.write(chunk)
+    except UpstreamFault as fault:
+        exchange.ended = "upstream broke off"
+        log.warning("%s %s: %s", exchange.method, exchange.path, fault.detail)
+        _abort(request)
+        return response
+    await response.write_eof()
+    return response
+
+
+def _abort(request: web.BaseRequest) -> None:
+    """Cut the client's connection off with a reset, which no client takes for the end of a body."""
+    transport = request.transport
+    if transport is None:
+        return
+    if (peer := transport.get_extra_info("socket")) is not None:
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    transport.abort()
+
+
+def _line(exchange: Exchange) -> dict[str, object]:
+    return {EXCHANGE: exchange.fields(time.monotonic())}
+
+
+class _Connection(web.RequestHandler):
+    """One connection of a client; answers what does not parse in the proxy's own form."""
+
+    __slots__ = ()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """Answer with a problem: aiohttp's own page names its version and echoes the offending bytes."""
+        problem: Problem
+        if isinstance(exc, LineTooLong):
+            problem = TooLarge("The request line or a header is over the limits.", hint="Send less.", status=431)
+        elif isinstance(exc, BadHttpMethod):
+            problem = MethodRefused("The method is not one this proxy knows.", hint="Use a method of HTTP.", status=501)
+        elif isinstance(exc, HttpProcessingError):
+            problem = BadRequest("The request is not valid HTTP/1.1.", hint="Send it with an HTTP client.")
+        else:
+            log.error("a defect in slproxy", exc_info=exc)
+            problem = InternalError("slproxy failed on this request.", hint=_REPORT)
+        answer = problem_answer(problem)
+        exchange = Exchange(method="-", path="-", started=time.monotonic(), status=answer.status, error=problem.type)
+        access.info("- - %s", answer.status, extra=_line(exchange))
+        response = _Response(status=answer.status, reason=None, headers=answer.headers, whole=problem.body())
+        response.force_close()
+        return response
