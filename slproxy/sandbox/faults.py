@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 from .definition import segments
@@ -143,8 +143,7 @@ class Faults:
             return None
         for index, armed in enumerate(self._armed):
             if armed.on == on and (armed.path is None or segments(armed.path) == segments(target.partition("?")[0])):
-                left = Armed(fault=armed.fault, on=armed.on, path=armed.path, left=armed.left - 1)
-                self._armed[index : index + 1] = [left] if left.left else []
+                self._armed[index : index + 1] = [replace(armed, left=armed.left - 1)] if armed.left > 1 else []
                 return armed.fault
         return None
 

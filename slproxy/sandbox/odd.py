@@ -9,7 +9,7 @@ from hashlib import sha256
 from .crud import ME, TEAM, Answer, Call, invalid, listing, missing, shown, single, write
 from .definition import definition
 from .query import Record
-from .records import embed
+from .records import embed, linked
 from .values import timestamp
 
 UPSERT_KEYS: Mapping[str, tuple[str, ...]] = {
@@ -147,7 +147,7 @@ def import_cadence(call: Call) -> Answer:
     names = [one["name"] for one in settings if isinstance(one, Mapping) and one.get("name")]
     values: Record = {"name": (names or ["Imported cadence"])[0], "owner": embed("owner", ME)}
     cadence = call.records.add("cadences", "Cadence", values, call.now)
-    return single(call, {"cadence": embed("cadence", int(str(cadence["id"])))})
+    return single(call, {"cadence": linked("cadence", cadence)})
 
 
 def upsert_event(call: Call) -> Answer:
@@ -189,7 +189,7 @@ def caller_ids(call: Call) -> Answer:
                 {
                     "account_name": account["name"] if account else None,
                     "display_name": person["display_name"],
-                    "person": embed("person", int(str(person["id"]))),
+                    "person": linked("person", person),
                     "title": person["title"],
                 }
             )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from uuid import UUID
+from uuid import NAMESPACE_URL, uuid5
 
 from .definition import Definition, Kind, Kinds
 from .query import Record
@@ -68,16 +68,14 @@ def plural(field: str) -> str:
     return field if field.endswith("s") else field.removesuffix("y") + ("ies" if field.endswith("y") else "s")
 
 
-def identity(reference: object) -> int | None:
-    """Return the id in the short form of a record."""
-    held = reference.get("id") if isinstance(reference, Mapping) else None
-    return held if isinstance(held, int) else None
+def linked(field: str, record: Record) -> Record:
+    """Return the short form of a record at hand."""
+    return embed(field, integer(record["id"]))
 
 
 def guid(collection: str, number: int) -> str:
     """Return a guid that is the same on each run."""
-    seed = sum(ord(letter) << (8 * (index % 8)) for index, letter in enumerate(collection))
-    return str(UUID(int=(seed << 64 | number * 0x9E3779B97F4A7C15) % 2**128, version=4))
+    return str(uuid5(NAMESPACE_URL, f"{LINKS}/{collection}/{number}"))
 
 
 class Records:

@@ -4,32 +4,33 @@ from __future__ import annotations
 
 from .crud import ME, TEAM
 from .names import CADENCES, COMPANIES, FIRST, LAST, STEPS, TITLES
-from .records import embed, guid
+from .records import embed, guid, linked
 from .sower import Sower
+from .values import integer
 
 PEOPLE = 120
 COMPANY = "Company Inc."
 
+NAMED = (
+    ("account_stages", "AccountStage", ("New", "Prospecting", "Customer", "Lost")),
+    ("account_tiers", "AccountTier", ("Tier 1", "Tier 2", "Tier 3")),
+    ("person_stages", "PersonStage", ("Open", "Attempting", "Replied", "Bounced", "Do Not Contact")),
+    ("call_dispositions", "CallDisposition", ("Connected", "Left Voicemail", "No Answer", "Wrong Number")),
+    ("call_sentiments", "CallSentiment", ("Interested", "Not Interested", "Call Back Later")),
+    ("tags", "Tag", ("vip", "newsletter", "conference", "referral")),
+    ("custom_roles", "CustomRole", ("Admin", "Manager", "User")),
+)
+ORDERED = ("AccountStage", "AccountTier", "PersonStage")
+USERS = (("Jane", "Smith"), ("Marcus", "Lee"), ("Aisha", "Bello"), ("Tom", "Novak"), ("Rita", "Costa"), ("Ken", "Ito"))
+
 
 def settings(sower: Sower) -> None:
     """Make stages, tiers, dispositions, fields, tags, roles and groups."""
-    for name in ("New", "Prospecting", "Customer", "Lost"):
-        order = ("New", "Prospecting", "Customer", "Lost").index(name)
-        sower.add("account_stages", "AccountStage", name=name, order=order)
-    for order, name in enumerate(("Tier 1", "Tier 2", "Tier 3")):
-        sower.add("account_tiers", "AccountTier", name=name, order=order)
-    for order, name in enumerate(("Open", "Attempting", "Replied", "Bounced", "Do Not Contact")):
-        sower.add("person_stages", "PersonStage", name=name, order=order)
-    for name in ("Connected", "Left Voicemail", "No Answer", "Wrong Number"):
-        sower.add("call_dispositions", "CallDisposition", name=name)
-    for name in ("Interested", "Not Interested", "Call Back Later"):
-        sower.add("call_sentiments", "CallSentiment", name=name)
+    for collection, schema, names in NAMED:
+        for order, name in enumerate(names):
+            sower.add(collection, schema, name=name, **({"order": order} if schema in ORDERED else {}))
     for name, field_type in (("Favorite Color", "person"), ("Contract End", "person"), ("Segment", "company")):
         sower.add("custom_fields", "CustomField", name=name, field_type=field_type, value_type="text")
-    for name in ("vip", "newsletter", "conference", "referral"):
-        sower.add("tags", "Tag", name=name)
-    for name in ("Admin", "Manager", "User"):
-        sower.add("custom_roles", "CustomRole", name=name)
     for number, parent in ((1, None), (2, 1), (3, 1)):
         name = ("Company", "Sales East", "Sales West")[number - 1]
         sower.add("groups", "Group", name=name, parent_id=parent, accessible_groups=[embed("group", number)])
@@ -50,15 +51,7 @@ def users(sower: Sower) -> None:
         allow_automated_email_steps=True,
         click_tracking_default=True,
     )
-    users = (
-        ("Jane", "Smith"),
-        ("Marcus", "Lee"),
-        ("Aisha", "Bello"),
-        ("Tom", "Novak"),
-        ("Rita", "Costa"),
-        ("Ken", "Ito"),
-    )
-    for number, (first, last) in enumerate(users, 1):
+    for number, (first, last) in enumerate(USERS, 1):
         address = f"{first}@company.com".lower()
         sower.add(
             "users",
@@ -76,7 +69,7 @@ def users(sower: Sower) -> None:
             email_signature_type="html",
             time_zone="US/Eastern",
             locale="US",
-            active=number != len(users),
+            active=number != len(USERS),
             team=embed("team", TEAM) | {"name": COMPANY},
             team_admin=number == ME,
             role=embed("role", 1 if number == ME else 3),
@@ -157,7 +150,7 @@ def cadences(sower: Sower) -> None:
                 step_number=index,
                 type=kind,
                 cadence=embed("cadence", number),
-                details=embed("details", int(str(instruction["id"]))),
+                details=linked("details", instruction),
             )
 
 
@@ -167,7 +160,7 @@ def people(sower: Sower) -> None:
     for number in range(1, PEOPLE + 1):
         first, last = sower.dice.choice(FIRST), sower.dice.choice(LAST)
         account = sower.records.all("accounts")[number % len(COMPANIES)]
-        company = int(str(account["id"]))
+        company = integer(account["id"])
         counts = account["counts"]
         assert isinstance(counts, dict)
         counts["people"] += 1

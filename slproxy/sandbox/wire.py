@@ -20,7 +20,7 @@ from .body import READABLE, BodyError, fields
 from .crud import Answer
 from .faults import Fault, FaultError
 from .ledger import Request, TokenRequest
-from .oauth import Ask, Redirect, Refusal, refusal
+from .oauth import DESCRIPTIONS, Ask, Redirect, Refusal, refusal
 from .salesloft import OVER_BUDGET, SalesLoft
 
 Sleep = Callable[[float], Awaitable[None]]
@@ -126,28 +126,31 @@ class Site:
         try:
             fault = salesloft.faults.strike(on="token", method="POST", target="/oauth/token", header=header)
         except FaultError as bad:
-            fault, response = None, json_reply(400, {"error": str(bad), "accepted": bad.accepted})
+            response: web.Response | None = json_reply(400, {"error": str(bad), "accepted": bad.accepted})
         else:
-            name = fault.name if fault else ""
-            if fault and name == "slow-before":
-                await self._sleep(fault.value)
-            if name == "down":
-                return closed(request)
-            if name == "html-200":
-                response = html_reply(200, pages.BROKEN)
-            elif fault and name == "status":
-                response = failure(fault, {})
-            elif name and name not in ("slow", "slow-before", "lost"):
-                response = json_reply(*refusal(name))
-            else:
-                authorization = request.headers.get("Authorization", "")
-                response = json_reply(*salesloft.oauth.exchange(params, authorization, salesloft.now()))
-            if fault and name == "slow":
-                await self._sleep(fault.value)
-            if name == "lost":
-                return closed(request)
+            response = await self._granted(params, request.headers.get("Authorization", ""), fault)
+        if response is None:
+            return closed(request)
         ledger.fill(entry, replace(entry, status=response.status))
         return response
+
+    async def _granted(self, params: Mapping[str, str], authorization: str, fault: Fault | None) -> web.Response | None:
+        """Return the reply to a token request, or None where a fault keeps it from being sent."""
+        name, value = (fault.name, fault.value) if fault else ("", 0.0)
+        if fault and name == "status":
+            return failure(fault, {})
+        if name == "html-200":
+            return html_reply(200, pages.BROKEN)
+        if name in DESCRIPTIONS:
+            return json_reply(*refusal(name))
+        if name == "down":
+            return None
+        if name == "slow-before":
+            await self._sleep(value)
+        granted = self._salesloft.oauth.exchange(params, authorization, self._salesloft.now())
+        if name == "slow":
+            await self._sleep(value)
+        return None if name == "lost" else json_reply(*granted)
 
 
 def origin_form(target: str) -> str:
@@ -232,12 +235,14 @@ def reset(request: web.BaseRequest) -> web.Response:
 
 
 async def reset_mid_body(request: web.BaseRequest, response: web.Response) -> web.StreamResponse:
-    """Send the headers and half of the body, then RST."""
-    body = response.body if isinstance(response.body, bytes) else b""
+    """Send the headers and half of the body, then RST; at once where there is no body."""
+    body = response.body
+    if request.method == "HEAD" or not isinstance(body, bytes) or not body:
+        return reset(request)
     cut = web.StreamResponse(status=response.status, headers=response.headers)
-    cut.content_length = max(2, len(body))
+    cut.content_length = len(body)
     await cut.prepare(request)
-    await cut.write(body[: len(body) // 2] or b"{")
+    await cut.write(body[: len(body) // 2])
     await asyncio.sleep(0)  # one turn of the loop, for what is written to leave
     reset(request)
     return cut

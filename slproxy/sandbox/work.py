@@ -7,14 +7,15 @@ from collections.abc import Mapping
 from .crud import ME, TEAM
 from .names import CADENCES, COMPANIES, STEPS
 from .query import Record
-from .records import embed, guid
+from .records import embed, guid, linked
 from .sower import Sower
+from .values import integer
 
 
 def activities(sower: Sower) -> None:
     """Put half of the people on a cadence, and do what comes of it."""
     for person in sower.records.all("people")[:60]:
-        number = int(str(person["id"]))
+        number = integer(person["id"])
         cadence = sower.dice.randint(1, len(CADENCES))
         step = (cadence - 1) * len(STEPS) + sower.dice.randint(1, len(STEPS))
         ends: Mapping[str, Record] = {
@@ -42,7 +43,7 @@ def activities(sower: Sower) -> None:
             added_at=sower.ago(3),
             currently_on_cadence=number % 6 != 0,
             current_state="active" if number % 6 else "completed",
-            latest_action=embed("latest_action", int(str(action["id"]))),
+            latest_action=linked("latest_action", action),
         )
         counts = sower.records.all("cadences")[cadence - 1]["counts"]
         assert isinstance(counts, dict)
@@ -50,7 +51,7 @@ def activities(sower: Sower) -> None:
         if number % 2:
             tasks_and_notes(sower, number)
         if number % 3 == 0:
-            call(sower, number, ends, embed("action", int(str(action["id"]))), embed("step", step))
+            call(sower, number, ends, linked("action", action), embed("step", step))
 
 
 def tasks_and_notes(sower: Sower, number: int) -> None:
@@ -83,7 +84,7 @@ def tasks_and_notes(sower: Sower, number: int) -> None:
         resource_type="person",
         resource_id=number,
         occurred_at=sower.ago(0),
-        user_guid=guid("users", int(str(user["id"]))),
+        user_guid=guid("users", integer(user["id"])),
         static_data={"content": "Prefers email."},
     )
 
@@ -96,7 +97,7 @@ def call(sower: Sower, number: int, ends: Mapping[str, Record], action: Record, 
         "status": "completed",
         "recording_status": "completed",
     }
-    call = sower.add(
+    made = sower.add(
         "activities/calls",
         "Call",
         called_person=ends["person"],
@@ -113,7 +114,7 @@ def call(sower: Sower, number: int, ends: Mapping[str, Record], action: Record, 
     sower.add(
         "call_data_records",
         "CallDataRecord",
-        call=embed("call", int(str(call["id"]))),
+        call=linked("call", made),
         called_person=ends["person"],
         user=ends["user"],
         call_type="call",
@@ -133,7 +134,7 @@ def call(sower: Sower, number: int, ends: Mapping[str, Record], action: Record, 
         person=ends["person"],
         user=ends["user"],
         latest_cadence=ends["cadence"],
-        latest_call=embed("call", int(str(call["id"]))),
+        latest_call=linked("call", made),
         latest_action=action,
         latest_step=step,
         succeeded_at=sower.ago(0),
@@ -180,7 +181,7 @@ def emails(sower: Sower) -> None:
             **url,
             team_template=embed("team_template", number),
         )
-    for membership in sower.records.all("cadence_memberships")[:30]:
+    for number, membership in enumerate(sower.records.all("cadence_memberships")[:30], 1):
         ends = {name: membership[name] for name in ("cadence", "user")}
         person = sower.records.find("people", membership["person"]["id"])  # type: ignore[index]
         assert person is not None
@@ -192,7 +193,7 @@ def emails(sower: Sower) -> None:
             activity_type="email",
             subject="Introduction",
             description="Sent an email",
-            crm_id=f"00T5e00000{int(str(membership['id'])):05}AAA",
+            crm_id=f"00T5e00000{number:05}AAA",
         )
         sower.add(
             "activities/emails",
@@ -202,7 +203,7 @@ def emails(sower: Sower) -> None:
             recipient_email_address=person["email_address"],
             action=membership["latest_action"],
             email_template=embed("email_template", 1),
-            crm_activity=embed("crm_activity", int(str(activity["id"]))),
+            crm_activity=linked("crm_activity", activity),
             subject="Introduction | Company Inc.",
             status="sent",
             personalization="12",
@@ -224,7 +225,7 @@ def meetings(sower: Sower) -> None:
     for number in range(1, 7):
         start, end = sower.ago(-number), sower.ago(-number - 1 / 48)
         user = sower.user()
-        owner = guid("users", int(str(user["id"])))
+        owner = guid("users", integer(user["id"]))
         event: Mapping[str, object] = {
             "title": f"Demo {number}",
             "description": "Product demo",
