@@ -12,10 +12,11 @@ Raw headers are ``(name, value)`` pairs of bytes as they stood on the wire; outg
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from urllib.parse import urlsplit
 
 RawHeaders = Sequence[tuple[bytes, bytes]]
+ByName = Mapping[bytes, Sequence[bytes]]
 Fields = list[tuple[str, str]]
 
 # RFC 9110 §7.6.1, and Keep-Alive of RFC 2068. The proxy frames each hop anew.
@@ -45,9 +46,12 @@ class InexactHeaderError(ValueError):
     """A header whose bytes could not be passed on as they came; the message names the header, never its value."""
 
 
-def values(headers: RawHeaders, name: bytes) -> list[bytes]:
-    """Return the values of every ``name`` header (lower case), in order."""
-    return [value for key, value in headers if key.lower() == name]
+def by_name(headers: RawHeaders) -> ByName:
+    """Return the values of each header by its name in lower case, in order."""
+    index: dict[bytes, list[bytes]] = {}
+    for name, value in headers:
+        index.setdefault(name.lower(), []).append(value)
+    return index
 
 
 def stripped(headers: RawHeaders) -> Fields:
@@ -93,7 +97,7 @@ def returning(headers: RawHeaders, *, api_url: str, host: str) -> Fields:
 
 def _named_by_connection(headers: RawHeaders) -> frozenset[str]:
     """Return the names that ``Connection`` makes hop-by-hop, less ``Content-Length``: framing is not the client's to drop."""
-    lines = values(headers, b"connection")
+    lines = [value for name, value in headers if name.lower() == b"connection"]
     if not lines:
         return frozenset()
     tokens = b",".join(lines).decode("latin-1").lower().replace("_", "-").split(",")
@@ -136,8 +140,8 @@ def server_timing(*, total: float, upstream: float, wait: float) -> str:
     return f"slproxy;dur={own * 1000:.1f}, upstream;dur={upstream * 1000:.1f}, wait;dur={wait * 1000:.1f}"
 
 
-def has_passed(headers: RawHeaders, pseudonym: str) -> bool:
+def has_passed(headers: ByName, pseudonym: str) -> bool:
     """Tell whether a ``Via`` header names this very process (RFC 9110 §7.6.3)."""
     needle = pseudonym.encode()
-    return any(needle in received.split() for line in values(headers, b"via") for received in line.split(b","))
+    return any(needle in received.split() for line in headers.get(b"via", ()) for received in line.split(b","))
 

@@ -109,6 +109,8 @@ class Pretty(logging.Formatter):
 
 def start_logging(*, level: str, form: str) -> None:
     """Send the program's log to standard error, as lines of the form that ``log.format`` asks for."""
+    # Nothing here shows them, and each costs time on every line (Python's logging HOWTO, "Optimization").
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     terminal = sys.stderr.isatty()
     pretty = form == "pretty" or (form == "auto" and terminal)
     handler = logging.StreamHandler(sys.stderr)

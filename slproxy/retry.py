@@ -48,7 +48,14 @@ class Outcome:
     date: str | None = None
 
 
-def wait_before_next(outcome: Outcome, *, method: str, attempt: int, now: float, dice: float, max_wait: float) -> float | None:
+def is_final(outcome: Outcome) -> bool:
+    """Tell whether a reply is the client's to have, whatever the method."""
+    return outcome.status is not None and outcome.status != TOO_MANY and outcome.status not in PASSING
+
+
+def wait_before_next(
+    outcome: Outcome, *, method: str, attempt: int, now: float, dice: float, max_wait: float
+) -> float | None:
     """Return the seconds to wait before attempt ``attempt + 1``, or ``None`` when the outcome is the client's to have.
 
     ``attempt`` counts from 1, ``now`` is Unix time, ``dice`` is uniform in [0, 1). A ``Retry-After`` longer than

@@ -21,7 +21,6 @@ from aiohttp.http import HttpVersion11
 from aiohttp.http_exceptions import BadHttpMethod, HttpProcessingError, LineTooLong
 from multidict import CIMultiDict
 
-from slproxy import headers as header
 from slproxy.errors import BadRequest, InternalError, MethodRefused, Problem, TooLarge, UpstreamFault
 from slproxy.forward import Answer, Inbound
 from slproxy.headers import Fields
@@ -148,7 +147,7 @@ def _inbound(request: web.BaseRequest) -> Inbound:
 
 def _reader(request: web.BaseRequest) -> Callable[[], Awaitable[bytes]]:
     """Return what reads the next bytes of the body, and says ``100 Continue`` before the first."""
-    expects = any(value.lower() == b"100-continue" for value in header.values(request.raw_headers, b"expect"))
+    expects = request.headers.get(hdrs.EXPECT, "").lower() == "100-continue"
 
     async def read() -> bytes:
         nonlocal expects

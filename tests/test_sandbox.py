@@ -192,6 +192,7 @@ async def test_the_state_counts_and_reset_forgets(sandbox: Sandbox, session: Cli
     async with session.get(sandbox.url + "/_sandbox/state") as response:
         told = {"requests": 1, "token_requests": 1, "tokens_alive": 1, "budget_remaining": 599}
         assert await response.json() == {"now": NOW, **told}
+    sandbox.advance(5)
     async with session.post(sandbox.url + "/_sandbox/reset") as response:
         told = {"requests": 0, "token_requests": 0, "tokens_alive": 0, "budget_remaining": 600}
         assert await response.json() == {"now": NOW, **told}

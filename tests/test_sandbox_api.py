@@ -478,6 +478,8 @@ async def test_an_upsert_creates_then_updates(client: Client) -> None:
     assert isinstance(first, dict)
     assert isinstance(second, dict)
     assert (first["id"], second["first_name"]) == (second["id"], "Eve")
+    nobody = await client.row("POST", "/v2/person_upserts", json={"upsert_key": "crm_id", "crm_id": "none"})
+    assert nobody["upsert_type"] == "create", "people without a CRM id have none, which is no id"
     account = await client.row("POST", "/v2/account_upserts", json={"upsert_key": "id", "id": 4, "city": "Rome"})
     assert account["upsert_type"] == "update"
     assert (await client.row("GET", "/v2/accounts/4"))["city"] == "Rome"

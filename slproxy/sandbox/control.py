@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from .salesloft import SalesLoft
 
 INDEX: Mapping[str, str] = {
+    "GET /oauth/authorize?…&sandbox_consent=allow": "log in without the page; or deny",
     "GET /_sandbox/state": "counts, and what is left of the budget",
     "GET /_sandbox/requests": "what the API was asked, tokens masked",
     "GET /_sandbox/faults": "the armed faults",

@@ -92,7 +92,7 @@ def parse(text: str, on: Side = "api") -> Fault:
         or (times is not None and not re.fullmatch(r"[1-9]\d{0,8}", times, re.ASCII))
         or (name == "status" and not re.fullmatch(r"[2-5]\d\d", value, re.ASCII))
         or (value and not re.fullmatch(r"\d+(\.\d+)?", value, re.ASCII))
-        or (retry_after is not None and name != "status")
+        or (retry_after is not None and (name != "status" or not re.fullmatch(r"[ -~]+", retry_after)))
     ):
         raise FaultError(text, on)
     return Fault(

@@ -54,9 +54,7 @@ def upsert(call: Call, collection: str, name: str) -> Answer:
     wanted = call.values.get(str(key))
     if wanted is None:
         raise invalid({str(key): ["can't be blank"]})
-    found = next(
-        (r for r in call.records.all(collection) if str(r[str(key)]).casefold() == str(wanted).casefold()), None
-    )
+    found = call.records.having(collection, str(key), wanted)
     if found is None and key == "id":
         raise missing()
     kinds = definition().schemas[name.capitalize()]

@@ -120,6 +120,13 @@ class Records:
             return dict.fromkeys(self._definition.schemas[kind.name], 0)
         return {"boolean": False, "object": {}}.get(kind.name)
 
+    def having(self, collection: str, field: str, wanted: object) -> Record | None:
+        """Return the oldest record whose field has a value, in any case; addresses and domains ignore it."""
+        for record in self.all(collection):
+            if record[field] is not None and str(record[field]).casefold() == str(wanted).casefold():
+                return record
+        return None
+
     def user(self, wanted: str) -> int | None:
         """Return the id of the user with a guid."""
         return next((integer(user["id"]) for user in self.all("users") if user["guid"] == wanted), None)
@@ -127,12 +134,8 @@ class Records:
     def taken(self, collection: str, values: Mapping[str, object], record: Record | None) -> dict[str, list[str]]:
         """Return the error of a value that another record of the collection has already."""
         field = UNIQUE.get(collection, "")
-        wanted = values.get(field)
-        if isinstance(wanted, str) and wanted:
-            for other in self.all(collection):
-                if other is not record and str(other[field]).casefold() == wanted.casefold():
-                    return {field: ["has already been taken"]}
-        return {}
+        other = self.having(collection, field, values[field]) if values.get(field) else None
+        return {field: ["has already been taken"]} if other is not None and other is not record else {}
 
     def written(self, kinds: Kinds, values: Mapping[str, object], now: float) -> tuple[Record, dict[str, list[str]]]:
         """Return what the fields of a body become in a record, and the errors of those that cannot be."""
