@@ -25,7 +25,7 @@ from slproxy import pages
 from slproxy.credentials import Credentials
 from slproxy.errors import ConfigError
 from slproxy.forward import Answer, Forwarder, Inbound
-from slproxy.journal import Exchange
+from slproxy.journal import Exchange, Journal
 from slproxy.policy import Policy
 from slproxy.server import Server
 from slproxy.settings import Settings
@@ -61,8 +61,16 @@ def token_store(settings: Settings) -> TokenStore:
 class App:
     """One proxy: its upstream, its token, its policy and its server. Used inside ``async with``."""
 
-    def __init__(self, settings: Settings, *, store: TokenStore | None = None, clock: Clock = REAL_CLOCK) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        store: TokenStore | None = None,
+        clock: Clock = REAL_CLOCK,
+        journal: Journal | None = None,
+    ) -> None:
         self.settings = settings
+        self._journal = journal
         self._clock = clock
         self._started = clock.monotonic()
         self._stack = contextlib.AsyncExitStack()
@@ -124,12 +132,14 @@ class App:
         # In this order: no new requests, those in flight end, a renewal under way is written, the upstream closes.
         if self._runner is not None:
             await self._runner.cleanup()
+        if self._journal is not None:
+            self._journal.flush()
         await self._stack.aclose()
 
     async def listen(self) -> None:
         """Start to renew in the background and to serve. Raises ConfigError when the address cannot be had."""
         self.credentials.keep_fresh()
-        self.server = Server(self.forwarder.handle, self.settings.limits)
+        self.server = Server(self.forwarder.handle, self.settings.limits, self._journal)
         self._runner = web.ServerRunner(self.server, handle_signals=False, shutdown_timeout=0.1)
         await self._runner.setup()
         listen = self.settings.listen

@@ -50,8 +50,8 @@ def run(argv: Sequence[str]) -> int:
         settings = config.load(
             config=args.config, profile=args.profile, flags=_flags(args), environ=os.environ, cwd=Path.cwd()
         )
-        level = settings.log.level if command in (_serve, _sandbox) else "warning"
-        journal.start_logging(level=level, form=settings.log.format)
+        level = settings.log.level if command is _serve else "warning"
+        args.journal = journal.start(level=level, form=settings.log.format)
         return _in_a_loop(command(settings, args))
     except SlproxyError as error:
         _complain(error)
@@ -103,7 +103,7 @@ async def _serve(settings: Settings, args: argparse.Namespace) -> int:
         store: TokenStore | None = None
         if args.sandbox:
             settings, store = await stack.enter_async_context(_against_a_sandbox(settings))
-        app = await stack.enter_async_context(App(settings, store=store))
+        app = await stack.enter_async_context(App(settings, store=store, journal=args.journal))
         await app.listen()
         await _announce(app, sandbox=args.sandbox)
         await stop.wait()

@@ -213,7 +213,7 @@ class Forwarder:
             reply = await self._authorized(request, exchange)
         except UpstreamFault as fault:
             return await self._send_again(request, exchange, fault)
-        return reply if retry.is_final(reply.outcome) else await self._send_again(request, exchange, reply)
+        return reply if retry.is_final(reply.status) else await self._send_again(request, exchange, reply)
 
     async def _send_again(self, request: _Request, exchange: Exchange, first: Reply | UpstreamFault) -> ReplyBody:
         """Go on from a first attempt that may be worth repeating; what runs out ends in the upstream's own last reply.

@@ -12,6 +12,7 @@ Raw headers are ``(name, value)`` pairs of bytes as they stood on the wire; outg
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from urllib.parse import urlsplit
 
@@ -60,13 +61,11 @@ def stripped(headers: RawHeaders) -> Fields:
     Raises:
         InexactHeaderError: a header holds bytes that could not be passed on exactly.
     """
-    stopped = _HOP_BY_HOP | _CLIENT_ONLY | _named_by_connection(headers)
+    named = _named_by_connection(headers)
     fields: Fields = []
     for raw_name, raw_value in headers:
-        name = _exact(raw_name, raw_name)
-        # Rack and WSGI read `_` as `-`: Authorization spelt with an underscore would be a second credential.
-        key = name.lower().replace("_", "-")
-        if key not in stopped and not key.startswith(_CLIENT_ONLY_PREFIXES):
+        name, key, stops = _client_header(raw_name)
+        if not stops and key not in named:
             fields.append((name, _exact(raw_name, raw_value)))
     return fields
 
@@ -84,15 +83,34 @@ def returning(headers: RawHeaders, *, api_url: str, host: str) -> Fields:
     Raises:
         InexactHeaderError: a header holds bytes that could not be passed on exactly.
     """
-    stopped = _HOP_BY_HOP | _UPSTREAM_ONLY | _named_by_connection(headers)
+    named = _named_by_connection(headers)
     fields: Fields = []
     for raw_name, raw_value in headers:
-        name = _exact(raw_name, raw_name)
-        key = name.lower()
-        if key not in stopped and not key.startswith(_UPSTREAM_ONLY_PREFIXES):
+        name, key, stops = _upstream_header(raw_name)
+        if not stops and key not in named:
             value = _exact(raw_name, raw_value)
             fields.append((name, _at_the_proxy(value, api_url, host) if key == "location" else value))
     return fields
+
+
+# Names repeat from request to request; both verdicts are pure, and bounded in what they remember.
+
+
+@functools.lru_cache(maxsize=512)
+def _client_header(raw: bytes) -> tuple[str, str, bool]:
+    """Return a header's name, the key it goes by, and whether it stops here on its way up."""
+    name = _exact(raw, raw)
+    # Rack and WSGI read `_` as `-`: Authorization spelt with an underscore would be a second credential.
+    key = name.lower().replace("_", "-")
+    return name, key, key in _HOP_BY_HOP | _CLIENT_ONLY or key.startswith(_CLIENT_ONLY_PREFIXES)
+
+
+@functools.lru_cache(maxsize=512)
+def _upstream_header(raw: bytes) -> tuple[str, str, bool]:
+    """Return a header's name, the key it goes by, and whether it stops here on its way down."""
+    name = _exact(raw, raw)
+    key = name.lower()
+    return name, key, key in _HOP_BY_HOP | _UPSTREAM_ONLY or key.startswith(_UPSTREAM_ONLY_PREFIXES)
 
 
 def _named_by_connection(headers: RawHeaders) -> frozenset[str]:

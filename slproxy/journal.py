@@ -6,14 +6,13 @@ later on.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import sys
 import time
 from dataclasses import dataclass
-
-# The fields of an exchange in a log record, by which the formatters know it.
-EXCHANGE = "exchange"
+from typing import TextIO
 
 _GREY, _RED, _YELLOW, _GREEN, _RESET = "\x1b[90m", "\x1b[31m", "\x1b[33m", "\x1b[32m", "\x1b[0m"
 
@@ -56,64 +55,100 @@ def path_of(target: str) -> str:
     return "".join(character if character.isprintable() else "?" for character in path)[:500]
 
 
-class JsonLines(logging.Formatter):
-    """One JSON object a line, for collectors."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        document: dict[str, object] = {
-            "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{int(record.msecs):03d}Z",
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "message": record.getMessage(),
-        }
-        exchange = getattr(record, EXCHANGE, None)
-        if isinstance(exchange, dict):
-            document |= exchange
-        if record.exc_info:
-            document["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(document)
+def json_line(fields: dict[str, object], *, at: float, level: str = "info") -> str:
+    """Return one JSON object for a collector; ``at`` is Unix time."""
+    whole = int(at)
+    stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(whole)) + f".{int((at - whole) * 1000):03d}Z"
+    return json.dumps({"time": stamp, "level": level, **fields})
 
 
-class Pretty(logging.Formatter):
-    """One line a person reads, coloured on a terminal."""
+def pretty_line(text: str, *, at: float, colour: bool) -> str:
+    """Return one line for a person, who lives in local time; ``at`` is Unix time."""
+    return f"{_painted(time.strftime('%H:%M:%S', time.localtime(at)), _GREY, colour=colour)} {text}"
 
-    def __init__(self, *, colour: bool) -> None:
+
+def pretty_exchange(exchange: Exchange, now: float, *, colour: bool) -> str:
+    """Return what a person reads of an exchange; ``now`` is monotonic."""
+    fields = exchange.fields(now)
+    paint = _GREEN if exchange.status < 400 else _YELLOW if exchange.status < 500 else _RED
+    status = _painted(str(exchange.status), paint, colour=colour)
+    line = f"{exchange.method:<6} {exchange.path} {status} {fields['ms']} ms"
+    if exchange.attempts > 1:
+        line += f", {exchange.attempts} attempts"
+    return line + "".join(f", {fields[key]}" for key in ("error", "ended") if key in fields)
+
+
+def _painted(text: str, paint: str, *, colour: bool) -> str:
+    return f"{paint}{text}{_RESET}" if colour and text else text
+
+
+class Formatter(logging.Formatter):
+    """The form of everything else that is logged."""
+
+    def __init__(self, *, pretty: bool, colour: bool) -> None:
         super().__init__()
-        self._colour = colour
+        self._pretty, self._colour = pretty, colour
 
     def format(self, record: logging.LogRecord) -> str:
-        clock = time.strftime("%H:%M:%S", time.localtime(record.created))
-        exchange = getattr(record, EXCHANGE, None)
-        if isinstance(exchange, dict):
-            text = self._exchange(exchange)
+        """Return the line, or lines, of a record."""
+        level = record.levelname.lower()
+        traceback = self.formatException(record.exc_info) if record.exc_info else ""
+        if not self._pretty:
+            fields: dict[str, object] = {"logger": record.name, "message": record.getMessage()}
+            return json_line(fields | ({"traceback": traceback} if traceback else {}), at=record.created, level=level)
+        paint = _RED if record.levelno >= logging.ERROR else _YELLOW
+        shown = "" if record.levelno == logging.INFO else _painted(f"{level}: ", paint, colour=self._colour)
+        line = pretty_line(shown + record.getMessage(), at=record.created, colour=self._colour)
+        return f"{line}\n{traceback}" if traceback else line
+
+
+class Journal:
+    """Writes the access log: a line an exchange, and those of a moment in one write.
+
+    A system call for each line cost a quarter of the proxy's throughput (benchmarks/README.md), and ``logging`` makes
+    one for each.
+    """
+
+    # How long a line may wait for others, in seconds.
+    PATIENCE = 0.05
+
+    def __init__(self, stream: TextIO, *, pretty: bool, colour: bool) -> None:
+        self._stream = stream
+        self._pretty, self._colour = pretty, colour
+        self._lines: list[str] = []
+
+    def record(self, exchange: Exchange) -> None:
+        """Write the line of an exchange that has ended, soon."""
+        at, now = time.time(), time.monotonic()
+        if self._pretty:
+            line = pretty_line(pretty_exchange(exchange, now, colour=self._colour), at=at, colour=self._colour)
         else:
-            level = "" if record.levelno == logging.INFO else f"{record.levelname.lower()}: "
-            text = self._painted(level, _RED if record.levelno >= logging.ERROR else _YELLOW) + record.getMessage()
-        if record.exc_info:
-            text += "\n" + self.formatException(record.exc_info)
-        return f"{self._painted(clock, _GREY)} {text}"
+            line = json_line(exchange.fields(now), at=at)
+        if not self._lines:
+            asyncio.get_running_loop().call_later(self.PATIENCE, self.flush)
+        self._lines.append(line)
 
-    def _exchange(self, fields: dict[str, object]) -> str:
-        status = fields["status"]
-        paint = _GREEN if isinstance(status, int) and status < 400 else _YELLOW
-        if isinstance(status, int) and status >= 500:
-            paint = _RED
-        line = f"{fields['method']:<6} {fields['path']} {self._painted(str(status), paint)} {fields['ms']} ms"
-        if isinstance(attempts := fields["attempts"], int) and attempts > 1:
-            line += f", {attempts} attempts"
-        return line + "".join(f", {fields[key]}" for key in ("error", "ended") if key in fields)
-
-    def _painted(self, text: str, colour: str) -> str:
-        return f"{colour}{text}{_RESET}" if self._colour and text else text
+    def flush(self) -> None:
+        """Write what waits."""
+        if self._lines:
+            text = "\n".join(self._lines) + "\n"
+            self._lines.clear()
+            self._stream.write(text)
+            self._stream.flush()
 
 
-def start_logging(*, level: str, form: str) -> None:
-    """Send the program's log to standard error, as lines of the form that ``log.format`` asks for."""
+def start(*, level: str, form: str) -> Journal | None:
+    """Send the program's log to standard error, in the form that ``log.format`` asks for.
+
+    Returns the access log, or ``None`` where ``level`` is above it.
+    """
     # Nothing here shows them, and each costs time on every line (Python's logging HOWTO, "Optimization").
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
-    terminal = sys.stderr.isatty()
-    pretty = form == "pretty" or (form == "auto" and terminal)
+    colour = sys.stderr.isatty()
+    pretty = form == "pretty" or (form == "auto" and colour)
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(Pretty(colour=terminal) if pretty else JsonLines())
+    handler.setFormatter(Formatter(pretty=pretty, colour=colour))
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.getLogger("slproxy").setLevel(level.upper())
+    quiet = logging.getLogger("slproxy").level > logging.INFO
+    return None if quiet else Journal(sys.stderr, pretty=pretty, colour=colour)

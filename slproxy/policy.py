@@ -161,9 +161,11 @@ def _bad_target(what: str) -> BadTarget:
 def _place(policy: Policy, path: str) -> Place:
     if path.startswith(OWN_PAGES):
         return Place.OWN_PAGE
-    # Rejects also match what the escapes stand for: /v2/%70eople is /v2/people to the upstream.
-    decoded = unquote_to_bytes(path).decode("utf-8", "replace")
-    rejected = policy.reject_paths and (path.startswith(policy.reject_paths) or decoded.startswith(policy.reject_paths))
+    rejected = bool(policy.reject_paths) and (
+        path.startswith(policy.reject_paths)
+        # Rejects also match what the escapes stand for: /v2/%70eople is /v2/people to the upstream.
+        or unquote_to_bytes(path).decode("utf-8", "replace").startswith(policy.reject_paths)
+    )
     if path.startswith(policy.accept_paths) and not rejected:
         return Place.UPSTREAM
     if rejected:

@@ -48,9 +48,9 @@ class Outcome:
     date: str | None = None
 
 
-def is_final(outcome: Outcome) -> bool:
-    """Tell whether a reply is the client's to have, whatever the method."""
-    return outcome.status is not None and outcome.status != TOO_MANY and outcome.status not in PASSING
+def is_final(status: int) -> bool:
+    """Tell whether a reply of that status is the client's to have, whatever the method."""
+    return status != TOO_MANY and status not in PASSING
 
 
 def wait_before_next(

@@ -24,11 +24,10 @@ from multidict import CIMultiDict
 from slproxy.errors import BadRequest, InternalError, MethodRefused, Problem, TooLarge, UpstreamFault
 from slproxy.forward import Answer, Inbound
 from slproxy.headers import Fields
-from slproxy.journal import EXCHANGE, Exchange, path_of
+from slproxy.journal import Exchange, Journal, path_of
 from slproxy.settings import Limits
 
 log = logging.getLogger("slproxy.server")
-access = logging.getLogger("slproxy.access")
 
 # How much of a body is read ahead of an upstream that takes it slowly; aiohttp stops at twice this.
 READ_AHEAD = 16 * 1024
@@ -47,7 +46,7 @@ Handle = Callable[[Inbound, Exchange], Awaitable[Answer]]
 class Server(web.Server):
     """aiohttp's low-level server, without its router: paths are matched raw, by the policy."""
 
-    def __init__(self, handle: Handle, limits: Limits) -> None:
+    def __init__(self, handle: Handle, limits: Limits, journal: Journal | None = None) -> None:
         super().__init__(
             self._serve,
             handler_cancellation=True,
@@ -60,6 +59,7 @@ class Server(web.Server):
             max_headers=MAX_HEADER_COUNT,
         )
         self._handle = handle
+        self._journal = journal
         self._in_flight: set[Exchange] = set()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -103,7 +103,12 @@ class Server(web.Server):
             self._in_flight.discard(exchange)
             if not self._in_flight:
                 self._idle.set()
-            access.info("%s %s %s", exchange.method, exchange.path, exchange.status, extra=_line(exchange))
+            self.record(exchange)
+
+    def record(self, exchange: Exchange) -> None:
+        """Write the line of an exchange that has ended."""
+        if self._journal is not None:
+            self._journal.record(exchange)
 
     async def _answer(self, request: web.BaseRequest, exchange: Exchange) -> Answer:
         try:
@@ -242,14 +247,14 @@ def _abort(request: web.BaseRequest) -> None:
     transport.abort()
 
 
-def _line(exchange: Exchange) -> dict[str, object]:
-    return {EXCHANGE: exchange.fields(time.monotonic())}
-
-
 class _Connection(web.RequestHandler):
     """One connection of a client; answers what does not parse in the proxy's own form."""
 
-    __slots__ = ()
+    __slots__ = ("_record",)
+
+    def __init__(self, server: Server, **options: object) -> None:
+        super().__init__(server, **options)  # type: ignore[arg-type]  # aiohttp's own options, passed through
+        self._record = server.record
 
     def handle_error(
         self,
@@ -270,8 +275,9 @@ class _Connection(web.RequestHandler):
             log.error("a defect in slproxy", exc_info=exc)
             problem = InternalError("slproxy failed on this request.", hint=_REPORT)
         answer = problem_answer(problem)
-        exchange = Exchange(method="-", path="-", started=time.monotonic(), status=answer.status, error=problem.type)
-        access.info("- - %s", answer.status, extra=_line(exchange))
+        self._record(
+            Exchange(method="-", path="-", started=time.monotonic(), status=answer.status, error=problem.type)
+        )
         response = _Response(status=answer.status, reason=None, headers=answer.headers, whole=problem.body())
         response.force_close()
         return response
