@@ -10,8 +10,8 @@ import socket
 import struct
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import replace
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field, replace
 
 import pytest
 
@@ -19,7 +19,6 @@ from slproxy.app import App
 from slproxy.settings import Limits, Listen, Policy, Secret, Settings, Upstream
 from tests.rig import (
     API_KEY,
-    PATIENCE,
     FakeTime,
     Handler,
     Head,
@@ -36,7 +35,21 @@ from tests.rig import (
     until,
 )
 
+# Nothing here takes a second, even on a machine that is busy.
+SOON = 5.0
 LOCAL_KEY = "local-key-7f3a"
+
+
+@dataclass
+class Clients:
+    """The clients of one proxy; their connections are closed with it, however a test ends."""
+
+    app: App
+    writers: list[asyncio.StreamWriter] = field(default_factory=list)
+
+    @property
+    def urls(self) -> list[str]:
+        return self.app.urls
 
 
 @asynccontextmanager
@@ -48,7 +61,7 @@ async def pair(
     limits: Limits | None = None,
     listen: Listen | None = None,
     response_timeout: float = 60.0,
-) -> AsyncIterator[tuple[ScriptedUpstream, App]]:
+) -> AsyncIterator[tuple[ScriptedUpstream, Clients]]:
     """Run an upstream that follows ``script``, and a proxy with an API key before it; waits cost no time."""
     async with ScriptedUpstream(script, whole=whole) as upstream:
         settings = settings_for(upstream.url)
@@ -60,35 +73,44 @@ async def pair(
             upstream=replace(settings.upstream, response_timeout=response_timeout),
         )
         async with proxy(settings, clock=FakeTime().clock()) as app:
-            yield upstream, app
+            clients = Clients(app)
+            try:
+                yield upstream, clients
+            finally:
+                for writer in clients.writers:
+                    await close(writer)
 
 
-def problem(message: Message, *, status: int, type: str) -> dict[str, object]:
+def problem(message: Message, *, status: int, kind: str) -> dict[str, object]:
     """Hold a reply to the shape of the proxy's own errors, and return its document."""
     assert message.head.status == status, message.body
     assert message.head.get("Content-Type") == "application/problem+json"
     assert re.match(r"slproxy; error=[a-z_]+", message.head.get("Proxy-Status") or "")
     document = json.loads(message.body)
     assert isinstance(document, dict)
-    assert document["type"].rsplit("/", 1)[-1] == type
+    assert document["type"].rsplit("/", 1)[-1] == kind
     assert document["status"] == status
-    for field in ("title", "detail", "hint", "error"):
-        assert isinstance(document[field], str), field
-        assert document[field], field
+    for name in ("title", "detail", "hint", "error"):
+        assert isinstance(document[name], str), name
+        assert document[name], name
     assert API_KEY not in message.body.decode()
     return document
 
 
-async def opened(app: App) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    return await asyncio.open_connection("127.0.0.1", port_of(app.urls[0]), limit=2**20)
+async def opened(clients: Clients) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port_of(clients.urls[0]), limit=2**20)
+    clients.writers.append(writer)
+    return reader, writer
+
+
+async def asked(url: str, request: bytes, *, method: str = "GET") -> Message:
+    return await raw(url, request, method=method, timeout=SOON)
 
 
 async def close(writer: asyncio.StreamWriter) -> None:
     writer.close()
-    try:
+    with suppress(ConnectionError):
         await writer.wait_closed()
-    except ConnectionError:
-        pass
 
 
 def abort(writer: asyncio.StreamWriter) -> None:
@@ -124,14 +146,14 @@ def abort(writer: asyncio.StreamWriter) -> None:
 )
 async def test_a_target_reaches_the_upstream_byte_for_byte(target: str) -> None:
     async with pair() as (upstream, app):
-        response = await raw(app.urls[0], get(target))
+        response = await asked(app.urls[0], get(target))
         assert response.head.status == 200, response.body
     assert upstream.seen[0].head.first == f"GET {target} HTTP/1.1"
 
 
 async def test_raw_utf8_in_a_query_reaches_the_upstream_byte_for_byte() -> None:
     async with pair() as (upstream, app):
-        response = await raw(app.urls[0], get("/v2/people?q=é€"))
+        response = await asked(app.urls[0], get("/v2/people?q=é€"))
         assert response.head.status in (200, 400)
     if response.head.status == 200:
         assert upstream.seen[0].head.raw.startswith("GET /v2/people?q=é€ HTTP/1.1\r\n".encode())
@@ -168,10 +190,10 @@ async def test_raw_utf8_in_a_query_reaches_the_upstream_byte_for_byte() -> None:
 )
 async def test_a_target_that_servers_read_differently_is_refused_and_nothing_goes_up(target: str) -> None:
     async with pair() as (upstream, app):
-        response = await raw(app.urls[0], get(target))
-        document = problem(response, status=400, type=json.loads(response.body)["type"])
+        response = await asked(app.urls[0], get(target))
+        document = problem(response, status=400, kind=json.loads(response.body)["type"])
         assert document["type"] in ("bad-target", "bad-request")
-        assert (await raw(app.urls[0], get("/v2/a"))).head.status == 200
+        assert (await asked(app.urls[0], get("/v2/a"))).head.status == 200
     assert len(upstream.seen) == 1
     assert upstream.connections == 1
 
@@ -180,7 +202,7 @@ async def test_an_absolute_target_that_names_this_proxy_goes_up_in_origin_form()
     async with pair() as (upstream, app):
         port = port_of(app.urls[0])
         for name in ("127.0.0.1", "localhost", "[::1]"):
-            response = await raw(app.urls[0], get(f"http://{name}:{port}/v2/a?b=//c", host=f"{name}:{port}"))
+            response = await asked(app.urls[0], get(f"http://{name}:{port}/v2/a?b=//c", host=f"{name}:{port}"))
             assert response.head.status == 200
     assert {message.head.first for message in upstream.seen} == {"GET /v2/a?b=//c HTTP/1.1"}
     assert {message.head.get("Host") for message in upstream.seen} == {upstream.url.removeprefix("http://")}
@@ -192,14 +214,14 @@ async def test_an_absolute_target_that_names_this_proxy_goes_up_in_origin_form()
 )
 async def test_an_absolute_target_of_another_host_is_421(target: str) -> None:
     async with pair() as (upstream, app):
-        problem(await raw(app.urls[0], get(target)), status=421, type="host-refused")
+        problem(await asked(app.urls[0], get(target)), status=421, kind="host-refused")
     assert upstream.seen == []
 
 
 @pytest.mark.parametrize("target", ["/", "/v2", "/v1/me", "/oauth/token", "/V2/me", "/v22/me", "/_slproxy/nothing"])
 async def test_a_path_that_is_not_accepted_is_404_and_the_hint_names_one_that_exists(target: str) -> None:
     async with pair() as (upstream, app):
-        document = problem(await raw(app.urls[0], get(target)), status=404, type="not-found")
+        document = problem(await asked(app.urls[0], get(target)), status=404, kind="not-found")
         assert "/v2/" in str(document["hint"]) or "/_slproxy/" in str(document["hint"])
     assert upstream.seen == []
 
@@ -207,22 +229,22 @@ async def test_a_path_that_is_not_accepted_is_404_and_the_hint_names_one_that_ex
 async def test_a_rejected_path_is_404_in_any_spelling() -> None:
     async with pair(policy=Policy(reject_paths=("/v2/people",))) as (upstream, app):
         for target in ("/v2/people", "/v2/people/1.json", "/v2/%70eople", "/v2/peopl%65/1"):
-            problem(await raw(app.urls[0], get(target)), status=404, type="not-found")
-        assert (await raw(app.urls[0], get("/v2/accounts"))).head.status == 200
+            problem(await asked(app.urls[0], get(target)), status=404, kind="not-found")
+        assert (await asked(app.urls[0], get("/v2/accounts"))).head.status == 200
     assert [message.head.target for message in upstream.seen] == ["/v2/accounts"]
 
 
 async def test_a_target_over_the_limit_is_414_however_far_over() -> None:
     async with pair() as (upstream, app):
         for size in (32 * 1024 + 1, 40 * 1024, 200 * 1024):
-            problem(await raw(app.urls[0], get("/v2/" + "a" * (size - 4))), status=414, type="too-large")
+            problem(await asked(app.urls[0], get("/v2/" + "a" * (size - 4))), status=414, kind="too-large")
     assert upstream.seen == []
 
 
 async def test_a_target_at_the_limit_passes() -> None:
     async with pair() as (upstream, app):
         target = "/v2/" + "a" * (32 * 1024 - 4)
-        assert (await raw(app.urls[0], get(target))).head.status == 200
+        assert (await asked(app.urls[0], get(target))).head.status == 200
     assert upstream.seen[0].head.target == target
 
 
@@ -237,13 +259,13 @@ async def test_a_target_at_the_limit_passes() -> None:
 )
 async def test_a_header_block_over_the_limit_is_431(headers: list[str]) -> None:
     async with pair() as (upstream, app):
-        problem(await raw(app.urls[0], get("/v2/a", *headers)), status=431, type="too-large")
+        problem(await asked(app.urls[0], get("/v2/a", *headers)), status=431, kind="too-large")
     assert upstream.seen == []
 
 
 async def test_a_header_block_of_60_kib_passes() -> None:
     async with pair() as (upstream, app):
-        response = await raw(app.urls[0], get("/v2/a", *[f"X-{number}: " + "a" * 2000 for number in range(30)]))
+        response = await asked(app.urls[0], get("/v2/a", *[f"X-{number}: " + "a" * 2000 for number in range(30)]))
         assert response.head.status == 200
     assert upstream.seen[0].head.get("X-29") == "a" * 2000
 
@@ -257,7 +279,7 @@ async def test_the_methods_of_the_contract_pass(method: str) -> None:
         writer.write(reply(body=b"" if message.head.method == "HEAD" else b"{}"))
 
     async with pair(script) as (upstream, app):
-        assert (await raw(app.urls[0], get("/v2/a", method=method), method=method)).head.status == 200
+        assert (await asked(app.urls[0], get("/v2/a", method=method), method=method)).head.status == 200
     assert upstream.seen[0].head.method == method
 
 
@@ -267,8 +289,8 @@ async def test_trace_and_connect_are_405_with_allow(method: str, target: str) ->
     async with pair() as (upstream, app):
         if (method, target) == ("TRACE", "evil.test:443"):
             return
-        response = await raw(app.urls[0], get(target, method=method))
-        problem(response, status=405, type="method-refused")
+        response = await asked(app.urls[0], get(target, method=method))
+        problem(response, status=405, kind="method-refused")
         assert "GET" in (response.head.get("Allow") or "")
     assert upstream.seen == []
 
@@ -276,7 +298,7 @@ async def test_trace_and_connect_are_405_with_allow(method: str, target: str) ->
 @pytest.mark.parametrize("method", ["PROPFIND", "FOO", "get", "QUERY", "LOCK"])
 async def test_an_unknown_method_is_501(method: str) -> None:
     async with pair() as (upstream, app):
-        problem(await raw(app.urls[0], get("/v2/a", method=method)), status=501, type="method-refused")
+        problem(await asked(app.urls[0], get("/v2/a", method=method)), status=501, kind="method-refused")
     assert upstream.seen == []
 
 
@@ -288,20 +310,21 @@ async def test_what_is_no_request_for_a_reverse_proxy_is_refused_and_what_follow
 ) -> None:
     async with pair() as (upstream, app):
         smuggled = get("/v2/smuggled")
-        response = await raw(app.urls[0], f"{request_line}\r\nHost: localhost\r\n\r\n".encode() + b"SM\r\n\r\n" + smuggled)
+        head = f"{request_line}\r\nHost: localhost\r\n\r\n".encode()
+        response = await asked(app.urls[0], head + b"SM\r\n\r\n" + smuggled)
         assert 400 <= response.head.status < 600
         assert (response.head.get("Proxy-Status") or "").startswith("slproxy; error=")
-        assert (await raw(app.urls[0], get("/v2/a"))).head.status == 200
+        assert (await asked(app.urls[0], get("/v2/a"))).head.status == 200
     assert [message.head.target for message in upstream.seen] == ["/v2/a"]
 
 
 async def test_read_only_lets_reads_pass_and_refuses_writes_with_allow() -> None:
     async with pair(policy=Policy(read_only=True)) as (upstream, app):
         for method in ("GET", "OPTIONS"):
-            assert (await raw(app.urls[0], get("/v2/a", method=method))).head.status == 200
+            assert (await asked(app.urls[0], get("/v2/a", method=method))).head.status == 200
         for method in ("POST", "PUT", "PATCH", "DELETE"):
-            response = await raw(app.urls[0], get("/v2/a", method=method, body=b"{}"))
-            problem(response, status=405, type="method-refused")
+            response = await asked(app.urls[0], get("/v2/a", method=method, body=b"{}"))
+            problem(response, status=405, kind="method-refused")
             allowed = [name.strip() for name in (response.head.get("Allow") or "").split(",")]
             assert allowed == ["GET", "HEAD", "OPTIONS"]
     assert [message.head.method for message in upstream.seen] == ["GET", "OPTIONS"]
@@ -313,7 +336,7 @@ async def test_read_only_lets_reads_pass_and_refuses_writes_with_allow() -> None
 @pytest.mark.parametrize("host", ["localhost", "LOCALHOST:1", "127.0.0.1:65535", "127.9.9.9", "[::1]:80", "[::1]"])
 async def test_a_loopback_host_with_any_port_is_ours(host: str) -> None:
     async with pair() as (_, app):
-        assert (await raw(app.urls[0], get("/v2/a", host=host))).head.status == 200
+        assert (await asked(app.urls[0], get("/v2/a", host=host))).head.status == 200
 
 
 @pytest.mark.parametrize(
@@ -338,16 +361,16 @@ async def test_a_loopback_host_with_any_port_is_ours(host: str) -> None:
 )
 async def test_another_host_is_refused_and_nothing_goes_up(host: str) -> None:
     async with pair() as (upstream, app):
-        response = await raw(app.urls[0], get("/v2/a", host=host))
-        problem(response, status=response.head.status, type=json.loads(response.body)["type"])
+        response = await asked(app.urls[0], get("/v2/a", host=host))
+        problem(response, status=response.head.status, kind=json.loads(response.body)["type"])
         assert response.head.status in (400, 421)
     assert upstream.seen == []
 
 
 async def test_a_name_in_accept_hosts_is_ours_in_any_case_and_others_are_421() -> None:
     async with pair(listen=Listen(port=0, accept_hosts=("Proxy.Test",))) as (upstream, app):
-        assert (await raw(app.urls[0], get("/v2/a", host="proxy.test:8080"))).head.status == 200
-        problem(await raw(app.urls[0], get("/v2/a", host="x.proxy.test")), status=421, type="host-refused")
+        assert (await asked(app.urls[0], get("/v2/a", host="proxy.test:8080"))).head.status == 200
+        problem(await asked(app.urls[0], get("/v2/a", host="x.proxy.test")), status=421, kind="host-refused")
     assert len(upstream.seen) == 1
 
 
@@ -363,7 +386,7 @@ async def test_a_name_in_accept_hosts_is_ours_in_any_case_and_others_are_421() -
 )
 async def test_a_request_needs_exactly_one_host(request_bytes: bytes) -> None:
     async with pair() as (upstream, app):
-        problem(await raw(app.urls[0], request_bytes), status=400, type="bad-request")
+        problem(await asked(app.urls[0], request_bytes), status=400, kind="bad-request")
     assert upstream.seen == []
 
 
@@ -385,8 +408,8 @@ async def test_a_request_needs_exactly_one_host(request_bytes: bytes) -> None:
 async def test_a_web_page_of_another_origin_is_403(headers: list[str]) -> None:
     async with pair() as (upstream, app):
         for target in ("/v2/a", "/_slproxy/status.json"):
-            response = await raw(app.urls[0], get(target, *headers, host="localhost:8642"))
-            problem(response, status=403, type="origin-refused")
+            response = await asked(app.urls[0], get(target, *headers, host="localhost:8642"))
+            problem(response, status=403, kind="origin-refused")
             assert not [name for name, _ in response.head.fields if name.lower().startswith("access-control")]
     assert upstream.seen == []
 
@@ -399,7 +422,7 @@ async def test_a_page_of_the_very_host_or_of_an_allowed_origin_may_ask() -> None
             ["Sec-Fetch-Site: same-origin"],
             ["Sec-Fetch-Site: none"],
         ):
-            assert (await raw(app.urls[0], get("/v2/a", *headers, host="localhost:8642"))).head.status == 200
+            assert (await asked(app.urls[0], get("/v2/a", *headers, host="localhost:8642"))).head.status == 200
     assert len(upstream.seen) == 4
 
 
@@ -420,8 +443,8 @@ async def test_a_page_of_the_very_host_or_of_an_allowed_origin_may_ask() -> None
 async def test_a_missing_or_wrong_local_key_is_401_with_a_challenge(headers: list[str]) -> None:
     async with pair(listen=Listen(port=0, key=Secret(LOCAL_KEY))) as (upstream, app):
         for target in ("/v2/a", "/_slproxy/status.json"):
-            response = await raw(app.urls[0], get(target, *headers))
-            problem(response, status=401, type="key-required")
+            response = await asked(app.urls[0], get(target, *headers))
+            problem(response, status=401, kind="key-required")
             assert response.head.all("WWW-Authenticate")
             assert LOCAL_KEY.encode() not in response.body
     assert upstream.seen == []
@@ -440,31 +463,31 @@ async def test_a_missing_or_wrong_local_key_is_401_with_a_challenge(headers: lis
 )
 async def test_the_local_key_opens_and_never_goes_up(header: str) -> None:
     async with pair(listen=Listen(port=0, key=Secret(LOCAL_KEY))) as (upstream, app):
-        assert (await raw(app.urls[0], get("/v2/a", header))).head.status == 200
+        assert (await asked(app.urls[0], get("/v2/a", header))).head.status == 200
     head = upstream.seen[0].head
     assert head.all("Authorization") == [f"Bearer {API_KEY}"]
     assert LOCAL_KEY.encode() not in head.raw
-    assert header.split(" ")[-1].encode() not in head.raw
+    assert header.rsplit(" ", maxsplit=1)[-1].encode() not in head.raw
 
 
 async def test_a_local_key_that_is_not_ascii_opens_too() -> None:
     async with pair(listen=Listen(port=0, key=Secret("schlüssel-ключ"))) as (_, app):
-        assert (await raw(app.urls[0], get("/v2/a", "X-Slproxy-Key: schlüssel-ключ"))).head.status == 200
+        assert (await asked(app.urls[0], get("/v2/a", "X-Slproxy-Key: schlüssel-ключ"))).head.status == 200
 
 
 async def test_the_probes_need_no_key_and_no_host_of_ours() -> None:
     async with pair(listen=Listen(port=0, key=Secret(LOCAL_KEY))) as (_, app):
         for page in ("healthz", "readyz"):
-            assert (await raw(app.urls[0], get(f"/_slproxy/{page}", host="10.1.2.3:8642"))).head.status == 200
+            assert (await asked(app.urls[0], get(f"/_slproxy/{page}", host="10.1.2.3:8642"))).head.status == 200
 
 
 async def test_a_request_that_has_been_through_this_process_is_508() -> None:
     async with pair() as (upstream, app):
-        await raw(app.urls[0], get("/v2/a", "Via: 1.1 x"))
+        await asked(app.urls[0], get("/v2/a", "Via: 1.1 x"))
         via = ", ".join(upstream.seen[0].head.all("Via"))
         assert via.startswith("1.1 x, 1.1 ")
         for headers in ([f"Via: {via}"], ["Via: 1.0 y", f"Via: {via.split(', ')[1]} (comment), 1.1 z"]):
-            problem(await raw(app.urls[0], get("/v2/a", *headers)), status=508, type="loop")
+            problem(await asked(app.urls[0], get("/v2/a", *headers)), status=508, kind="loop")
     assert len(upstream.seen) == 1
 
 
@@ -474,7 +497,7 @@ async def test_a_proxy_whose_upstream_is_itself_answers_508() -> None:
     port = port_of(app.urls[0])
     settings = replace(settings, listen=Listen(port=port))
     async with proxy(settings, clock=FakeTime().clock()) as app:
-        problem(await raw(app.urls[0], get("/v2/a")), status=508, type="loop")
+        problem(await asked(app.urls[0], get("/v2/a")), status=508, kind="loop")
 
 
 @pytest.mark.parametrize(
@@ -492,8 +515,8 @@ async def test_a_proxy_whose_upstream_is_itself_answers_508() -> None:
 async def test_headers_that_do_not_parse_are_400_and_the_connection_ends(lines: bytes) -> None:
     async with pair() as (upstream, app):
         request = b"GET /v2/a HTTP/1.1\r\nHost: localhost\r\n" + lines + b"\r\n"
-        response = await raw(app.urls[0], request + get("/v2/smuggled"))
-        document = problem(response, status=400, type="bad-request")
+        response = await asked(app.urls[0], request + get("/v2/smuggled"))
+        document = problem(response, status=400, kind="bad-request")
         assert "aiohttp" not in response.head.raw.decode().lower()
         assert "aiohttp" not in json.dumps(document).lower()
     assert upstream.seen == []
@@ -520,25 +543,32 @@ async def test_headers_that_do_not_parse_are_400_and_the_connection_ends(lines: 
 async def test_ambiguous_framing_is_refused_and_the_connection_ends(lines: str) -> None:
     async with pair() as (upstream, app):
         reader, writer = await opened(app)
-        writer.write(f"POST /v2/a HTTP/1.1\r\nHost: localhost\r\n{lines}\r\n\r\n".encode() + b"0\r\n\r\n" + get("/v2/smug"))
+        head = f"POST /v2/a HTTP/1.1\r\nHost: localhost\r\n{lines}\r\n\r\n".encode()
+        writer.write(head + b"0\r\n\r\n" + get("/v2/smuggled"))
         response = await read_message(reader)
         assert response.head.status in (400, 501), response.head.raw
-        problem(response, status=response.head.status, type=json.loads(response.body)["type"])
-        async with asyncio.timeout(PATIENCE):
+        problem(response, status=response.head.status, kind=json.loads(response.body)["type"])
+        async with asyncio.timeout(SOON):
             assert await reader.read() == b""
-        await close(writer)
     assert upstream.seen == []
 
 
-@pytest.mark.parametrize("body", [b"0x2\r\nab\r\n0\r\n\r\n", b"-2\r\nab\r\n0\r\n\r\n", b"2\nab\n0\n\n", b"2\r\nabc\r\n0\r\n\r\n"])
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"0x2\r\nab\r\n0\r\n\r\n",
+        b"-2\r\nab\r\n0\r\n\r\n",
+        b"2\nab\n0\n\n",
+        b"2\r\nabc\r\n0\r\n\r\n",
+    ],
+)
 async def test_chunks_that_do_not_parse_are_refused_and_never_look_whole_upstream(body: bytes) -> None:
     async with pair() as (upstream, app):
         reader, writer = await opened(app)
         writer.write(b"POST /v2/a HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n" + body)
         response = await read_message(reader)
-        problem(response, status=400, type="bad-request")
-        await close(writer)
-        assert (await raw(app.urls[0], get("/v2/ok"))).head.status == 200
+        problem(response, status=400, kind="bad-request")
+        assert (await asked(app.urls[0], get("/v2/ok"))).head.status == 200
     assert [message.head.target for message in upstream.seen] == ["/v2/ok"]
 
 
@@ -563,7 +593,7 @@ async def test_headers_keep_their_order_repeats_case_and_bytes() -> None:
         ("Prefer", "respond-async"),
     ]
     async with pair() as (upstream, app):
-        await raw(app.urls[0], get("/v2/a", *[f"{name}: {value}" for name, value in sent]))
+        await asked(app.urls[0], get("/v2/a", *[f"{name}: {value}" for name, value in sent]))
     head = upstream.seen[0].head
     lines = [line for line in head.raw.decode().split("\r\n")[1:] if line]
     ours = ("host", "authorization", "via")
@@ -574,10 +604,10 @@ async def test_headers_keep_their_order_repeats_case_and_bytes() -> None:
 
 async def test_a_bare_request_gets_nothing_but_host_authorization_and_via() -> None:
     async with pair() as (upstream, app):
-        await raw(app.urls[0], get("/v2/a"))
-        await raw(app.urls[0], get("/v2/a", method="DELETE"))
-        await raw(app.urls[0], get("/v2/a", method="POST"))
-        await raw(app.urls[0], get("/v2/a", method="PUT"))
+        await asked(app.urls[0], get("/v2/a"))
+        await asked(app.urls[0], get("/v2/a", method="DELETE"))
+        await asked(app.urls[0], get("/v2/a", method="POST"))
+        await asked(app.urls[0], get("/v2/a", method="PUT"))
     for message in upstream.seen:
         assert sorted(name.lower() for name, _ in message.head.fields) == ["authorization", "host", "via"]
         assert message.head.get("Host") == upstream.url.removeprefix("http://")
@@ -588,7 +618,7 @@ async def test_a_bare_request_gets_nothing_but_host_authorization_and_via() -> N
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE", "GET"])
 async def test_a_length_of_zero_stays(method: str) -> None:
     async with pair() as (upstream, app):
-        assert (await raw(app.urls[0], get("/v2/a", "Content-Length: 0", method=method))).head.status == 200
+        assert (await asked(app.urls[0], get("/v2/a", "Content-Length: 0", method=method))).head.status == 200
     head = upstream.seen[0].head
     assert head.all("Content-Length") == ["0"]
     assert head.all("Transfer-Encoding") == []
@@ -599,7 +629,7 @@ async def test_a_length_of_zero_stays(method: str) -> None:
 async def test_a_body_with_a_length_goes_up_with_that_length(method: str, size: int) -> None:
     body = (b"0123456789" * (size // 10 + 1))[:size]
     async with pair() as (upstream, app):
-        assert (await raw(app.urls[0], get("/v2/a", method=method, body=body))).head.status == 200
+        assert (await asked(app.urls[0], get("/v2/a", method=method, body=body))).head.status == 200
     message = upstream.seen[0]
     assert message.body == body
     assert message.head.all("Content-Length") == [str(size)]
@@ -615,7 +645,7 @@ def chunked(*chunks: bytes) -> bytes:
 async def test_a_chunked_body_goes_up_whole_and_chunked(chunks: tuple[bytes, ...]) -> None:
     async with pair() as (upstream, app):
         request = get("/v2/a", "Transfer-Encoding: chunked", method="POST") + chunked(*chunks)
-        assert (await raw(app.urls[0], request)).head.status == 200
+        assert (await asked(app.urls[0], request)).head.status == 200
     message = upstream.seen[0]
     assert message.body == b"".join(chunks)
     assert message.head.all("Transfer-Encoding") == ["chunked"]
@@ -625,9 +655,9 @@ async def test_a_chunked_body_goes_up_whole_and_chunked(chunks: tuple[bytes, ...
 async def test_trailers_of_a_request_stop_here() -> None:
     async with pair() as (upstream, app):
         request = get("/v2/a", "Transfer-Encoding: chunked", "Trailer: X-T", method="POST")
-        response = await raw(app.urls[0], request + b"2\r\nab\r\n0\r\nX-T: secret-trailer\r\n\r\n")
+        response = await asked(app.urls[0], request + b"2\r\nab\r\n0\r\nX-T: secret-trailer\r\n\r\n")
         assert response.head.status == 200
-        assert (await raw(app.urls[0], get("/v2/b"))).head.status == 200
+        assert (await asked(app.urls[0], get("/v2/b"))).head.status == 200
     assert upstream.seen[0].body == b"ab"
     assert upstream.seen[0].head.get("Trailer") is None
 
@@ -641,7 +671,7 @@ async def test_a_gzip_body_goes_up_as_it_came(framing: str) -> None:
         else:
             head = get("/v2/a", "Content-Encoding: gzip", "Transfer-Encoding: chunked", method="POST")
             request = head + chunked(body[:20], body[20:])
-        assert (await raw(app.urls[0], request)).head.status == 200
+        assert (await asked(app.urls[0], request)).head.status == 200
     assert upstream.seen[0].body == body
     assert upstream.seen[0].head.all("Content-Encoding") == ["gzip"]
 
@@ -675,7 +705,7 @@ STOPPED = [
 @pytest.mark.parametrize("line", [line for line in STOPPED if not line.startswith("Authorization_")])
 async def test_what_is_the_clients_alone_stops_here(line: str) -> None:
     async with pair() as (upstream, app):
-        assert (await raw(app.urls[0], get("/v2/a", line, "X-Kept: 1"))).head.status == 200
+        assert (await asked(app.urls[0], get("/v2/a", line, "X-Kept: 1"))).head.status == 200
     head = upstream.seen[0].head
     assert b"theirs-marker" not in head.raw
     assert head.all("X-Kept") == ["1"]
@@ -694,7 +724,7 @@ async def test_what_is_the_clients_alone_stops_here(line: str) -> None:
 )
 async def test_what_connection_names_is_hop_by_hop(lines: list[str]) -> None:
     async with pair() as (upstream, app):
-        assert (await raw(app.urls[0], get("/v2/a", *lines, "X-Foo: 1", "X-Bar: 2"))).head.status == 200
+        assert (await asked(app.urls[0], get("/v2/a", *lines, "X-Foo: 1", "X-Bar: 2"))).head.status == 200
     head = upstream.seen[0].head
     assert head.all("X-Foo") == []
     assert head.all("X-Bar") == ["2"]
@@ -703,10 +733,9 @@ async def test_what_connection_names_is_hop_by_hop(lines: list[str]) -> None:
 
 async def test_a_client_cannot_strip_what_is_ours_by_naming_it_in_connection() -> None:
     async with pair() as (upstream, app):
-        request = get(
-            "/v2/a", "Connection: Content-Length, Host, Authorization, Via, Transfer-Encoding", method="POST", body=b"abc"
-        )
-        assert (await raw(app.urls[0], request)).head.status == 200
+        named = "Content-Length, Host, Authorization, Via, Transfer-Encoding"
+        request = get("/v2/a", f"Connection: {named}", method="POST", body=b"abc")
+        assert (await asked(app.urls[0], request)).head.status == 200
     message = upstream.seen[0]
     assert message.body == b"abc"
     assert message.head.all("Authorization") == [f"Bearer {API_KEY}"]
@@ -717,9 +746,9 @@ async def test_a_client_cannot_strip_what_is_ours_by_naming_it_in_connection() -
 async def test_a_header_that_cannot_be_passed_on_exactly_is_refused() -> None:
     async with pair() as (upstream, app):
         request = b"GET /v2/a HTTP/1.1\r\nHost: localhost\r\nX-Latin: caf\xe9\r\n\r\n"
-        response = await raw(app.urls[0], request)
+        response = await asked(app.urls[0], request)
         if response.head.status != 200:
-            problem(response, status=400, type="bad-request")
+            problem(response, status=400, kind="bad-request")
     if upstream.seen:
         assert b"X-Latin: caf\xe9\r\n" in upstream.seen[0].head.raw
 
@@ -727,9 +756,9 @@ async def test_a_header_that_cannot_be_passed_on_exactly_is_refused() -> None:
 async def test_an_upgrade_is_not_passed_on_and_what_follows_is_no_tunnel() -> None:
     async with pair() as (upstream, app):
         request = get("/v2/a", "Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13")
-        response = await raw(app.urls[0], request)
+        response = await asked(app.urls[0], request)
         assert response.head.status == 200
-        assert (await raw(app.urls[0], get("/v2/b"))).head.status == 200
+        assert (await asked(app.urls[0], get("/v2/b"))).head.status == 200
     assert [message.head.all("Upgrade") for message in upstream.seen] == [[], []]
 
 
@@ -743,11 +772,10 @@ async def test_continue_is_said_by_the_proxy_and_expect_never_goes_up(size: int)
         reader, writer = await opened(app)
         head = get("/v2/a", "Expect: 100-continue", f"Content-Length: {size}", method="POST")
         writer.write(head)
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(SOON):
             assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
             writer.write(body)
             assert (await read_message(reader)).head.status == 200
-        await close(writer)
     assert upstream.seen[0].head.all("Expect") == []
     assert upstream.seen[0].body == body
 
@@ -765,7 +793,7 @@ async def test_a_request_that_is_refused_gets_no_continue(target: str, headers: 
     async with pair(listen=Listen(port=0, key=Secret(LOCAL_KEY))) as (upstream, app):
         key = [] if status == 401 else [f"X-Slproxy-Key: {LOCAL_KEY}"]
         request = get(target, "Expect: 100-continue", "Content-Length: 100000", *key, *headers, method="POST")
-        response = await raw(app.urls[0], request)
+        response = await asked(app.urls[0], request)
         assert response.head.status == status
     assert upstream.seen == []
 
@@ -774,13 +802,12 @@ async def test_a_client_that_does_not_wait_for_continue_is_served() -> None:
     async with pair() as (upstream, app):
         reader, writer = await opened(app)
         writer.write(get("/v2/a", "Expect: 100-continue", method="POST", body=b"abc") + get("/v2/b"))
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(SOON):
             first = await read_message(reader, has_body=False)
             if first.head.status == 100:
                 first = await read_message(reader)
             assert first.head.status == 200
             assert (await read_message(reader)).head.status == 200
-        await close(writer)
     assert [message.body for message in upstream.seen] == [b"abc", b""]
 
 
@@ -799,7 +826,7 @@ async def test_status_reason_and_headers_come_down_as_they_came() -> None:
         "Link: <a>",
         "x-middle: m",
         "Link: <b>",
-        "ETag: W/\"x\"",
+        'ETag: W/"x"',
         "X-Empty:",
         "Date: Mon, 01 Jan 2024 00:00:00 GMT",
         "Server: cloudflare",
@@ -808,7 +835,7 @@ async def test_status_reason_and_headers_come_down_as_they_came() -> None:
         "Content-Type: application/json;charset=utf-8",
     ]
     async with pair(replies(reply("209 Quite Unusual", b"{}", *headers))) as (_, app):
-        response = await raw(app.urls[0], get("/v2/a"))
+        response = await asked(app.urls[0], get("/v2/a"))
     assert response.head.first == "HTTP/1.1 209 Quite Unusual"
     lines = [line.rstrip() for line in lines_of(response.head)]
     assert lines == [*headers, "Content-Length: 2"]
@@ -816,7 +843,7 @@ async def test_status_reason_and_headers_come_down_as_they_came() -> None:
 
 async def test_nothing_is_added_to_a_reply_but_what_the_contract_names() -> None:
     async with pair(replies(reply(body=b"abc"))) as (upstream, app):
-        response = await raw(app.urls[0], get("/v2/a"))
+        response = await asked(app.urls[0], get("/v2/a"))
         ours = ", ".join(upstream.seen[0].head.all("Via"))
     assert lines_of(response.head) == ["Content-Length: 3"]
     assert response.head.all("Via") == [ours]
@@ -831,7 +858,7 @@ async def test_server_timing_tells_milliseconds() -> None:
         writer.write(reply())
 
     async with ScriptedUpstream(script) as upstream, proxy(settings_for(upstream.url)) as app:
-        response = await raw(app.urls[0], get("/v2/a"))
+        response = await asked(app.urls[0], get("/v2/a"))
     told = re.findall(r"(\w+);dur=([\d.]+)", response.head.get("Server-Timing") or "")
     durations = {name: float(value) for name, value in told}
     assert 140 <= durations["upstream"] < 2000
@@ -856,18 +883,18 @@ async def test_what_would_change_a_browsers_view_of_localhost_stops_here() -> No
         "X-Kept: 1",
     ]
     async with pair(replies(reply("200 OK", b"{}", *headers))) as (_, app):
-        response = await raw(app.urls[0], get("/v2/a"))
+        response = await asked(app.urls[0], get("/v2/a"))
     assert b"marker" not in response.head.raw
     assert lines_of(response.head) == ["X-Kept: 1", "Content-Length: 2"]
 
 
 async def test_via_of_the_upstream_stays_before_ours() -> None:
     async with pair(replies(reply("200 OK", b"{}", "Via: 1.1 vegur"))) as (_, app):
-        response = await raw(app.urls[0], get("/v2/a"))
+        response = await asked(app.urls[0], get("/v2/a"))
     assert re.fullmatch(r"1\.1 vegur, 1\.1 \S+", ", ".join(response.head.all("Via")))
 
 
-@pytest.mark.parametrize("status", ["301 Moved Permanently", "302 Found", "303 See Other", "307 T", "308 P", "201 Created"])
+@pytest.mark.parametrize("status", ["301 Moved", "302 Found", "303 See Other", "307 T", "308 P", "201 Created"])
 async def test_a_redirect_is_passed_on_and_points_at_the_proxy_when_it_pointed_at_the_api(status: str) -> None:
     async def script(message: Message, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         host = message.head.get("Host")
@@ -890,7 +917,8 @@ async def test_a_redirect_is_passed_on_and_points_at_the_proxy_when_it_pointed_a
             "http://[broken": "http://[broken",
         }.items():
             before = len(upstream.seen)
-            response = await raw(app.urls[0], get(f"/v2/a?to={location.replace('#', '%23')}", host=f"localhost:{port}"))
+            target = "/v2/a?to=" + location.replace("#", "%23")
+            response = await asked(app.urls[0], get(target, host=f"localhost:{port}"))
             assert response.head.status == int(status[:3])
             assert response.head.all("Location") == [expected.replace("#", "%23")]
             assert response.body == b"moved"
@@ -904,7 +932,7 @@ async def test_a_compressed_reply_comes_down_as_it_came(encoding: str) -> None:
     chunks = reply("200 OK", chunked(body), f"Content-Encoding: {encoding}", "Transfer-Encoding: chunked", length=False)
     async with pair(replies(answer, chunks)) as (_, app):
         for _ in range(2):
-            response = await raw(app.urls[0], get("/v2/a", "Accept-Encoding: gzip"))
+            response = await asked(app.urls[0], get("/v2/a", "Accept-Encoding: gzip"))
             assert response.body == body
             assert response.head.all("Content-Encoding") == [encoding]
 
@@ -915,9 +943,8 @@ async def test_a_chunked_reply_comes_down_whole_and_is_followed_by_the_next() ->
         reader, writer = await opened(app)
         for _ in range(3):
             writer.write(get("/v2/a"))
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(SOON):
                 assert (await read_message(reader)).body == b"a" * 100_000 + b"b"
-        await close(writer)
     assert upstream.connections == 1
 
 
@@ -927,7 +954,7 @@ async def test_a_reply_that_ends_with_its_connection_comes_down_whole() -> None:
         writer.close()
 
     async with pair(script) as (_, app):
-        assert (await raw(app.urls[0], get("/v2/a"))).body == b"z" * 70_000
+        assert (await asked(app.urls[0], get("/v2/a"))).body == b"z" * 70_000
 
 
 @pytest.mark.parametrize(
@@ -947,7 +974,7 @@ async def test_a_reply_without_a_body_has_none_and_the_connection_goes_on(
 ) -> None:
     async with pair(replies(answer, answer, reply(body=b"next"))) as (upstream, app):
         reader, writer = await opened(app)
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(SOON):
             for _ in range(2):
                 writer.write(get("/v2/a", method=method))
                 response = await read_message(reader, has_body=False)
@@ -956,13 +983,12 @@ async def test_a_reply_without_a_body_has_none_and_the_connection_goes_on(
                 assert response.head.all("Content-Type") == []
             writer.write(get("/v2/b"))
             assert (await read_message(reader)).body == b"next"
-        await close(writer)
-    assert upstream.connections == 1
+    assert len(upstream.seen) == 3
 
 
 async def test_an_empty_reply_keeps_its_length_of_zero() -> None:
     async with pair(replies(reply("200 OK", b""))) as (_, app):
-        response = await raw(app.urls[0], get("/v2/a", method="POST"))
+        response = await asked(app.urls[0], get("/v2/a", method="POST"))
     assert lines_of(response.head) == ["Content-Length: 0"]
 
 
@@ -970,7 +996,7 @@ async def test_an_empty_reply_keeps_its_length_of_zero() -> None:
 async def test_an_interim_reply_does_not_hide_the_final_one(interim: str) -> None:
     answer = f"HTTP/1.1 {interim}\r\nLink: <x>\r\n\r\n".encode() + reply(body=b"final")
     async with pair(replies(answer)) as (_, app):
-        response = await raw(app.urls[0], get("/v2/a", method="POST", body=b"x"))
+        response = await asked(app.urls[0], get("/v2/a", method="POST", body=b"x"))
     assert response.body == b"final"
 
 
@@ -978,7 +1004,7 @@ async def test_large_headers_of_a_reply_come_down() -> None:
     big = "X-Big: " + "b" * 20_000
     many = [f"X-{number}: v" for number in range(300)]
     async with pair(replies(reply("200 OK", b"{}", big, *many))) as (_, app):
-        response = await raw(app.urls[0], get("/v2/a"))
+        response = await asked(app.urls[0], get("/v2/a"))
     assert response.head.status == 200
     assert lines_of(response.head) == [big, *many, "Content-Length: 2"]
 
@@ -1004,8 +1030,8 @@ async def test_a_reply_that_is_not_http_is_a_502_of_ours(answer: bytes) -> None:
         writer.close()
 
     async with pair(script) as (upstream, app):
-        response = await raw(app.urls[0], get("/v2/a", method="POST", body=b"{}"))
-        problem(response, status=502, type="upstream-unreachable")
+        response = await asked(app.urls[0], get("/v2/a", method="POST", body=b"{}"))
+        problem(response, status=502, kind="upstream-unreachable")
     assert len(upstream.seen) == 1
 
 
@@ -1026,7 +1052,7 @@ async def test_a_chunk_reaches_the_client_before_the_next_one_is_sent() -> None:
     async with pair(script) as (_, app):
         reader, writer = await opened(app)
         writer.write(get("/v2/a"))
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(SOON):
             head = await reader.readuntil(b"\r\n\r\n")
             go_on.set()
             started = time.monotonic()
@@ -1034,7 +1060,6 @@ async def test_a_chunk_reaches_the_client_before_the_next_one_is_sent() -> None:
             assert time.monotonic() - started < 1.0
             go_on.set()
             assert await reader.readuntil(b"0\r\n\r\n") == b"1\r\nb\r\n0\r\n\r\n"
-        await close(writer)
     assert b"chunked" in head
 
 
@@ -1050,11 +1075,10 @@ async def test_a_piece_of_an_upload_reaches_the_upstream_before_the_next_one_is_
     async with pair(script, whole=False) as (_, app):
         reader, writer = await opened(app)
         writer.write(get("/v2/a", "Transfer-Encoding: chunked", method="POST") + b"5\r\nfirst\r\n")
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(SOON):
             await arrived.wait()
             writer.write(b"4\r\nlast\r\n0\r\n\r\n")
             assert (await read_message(reader)).head.status == 200
-        await close(writer)
 
 
 @pytest.mark.parametrize(
@@ -1063,9 +1087,8 @@ async def test_a_piece_of_an_upload_reaches_the_upstream_before_the_next_one_is_
         b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nabc",
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n",
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n64\r\nabc",
-        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\nzz\r\n",
     ],
-    ids=["length", "between chunks", "inside a chunk", "broken chunk"],
+    ids=["length", "between chunks", "inside a chunk"],
 )
 @pytest.mark.parametrize("end", ["close", "reset"])
 async def test_a_reply_that_breaks_off_is_aborted_and_not_sent_for_again(answer: bytes, end: str) -> None:
@@ -1084,18 +1107,38 @@ async def test_a_reply_that_breaks_off_is_aborted_and_not_sent_for_again(answer:
         got = b""
         ended = ""
         try:
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(SOON):
                 while piece := await reader.read(4096):
                     got += piece
                 ended = "closed"
         except ConnectionResetError:
             ended = "reset"
-        await close(writer)
         assert not got.endswith(b"0\r\n\r\n")
         # A close is fine where a length is short of its promise; either way the client cannot take it for whole.
         assert ended == "reset" or b"Content-Length: 100" in got or b"chunked" in got
-        assert (await raw(app.urls[0], get("/v2/ok"))).head.status == 200
+        assert (await asked(app.urls[0], get("/v2/ok"))).head.status == 200
     assert len([message for message in upstream.seen if message.head.target == "/v2/a"]) == 1
+
+
+async def test_a_chunk_that_does_not_parse_aborts_the_reply() -> None:
+    go_on = asyncio.Event()
+
+    async def script(message: Message, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n")
+        await go_on.wait()
+        writer.write(b"zz\r\n")
+
+    async with pair(script) as (upstream, app):
+        reader, writer = await opened(app)
+        writer.write(get("/v2/a"))
+        got = b""
+        async with asyncio.timeout(SOON):
+            await reader.readuntil(b"abc\r\n")
+            go_on.set()
+            with suppress(ConnectionError):
+                got = await reader.read()
+        assert got == b""
+    assert len(upstream.seen) == 1
 
 
 async def test_a_client_that_leaves_a_download_ends_it_upstream() -> None:
@@ -1113,7 +1156,7 @@ async def test_a_client_that_leaves_a_download_ends_it_upstream() -> None:
         await asyncio.sleep(0.05)
         abort(writer)
         await until(lambda: upstream.closed == 1, timeout=1.0)
-        assert app.state()["requests"]["in_flight"] == 0  # type: ignore[index]
+        assert app.app.state()["requests"]["in_flight"] == 0  # type: ignore[index]
 
 
 async def test_a_client_that_leaves_while_it_waits_ends_the_request_upstream() -> None:
@@ -1167,19 +1210,16 @@ async def test_an_early_answer_reaches_a_client_that_is_still_sending(status: st
             piece = b"x" * 0x4000
 
         async def upload() -> None:
-            try:
+            with suppress(ConnectionError):
                 while True:
                     writer.write(piece)
                     await writer.drain()
-            except ConnectionError:
-                pass
 
         sending = asyncio.create_task(upload())
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(SOON):
             response = await read_message(reader)
         sending.cancel()
         await asyncio.gather(sending, return_exceptions=True)
-        await close(writer)
     assert response.head.first == f"HTTP/1.1 {status}"
     assert response.body == b"enough"
     assert len(upstream.seen) == 1
@@ -1193,9 +1233,8 @@ async def test_a_client_of_http_10_is_served_and_its_connection_closed() -> None
     async with pair(replies(answer)) as (upstream, app):
         reader, writer = await opened(app)
         writer.write(b"GET /v2/a HTTP/1.0\r\nHost: localhost\r\n\r\n")
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(SOON):
             got = await reader.read()
-        await close(writer)
     head, _, body = got.partition(b"\r\n\r\n")
     assert head.split(b" ")[1] == b"200"
     assert b"transfer-encoding" not in head.lower()
@@ -1206,13 +1245,12 @@ async def test_a_client_of_http_10_is_served_and_its_connection_closed() -> None
 async def test_one_connection_serves_many_requests_and_one_upstream_connection_is_enough() -> None:
     async with pair() as (upstream, app):
         reader, writer = await opened(app)
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(SOON):
             for number in range(5):
                 writer.write(get(f"/v2/{number}", method="POST", body=b"x" * number * 30_000))
                 assert (await read_message(reader)).head.status == 200
                 writer.write(get("/nothing"))
                 assert (await read_message(reader)).head.status == 404
-        await close(writer)
     assert upstream.connections == 1
 
 
@@ -1224,9 +1262,8 @@ async def test_pipelined_requests_are_answered_in_order() -> None:
     async with pair(script) as (_, app):
         reader, writer = await opened(app)
         writer.write(b"".join(get(f"/v2/{number}") for number in range(5)))
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(SOON):
             bodies = [(await read_message(reader)).body for _ in range(5)]
-        await close(writer)
     assert bodies == [f"/v2/{number}".encode() for number in range(5)]
 
 
@@ -1234,10 +1271,9 @@ async def test_connection_close_of_the_client_is_honoured_and_not_passed_on() ->
     async with pair() as (upstream, app):
         reader, writer = await opened(app)
         writer.write(get("/v2/a", "Connection: close"))
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(SOON):
             assert (await read_message(reader)).head.get("Connection") == "close"
             assert await reader.read() == b""
-        await close(writer)
     assert upstream.seen[0].head.get("Connection") is None
 
 
@@ -1248,8 +1284,8 @@ async def test_a_refused_connection_is_502() -> None:
     async with ScriptedUpstream() as upstream:
         url = upstream.url
     async with proxy(settings_for(url), clock=FakeTime().clock()) as app:
-        response = await raw(app.urls[0], get("/v2/a"))
-        problem(response, status=502, type="upstream-unreachable")
+        response = await asked(app.urls[0], get("/v2/a"))
+        problem(response, status=502, kind="upstream-unreachable")
         assert response.head.get("Proxy-Status") == "slproxy; error=connection_refused"
 
 
@@ -1259,8 +1295,8 @@ async def test_a_reset_with_no_reply_is_502(end: str) -> None:
         writer.close() if end == "close" else abort(writer)
 
     async with pair(script) as (upstream, app):
-        response = await raw(app.urls[0], get("/v2/a", method="POST", body=b"{}"))
-        problem(response, status=502, type="upstream-unreachable")
+        response = await asked(app.urls[0], get("/v2/a", method="POST", body=b"{}"))
+        problem(response, status=502, kind="upstream-unreachable")
         assert response.head.get("Proxy-Status") == "slproxy; error=connection_terminated"
     assert len(upstream.seen) == 1
 
@@ -1270,12 +1306,12 @@ async def test_no_response_headers_in_time_is_504(sent: bytes) -> None:
     async def script(message: Message, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(sent)
         await writer.drain()
-        await asyncio.sleep(PATIENCE)
+        await asyncio.sleep(SOON)
 
     async with pair(script, response_timeout=0.2) as (upstream, app):
         started = time.monotonic()
-        response = await raw(app.urls[0], get("/v2/a", method="POST", body=b"{}"))
-        problem(response, status=504, type="upstream-timeout")
+        response = await asked(app.urls[0], get("/v2/a", method="POST", body=b"{}"))
+        problem(response, status=504, kind="upstream-timeout")
         assert response.head.get("Proxy-Status") == "slproxy; error=http_response_timeout"
         assert 0.15 < time.monotonic() - started < 1.2
     assert len(upstream.seen) == 1
@@ -1284,29 +1320,30 @@ async def test_no_response_headers_in_time_is_504(sent: bytes) -> None:
 async def test_a_head_request_gets_the_head_of_a_problem_alone() -> None:
     async with pair() as (_, app):
         reader, writer = await opened(app)
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(SOON):
             writer.write(get("/nothing", method="HEAD"))
             response = await read_message(reader, has_body=False)
             assert response.head.status == 404
             assert response.head.get("Proxy-Status")
             writer.write(get("/v2/a"))
             assert (await read_message(reader)).head.status == 200
-        await close(writer)
 
 
 async def test_a_reply_of_the_upstream_has_no_proxy_status() -> None:
     async with pair(replies(reply("404 Not Found", b'{"error":"Not Found"}'))) as (_, app):
-        response = await raw(app.urls[0], get("/v2/a"))
+        response = await asked(app.urls[0], get("/v2/a"))
     assert response.head.all("Proxy-Status") == []
     assert response.body == b'{"error":"Not Found"}'
 
 
 async def test_the_hosts_name_never_appears_in_a_problem_of_another_library() -> None:
     settings = settings_for("http://127.0.0.1:9")
-    settings = replace(settings, upstream=replace(Upstream(), api_url="http://localhost:9", accounts_url="http://localhost:9"))
+    settings = replace(
+        settings, upstream=replace(Upstream(), api_url="http://localhost:9", accounts_url="http://localhost:9")
+    )
     async with proxy(settings, clock=FakeTime().clock()) as app:
-        response = await raw(app.urls[0], get("/v2/a?secret-query=1"))
-        document = problem(response, status=502, type="upstream-unreachable")
+        response = await asked(app.urls[0], get("/v2/a?secret-query=1"))
+        document = problem(response, status=502, kind="upstream-unreachable")
     assert "secret-query" not in json.dumps(document)
     assert "Connect call failed" not in json.dumps(document)
 

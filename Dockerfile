@@ -1,0 +1,46 @@
+# Build:  docker build --tag slproxy .
+# Run:    docker run --rm --read-only --tmpfs /tmp --cap-drop ALL --security-opt no-new-privileges \
+#             --publish 127.0.0.1:8642:8642 --volume slproxy:/var/lib/slproxy --volume "$PWD/deploy/secrets:/run/secrets:ro" \
+#             --env SALESLOFT_API_KEY_FILE=/run/secrets/salesloft_api_key \
+#             --env SLPROXY_LISTEN__KEY_FILE=/run/secrets/slproxy_key slproxy
+# Then:   curl --header "X-Slproxy-Key: $(cat deploy/secrets/slproxy_key)" http://localhost:8642/v2/me.json
+#
+# No secret is in the image: .dockerignore lets nothing into the build but the sources, and there is no build argument.
+
+# The Python that the test suite runs on.
+ARG PYTHON=3.11
+
+FROM python:${PYTHON}-slim AS build
+WORKDIR /src
+# What runs later has no pip: this stage's installs into it.
+RUN python -m venv --without-pip /opt/slproxy
+COPY pyproject.toml README.md LICENSE ./
+COPY slproxy ./slproxy
+RUN python -m pip --python /opt/slproxy/bin/python install --no-cache-dir --disable-pip-version-check ".[uvloop]"
+
+FROM python:${PYTHON}-slim
+LABEL org.opencontainers.image.title="slproxy" \
+      org.opencontainers.image.description="A local reverse proxy for the SalesLoft API that holds the token" \
+      org.opencontainers.image.licenses="MIT"
+COPY --from=build /opt/slproxy /opt/slproxy
+# Owned by the user below: a fresh named volume takes owner and mode from here. A mounted slproxy.toml is found in /etc/slproxy.
+RUN install -d -o 65532 -g 65532 -m 0700 /var/lib/slproxy && install -d -m 0755 /etc/slproxy
+# A published port reaches the container's own address, not its loopback. slproxy does not start on it without a local key:
+# mount one and name it in SLPROXY_LISTEN__KEY_FILE.
+ENV PATH=/opt/slproxy/bin:$PATH \
+    PYTHONDONTWRITEBYTECODE=1 \
+    XDG_CONFIG_HOME=/etc \
+    XDG_STATE_HOME=/var/lib \
+    SLPROXY_LISTEN__HOST=0.0.0.0
+WORKDIR /etc/slproxy
+# A number, so that Kubernetes can tell that it is not root.
+USER 65532:65532
+VOLUME /var/lib/slproxy
+EXPOSE 8642
+# http.client: there is no curl here, and urllib would obey an HTTP_PROXY of the container.
+HEALTHCHECK --interval=30s --timeout=5s --start-period=10s --retries=3 \
+    CMD ["python", "-c", "import http.client, os, sys; c = http.client.HTTPConnection('127.0.0.1', int(os.environ.get('SLPROXY_LISTEN__PORT', '8642')), timeout=3); c.request('GET', sys.argv[1]); sys.exit(c.getresponse().status != 200)", "/_slproxy/healthz"]
+# SIGTERM lets requests in flight end, for 30 seconds: docker stop --timeout 35.
+STOPSIGNAL SIGTERM
+ENTRYPOINT ["slproxy"]
+CMD ["serve"]
