@@ -171,17 +171,19 @@ class Credentials:
         Raises:
             TokenUnavailable: the renewal failed.
         """
-        if self.choice.grant == "api_key" or self._monotonic() - self._uncured_at < UNCURED_PAUSE:
+        if self.choice.grant == "api_key":
             return stale
-        if self._record is not None and self._record.generation == stale.generation:
+        if self._is_current(stale):
+            if self._monotonic() - self._uncured_at < UNCURED_PAUSE:
+                return stale
             await self._renew_shared(rejected=stale.generation)
-        if self._record is None or self._record.generation == stale.generation:
-            raise self.problem(rejected=stale.generation) or _no_login()
+            if self._is_current(stale):
+                raise self.problem(rejected=stale.generation) or _no_login()
         return await self.bearer()
 
     def not_cured(self, bearer: Bearer) -> None:
         """Take note that the upstream rejected a token that had just been renewed."""
-        if self._record is not None and self._record.generation == bearer.generation:
+        if self._is_current(bearer):
             self._uncured_at = self._monotonic()
 
     def problem(self, *, rejected: int | None = None) -> Problem | None:
@@ -217,6 +219,9 @@ class Credentials:
         }
 
     # The token in hand.
+
+    def _is_current(self, bearer: Bearer) -> bool:
+        return self._record is not None and self._record.generation == bearer.generation
 
     def _held(self) -> Bearer | None:
         """Return the token in hand, if it has not expired."""
@@ -313,15 +318,14 @@ class Credentials:
                     return "taken over from another process"
             record = await self._granted(record, store)
             self._saved = False
-            self._record = record
             try:
                 await store.write(record)
+                self._saved = True
             except StoreError as error:
                 # The new token is all there is: the old one is revoked. In use and in memory is better than lost.
                 log.error("%s The newest token is only in memory. %s", error.detail, error.hint)
-            else:
-                self._saved = True
-            self._adopt(record)
+            finally:
+                self._adopt(record)
             self._renewals += 1
             return "renewed"
 

@@ -25,7 +25,7 @@ from slproxy import headers as header
 from slproxy import retry
 from slproxy.body import Body
 from slproxy.credentials import Bearer, Credentials
-from slproxy.errors import BadRequest, Draining, UpstreamFault, UpstreamUnreachable
+from slproxy.errors import BadRequest, Draining, TooLarge, UpstreamFault, UpstreamUnreachable
 from slproxy.headers import Fields, InexactHeaderError, RawHeaders
 from slproxy.journal import Exchange
 from slproxy.policy import PROBES, Place, Policy, check
@@ -177,6 +177,10 @@ class Forwarder:
         Raises:
             Problem: the proxy answers itself, as the problem says.
         """
+        if header.size(inbound.headers) > self._limits.max_headers:
+            raise TooLarge(
+                f"The header block is over {self._limits.max_headers} bytes.", hint="Send less.", status=431
+            )
         named = header.by_name(inbound.headers)
         place, target = check(self._policy, method=inbound.method, target=inbound.target, headers=named)
         if place is Place.OWN_PAGE:

@@ -55,6 +55,11 @@ def by_name(headers: RawHeaders) -> ByName:
     return index
 
 
+def size(headers: RawHeaders) -> int:
+    """Return how many bytes a header block takes on the wire: each name and value, a colon, a space and a line end."""
+    return sum(len(name) + len(value) + 4 for name, value in headers)
+
+
 def stripped(headers: RawHeaders) -> Fields:
     """Return the client's headers, less what is hop-by-hop, what is the proxy's to say, and the client's credentials.
 

@@ -78,12 +78,12 @@ def check(policy: Policy, *, method: str, target: str, headers: ByName) -> tuple
         raise TooLarge(
             f"The request target is longer than {policy.max_target} bytes.", hint="Send less in the query.", status=414
         )
+    _check_method(method)
     origin_form = _origin_form(policy, target)
     path = _exact_path(origin_form)
     if path in PROBES and method in ("GET", "HEAD"):
         return Place.OWN_PAGE, origin_form
     place = _place(policy, path)
-    _check_method(method)
     host = _check_host(policy, headers)
     _check_origin(policy, headers, host)
     if header.has_passed(headers, policy.pseudonym):
@@ -254,7 +254,7 @@ def _check_key(policy: Policy, headers: ByName) -> None:
     in_authorization = (_key_in_authorization(value) for value in headers.get(b"authorization", ()))
     shown = [*headers.get(b"x-slproxy-key", ()), *(key for key in in_authorization if key is not None)]
     # Every candidate is compared, so that the time tells nothing about which one was right.
-    matches = [policy.key == Secret(candidate.decode("latin-1")) for candidate in shown]
+    matches = [policy.key == Secret(candidate.decode("utf-8", "replace")) for candidate in shown]
     if not any(matches):
         raise KeyRequired(
             "The local key is missing." if not shown else "The local key is wrong.",

@@ -35,7 +35,6 @@ READ_AHEAD = 16 * 1024
 KEEPALIVE = 75.0
 # Room for the method and the version around a request target.
 REQUEST_LINE_REST = 64
-MAX_HEADER_COUNT = 1000
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 _REPORT = "Please report it, with the traceback in the log."
@@ -56,7 +55,8 @@ class Server(web.Server):
             read_bufsize=READ_AHEAD,
             max_line_size=limits.max_target + REQUEST_LINE_REST,
             max_field_size=limits.max_headers,
-            max_headers=MAX_HEADER_COUNT,
+            # Their size is limited, not their number: a header takes at least four bytes.
+            max_headers=limits.max_headers // 4,
         )
         self._handle = handle
         self._journal = journal
@@ -256,6 +256,21 @@ class _Connection(web.RequestHandler):
         super().__init__(server, **options)  # type: ignore[arg-type]  # aiohttp's own options, passed through
         self._record = server.record
 
+    def data_received(self, data: bytes) -> None:
+        """Parse what arrived; fail a body that does not parse.
+
+        aiohttp queues the error as a further message and leaves the body of the current one open, so that whoever
+        reads it waits for ever (aiohttp/web_protocol.py, ``data_received``). A message can only be queued behind a
+        body that has not ended when it is such an error.
+        """
+        super().data_received(data)
+        request = self._current_request
+        if request is None or not self._messages:
+            return
+        body = request.content
+        if not body.is_eof() and body.exception() is None:
+            body.set_exception(web.RequestPayloadError("the body does not parse"))
+
     def handle_error(
         self,
         request: web.BaseRequest,
@@ -266,7 +281,10 @@ class _Connection(web.RequestHandler):
         """Answer with a problem: aiohttp's own page names its version and echoes the offending bytes."""
         problem: Problem
         if isinstance(exc, LineTooLong):
-            problem = TooLarge("The request line or a header is over the limits.", hint="Send less.", status=431)
+            # Its arguments are the line and the limit that it broke (aiohttp/http_exceptions.py).
+            target = exc.args[1] == self.max_line_size
+            what = "request target" if target else "header block"
+            problem = TooLarge(f"The {what} is over the limit.", hint="Send less.", status=414 if target else 431)
         elif isinstance(exc, BadHttpMethod):
             problem = MethodRefused("The method is not one this proxy knows.", hint="Use a method of HTTP.", status=501)
         elif isinstance(exc, HttpProcessingError):

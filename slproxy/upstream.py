@@ -20,7 +20,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 from urllib.parse import SplitResult, urlsplit
-from weakref import WeakSet
+from weakref import WeakKeyDictionary
 
 import aiohttp
 from aiohttp import hdrs
@@ -159,24 +159,55 @@ class _Request(aiohttp.ClientRequest):
         return await super().send(conn)
 
 
+class _Line:
+    """What is known of one connection: whether it has carried a request, and the body that is being read from it."""
+
+    def __init__(self) -> None:
+        self.used = False
+        self.reading: aiohttp.StreamReader | None = None
+
+    def on_closed(self, closed: asyncio.Future[None]) -> None:
+        """End a body that nobody would end: aiohttp forgets it when a later chunk of it does not parse.
+
+        In ``_http_parser.pyx``, ``feed_data`` drops its payload before it raises, so that ``connection_lost`` finds
+        none to tell, and the reader waits until its own timeout.
+        """
+        if not closed.cancelled():
+            closed.exception()  # retrieved, or asyncio would complain that nobody did
+        if self.reading is not None and not self.reading.is_eof() and self.reading.exception() is None:
+            self.reading.set_exception(aiohttp.ClientPayloadError("the connection closed within a body"))
+
+
 class _Connector(aiohttp.TCPConnector):
     """A pool that never hands out a connection which the upstream has closed while it was idle."""
 
-    _used: WeakSet[ResponseHandler]
+    lines: WeakKeyDictionary[ResponseHandler, _Line]
 
-    async def connect(self, req: aiohttp.ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout) -> Connection:
+    async def connect(
+        self, req: aiohttp.ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout
+    ) -> Connection:
         while True:
             connection = await super().connect(req, traces, timeout)
-            protocol = connection.protocol
-            assert protocol is not None
+            line = self._line(connection)
             # Only one that has carried a request can have died while idle. On a new one, bytes that wait to be read
             # are TLS 1.3 session tickets (RFC 8446 §4.6.1), not an end of file.
-            if protocol not in self._used:
-                self._used.add(protocol)
-                return connection
-            if not _is_readable(connection):
+            if not line.used or not _is_readable(connection):
+                line.used = True
                 return connection
             connection.close()
+
+    def read(self, connection: Connection, body: aiohttp.StreamReader) -> None:
+        """Take note of the body that is being read from a connection."""
+        self._line(connection).reading = body
+
+    def _line(self, connection: Connection) -> _Line:
+        protocol = connection.protocol
+        assert protocol is not None, "a connection in hand has a protocol"
+        if (line := self.lines.get(protocol)) is None:
+            line = self.lines[protocol] = _Line()
+            if protocol.closed is not None:
+                protocol.closed.add_done_callback(line.on_closed)
+        return line
 
 
 def _is_readable(connection: Connection) -> bool:
@@ -192,8 +223,11 @@ def _is_readable(connection: Connection) -> bool:
 class _Sending:
     """One send: whether a byte of it may have left, and how long the upstream may stay silent."""
 
-    def __init__(self, body: Callable[[], AsyncIterator[bytes]] | None, *, patience: float) -> None:
-        self._read = body
+    def __init__(
+        self, fields: Fields, body: Callable[[], AsyncIterator[bytes]] | bytes | None, *, patience: float
+    ) -> None:
+        self.fields = fields
+        self._body = body
         self._patience = patience
         self._limit: asyncio.Timeout | None = None
         self.reached = False
@@ -206,6 +240,11 @@ class _Sending:
         """
         assert isinstance(request, _Request)
         request.about_to_send = self._about_to_send
+        # Through the session's `headers`, `Accept` and `accept` would become one (aiohttp/client.py, _prepare_headers).
+        framing = request.headers.getall(hdrs.TRANSFER_ENCODING, [])
+        request.headers.clear()
+        request.headers.extend([(hdrs.HOST, request.url.host_port_subcomponent or ""), *self.fields])
+        request.headers.extend((hdrs.TRANSFER_ENCODING, coding) for coding in framing)
         try:
             async with asyncio.timeout(None) as self._limit:
                 return await send(request)
@@ -222,11 +261,15 @@ class _Sending:
         finally:
             self._limit = None
 
-    async def body(self) -> AsyncIterator[bytes]:
+    @property
+    def data(self) -> AsyncIterator[bytes] | bytes | None:
+        """The body, as aiohttp's client takes it."""
+        return self._told(self._body) if callable(self._body) else self._body
+
+    async def _told(self, read: Callable[[], AsyncIterator[bytes]]) -> AsyncIterator[bytes]:
         """Yield the client's body. While it waits for the client, the upstream's silence does not count."""
-        assert self._read is not None
         self._be_patient(None)
-        async for chunk in self._read():
+        async for chunk in read():
             self._be_patient(self._patience)
             yield chunk
             self._be_patient(None)
@@ -246,19 +289,17 @@ class Upstream:
 
     def __init__(self, rules: settings.Upstream) -> None:
         self._rules = rules
-        self._api = urlsplit(rules.api_url)
+        self._api, self._accounts = urlsplit(rules.api_url), urlsplit(rules.accounts_url)
         self._session: aiohttp.ClientSession | None = None
         # The pool itself is unlimited: a wait for a free connection is the proxy's, and must not look like a timeout of
         # the upstream (hazards, trap 13).
         self._free = asyncio.Semaphore(rules.max_connections)
 
     async def __aenter__(self) -> Self:
-        connector = _Connector(
-            limit=0, keepalive_timeout=KEEPALIVE, ssl=_ssl_context(self._rules.ca_file), enable_cleanup_closed=False
-        )
-        connector._used = WeakSet()
+        self._connector = _Connector(limit=0, keepalive_timeout=KEEPALIVE, ssl=_ssl_context(self._rules.ca_file))
+        self._connector.lines = WeakKeyDictionary()
         self._session = aiohttp.ClientSession(
-            connector=connector,
+            connector=self._connector,
             request_class=_Request,
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
@@ -284,18 +325,13 @@ class Upstream:
         Raises:
             UpstreamFault: there was no reply.
         """
-        body = outbound.body
         await self._free.acquire()
         release = _once(self._free.release)
         try:
-            if body is None or isinstance(body, bytes):
-                sending = _Sending(None, patience=self._rules.response_timeout)
-                data: bytes | AsyncIterator[bytes] | None = body
-            else:
-                sending = _Sending(body, patience=self._rules.response_timeout)
-                data = sending.body()
             response = await self._request(
-                outbound.method, _exact_url(self._api, outbound.target), outbound.headers, data, sending
+                outbound.method,
+                _exact_url(self._api, outbound.target),
+                _Sending(outbound.headers, outbound.body, patience=self._rules.response_timeout),
             )
         except BaseException:
             release()
@@ -308,12 +344,14 @@ class Upstream:
         Raises:
             UpstreamFault: there was no answer, or none within ``ANSWER_TIMEOUT``.
         """
-        headers = [("Content-Type", "application/x-www-form-urlencoded"), ("Accept", "application/json")]
         body = form.encode()
-        headers.append(("Content-Length", str(len(body))))
-        sending = _Sending(None, patience=ANSWER_TIMEOUT)
-        url = _exact_url(urlsplit(self._rules.accounts_url), form.path)
-        response = await self._request("POST", url, headers, body, sending)
+        fields = [
+            ("Content-Type", "application/x-www-form-urlencoded"),
+            ("Accept", "application/json"),
+            ("Content-Length", str(len(body))),
+        ]
+        sending = _Sending(fields, body, patience=ANSWER_TIMEOUT)
+        response = await self._request("POST", _exact_url(self._accounts, form.path), sending)
         try:
             async with asyncio.timeout(ANSWER_TIMEOUT):
                 content = await _read_at_most(response.content, MAX_ANSWER)
@@ -327,13 +365,24 @@ class Upstream:
             body=content,
         )
 
-    async def _request(
-        self, method: str, url: URL, headers: Fields, data: bytes | AsyncIterator[bytes] | None, sending: _Sending
-    ) -> aiohttp.ClientResponse:
+    async def _request(self, method: str, url: URL, sending: _Sending) -> aiohttp.ClientResponse:
         assert self._session is not None, "the upstream is used inside its `async with`"
-        return await self._session.request(
-            method, url, headers=headers, data=data, allow_redirects=False, middlewares=(sending.middleware,)
+        response = await self._session.request(
+            method,
+            url,
+            # Only what aiohttp frames the body by; `_Sending.middleware` puts in the rest.
+            headers=[field for field in sending.fields if field[0].lower() == "content-length"],
+            data=sending.data,
+            allow_redirects=False,
+            middlewares=(sending.middleware,),
         )
+        if response.status < 200:
+            # 101 without having asked for an upgrade, which is not passed on (RFC 9110 §15.2.2).
+            response.close()
+            raise _not_http()
+        if response.connection is not None:
+            self._connector.read(response.connection, response.content)
+        return response
 
 
 def _exact_url(origin: SplitResult, target: str) -> URL:
@@ -367,6 +416,8 @@ def _once(action: Callable[[], None]) -> Callable[[], None]:
     return lambda: pending.pop()() if pending else None
 
 
+_CHECK_NETWORK = "Check the network and upstream.api_url."
+
 # RFC 9209 §2.3 has a name for each way in which a connection does not come about.
 _ERRNO = {
     errno.ECONNREFUSED: ("connection_refused", "SalesLoft's host refused the connection."),
@@ -375,9 +426,15 @@ _ERRNO = {
 }
 
 
+def _not_http() -> UpstreamUnreachable:
+    return UpstreamUnreachable(
+        "SalesLoft's reply was not valid HTTP.", reached=True, hint=_CHECK_NETWORK, proxy_error="http_protocol_error"
+    )
+
+
 def _fault(error: Exception, *, reached: bool) -> UpstreamFault:
     """Return what a foreign exception means, with RFC 9209's name for it. Its text stays in the log."""
-    hint = "Check the network and upstream.api_url."
+    hint = _CHECK_NETWORK
     match error:
         case aiohttp.ClientConnectorCertificateError():
             name, detail = "tls_certificate_error", "SalesLoft's certificate could not be verified."
@@ -395,7 +452,7 @@ def _fault(error: Exception, *, reached: bool) -> UpstreamFault:
                 error.os_error.errno or 0, ("destination_unavailable", "SalesLoft's host cannot be reached.")
             )
         case aiohttp.ClientResponseError():
-            name, detail = "http_protocol_error", "SalesLoft's reply was not valid HTTP."
+            return _not_http()
         case _:
             name, detail = "connection_terminated", "The connection to SalesLoft broke before a reply came."
     return UpstreamUnreachable(detail, reached=reached, hint=hint, proxy_error=name)

@@ -1127,6 +1127,8 @@ async def test_a_chunk_that_does_not_parse_aborts_the_reply() -> None:
         writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n")
         await go_on.wait()
         writer.write(b"zz\r\n")
+        await writer.drain()
+        writer.close()
 
     async with pair(script) as (upstream, app):
         reader, writer = await opened(app)
