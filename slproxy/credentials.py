@@ -427,11 +427,9 @@ class _TokenReply:
 
     def __init__(self, answer: Answer) -> None:
         self.answer = answer
-        # 200 with HTML, and any 5xx, is a token endpoint that is unwell: RFC 6749 §5.2 knows only 400 and 401.
-        unwell = answer.status >= 500
-        self.outcome = retry.Outcome(
-            status=503 if unwell else answer.status, reached=True, retry_after=answer.headers.get("retry-after")
-        )
+        # Any 5xx is a token endpoint that is unwell, and worth another try: RFC 6749 §5.2 knows only 400 and 401.
+        status = 503 if answer.status >= 500 else answer.status
+        self.outcome = retry.Outcome(status=status, reached=True, retry_after=answer.headers.get("retry-after"))
 
 
 def _reveal(auth: Auth) -> str | None:

@@ -35,6 +35,8 @@ READ_AHEAD = 16 * 1024
 KEEPALIVE = 75.0
 # Room for the method and the version around a request target.
 REQUEST_LINE_REST = 64
+# What the log says of a client that left before it was answered; nginx's number for it.
+CLIENT_LEFT = 499
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 _REPORT = "Please report it, with the traceback in the log."
@@ -95,6 +97,7 @@ class Server(web.Server):
             exchange.status = answer.status
             return await _respond(request, answer, exchange)
         except (asyncio.CancelledError, ConnectionError):
+            exchange.status = exchange.status or CLIENT_LEFT
             exchange.ended = exchange.ended or "client left"
             raise
         finally:

@@ -1,13 +1,18 @@
 """Sends one request to the upstream, once. The only module that knows aiohttp's client.
 
 1. The target goes out byte for byte, to one fixed origin. No URL is joined or normalised, and no redirect followed.
-2. One call is one request on the wire: aiohttp's own retry is cut off, and a pooled connection that died while it was
-   idle is noticed before a byte is written and replaced.
+2. One call is one request on the wire. A pooled connection that died while it was idle is noticed before a byte is
+   written, and replaced.
 3. Nothing is added: no User-Agent, Accept, Content-Type or Content-Length that the client did not send; no cookies;
    nothing is decompressed.
 4. Foreign exceptions end here: whatever aiohttp raises becomes an ``UpstreamFault`` that knows whether a byte of the
    request may have left.
 5. The certificate is verified before a byte of the request, and so of the token, is written; no setting turns it off.
+
+It stands on aiohttp's connector (names, TLS, the pool) and response parser, not on its session. The session repeats
+idempotent requests by itself (``retry_persistent_connection``), merges headers that differ in case only
+(``_prepare_headers``), adds ``Content-Length: 0`` to a POST without a body, and takes a third of a request's time
+(benchmarks/README.md); for none of these it has a switch.
 """
 
 from __future__ import annotations
@@ -19,15 +24,15 @@ import ssl
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import urlsplit
 from weakref import WeakKeyDictionary
 
 import aiohttp
-from aiohttp import hdrs
+from aiohttp.http import HttpProcessingError, StreamWriter
 from yarl import URL
 
 from slproxy import settings
-from slproxy.errors import UpstreamFault, UpstreamTimeout, UpstreamUnreachable
+from slproxy.errors import ConfigError, UpstreamFault, UpstreamTimeout, UpstreamUnreachable
 from slproxy.headers import Fields, RawHeaders
 from slproxy.oauth import Answer, Form
 from slproxy.retry import Outcome
@@ -38,6 +43,7 @@ if TYPE_CHECKING:
 
     from aiohttp.client_proto import ResponseHandler
     from aiohttp.connector import Connection
+    from aiohttp.http import RawResponseMessage
     from aiohttp.tracing import Trace
 
 # How much is read ahead of a client that reads slowly: aiohttp stops at twice this (hazards, trap 14).
@@ -51,52 +57,51 @@ KEEPALIVE = 50.0
 MAX_ANSWER = 64 * 1024
 ANSWER_TIMEOUT = 15.0
 
+ReadBody = Callable[[], AsyncIterator[bytes]]
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Outbound:
-    """One request as it goes out: an origin-form target, headers less ``Host``, and a body that is told as it is read."""
+    """One request as it goes out: an origin-form target, headers less ``Host``, and a body, whole or to be streamed."""
 
     method: str
     target: str
     headers: Fields = field(repr=False)
-    body: Callable[[], AsyncIterator[bytes]] | bytes | None = field(default=None, repr=False)
+    body: ReadBody | bytes | None = field(default=None, repr=False)
 
 
 class Reply:
     """The upstream's reply: its head, and a body that is read once. Close it, or read it to the end."""
 
-    def __init__(self, response: aiohttp.ClientResponse, *, idle_timeout: float, on_close: Callable[[], None]) -> None:
-        self._response = response
-        self._idle_timeout = idle_timeout
-        self._on_close = on_close
-        self.status = response.status
-        self.reason = response.reason or ""
-        self.headers: RawHeaders = response.raw_headers
+    def __init__(self, message: RawResponseMessage, content: aiohttp.StreamReader, line: _Line) -> None:
+        self._message = message
+        self._content = content
+        self._line = line
+        self.status = message.code
+        self.reason = message.reason
+        self.headers: RawHeaders = message.raw_headers
 
     @property
     def outcome(self) -> Outcome:
         """What the attempt came to, for the retries."""
         return Outcome(
-            status=self.status,
-            reached=True,
-            retry_after=self._response.headers.get(hdrs.RETRY_AFTER),
-            date=self._response.headers.get(hdrs.DATE),
+            status=self.status, reached=True, retry_after=self.header("Retry-After"), date=self.header("Date")
         )
 
     def header(self, name: str) -> str | None:
         """Return the first value of a header, by any case of its name."""
-        return self._response.headers.get(name)
+        return self._message.headers.get(name)
 
     @property
     def ended(self) -> bool:
         """Whether the whole body has been read."""
-        return self._response.content.at_eof()
+        return self._content.at_eof()
 
     def read_nowait(self) -> bytes:
-        """Return what has arrived of the body and was not read yet, perhaps nothing."""
+        """Return what has arrived of the body and was not read yet, perhaps nothing. Raises UpstreamFault."""
         try:
-            return self._response.content.read_nowait()
-        except aiohttp.ClientError as error:
+            return self._content.read_nowait()
+        except (aiohttp.ClientError, HttpProcessingError) as error:
             raise self._broken(error) from error
 
     async def chunks(self) -> AsyncIterator[bytes]:
@@ -105,109 +110,179 @@ class Reply:
         Raises:
             UpstreamFault: the body broke off, or nothing came for ``upstream.idle_timeout``.
         """
-        content = self._response.content
         try:
-            while not self.ended:
-                if chunk := content.read_nowait():
-                    yield chunk
-                    continue
-                async with asyncio.timeout(self._idle_timeout):
-                    chunk = await content.readany()
-                if chunk:
-                    yield chunk
-        except TimeoutError as error:
-            raise UpstreamTimeout(
-                f"SalesLoft sent nothing for {self._idle_timeout:g} s in the middle of a body.",
-                reached=True,
-                proxy_error="connection_read_timeout",
-            ) from error
-        except aiohttp.ClientError as error:
+            while chunk := await self._content.readany():
+                yield chunk
+        except (aiohttp.ClientError, HttpProcessingError) as error:
             raise self._broken(error) from error
         self.close()
 
-    def _broken(self, error: aiohttp.ClientError) -> UpstreamFault:
+    def _broken(self, error: Exception) -> UpstreamFault:
         self.close()
-        fault = UpstreamUnreachable(
+        if isinstance(error, aiohttp.SocketTimeoutError):
+            return UpstreamTimeout(
+                "SalesLoft sent nothing for upstream.idle_timeout in the middle of a body.",
+                reached=True,
+                proxy_error="connection_read_timeout",
+            )
+        return UpstreamUnreachable(
             "SalesLoft's reply broke off in the middle of its body.",
             reached=True,
             proxy_error="http_response_incomplete",
         )
-        fault.__cause__ = error
-        return fault
 
     def close(self) -> None:
-        """Give the connection back if the body was read to its end, else close it. May be called again."""
-        if self._response.content.is_eof():
-            self._response.release()
-        else:
-            self._response.close()
-        self._on_close()
-
-
-class _Request(aiohttp.ClientRequest):
-    """A request that says when its first byte is about to leave, and that adds nothing of its own."""
-
-    about_to_send: Callable[[], None]
-
-    def update_body_from_data(self, body: object, _stacklevel: int = 3) -> None:
-        """Take the body; without one, leave the headers alone: aiohttp would add ``Content-Length: 0`` to a POST."""
-        if body is not None:
-            super().update_body_from_data(body, _stacklevel + 1)
-
-    async def send(self, conn: Connection) -> aiohttp.ClientResponse:
-        self.about_to_send()
-        return await super().send(conn)
+        """Give the connection back if both bodies were carried to their ends, else close it. May be called again."""
+        self._line.close(keep=self._content.is_eof())
 
 
 class _Line:
-    """What is known of one connection: whether it has carried a request, and the body that is being read from it."""
+    """One use of a connection: the request that goes out on it, and what is known of the connection itself."""
 
-    def __init__(self) -> None:
-        self.used = False
-        self.reading: aiohttp.StreamReader | None = None
+    def __init__(self, connection: Connection, on_close: Callable[[], None]) -> None:
+        self._connection = connection
+        self._on_close = on_close
+        self._upload: asyncio.Task[None] | None = None
+        self._reply: RawResponseMessage | None = None
+        self._closed = False
+        # Whether a byte of the request may have left.
+        self.reached = False
 
-    def on_closed(self, closed: asyncio.Future[None]) -> None:
-        """End a body that nobody would end: aiohttp forgets it when a later chunk of it does not parse.
+    @property
+    def protocol(self) -> ResponseHandler:
+        """The protocol behind the connection, as long as it is in use."""
+        protocol = self._connection.protocol
+        assert protocol is not None, "a line in use has a connection"
+        return protocol
 
-        In ``_http_parser.pyx``, ``feed_data`` drops its payload before it raises, so that ``connection_lost`` finds
-        none to tell, and the reader waits until its own timeout.
+    async def exchange(
+        self, head: bytes, outbound: Outbound, *, response_timeout: float, idle_timeout: float
+    ) -> tuple[RawResponseMessage, aiohttp.StreamReader]:
+        """Write a request and return the head of its reply, and the body that may still be on its way."""
+        protocol = self.protocol
+        protocol.set_response_params(
+            skip_payload=outbound.method == "HEAD",
+            read_until_eof=True,
+            auto_decompress=False,
+            read_timeout=response_timeout,
+            read_bufsize=READ_AHEAD,
+            max_line_size=MAX_HEADER_LINE,
+            max_field_size=MAX_HEADER_LINE,
+            max_headers=MAX_HEADER_COUNT,
+        )
+        writer = StreamWriter(protocol, asyncio.get_running_loop())
+        self.reached = True
+        if callable(outbound.body):
+            await writer.write(head, drain=False)
+            uploading = self._stream(writer, outbound, patience=response_timeout)
+            self._upload = asyncio.create_task(uploading, name="slproxy: stream a request's body")
+        else:
+            await writer.write(head + (outbound.body or b""), drain=False)
+            protocol.start_timeout()
+        message, content = await protocol.read()
+        while 100 <= message.code < 200 and message.code != 101:  # RFC 9110 §15.2: informational, none asked for
+            message, content = await protocol.read()
+        self._reply = message
+        if not content.is_eof():
+            protocol.read_timeout = idle_timeout
+            protocol.start_timeout()
+        return message, content
+
+    async def _stream(self, writer: StreamWriter, outbound: Outbound, *, patience: float) -> None:
+        """Write the client's body as it comes. While it waits for the client, the upstream's silence does not count.
+
+        What goes wrong here shows where the reply is read: it may have come already, such as a 413 in the middle of an
+        upload.
         """
-        if not closed.cancelled():
-            closed.exception()  # retrieved, or asyncio would complain that nobody did
-        if self.reading is not None and not self.reading.is_eof() and self.reading.exception() is None:
-            self.reading.set_exception(aiohttp.ClientPayloadError("the connection closed within a body"))
+        assert callable(outbound.body)
+        chunked = not any(name.lower() == "content-length" for name, _ in outbound.headers)
+        try:
+            async for chunk in outbound.body():
+                if await self._is_refused():
+                    return
+                async with asyncio.timeout(patience):
+                    await writer.write(b"%x\r\n%b\r\n" % (len(chunk), chunk) if chunked else chunk)
+            if chunked:
+                await writer.write(b"0\r\n\r\n", drain=False)
+            self.protocol.start_timeout()
+        except ConnectionError:
+            pass  # the connection is gone, and its protocol has told the reader
+        except TimeoutError:
+            self.protocol.set_exception(aiohttp.SocketTimeoutError("the upstream does not take the body"))
+        except Exception as error:
+            self.protocol.set_exception(aiohttp.ClientConnectionError("the client's body broke off"), error)
+
+    async def _is_refused(self) -> bool:
+        """Tell whether the upstream has answered without wanting the rest of the body; what waits is read first.
+
+        An upstream that refuses a body answers and closes. To write once more then is to get a reset, with which asyncio
+        throws away the answer that it had not read yet.
+        """
+        while self._reply is None and _is_readable(self._connection):
+            if self.protocol.transport is None:
+                return True
+            await asyncio.sleep(0)
+        return self._reply is not None and (self._reply.code >= 400 or self._reply.should_close)
+
+    def abandon(self) -> None:
+        """Close the connection of a request that got no reply; whoever sent it knows."""
+        self._on_close = lambda: None
+        self.close(keep=False)
+
+    def close(self, *, keep: bool) -> None:
+        """Give the connection back to the pool with ``keep``, if nothing is left to write; else close it."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._upload is not None and not self._upload.done():
+            self._upload.cancel()
+            keep = False
+        if keep:
+            self._connection.release()
+        else:
+            self._connection.close()
+        self._on_close()
 
 
 class _Connector(aiohttp.TCPConnector):
     """A pool that never hands out a connection which the upstream has closed while it was idle."""
 
-    lines: WeakKeyDictionary[ResponseHandler, _Line]
+    bodies: WeakKeyDictionary[ResponseHandler, _Body]
 
     async def connect(
         self, req: aiohttp.ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout
     ) -> Connection:
         while True:
             connection = await super().connect(req, traces, timeout)
-            line = self._line(connection)
+            protocol = connection.protocol
+            assert protocol is not None, "a connection in hand has a protocol"
             # Only one that has carried a request can have died while idle. On a new one, bytes that wait to be read
             # are TLS 1.3 session tickets (RFC 8446 §4.6.1), not an end of file.
-            if not line.used or not _is_readable(connection):
-                line.used = True
+            if protocol not in self.bodies:
+                self.bodies[protocol] = body = _Body()
+                if protocol.closed is not None:
+                    protocol.closed.add_done_callback(body.on_closed)
+                return connection
+            if not _is_readable(connection):
                 return connection
             connection.close()
 
-    def read(self, connection: Connection, body: aiohttp.StreamReader) -> None:
-        """Take note of the body that is being read from a connection."""
-        self._line(connection).reading = body
 
-    def _line(self, connection: Connection) -> _Line:
-        protocol = connection.protocol
-        assert protocol is not None, "a connection in hand has a protocol"
-        if (line := self.lines.get(protocol)) is None:
-            line = self.lines[protocol] = _Line()
-            if protocol.closed is not None:
-                protocol.closed.add_done_callback(line.on_closed)
-        return line
+class _Body:
+    """The body that is being read from a connection, so that it ends when the connection does.
+
+    aiohttp forgets it when a later chunk does not parse: in ``_http_parser.pyx``, ``feed_data`` drops its payload before
+    it raises, ``connection_lost`` finds none to tell, and the reader waits until its own timeout.
+    """
+
+    content: aiohttp.StreamReader | None = None
+
+    def on_closed(self, closed: asyncio.Future[None]) -> None:
+        if not closed.cancelled():
+            closed.exception()  # retrieved, or asyncio would complain that nobody did
+        content = self.content
+        if content is not None and not content.is_eof() and content.exception() is None:
+            content.set_exception(aiohttp.ClientPayloadError("the connection closed within a body"))
 
 
 def _is_readable(connection: Connection) -> bool:
@@ -220,104 +295,40 @@ def _is_readable(connection: Connection) -> bool:
     return bool(poll.poll(0))
 
 
-class _Sending:
-    """One send: whether a byte of it may have left, and how long the upstream may stay silent."""
+class _Origin:
+    """Where requests go: fixed at the start, so that nothing a client sends can change it."""
 
-    def __init__(
-        self, fields: Fields, body: Callable[[], AsyncIterator[bytes]] | bytes | None, *, patience: float
-    ) -> None:
-        self.fields = fields
-        self._body = body
-        self._patience = patience
-        self._limit: asyncio.Timeout | None = None
-        self.reached = False
-
-    async def middleware(self, request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
-        """Send once and translate what goes wrong.
-
-        The session repeats idempotent requests by itself after ``ClientOSError`` and ``ServerDisconnectedError``
-        (aiohttp/client.py, ``retry_persistent_connection``) and has no public switch for it; it never sees them here.
-        """
-        assert isinstance(request, _Request)
-        request.about_to_send = self._about_to_send
-        # Through the session's `headers`, `Accept` and `accept` would become one (aiohttp/client.py, _prepare_headers).
-        framing = request.headers.getall(hdrs.TRANSFER_ENCODING, [])
-        request.headers.clear()
-        request.headers.extend([(hdrs.HOST, request.url.host_port_subcomponent or ""), *self.fields])
-        request.headers.extend((hdrs.TRANSFER_ENCODING, coding) for coding in framing)
-        try:
-            async with asyncio.timeout(None) as self._limit:
-                return await send(request)
-        except TimeoutError as error:
-            if self._limit is not None and self._limit.expired():
-                raise UpstreamTimeout(
-                    f"SalesLoft did not answer within {self._patience:g} s.",
-                    reached=self.reached,
-                    hint="If it does not pass, see https://status.salesloft.com.",
-                ) from error
-            raise _fault(error, reached=self.reached) from error
-        except (aiohttp.ClientError, OSError) as error:
-            raise _fault(error, reached=self.reached) from error
-        finally:
-            self._limit = None
-
-    @property
-    def data(self) -> AsyncIterator[bytes] | bytes | None:
-        """The body, as aiohttp's client takes it."""
-        return self._told(self._body) if callable(self._body) else self._body
-
-    async def _told(self, read: Callable[[], AsyncIterator[bytes]]) -> AsyncIterator[bytes]:
-        """Yield the client's body. While it waits for the client, the upstream's silence does not count."""
-        self._be_patient(None)
-        async for chunk in read():
-            self._be_patient(self._patience)
-            yield chunk
-            self._be_patient(None)
-        self._be_patient(self._patience)
-
-    def _about_to_send(self) -> None:
-        self.reached = True
-        self._be_patient(self._patience)
-
-    def _be_patient(self, seconds: float | None) -> None:
-        if self._limit is not None and not self._limit.expired():
-            self._limit.reschedule(None if seconds is None else asyncio.get_running_loop().time() + seconds)
+    def __init__(self, url: str) -> None:
+        parts = urlsplit(url)
+        self.host = parts.netloc
+        # What aiohttp's connector knows an origin by. It is never sent.
+        self.request = aiohttp.ClientRequest("GET", URL(url), loop=asyncio.get_running_loop())
 
 
 class Upstream:
     """The way to SalesLoft: a pool of connections to the API's and to the accounts' origin."""
 
+    _connector: _Connector
+    _api: _Origin
+    _accounts: _Origin
+
     def __init__(self, rules: settings.Upstream) -> None:
         self._rules = rules
-        self._api, self._accounts = urlsplit(rules.api_url), urlsplit(rules.accounts_url)
-        self._session: aiohttp.ClientSession | None = None
+        self._connect_timeout = aiohttp.ClientTimeout(connect=rules.connect_timeout)
         # The pool itself is unlimited: a wait for a free connection is the proxy's, and must not look like a timeout of
         # the upstream (hazards, trap 13).
         self._free = asyncio.Semaphore(rules.max_connections)
 
     async def __aenter__(self) -> Self:
         self._connector = _Connector(limit=0, keepalive_timeout=KEEPALIVE, ssl=_ssl_context(self._rules.ca_file))
-        self._connector.lines = WeakKeyDictionary()
-        self._session = aiohttp.ClientSession(
-            connector=self._connector,
-            request_class=_Request,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            auto_decompress=False,
-            skip_auto_headers=(hdrs.ACCEPT, hdrs.ACCEPT_ENCODING, hdrs.CONTENT_TYPE, hdrs.USER_AGENT),
-            timeout=aiohttp.ClientTimeout(total=None, connect=self._rules.connect_timeout),
-            read_bufsize=READ_AHEAD,
-            max_line_size=MAX_HEADER_LINE,
-            max_field_size=MAX_HEADER_LINE,
-            max_headers=MAX_HEADER_COUNT,
-            trust_env=False,
-        )
+        self._connector.bodies = WeakKeyDictionary()
+        self._api, self._accounts = _Origin(self._rules.api_url), _Origin(self._rules.accounts_url)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._session is not None:
-            await self._session.close()
+        await self._connector.close()
 
     async def send(self, outbound: Outbound) -> Reply:
         """Send one request to the API and return the head of its reply, whatever its status.
@@ -326,17 +337,13 @@ class Upstream:
             UpstreamFault: there was no reply.
         """
         await self._free.acquire()
-        release = _once(self._free.release)
         try:
-            response = await self._request(
-                outbound.method,
-                _exact_url(self._api, outbound.target),
-                _Sending(outbound.headers, outbound.body, patience=self._rules.response_timeout),
+            return await self._send(
+                self._api, outbound, response_timeout=self._rules.response_timeout, on_close=self._free.release
             )
         except BaseException:
-            release()
+            self._free.release()
             raise
-        return Reply(response, idle_timeout=self._rules.idle_timeout, on_close=release)
 
     async def ask(self, form: Form) -> Answer:
         """Post a form to the accounts host and return its whole answer.
@@ -345,75 +352,78 @@ class Upstream:
             UpstreamFault: there was no answer, or none within ``ANSWER_TIMEOUT``.
         """
         body = form.encode()
-        fields = [
+        headers = [
             ("Content-Type", "application/x-www-form-urlencoded"),
             ("Accept", "application/json"),
             ("Content-Length", str(len(body))),
         ]
-        sending = _Sending(fields, body, patience=ANSWER_TIMEOUT)
-        response = await self._request("POST", _exact_url(self._accounts, form.path), sending)
+        outbound = Outbound(method="POST", target=form.path, headers=headers, body=body)
+        reply = await self._send(
+            self._accounts, outbound, response_timeout=ANSWER_TIMEOUT, on_close=lambda: None
+        )
+        content = b""
         try:
             async with asyncio.timeout(ANSWER_TIMEOUT):
-                content = await _read_at_most(response.content, MAX_ANSWER)
-        except (aiohttp.ClientError, TimeoutError) as error:
-            raise _fault(error, reached=True) from error
+                async for chunk in reply.chunks():
+                    content += chunk
+                    if len(content) > MAX_ANSWER:  # no answer of a token endpoint; what is cut off reads as none
+                        break
+        except TimeoutError as error:
+            raise _fault(error, reached=True, patience=ANSWER_TIMEOUT) from error
         finally:
-            response.close()
-        return Answer(
-            status=response.status,
-            headers={name.lower(): value for name, value in response.headers.items()},
-            body=content,
-        )
+            reply.close()
+        headers_by_name = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in reply.headers}
+        return Answer(status=reply.status, headers=headers_by_name, body=content)
 
-    async def _request(self, method: str, url: URL, sending: _Sending) -> aiohttp.ClientResponse:
-        assert self._session is not None, "the upstream is used inside its `async with`"
-        response = await self._session.request(
-            method,
-            url,
-            # Only what aiohttp frames the body by; `_Sending.middleware` puts in the rest.
-            headers=[field for field in sending.fields if field[0].lower() == "content-length"],
-            data=sending.data,
-            allow_redirects=False,
-            middlewares=(sending.middleware,),
-        )
-        if response.status < 200:
-            # 101 without having asked for an upgrade, which is not passed on (RFC 9110 §15.2.2).
-            response.close()
-            raise _not_http()
-        if response.connection is not None:
-            self._connector.read(response.connection, response.content)
-        return response
-
-
-def _exact_url(origin: SplitResult, target: str) -> URL:
-    """Return a URL whose request target is ``target``, byte for byte.
-
-    The whole target goes in as a path: yarl would split off the query, and lose a ``?`` with nothing behind it.
-    """
-    return URL.build(
-        scheme=origin.scheme, host=origin.hostname or "", port=origin.port, path=target, encoded=True
-    )
+    async def _send(
+        self, origin: _Origin, outbound: Outbound, *, response_timeout: float, on_close: Callable[[], None]
+    ) -> Reply:
+        """Make the one physical send; ``on_close`` is called once the reply is done with, and not where there is none."""
+        head = _head(outbound, origin.host)
+        line: _Line | None = None
+        try:
+            connection = await self._connector.connect(origin.request, [], self._connect_timeout)
+            line = _Line(connection, on_close)
+            message, content = await line.exchange(
+                head, outbound, response_timeout=response_timeout, idle_timeout=self._rules.idle_timeout
+            )
+            if message.code < 200:
+                # 101 without having asked for an upgrade, which is not passed on (RFC 9110 §15.2.2).
+                raise _not_http()
+            self._connector.bodies[line.protocol].content = content
+            return Reply(message, content, line)
+        except BaseException as error:
+            if line is not None:
+                line.abandon()
+            if isinstance(error, aiohttp.ClientError | HttpProcessingError | OSError):
+                reached = line is not None and line.reached
+                raise _fault(error, reached=reached, patience=response_timeout) from error
+            raise
 
 
-async def _read_at_most(content: aiohttp.StreamReader, limit: int) -> bytes:
-    """Read a body to its end, or to ``limit`` bytes: more is no answer of a token endpoint, and reads as none."""
-    read = b""
-    while len(read) <= limit and (chunk := await content.readany()):
-        read += chunk
-    return read[:limit]
+def _head(outbound: Outbound, host: str) -> bytes:
+    """Return the request line and headers as they go over the wire."""
+    lines = [f"{outbound.method} {outbound.target} HTTP/1.1", f"Host: {host}"]
+    lines += [f"{name}: {value}" for name, value in outbound.headers]
+    if callable(outbound.body) and not any(name.lower() == "content-length" for name, _ in outbound.headers):
+        lines.append("Transfer-Encoding: chunked")
+    head = "\r\n".join([*lines, "", ""])
+    # No header that the parser or the settings let through holds a line end; one that did would be a second request.
+    if head.count("\n") != len(lines) + 1 or head.count("\r") != len(lines) + 1:
+        raise ValueError("a line end within a header")
+    return head.encode("utf-8")
 
 
-def _ssl_context(ca_file: str | Path | None) -> ssl.SSLContext:
+def _ssl_context(ca_file: Path | None) -> ssl.SSLContext:
     context = ssl.create_default_context()
     if ca_file is not None:
-        context.load_verify_locations(cafile=ca_file)
+        try:
+            context.load_verify_locations(cafile=ca_file)
+        except (OSError, ssl.SSLError) as error:
+            raise ConfigError(
+                f"upstream.ca_file: {ca_file} is not a file of PEM certificates.", hint="Export the CA as PEM."
+            ) from error
     return context
-
-
-def _once(action: Callable[[], None]) -> Callable[[], None]:
-    """Return ``action`` such that calling it again does nothing."""
-    pending = [action]
-    return lambda: pending.pop()() if pending else None
 
 
 _CHECK_NETWORK = "Check the network and upstream.api_url."
@@ -432,7 +442,7 @@ def _not_http() -> UpstreamUnreachable:
     )
 
 
-def _fault(error: Exception, *, reached: bool) -> UpstreamFault:
+def _fault(error: Exception, *, reached: bool, patience: float) -> UpstreamFault:
     """Return what a foreign exception means, with RFC 9209's name for it. Its text stays in the log."""
     hint = _CHECK_NETWORK
     match error:
@@ -446,12 +456,16 @@ def _fault(error: Exception, *, reached: bool) -> UpstreamFault:
         case TimeoutError() if not reached:
             name, detail = "connection_timeout", "Connecting to SalesLoft took too long."
         case TimeoutError():
-            return UpstreamTimeout("SalesLoft did not answer in time.", reached=reached, hint=hint)
+            return UpstreamTimeout(
+                f"SalesLoft did not answer within {patience:g} s.",
+                reached=reached,
+                hint="If it does not pass, see https://status.salesloft.com.",
+            )
         case aiohttp.ClientConnectorError():
             name, detail = _ERRNO.get(
                 error.os_error.errno or 0, ("destination_unavailable", "SalesLoft's host cannot be reached.")
             )
-        case aiohttp.ClientResponseError():
+        case HttpProcessingError():
             return _not_http()
         case _:
             name, detail = "connection_terminated", "The connection to SalesLoft broke before a reply came."
