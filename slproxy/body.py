@@ -7,9 +7,11 @@ once and is then not repeatable. Reading from the client goes no faster than the
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import IO
+from io import FileIO
 
 # A body of a known length up to this is read in whole before it is sent: it goes out in one write with the headers, and
 # a client that dribbles it holds no upstream connection meanwhile. aiohttp's buffers hold as much anyway.
@@ -27,7 +29,7 @@ class Body:
         self._length = length
         self._memory, self._disk = memory, max(disk, memory)
         self._pieces: list[bytes] = []
-        self._file: IO[bytes] | None = None
+        self._file: FileIO | None = None
         self._kept = 0
         self._received = 0
         self._ended = length == 0
@@ -86,21 +88,21 @@ class Body:
         if size > self._disk:
             self._give_up()
             return
-        if self._file is None and size > self._memory:
-            try:
-                self._file = tempfile.TemporaryFile(prefix="slproxy-")  # noqa: SIM115  # closed by `close`
-                self._file.write(b"".join(self._pieces))
-            except OSError:  # no room: the body still streams, it is just not repeatable
-                self._give_up()
-                return
-            self._pieces.clear()
+        if self._file is None and size <= self._memory:
+            self._pieces.append(chunk)
+            self._kept = size
+            return
         try:
-            if self._file is not None:
-                self._file.seek(self._kept)
-                self._file.write(chunk)
-            else:
-                self._pieces.append(chunk)
-        except OSError:
+            if self._file is None:
+                # Unbuffered: a write that finds no room must fail here, not when the file is read or closed.
+                self._file = tempfile.TemporaryFile(prefix="slproxy-", buffering=0)  # noqa: SIM115  # closed by `close`
+                chunk = b"".join([*self._pieces, chunk])
+                self._pieces.clear()
+                self._kept = 0
+            self._file.seek(self._kept)
+            if self._file.write(chunk) != len(chunk):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError:  # no room: the body still streams, it is just not repeatable
             self._give_up()
             return
         self._kept = size

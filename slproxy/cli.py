@@ -11,13 +11,14 @@ import os
 import signal
 import socket
 import sys
+import threading
 import time
 import webbrowser
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 import slproxy
 from slproxy import config, journal, login, oauth
@@ -31,6 +32,10 @@ if TYPE_CHECKING:
 
 DONE, FAILED, USAGE, LOGIN_NEEDED = 0, 1, 2, 3
 
+T = TypeVar("T")
+
+# How long a login waits for a browser in the terminal to be left, in seconds.
+BROWSER_LEAVES = 1.0
 # How long `status` waits for a proxy on this machine, in seconds.
 GLANCE = 2.0
 
@@ -172,12 +177,13 @@ async def _login(settings: Settings, args: argparse.Namespace) -> int:
         if args.no_browser:
             _say(f"Open this address in any browser, and allow access:\n\n  {attempt.url}\n")
             _say("Then paste the address that the browser ends on, even if its page does not load:")
-            code = login.code_in_paste(attempt, await asyncio.to_thread(sys.stdin.readline))
+            code = login.code_in_paste(attempt, await _in_a_daemon(_pasted_line))
             print(await _logged_in(app, attempt, code))
             return DONE
         async with login.callback(attempt) as callback:
             _say(f"Opening the browser to log in to SalesLoft. If it does not open, go to:\n\n  {attempt.url}\n")
-            await asyncio.to_thread(webbrowser.open, attempt.url)
+            # Some browsers run in the terminal, and this call lasts as long as they do.
+            browser = asyncio.ensure_future(_in_a_daemon(lambda: webbrowser.open(attempt.url)))
             code = await callback.code()
             try:
                 told = await _logged_in(app, attempt, code)
@@ -185,8 +191,35 @@ async def _login(settings: Settings, args: argparse.Namespace) -> int:
                 callback.show("Not logged in", f"{error.detail} {error.hint}")
                 raise
             callback.show("Logged in", f"{told} You can close this tab and go back to the terminal.")
+            await asyncio.wait({browser}, timeout=BROWSER_LEAVES)
         print(told)
     return DONE
+
+
+def _pasted_line() -> str:
+    """Read a line from standard input, past Python's buffer: its lock would be held when Ctrl-C ends the program."""
+    line = b""
+    while not line.endswith(b"\n") and (character := os.read(sys.stdin.fileno(), 1)):
+        line += character
+    return line.decode("utf-8", "replace")
+
+
+async def _in_a_daemon(work: Callable[[], T]) -> T:
+    """Do blocking work that must not hold up the end of the program, as a thread of asyncio's executor would."""
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[T] = loop.create_future()
+
+    def tell(result: T) -> None:
+        if not done.done():
+            done.set_result(result)
+
+    def thread() -> None:
+        result = work()
+        with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile, and nobody waits
+            loop.call_soon_threadsafe(tell, result)
+
+    threading.Thread(target=thread, daemon=True).start()
+    return await done
 
 
 async def _logged_in(app: App, attempt: login.Attempt, code: str) -> str:
@@ -223,16 +256,7 @@ async def _logout(settings: Settings, args: argparse.Namespace) -> int:  # noqa:
         if record is None:
             print("There is no login to forget.")
             return DONE
-        client = login.client_of(settings) if settings.auth.client_id else oauth.Client(id=record.client_id)
-        # The refresh token first: it is the one that lives on.
-        tokens = [token for token in (record.token.refresh_token, record.token.access_token) if token]
-        revoked = True
-        for token in tokens:
-            try:
-                answer = await app.upstream.ask(oauth.revocation(client, token=token))
-                revoked = revoked and 200 <= answer.status < 300
-            except Problem:
-                revoked = False
+        revoked = await _revoked(app, record)
         async with app.store.lock():
             await app.store.forget()
     if revoked:
@@ -241,6 +265,25 @@ async def _logout(settings: Settings, args: argparse.Namespace) -> int:  # noqa:
         print("Forgotten here, but SalesLoft could not be told: the token was not revoked there.")
         _say("  Revoke it in SalesLoft's settings, or wait for the access token to expire.")
     return DONE
+
+
+async def _revoked(app: App, record: Record) -> bool:
+    """Revoke a login at SalesLoft, and tell whether that worked. Nobody but its own accounts host ever sees it."""
+    auth, accounts_url = app.settings.auth, app.settings.upstream.accounts_url
+    if not record.belongs_to(auth.client_id or record.client_id, accounts_url):
+        return False
+    secret = auth.client_secret.reveal() if auth.client_secret is not None else None
+    client = oauth.Client(id=record.client_id, secret=secret)
+    revoked = True
+    # The refresh token first: it is the one that lives on.
+    for token in (record.token.refresh_token, record.token.access_token):
+        if token:
+            try:
+                answer = await app.upstream.ask(oauth.revocation(client, token=token))
+                revoked = revoked and 200 <= answer.status < 300
+            except Problem:
+                revoked = False
+    return revoked
 
 
 async def _whoami(settings: Settings, args: argparse.Namespace) -> int:

@@ -82,7 +82,7 @@ def renewal_margin(token: Token, *, leeway: float, dice: float) -> float:
 
 def _no_credentials() -> LoginRequired:
     return LoginRequired(
-        "No credentials: there is no API key, no login, and no client id with a secret.",
+        "No credentials: what auth.grant needs is not set.",
         hint="Set SALESLOFT_API_KEY, or SALESLOFT_CLIENT_ID and SALESLOFT_CLIENT_SECRET and run: slproxy login",
     )
 
@@ -130,7 +130,11 @@ class Credentials:
 
     async def load(self) -> None:
         """Read the store and choose the way in. Raises StoreError when what is there cannot be trusted."""
-        record = await self._stored_login()
+        # Who needs no login is not stopped by what became of an old one.
+        needs_none = self._auth.grant in ("api_key", "client_credentials") or (
+            self._auth.grant == "auto" and self._auth.api_key is not None
+        )
+        record = None if needs_none else await self._stored_login()
         self.choice = choose_grant(
             self._auth, login_stored=record is not None, redirect_uri_given=self._redirect_uri_given
         )
@@ -191,7 +195,7 @@ class Credentials:
         held = self._held()
         if held is not None and held.generation != rejected:
             return None
-        if self.choice.grant is None:
+        if not self._has_credentials():
             return _no_credentials()
         if self._failure is not None:
             # A copy: raising one object again and again would make its traceback grow for ever.
@@ -219,6 +223,15 @@ class Credentials:
         }
 
     # The token in hand.
+
+    def _has_credentials(self) -> bool:
+        """Tell whether what the chosen grant needs is set; a login is looked for where it is stored."""
+        match self.choice.grant:
+            case "api_key":
+                return self._auth.api_key is not None
+            case "client_credentials":
+                return bool(self._auth.client_id) and self._auth.client_secret is not None
+        return self.choice.grant is not None
 
     def _is_current(self, bearer: Bearer) -> bool:
         return self._record is not None and self._record.generation == bearer.generation
@@ -286,7 +299,7 @@ class Credentials:
 
     async def _renew(self, rejected: int | None) -> None:
         """Renew under the store's lock, and remember how it went. Never raises what it can remember."""
-        if self.choice.grant is None or (self.choice.grant == "authorization_code" and self._record is None):
+        if not self._has_credentials() or (self.choice.grant == "authorization_code" and self._record is None):
             return
         started = self._now()
         try:

@@ -5,7 +5,8 @@
     SlproxyError
     ├── ConfigError                the user's: a setting, a flag, a file        exit 2
     ├── StoreError                 the machine's: the token's place             exit 1
-    ├── LoginError                 the login's: denied, wrong state, no answer  exit 1
+    ├── LoginError                 the login's: denied, no answer               exit 1
+    │   └── ForeignCallbackError   another login's callback: its state is wrong
     └── Problem                    what the proxy answers a request itself      exit 1
         ├── Refused                the client's
         │   ├── NotFound BadRequest BadTarget TooLarge MethodRefused
@@ -51,6 +52,10 @@ class StoreError(SlproxyError):
 
 class LoginError(SlproxyError):
     """A login that did not end in a token; the token from before, if any, is as it was."""
+
+
+class ForeignCallbackError(LoginError):
+    """A callback that this login did not ask for: somebody else's, who shall not be able to end it."""
 
 
 class Problem(SlproxyError):

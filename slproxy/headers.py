@@ -13,6 +13,7 @@ Raw headers are ``(name, value)`` pairs of bytes as they stood on the wire; outg
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Mapping, Sequence
 from urllib.parse import urlsplit
 
@@ -41,6 +42,9 @@ _UPSTREAM_ONLY = frozenset(
     }
 )
 _UPSTREAM_ONLY_PREFIXES = ("access-control-",)
+
+
+_CONTROL_OR_SPACE = re.compile(r"[\x00-\x20\x7f]")
 
 
 class InexactHeaderError(ValueError):
@@ -114,7 +118,7 @@ def _client_header(raw: bytes) -> tuple[str, str, bool]:
 def _upstream_header(raw: bytes) -> tuple[str, str, bool]:
     """Return a header's name, the key it goes by, and whether it stops here on its way down."""
     name = _exact(raw, raw)
-    key = name.lower()
+    key = name.lower().replace("_", "-")
     return name, key, key in _HOP_BY_HOP | _UPSTREAM_ONLY or key.startswith(_UPSTREAM_ONLY_PREFIXES)
 
 
@@ -138,8 +142,12 @@ def _exact(name: bytes, raw: bytes) -> str:
 
 def _at_the_proxy(location: str, api_url: str, host: str) -> str:
     """Rewrite a ``Location`` that points at the upstream; one that points elsewhere, or is relative, stays."""
+    if _CONTROL_OR_SPACE.search(location):  # urlsplit would drop some of them without a word
+        return location
     try:
-        there, upstream = urlsplit(location), urlsplit(api_url)
+        upstream = urlsplit(api_url)
+        # //host/path takes the scheme that it was got by (RFC 3986 §4.2).
+        there = urlsplit(location, scheme=upstream.scheme)
         same = (there.scheme, there.hostname, _port(there.scheme, there.port)) == (
             upstream.scheme,
             upstream.hostname,

@@ -21,7 +21,7 @@ from urllib.parse import parse_qs, urlsplit
 from aiohttp import web
 
 from slproxy import oauth
-from slproxy.errors import ConfigError, LoginError
+from slproxy.errors import ConfigError, ForeignCallbackError, LoginError
 from slproxy.oauth import Client
 from slproxy.settings import Settings
 from slproxy.store import Record, TokenStore
@@ -85,7 +85,7 @@ def code_in(attempt: Attempt, query: str) -> str:
     """
     fields = {name: values[0] for name, values in parse_qs(query).items()}
     if not hmac.compare_digest(fields.get("state", "").encode(), attempt.state.encode()):
-        raise LoginError(
+        raise ForeignCallbackError(
             "The callback does not belong to this login: its state is missing or wrong. Nothing was stored.",
             hint="Start again with: slproxy login",
         )
@@ -150,7 +150,7 @@ class Callback:
         try:
             code = code_in(self._attempt, request.query_string)
         except LoginError as error:
-            if hmac.compare_digest(request.query.get("state", ""), self._attempt.state):
+            if not isinstance(error, ForeignCallbackError):
                 self._code.set_exception(error)
             return _page(400, "Not logged in", f"{error.detail} {error.hint}")
         self._code.set_result(code)

@@ -27,6 +27,7 @@ DEFAULT_LIFETIME = 7200.0
 
 # What RFC 6749 §5.2 allows in `error`: it goes into our messages, so nothing else is let in.
 _ERROR_CODE = re.compile(r"[a-z_]{1,40}")
+_REFRESH_TOKEN = re.compile(r"[\x20-\x7e]+")  # RFC 6749 Appendix A.17
 # It goes into a header, so: visible ASCII. RFC 6750 §2.1 allows less, and no reason to be stricter than the issuer.
 _BEARER = re.compile(r"[\x21-\x7e]+")
 
@@ -144,7 +145,7 @@ def token_of(answer: Answer, *, now: float, renews: Token | None = None) -> Toke
     if not isinstance(token_type, str) or token_type.lower() != "bearer":
         raise TokenEndpointDown("The token endpoint granted a token that is no bearer token.", hint=_CHECK_ACCOUNTS_URL)
     refresh_token, scope = document.get("refresh_token"), document.get("scope")
-    if not isinstance(refresh_token, str) or not refresh_token:
+    if not isinstance(refresh_token, str) or not _REFRESH_TOKEN.fullmatch(refresh_token):
         refresh_token = renews.refresh_token if renews is not None else None
     return Token(
         access_token=access_token,

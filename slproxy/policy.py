@@ -16,7 +16,7 @@ import enum
 import ipaddress
 import re
 from dataclasses import dataclass
-from urllib.parse import unquote_to_bytes, urlsplit
+from urllib.parse import unquote_to_bytes
 
 from slproxy import headers as header
 from slproxy.settings import Secret
@@ -44,6 +44,7 @@ PROBES = (OWN_PAGES + "healthz", OWN_PAGES + "readyz")
 
 _CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
 _BROKEN_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
+_SLASHES = re.compile(r"/{2,}")
 _HOST = re.compile(r"(?P<name>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::(?P<port>[0-9]{1,5}))?")
 
 
@@ -74,7 +75,10 @@ def check(policy: Policy, *, method: str, target: str, headers: ByName) -> tuple
     Raises:
         Refused: one of its subclasses, the first rule of the contract's "Check" that the request breaks.
     """
-    if len(target) > policy.max_target:
+    # In bytes; a character that is not ASCII takes up to four.
+    if len(target) > policy.max_target or (
+        not target.isascii() and len(target.encode("utf-8", "surrogateescape")) > policy.max_target
+    ):
         raise TooLarge(
             f"The request target is longer than {policy.max_target} bytes.", hint="Send less in the query.", status=414
         )
@@ -163,8 +167,8 @@ def _place(policy: Policy, path: str) -> Place:
         return Place.OWN_PAGE
     rejected = bool(policy.reject_paths) and (
         path.startswith(policy.reject_paths)
-        # Rejects also match what the escapes stand for: /v2/%70eople is /v2/people to the upstream.
-        or unquote_to_bytes(path).decode("utf-8", "replace").startswith(policy.reject_paths)
+        # Rejects also match what the upstream may read: /v2/%70eople and /v2//people are /v2/people to Rails.
+        or _SLASHES.sub("/", unquote_to_bytes(path).decode("utf-8", "replace")).startswith(policy.reject_paths)
     )
     if path.startswith(policy.accept_paths) and not rejected:
         return Place.UPSTREAM
@@ -241,11 +245,11 @@ def _check_origin(policy: Policy, headers: ByName, host: str) -> None:
 
 def _same_origin(origin: str, host: str) -> bool:
     """Tell whether ``origin`` is the very host and port that ``Host`` names; the proxy speaks plain HTTP."""
-    try:
-        page, proxy = urlsplit(origin), urlsplit(f"http://{host}")
-        return (page.scheme, page.hostname, page.port or 80, page.path) == ("http", proxy.hostname, proxy.port or 80, "")
-    except ValueError:
+    scheme, _, authority = origin.partition("://")
+    page, proxy = _HOST.fullmatch(authority), _HOST.fullmatch(host)
+    if scheme.lower() != "http" or page is None or proxy is None:
         return False
+    return (page["name"].lower(), int(page["port"] or 80)) == (proxy["name"].lower(), int(proxy["port"] or 80))
 
 
 def _check_key(policy: Policy, headers: ByName) -> None:

@@ -16,6 +16,7 @@ import re
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import Protocol
 
@@ -35,7 +36,7 @@ MINUTE = 60.0
 # Whoever waits for the same minute spreads over this much of it.
 MINUTE_JITTER = 1.0
 
-_DELTA_SECONDS = re.compile(r"[0-9]{1,10}")
+_DELTA_SECONDS = re.compile(r"[0-9]+")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,7 +65,8 @@ def wait_before_next(
     if outcome.status == TOO_MANY:
         asked = retry_after(outcome.retry_after, now=_clock(outcome.date, now))
         if asked is None:
-            return _until_next_minute(_clock(outcome.date, now)) + dice * MINUTE_JITTER
+            minute = _until_next_minute(_clock(outcome.date, now))
+            return None if minute > max_wait else minute + dice * MINUTE_JITTER
         return None if asked > max_wait else max(asked, _backoff(attempt, dice, max_wait))
     if outcome.status is None and not outcome.reached:
         return _backoff(attempt, dice, max_wait)
@@ -92,8 +94,10 @@ def _clock(date: str | None, now: float) -> float:
 
 def _http_date(value: str) -> float | None:
     try:
-        return parsedate_to_datetime(value).timestamp()
-    except ValueError:
+        date = parsedate_to_datetime(value)
+        # RFC 9110 §5.6.7: every form is in UTC, also asctime's, which does not say so.
+        return (date if date.tzinfo is not None else date.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError):
         return None
 
 
@@ -108,10 +112,11 @@ def _backoff(attempt: int, dice: float, max_wait: float) -> float:
 class Budget:
     """Caps repeats at a share of the requests, over a floor, so that an outage is not met with a multiple of the load.
 
-    ``share`` is in retries per request; both are counted over the last ``WINDOW`` seconds.
+    ``share`` is in retries per request; both are counted over the last ``WINDOW`` seconds, the one that has begun not
+    among them: a shorter window would let every minute hold a part of one window more.
     """
 
-    WINDOW = 10
+    WINDOW = 60
     FLOOR = 10
 
     def __init__(self, share: float) -> None:
@@ -134,7 +139,7 @@ class Budget:
         return True
 
     def _second(self, now: float) -> list[int]:
-        while self._seconds and self._seconds[0][0] <= int(now) - self.WINDOW:
+        while self._seconds and self._seconds[0][0] < int(now) - self.WINDOW:
             self._seconds.popleft()
         if not self._seconds or self._seconds[-1][0] < int(now):
             self._seconds.append([int(now), 0, 0])

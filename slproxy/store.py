@@ -149,10 +149,13 @@ class FileStore:
                     hint="Set store.path to the file itself, or remove the link and run: slproxy login",
                 ) from error
             raise _failed("read", self._path, error) from error
-        with open(descriptor, "rb") as file:  # noqa: PTH123  # a descriptor, not a path
+        try:
             self._trust(os.fstat(descriptor))
             self._trust_folder()
-            return self._record_in(file.read())
+            with open(descriptor, "rb", closefd=False) as file:  # noqa: PTH123  # a descriptor, not a path
+                return self._record_in(file.read())
+        finally:
+            os.close(descriptor)
 
     def _trust(self, status: os.stat_result) -> None:
         """Refuse a file that somebody else could have read or written."""
@@ -189,14 +192,18 @@ class FileStore:
     def _record_in(self, content: bytes) -> Record:
         try:
             return _decoded(content)
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             raise StoreError(
                 f"The token file {self._path} is not one that this slproxy wrote, or is damaged.",
                 hint=f"Move it away, for example to {self._path.name}.bad, and run: slproxy login",
             ) from error
 
     def _make_folder(self) -> None:
-        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # One by one: `parents=True` makes all but the last by the umask alone, and who can write to a folder above can
+        # replace the one below.
+        folder = self._path.parent
+        for missing in reversed([each for each in (folder, *folder.parents) if not each.exists()]):
+            missing.mkdir(mode=0o700, exist_ok=True)
 
     def _write(self, record: Record) -> None:
         folder = self._path.parent
@@ -259,7 +266,7 @@ def _encoded(record: Record) -> bytes:
 
 
 def _decoded(content: bytes) -> Record:
-    """Return the record that ``_encoded`` wrote. Raises ValueError, KeyError or TypeError for anything else."""
+    """Return the record that ``_encoded`` wrote. Raises what Python raises for anything else."""
     document = json.loads(content)
     if document["format"] != FORMAT:
         raise ValueError("another format")

@@ -9,6 +9,7 @@ read-only root file system and without any capability, as ``docker run --read-on
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import io
 import json
 import os
@@ -338,18 +339,39 @@ def confinement(root: Path) -> list[str]:
     if os.geteuid() != 0:
         return []
     drop = ["setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups", "--no-new-privs", "--bounding-set=-all"]
+    python = f"{root}/opt/slproxy/bin/python"
     confine = ["unshare", "--mount", "sh", "-c", CONFINE, "sh", f"{root}{STATE}", f"{root}/tmp"]
     for command in (confine, drop):
         if (
             shutil.which(command[0])
-            and subprocess.run([*command, sys.executable, "-c", ""], capture_output=True, check=False).returncode == 0
+            and subprocess.run([*command, python, "-c", ""], capture_output=True, check=False).returncode == 0
         ):
             return command
     pytest.skip("this Python cannot be run as another user here")
 
 
+def python_for(root: Path) -> Path:
+    """Return a folder with a ``python`` that any user may run, as the one of the base image; it brings pip.
+
+    Without it the image's user would be refused a Python that lies in somebody's home folder, or get parts of another.
+    """
+    base, library = Path(getattr(sys, "_base_executable", sys.executable)).resolve(), Path(os.__file__).parent
+    if os.geteuid() != 0 or all(folder.stat().st_mode & 0o001 for path in (base, library) for folder in path.parents):
+        return Path(sys.executable).parent
+    copy = root / "usr" / "local"
+    (copy / "bin").mkdir(parents=True)
+    shutil.copy2(base, copy / "bin" / base.name)
+    (copy / "bin" / "python").symlink_to(base.name)
+    unused = shutil.ignore_patterns("test", "site-packages", "dist-packages", "config-*")
+    shutil.copytree(library, copy / "lib" / library.name, symlinks=True, ignore=unused)
+    return copy / "bin"
+
+
 def build(root: Path) -> None:
     """Do what ``docker build`` does, below ``root``; skip where there is no package index."""
+    pip = importlib.util.find_spec("pip")
+    if pip is None or pip.origin is None:
+        pytest.skip("the Python that runs the tests has no pip")
     built = Built(root)
     for folder in ("src", "opt", "etc", "var/lib", "run/secrets", "tmp"):
         (root / folder).mkdir(parents=True)
@@ -361,7 +383,11 @@ def build(root: Path) -> None:
             else:
                 shutil.copy(ROOT / name, source / target)
     variables = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
-    variables |= {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "PIP_RETRIES": "1"}
+    python = python_for(root)
+    variables |= {"PATH": f"{python}:{os.environ['PATH']}", "PIP_RETRIES": "1"}
+    if python.is_relative_to(root):
+        (library,) = (python.parent / "lib").iterdir()
+        shutil.copytree(Path(pip.origin).parent, library / "site-packages" / "pip")
     commands = [*BUILD.all("RUN"), *IMAGE.all("RUN")]
     if os.geteuid() != 0:
         # Who is not root already is whom the folder has to belong to.
@@ -466,9 +492,11 @@ def mounted(built: Built, sandbox: Sandbox) -> Built:
 
 async def test_what_the_image_holds_runs_and_has_no_pip(built: Built) -> None:
     env = built.environment({}, 0)
+    where = "import json, sys; from pathlib import Path; print(Path(json.__file__).is_relative_to(sys.base_prefix))"
 
     assert await built.run("slproxy", "--version", env=env) == (0, f"slproxy {slproxy.__version__}\n")
-    assert (await built.run("python", "-c", "import uvloop", env=env))[0] == 0
+    assert await built.run("python", "-c", "import uvloop", env=env) == (0, "")
+    assert await built.run("python", "-c", where, env=env) == (0, "True\n")
     assert "No module named pip" in (await built.run("python", "-m", "pip", env=env))[1]
 
 

@@ -16,6 +16,7 @@ from urllib.parse import parse_qs
 import pytest
 
 from slproxy.app import App, Clock
+from slproxy.errors import StoreError
 from slproxy.oauth import Token
 from slproxy.settings import Auth, Limits, Retry, Secret
 from slproxy.store import MemoryStore, Record
@@ -396,6 +397,81 @@ async def test_a_renewed_token_is_in_the_store_before_any_request_uses_it() -> N
         responses = await asyncio.gather(first, *others)
     assert used_early == []
     assert [response.head.status for response in responses] == [200] * 4
+    assert len(line.token_requests) == 1
+
+
+class FullDisk(MemoryStore):
+    """A store that cannot be written to while ``full`` is set."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.full = False
+
+    async def write(self, record: Record) -> None:
+        if self.full:
+            raise StoreError("Cannot write: no space left on device.", hint="Make room.")
+        await super().write(record)
+
+
+async def test_a_dead_refresh_token_is_not_tried_again_even_where_that_cannot_be_written_down() -> None:
+    store = FullDisk()
+    script = SalesLoft(grant=lambda self, form: reply("400 Bad Request", b'{"error":"invalid_grant"}'))
+    async with with_login(script, store=store) as line:
+        store.full = True
+        line.waits.skip(7300)
+        for _ in range(5):
+            response = await line.ask()
+            assert (response.head.status, json.loads(response.body)["type"]) == (503, "login-required")
+            line.waits.skip(60)
+    assert len(line.token_requests) == 1
+
+
+async def test_a_renewed_token_that_cannot_be_written_is_used_and_not_lost() -> None:
+    store = FullDisk()
+    async with with_login(SalesLoft(good=lambda shown: shown >= 2), store=store) as line:
+        store.full = True
+        for _ in range(3):
+            assert (await line.ask()).head.status == 200
+        assert len(line.token_requests) == 1
+        state = line.app.state()["token"]
+        assert isinstance(state, dict)
+        assert state["saved"] is False
+        # The next renewal goes on from the token in memory, not from the dead one on disk.
+        line.waits.skip(7300)
+        assert (await line.ask()).head.status == 200
+    assert len(line.token_requests) == 2
+
+
+async def test_a_token_near_its_expiry_is_renewed_in_the_background_and_no_request_waits_for_that() -> None:
+    granting = asyncio.Event()
+    script = SalesLoft(good=lambda shown: True)
+
+    async def slowly(message: Message, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if message.head.target == "/oauth/token":
+            await granting.wait()
+        await script(message, reader, writer)
+
+    waits = Waits()
+    async with ScriptedUpstream(slowly) as upstream:
+        auth = Auth(grant="authorization_code", client_id="cid", client_secret=Secret("cs-marker"))
+        # 60 s are left of two hours: less than the leeway of 120.
+        token = Token(
+            access_token="access-1",
+            refresh_token="refresh-1",
+            obtained_at=waits.start - 7140,
+            expires_at=waits.start + 60,
+        )
+        store = MemoryStore(Record(client_id="cid", accounts_url=upstream.url, token=token))
+        settings = settings_for(upstream.url, auth=auth)
+        async with proxy(settings, store=store, clock=waits.clock(keeper=True)) as app:
+            line = Line(upstream, app, waits)
+            await until(lambda: len(line.token_requests) == 1, timeout=SOON)
+            for _ in range(3):
+                assert (await line.ask()).head.status == 200
+            granting.set()
+            await until(lambda: app.state()["token"]["renewals"] == 1, timeout=SOON)  # type: ignore[index]
+            assert (await line.ask()).head.status == 200
+    assert [each.head.get("Authorization") for each in line.api] == ["Bearer access-1"] * 3 + ["Bearer access-2"]
     assert len(line.token_requests) == 1
 
 

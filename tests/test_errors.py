@@ -14,7 +14,7 @@ from slproxy.errors import Problem, SlproxyError, UpstreamFault
 
 PACKAGE = Path(errors.__file__).parent
 
-# The table of the contract's section 4, and `internal-error`, which is a defect of ours and which that table leaves out.
+# The table of the contract's section 4, and `internal-error` for a defect of ours, which that table leaves out.
 CONTRACT = {
     ("not-found", 404),
     ("bad-request", 400),
@@ -89,7 +89,9 @@ PROBLEMS: list[type[Problem]] = [
 
 
 def made(problem: type[Problem], detail: str = "It happened.", hint: str = "Do this.") -> Problem:
-    return problem(detail, reached=False, hint=hint) if issubclass(problem, UpstreamFault) else problem(detail, hint=hint)
+    return (
+        problem(detail, reached=False, hint=hint) if issubclass(problem, UpstreamFault) else problem(detail, hint=hint)
+    )
 
 
 def drawn() -> dict[str, tuple[str | None, int | None]]:
@@ -224,7 +226,7 @@ def test_a_fault_of_the_upstream_tells_whether_a_byte_may_have_left(fault: type[
 
 
 def test_the_text_of_an_error_is_its_detail_and_never_its_cause() -> None:
-    try:
-        raise errors.StoreError("Cannot read.", hint="Look.") from OSError("secret of another library")
-    except SlproxyError as error:
-        assert (str(error), error.detail, error.hint) == ("Cannot read.", "Cannot read.", "Look.")
+    with pytest.raises(SlproxyError) as caught:
+        raise errors.StoreError("Cannot read.", hint="Look.") from OSError("text of another library")
+    error = caught.value
+    assert (str(error), error.detail, error.hint) == ("Cannot read.", "Cannot read.", "Look.")

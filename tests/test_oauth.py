@@ -78,7 +78,12 @@ def without(*names: str) -> dict[str, object]:
         (
             refresh_grant(CLIENT, refresh_token="r&f"),
             "/oauth/token",
-            {"grant_type": "refresh_token", "client_id": CLIENT.id, "client_secret": CLIENT.secret, "refresh_token": "r&f"},
+            {
+                "grant_type": "refresh_token",
+                "client_id": CLIENT.id,
+                "client_secret": CLIENT.secret,
+                "refresh_token": "r&f",
+            },
         ),
         (
             refresh_grant(PUBLIC, refresh_token="r"),
@@ -93,7 +98,12 @@ def without(*names: str) -> dict[str, object]:
         (
             client_credentials_grant(CLIENT, scope="a b"),
             "/oauth/token",
-            {"grant_type": "client_credentials", "client_id": CLIENT.id, "client_secret": CLIENT.secret, "scope": "a b"},
+            {
+                "grant_type": "client_credentials",
+                "client_id": CLIENT.id,
+                "client_secret": CLIENT.secret,
+                "scope": "a b",
+            },
         ),
         (
             revocation(CLIENT, token="t"),
@@ -121,7 +131,12 @@ def test_the_authorize_url_has_the_fields_of_the_code_grant_with_pkce_and_never_
         challenge="ch-_",
     )
     parts = urlsplit(url)
-    assert (parts.scheme, parts.netloc, parts.path, parts.fragment) == ("https", "accounts.salesloft.com", "/oauth/authorize", "")
+    assert (parts.scheme, parts.netloc, parts.path, parts.fragment) == (
+        "https",
+        "accounts.salesloft.com",
+        "/oauth/authorize",
+        "",
+    )
     assert dict(parse_qsl(parts.query, strict_parsing=True)) == {
         "client_id": CLIENT.id,
         "redirect_uri": "http://localhost:3000/callback?a=b",
@@ -331,7 +346,7 @@ def test_a_token_that_was_granted_is_taken_whatever_else_is_said() -> None:
 
 @pytest.mark.xfail(
     raises=UnicodeEncodeError,
-    reason="defect, oauth.py:token_of: a refresh token that no form can carry is taken, and the next renewal crashes on it",
+    reason="defect, oauth.py:token_of: takes a refresh token that no form can carry, and the next renewal crashes",
 )
 def test_a_refresh_token_that_no_form_can_carry_does_not_crash_the_renewal() -> None:
     token = token_of(answer(b'{"access_token": "t", "refresh_token": "\\ud800"}'), now=NOW, renews=OLD)
