@@ -139,7 +139,9 @@ class App:
     async def listen(self) -> None:
         """Start to renew in the background and to serve. Raises ConfigError when the address cannot be had."""
         self.credentials.keep_fresh()
-        self.server = Server(self.forwarder.handle, self.settings.limits, self._journal)
+        self.server = Server(
+            self.forwarder.handle, self.settings.limits, monotonic=self._clock.monotonic, journal=self._journal
+        )
         self._runner = web.ServerRunner(self.server, handle_signals=False, shutdown_timeout=0.1)
         await self._runner.setup()
         listen = self.settings.listen

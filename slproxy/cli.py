@@ -15,6 +15,7 @@ import threading
 import time
 import webbrowser
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from concurrent.futures import Future
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -198,6 +199,8 @@ async def _login(settings: Settings, args: argparse.Namespace) -> int:
 
 def _pasted_line() -> str:
     """Read a line from standard input, past Python's buffer: its lock would be held when Ctrl-C ends the program."""
+    if sys.stdin is None:  # the program was started without one
+        return ""
     line = b""
     while not line.endswith(b"\n") and (character := os.read(sys.stdin.fileno(), 1)):
         line += character
@@ -209,14 +212,21 @@ async def _in_a_daemon(work: Callable[[], T]) -> T:
     loop = asyncio.get_running_loop()
     done: asyncio.Future[T] = loop.create_future()
 
-    def tell(result: T) -> None:
+    def tell(outcome: Future[T]) -> None:
         if not done.done():
-            done.set_result(result)
+            try:
+                done.set_result(outcome.result())
+            except Exception as error:  # noqa: BLE001  # whatever it was, who waits gets it
+                done.set_exception(error)
 
     def thread() -> None:
-        result = work()
+        outcome: Future[T] = Future()
+        try:
+            outcome.set_result(work())
+        except Exception as error:  # noqa: BLE001  # as above
+            outcome.set_exception(error)
         with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile, and nobody waits
-            loop.call_soon_threadsafe(tell, result)
+            loop.call_soon_threadsafe(tell, outcome)
 
     threading.Thread(target=thread, daemon=True).start()
     return await done
@@ -253,8 +263,9 @@ def _authenticated_as(status: int, body: bytes) -> str:
 async def _logout(settings: Settings, args: argparse.Namespace) -> int:  # noqa: ARG001
     async with App(settings) as app:
         record = await app.store.read()
-        if record is None:
-            print("There is no login to forget.")
+        auth, accounts_url = settings.auth, settings.upstream.accounts_url
+        if record is None or not record.belongs_to(auth.client_id or record.client_id, accounts_url):
+            print("There is no login of this client to forget.")
             return DONE
         revoked = await _revoked(app, record)
         async with app.store.lock():
@@ -268,10 +279,8 @@ async def _logout(settings: Settings, args: argparse.Namespace) -> int:  # noqa:
 
 
 async def _revoked(app: App, record: Record) -> bool:
-    """Revoke a login at SalesLoft, and tell whether that worked. Nobody but its own accounts host ever sees it."""
-    auth, accounts_url = app.settings.auth, app.settings.upstream.accounts_url
-    if not record.belongs_to(auth.client_id or record.client_id, accounts_url):
-        return False
+    """Revoke a login at SalesLoft, and tell whether that worked."""
+    auth = app.settings.auth
     secret = auth.client_secret.reveal() if auth.client_secret is not None else None
     client = oauth.Client(id=record.client_id, secret=secret)
     revoked = True

@@ -134,12 +134,7 @@ class Credentials:
         needs_none = self._auth.grant in ("api_key", "client_credentials") or (
             self._auth.grant == "auto" and self._auth.api_key is not None
         )
-        record = None if needs_none else await self._stored_login()
-        self.choice = choose_grant(
-            self._auth, login_stored=record is not None, redirect_uri_given=self._redirect_uri_given
-        )
-        if self.choice.grant == "authorization_code" and record is not None:
-            self._adopt(record)
+        self._take_up(None if needs_none else await self._stored_login())
 
     def keep_fresh(self) -> None:
         """Start renewing in the background, until ``close``."""
@@ -245,6 +240,14 @@ class Credentials:
             return None
         return Bearer(record.token.access_token, record.generation)
 
+    def _take_up(self, record: Record | None) -> None:
+        """Choose the way in, now that it is known whether there is a login."""
+        self.choice = choose_grant(
+            self._auth, login_stored=record is not None, redirect_uri_given=self._redirect_uri_given
+        )
+        if self.choice.grant == "authorization_code" and record is not None:
+            self._adopt(record)
+
     def _adopt(self, record: Record) -> None:
         self._record = record
         self._margin = renewal_margin(record.token, leeway=self._auth.leeway, dice=self._dice())
@@ -290,11 +293,8 @@ class Credentials:
         except StoreError as error:
             self._failure = LoginRequired(error.detail, hint=error.hint)
             return
-        if record is None:
-            self._failure = self._failure if isinstance(self._failure, LoginRequired) else None
-        elif self._record is None or record.token != self._record.token or not record.refused:
-            self._record = None
-            await self.load()
+        if record is not None and (self._record is None or record.token != self._record.token):
+            self._take_up(record)
             self._not_before = -math.inf
 
     async def _renew(self, rejected: int | None) -> None:
@@ -361,7 +361,10 @@ class Credentials:
         except LoginRequired:
             # Final: no start of any process shall try this refresh token again.
             self._record = replace(record, refused="invalid_grant")
-            await store.write(self._record)
+            try:
+                await store.write(self._record)
+            except StoreError as error:
+                log.warning("%s That the login is refused is only in memory. %s", error.detail, error.hint)
             raise
         return record.renewed(token)
 

@@ -36,7 +36,7 @@ from slproxy.upstream import Outbound, Reply, Upstream
 log = logging.getLogger("slproxy.forward")
 
 # What is kept of a reply that is given up for a retry, in bytes and seconds: it may be the last one the upstream gives.
-KEPT_BODY = 64 * 1024
+KEPT_BODY = 256 * 1024
 KEEPING = 2.0
 
 
@@ -197,7 +197,7 @@ class Forwarder:
             target=target,
             fields=fields,
             body=body,
-            retries=named.get(b"x-slproxy-retry") != [b"off"],
+            retries=[value.lower() for value in named.get(b"x-slproxy-retry", ())] != [b"off"],
         )
         try:
             reply = await self._send(request, exchange)

@@ -117,9 +117,9 @@ class Journal:
         self._pretty, self._colour = pretty, colour
         self._lines: list[str] = []
 
-    def record(self, exchange: Exchange) -> None:
-        """Write the line of an exchange that has ended, soon."""
-        at, now = time.time(), time.monotonic()
+    def record(self, exchange: Exchange, *, now: float) -> None:
+        """Write the line of an exchange that has ended, soon; ``now`` is monotonic."""
+        at = time.time()
         if self._pretty:
             line = pretty_line(pretty_exchange(exchange, now, colour=self._colour), at=at, colour=self._colour)
         else:

@@ -13,7 +13,6 @@ import asyncio
 import logging
 import socket
 import struct
-import time
 from collections.abc import Awaitable, Callable
 
 from aiohttp import ClientError, hdrs, web
@@ -47,7 +46,9 @@ Handle = Callable[[Inbound, Exchange], Awaitable[Answer]]
 class Server(web.Server):
     """aiohttp's low-level server, without its router: paths are matched raw, by the policy."""
 
-    def __init__(self, handle: Handle, limits: Limits, journal: Journal | None = None) -> None:
+    def __init__(
+        self, handle: Handle, limits: Limits, *, monotonic: Callable[[], float], journal: Journal | None = None
+    ) -> None:
         super().__init__(
             self._serve,
             handler_cancellation=True,
@@ -61,6 +62,7 @@ class Server(web.Server):
             max_headers=limits.max_headers // 4,
         )
         self._handle = handle
+        self._monotonic = monotonic
         self._journal = journal
         self._in_flight: set[Exchange] = set()
         self._idle = asyncio.Event()
@@ -87,7 +89,7 @@ class Server(web.Server):
 
     async def _serve(self, request: web.BaseRequest) -> web.StreamResponse:
         """Serve one request: the outermost frame, where whatever went wrong becomes an answer and a line in the log."""
-        exchange = Exchange(method=request.method, path=path_of(request.raw_path), started=time.monotonic())
+        exchange = Exchange(method=request.method, path=path_of(request.raw_path), started=self._monotonic())
         self._in_flight.add(exchange)
         self._idle.clear()
         self.served += 1
@@ -111,7 +113,13 @@ class Server(web.Server):
     def record(self, exchange: Exchange) -> None:
         """Write the line of an exchange that has ended."""
         if self._journal is not None:
-            self._journal.record(exchange)
+            self._journal.record(exchange, now=self._monotonic())
+
+    def unparsed(self, answer: Answer, error: str) -> None:
+        """Write the line of a request that did not parse."""
+        self.record(
+            Exchange(method="-", path="-", started=self._monotonic(), status=answer.status, error=error)
+        )
 
     async def _answer(self, request: web.BaseRequest, exchange: Exchange) -> Answer:
         try:
@@ -253,11 +261,11 @@ def _abort(request: web.BaseRequest) -> None:
 class _Connection(web.RequestHandler):
     """One connection of a client; answers what does not parse in the proxy's own form."""
 
-    __slots__ = ("_record",)
+    __slots__ = ("_unparsed",)
 
     def __init__(self, server: Server, **options: object) -> None:
         super().__init__(server, **options)  # type: ignore[arg-type]  # aiohttp's own options, passed through
-        self._record = server.record
+        self._unparsed = server.unparsed
 
     def data_received(self, data: bytes) -> None:
         """Parse what arrived; fail a body that does not parse.
@@ -296,9 +304,7 @@ class _Connection(web.RequestHandler):
             log.error("a defect in slproxy", exc_info=exc)
             problem = InternalError("slproxy failed on this request.", hint=_REPORT)
         answer = problem_answer(problem)
-        self._record(
-            Exchange(method="-", path="-", started=time.monotonic(), status=answer.status, error=problem.type)
-        )
+        self._unparsed(answer, problem.type)
         response = _Response(status=answer.status, reason=None, headers=answer.headers, whole=problem.body())
         response.force_close()
         return response

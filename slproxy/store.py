@@ -17,6 +17,7 @@ import os
 import shlex
 import stat
 import tempfile
+import time
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
@@ -32,6 +33,7 @@ from slproxy.oauth import Token
 FORMAT = "slproxy-token-1"
 # A holder that hangs blocks nobody for longer than this, in seconds.
 LOCK_TIMEOUT = 30.0
+LOCK_POLL = 0.02
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -103,7 +105,6 @@ class FileStore:
     def __init__(self, path: Path) -> None:
         self.description = f"file {path}"
         self._path = path
-        # One object for all tasks of this process would count itself as one holder, so each `lock` makes its own.
         self._lock_path = path.with_name(path.name + ".lock")
 
     async def read(self) -> Record | None:
@@ -117,24 +118,31 @@ class FileStore:
 
     @contextlib.asynccontextmanager
     async def lock(self) -> AsyncIterator[None]:
-        lock = FileLock(self._lock_path, timeout=LOCK_TIMEOUT, mode=0o600, thread_local=False, is_singleton=False)
-        try:
-            await asyncio.to_thread(self._acquire, lock)
-        except Timeout as error:
-            raise StoreError(
-                f"Another process has held the lock {self._lock_path} for {LOCK_TIMEOUT:.0f} s.",
-                hint="Look for a slproxy that hangs, and end it; the lock goes with it.",
-            ) from error
-        except OSError as error:
-            raise _failed("lock", self._lock_path, error) from error
+        lock = FileLock(self._lock_path, blocking=False, mode=0o600, thread_local=False, is_singleton=False)
+        deadline = time.monotonic() + LOCK_TIMEOUT
+        # Asked again and again, not waited for in a thread: who is cancelled here must not leave a lock behind that a
+        # thread gets later.
+        while not self._acquires(lock):
+            if time.monotonic() > deadline:
+                raise StoreError(
+                    f"Another process has held the lock {self._lock_path} for {LOCK_TIMEOUT:.0f} s.",
+                    hint="Look for a slproxy that hangs, and end it; the lock goes with it.",
+                )
+            await asyncio.sleep(LOCK_POLL)
         try:
             yield
         finally:
-            await asyncio.to_thread(lock.release)
+            lock.release()
 
-    def _acquire(self, lock: FileLock) -> None:
-        self._make_folder()
-        lock.acquire()
+    def _acquires(self, lock: FileLock) -> bool:
+        try:
+            self._make_folder()
+            lock.acquire()
+        except Timeout:
+            return False
+        except OSError as error:
+            raise _failed("lock", self._lock_path, error) from error
+        return True
 
     def _read(self) -> Record | None:
         try:

@@ -38,7 +38,6 @@ from slproxy.oauth import Answer, Form
 from slproxy.retry import Outcome
 
 if TYPE_CHECKING:
-    from pathlib import Path
     from types import TracebackType
 
     from aiohttp.client_proto import ResponseHandler
@@ -144,6 +143,7 @@ class _Line:
         self._on_close = on_close
         self._upload: asyncio.Task[None] | None = None
         self._reply: RawResponseMessage | None = None
+        self._deadline: asyncio.TimerHandle | None = None
         self._closed = False
         # Whether a byte of the request may have left.
         self.reached = False
@@ -164,7 +164,6 @@ class _Line:
             skip_payload=outbound.method == "HEAD",
             read_until_eof=True,
             auto_decompress=False,
-            read_timeout=response_timeout,
             read_bufsize=READ_AHEAD,
             max_line_size=MAX_HEADER_LINE,
             max_field_size=MAX_HEADER_LINE,
@@ -178,11 +177,13 @@ class _Line:
             self._upload = asyncio.create_task(uploading, name="slproxy: stream a request's body")
         else:
             await writer.write(head + (outbound.body or b""), drain=False)
-            protocol.start_timeout()
+            self._expect_reply(response_timeout)
         message, content = await protocol.read()
         while 100 <= message.code < 200 and message.code != 101:  # RFC 9110 §15.2: informational, none asked for
             message, content = await protocol.read()
         self._reply = message
+        if self._deadline is not None:
+            self._deadline.cancel()
         if not content.is_eof():
             protocol.read_timeout = idle_timeout
             protocol.start_timeout()
@@ -204,13 +205,22 @@ class _Line:
                     await writer.write(b"%x\r\n%b\r\n" % (len(chunk), chunk) if chunked else chunk)
             if chunked:
                 await writer.write(b"0\r\n\r\n", drain=False)
-            self.protocol.start_timeout()
+            self._expect_reply(patience)
         except ConnectionError:
             pass  # the connection is gone, and its protocol has told the reader
         except TimeoutError:
-            self.protocol.set_exception(aiohttp.SocketTimeoutError("the upstream does not take the body"))
+            self._give_up()
         except Exception as error:
             self.protocol.set_exception(aiohttp.ClientConnectionError("the client's body broke off"), error)
+
+    def _expect_reply(self, seconds: float) -> None:
+        """Give the upstream that long for its whole head: aiohttp's own timer starts again with each byte of it."""
+        if self._reply is None:
+            self._deadline = asyncio.get_running_loop().call_later(seconds, self._give_up)
+
+    def _give_up(self) -> None:
+        if self._reply is None and self._connection.protocol is not None:
+            self._connection.protocol.set_exception(aiohttp.SocketTimeoutError("no head in time"))
 
     async def _is_refused(self) -> bool:
         """Tell whether the upstream has answered without wanting the rest of the body; what waits is read first.
@@ -237,6 +247,8 @@ class _Line:
         if self._upload is not None and not self._upload.done():
             self._upload.cancel()
             keep = False
+        if self._deadline is not None:
+            self._deadline.cancel()
         if keep:
             self._connection.release()
         else:
@@ -263,7 +275,9 @@ class _Connector(aiohttp.TCPConnector):
                 if protocol.closed is not None:
                     protocol.closed.add_done_callback(body.on_closed)
                 return connection
-            if not _is_readable(connection):
+            # Bytes that came while it was idle are an answer to nothing, such as a load balancer's 408: the next
+            # request must not get them. aiohttp may have read them already (`should_close`), or not yet.
+            if not protocol.should_close and not _is_readable(connection):
                 return connection
             connection.close()
 
@@ -320,7 +334,7 @@ class Upstream:
         self._free = asyncio.Semaphore(rules.max_connections)
 
     async def __aenter__(self) -> Self:
-        self._connector = _Connector(limit=0, keepalive_timeout=KEEPALIVE, ssl=_ssl_context(self._rules.ca_file))
+        self._connector = _Connector(limit=0, keepalive_timeout=KEEPALIVE, ssl=_ssl_context(self._rules))
         self._connector.bodies = WeakKeyDictionary()
         self._api, self._accounts = _Origin(self._rules.api_url), _Origin(self._rules.accounts_url)
         return self
@@ -414,14 +428,17 @@ def _head(outbound: Outbound, host: str) -> bytes:
     return head.encode("utf-8")
 
 
-def _ssl_context(ca_file: Path | None) -> ssl.SSLContext:
+def _ssl_context(rules: settings.Upstream) -> ssl.SSLContext | bool:
+    """Return how certificates are verified: against the system's CAs, and ``ca_file`` besides."""
+    if not rules.api_url.startswith("https:") and not rules.accounts_url.startswith("https:"):
+        return True  # loopback only; reading the system's CAs takes 20 ms
     context = ssl.create_default_context()
-    if ca_file is not None:
+    if rules.ca_file is not None:
         try:
-            context.load_verify_locations(cafile=ca_file)
+            context.load_verify_locations(cafile=rules.ca_file)
         except (OSError, ssl.SSLError) as error:
             raise ConfigError(
-                f"upstream.ca_file: {ca_file} is not a file of PEM certificates.", hint="Export the CA as PEM."
+                f"upstream.ca_file: {rules.ca_file} is not a file of PEM certificates.", hint="Export the CA as PEM."
             ) from error
     return context
 

@@ -176,26 +176,8 @@ FULL_DISK = textwrap.dedent("""
     [
         (10**9, 50_000, 6, "repeatable"),
         pytest.param(100_000, 50_000, 6, "streamed", id="large pieces"),
-        pytest.param(
-            100,
-            50,
-            6,
-            "streamed",
-            id="small pieces",
-            marks=pytest.mark.xfail(
-                reason="defect, body.py:_give_up: close() writes the buffer again, and its OSError ends the request"
-            ),
-        ),
-        pytest.param(
-            100,
-            110,
-            1,
-            "streamed",
-            id="the last piece, still in the file's buffer",
-            marks=pytest.mark.xfail(
-                reason="defect, body.py:_kept_from: a buffered write fails only here, after repeatable was said"
-            ),
-        ),
+        pytest.param(100, 50, 6, "streamed", id="small pieces"),
+        pytest.param(100, 110, 1, "streamed", id="the last piece, still in the file's buffer"),
     ],
 )
 def test_a_body_that_the_disk_has_no_room_for_streams_whole_and_is_not_repeatable(

@@ -387,6 +387,13 @@ def node_packages() -> Path:
     return node.installed()
 
 
+def test_the_pinned_packages_are_named_by_version_and_checksum_not_by_where_they_were_downloaded() -> None:
+    packages = json.loads((node.HERE / "package-lock.json").read_text())["packages"]
+
+    assert len(packages) > 100
+    assert all("integrity" in package and "resolved" not in package for name, package in packages.items() if name)
+
+
 async def test_the_open_sdk_works_with_nothing_but_its_base_url(rig: Rig, node_packages: Path, tmp_path: Path) -> None:
     told = await node.script("opensdks.mjs", rig.url, home=tmp_path)
 

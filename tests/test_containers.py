@@ -280,7 +280,9 @@ class Built:
         variables = {name: self.inside(value) for name, value in {**IMAGE.environment, **more}.items()}
         path = variables["PATH"].replace("$PATH", "/usr/local/bin:/usr/bin:/bin")
         # Docker's HOME for a user without a name is the root; TMPDIR stands for the tmpfs that is mounted on /tmp.
-        return variables | {
+        return {
+            **variables,
+            **libraries(self.root),
             "PATH": path,
             "HOME": "/",
             "TMPDIR": f"{self.root}/tmp",
@@ -364,7 +366,14 @@ def python_for(root: Path) -> Path:
     (copy / "bin" / "python").symlink_to(base.name)
     unused = shutil.ignore_patterns("test", "site-packages", "dist-packages", "config-*")
     shutil.copytree(library, copy / "lib" / library.name, symlinks=True, ignore=unused)
+    for shared in library.parent.glob("libpython3*.so*"):
+        shutil.copy2(shared, copy / "lib", follow_symlinks=False)
     return copy / "bin"
+
+
+def libraries(root: Path) -> dict[str, str]:
+    """Return what the loader needs to find the copied Python's own library; the base image has that in its cache."""
+    return {"LD_LIBRARY_PATH": f"{root}/usr/local/lib"} if (root / "usr").exists() else {}
 
 
 def build(root: Path) -> None:
@@ -384,9 +393,9 @@ def build(root: Path) -> None:
                 shutil.copy(ROOT / name, source / target)
     variables = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     python = python_for(root)
-    variables |= {"PATH": f"{python}:{os.environ['PATH']}", "PIP_RETRIES": "1"}
+    variables |= {"PATH": f"{python}:{os.environ['PATH']}", "PIP_RETRIES": "1", **libraries(root)}
     if python.is_relative_to(root):
-        (library,) = (python.parent / "lib").iterdir()
+        library = python.parent / "lib" / Path(os.__file__).parent.name
         shutil.copytree(Path(pip.origin).parent, library / "site-packages" / "pip")
     commands = [*BUILD.all("RUN"), *IMAGE.all("RUN")]
     if os.geteuid() != 0:
@@ -599,11 +608,11 @@ async def test_a_login_in_the_container_is_kept_in_the_volume_and_serves_after_i
     )
     assert process.stderr is not None
     async with asyncio.timeout(PATIENCE):
-        while not (line := (await process.stderr.readline()).decode().strip()).startswith("http"):
-            assert process.returncode is None
+        while not (line := (await process.stderr.readline()).decode()).strip().startswith("http"):
+            assert line, "the program ended before it named the address to open"
         async with (
             aiohttp.ClientSession() as browser,
-            browser.get(line + "&sandbox_consent=allow", allow_redirects=False) as redirect,
+            browser.get(line.strip() + "&sandbox_consent=allow", allow_redirects=False) as redirect,
         ):
             pasted = redirect.headers["Location"]
         out, _ = await process.communicate(pasted.encode() + b"\n")

@@ -704,6 +704,27 @@ async def test_ctrl_c_ends_a_login_that_waits_for_a_paste(tmp_path: Path) -> Non
         assert b"Traceback" not in await login.process.stderr.read()
 
 
+async def test_a_login_without_anybody_to_paste_fails_and_does_not_hang(tmp_path: Path) -> None:
+    async with sandboxed() as sandbox:
+        command = f"exec {sys.executable} -m slproxy login --no-browser <&-"
+        process = await asyncio.create_subprocess_exec(
+            *("sh", "-c", command),
+            cwd=tmp_path,
+            env=environment(tmp_path, **oauth(sandbox)),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        try:
+            async with asyncio.timeout(5):
+                _, err = await process.communicate()
+        except TimeoutError:
+            process.kill()
+            await process.communicate()
+            pytest.fail("a login with standard input closed did not end within 5 s")
+    assert process.returncode == 1
+    assert b"Traceback" not in err
+
+
 async def test_a_login_keeps_the_earlier_one_when_the_code_is_refused(tmp_path: Path) -> None:
     async with sandboxed() as sandbox:
         env = oauth(sandbox)

@@ -344,10 +344,6 @@ def test_a_token_that_was_granted_is_taken_whatever_else_is_said() -> None:
     assert token_of(answer(GOOD | {"error": "invalid_grant"}), now=NOW).access_token == "new-access"
 
 
-@pytest.mark.xfail(
-    raises=UnicodeEncodeError,
-    reason="defect, oauth.py:token_of: takes a refresh token that no form can carry, and the next renewal crashes",
-)
 def test_a_refresh_token_that_no_form_can_carry_does_not_crash_the_renewal() -> None:
     token = token_of(answer(b'{"access_token": "t", "refresh_token": "\\ud800"}'), now=NOW, renews=OLD)
     assert refresh_grant(CLIENT, refresh_token=token.refresh_token or "").encode()

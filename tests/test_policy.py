@@ -277,22 +277,8 @@ def test_a_path_that_is_not_accepted_is_404_and_the_hint_names_one_that_exists(t
         (("/v2/",), ("/v2/people",), "/v2/x?/v2/people", True),
         (("/v2/",), ("/v2/people", "/v2/users"), "/v2/users/1", False),
         (("/v2/",), ("/v2/",), "/v2/a", False),
-        pytest.param(
-            ("/v2/",),
-            ("/v2/people",),
-            "/v2//people",
-            False,
-            marks=pytest.mark.xfail(
-                reason="defect, policy.py:_place: Rails reads /v2//people as /v2/people, so it opens a rejected path"
-            ),
-        ),
-        pytest.param(
-            ("/v2/",),
-            ("/v2/people",),
-            "/v2/%2fpeople",
-            False,
-            marks=pytest.mark.xfail(reason="defect, policy.py:_place: as /v2//people, with the second slash encoded"),
-        ),
+        (("/v2/",), ("/v2/people",), "/v2//people", False),
+        (("/v2/",), ("/v2/people",), "/v2/%2fpeople", False),
     ],
 )
 def test_accepted_paths_are_let_in_less_the_rejected_ones_in_any_spelling(
@@ -333,14 +319,7 @@ def test_the_own_pages_are_no_way_around_the_rules_of_a_target(target: str) -> N
         ("/v2/?" + "b" * 40, 32, False),
         ("http://localhost/v2/" + "b" * 40, 32, False),
         ("*" * 33, 32, False),
-        pytest.param(
-            "/v2/?q=" + "é" * 20,
-            32,
-            False,
-            marks=pytest.mark.xfail(
-                reason="defect, policy.py:check: limits.max_target is in bytes, len(target) counts characters"
-            ),
-        ),
+        ("/v2/?q=" + "é" * 20, 32, False),
     ],
 )
 def test_a_target_over_the_limit_in_bytes_is_414(target: str, limit: int, passes: bool) -> None:
@@ -724,22 +703,9 @@ def test_a_page_of_the_very_host_and_port_may_ask(host: str, headers: list[str])
         ["Sec-Fetch-Site: CROSS-SITE"],
         ["Sec-Fetch-Site:  cross-site "],
         ["Sec-Fetch-Site: same-origin", "Sec-Fetch-Site: cross-site"],
-        pytest.param(
-            ["Origin: http://evil@localhost:8642"],
-            marks=pytest.mark.xfail(
-                reason="defect, policy.py:_same_origin: userinfo is no part of the very host and port"
-            ),
-        ),
-        pytest.param(
-            ["Origin: http://local\thost:8642"],
-            marks=pytest.mark.xfail(reason="defect, policy.py:_same_origin: urlsplit drops tabs before it is compared"),
-        ),
-        pytest.param(
-            ["Origin: http://localhost:8642?evil"],
-            marks=pytest.mark.xfail(
-                reason="defect, policy.py:_same_origin: a query is no part of the very host and port"
-            ),
-        ),
+        ["Origin: http://evil@localhost:8642"],
+        ["Origin: http://local\thost:8642"],
+        ["Origin: http://localhost:8642?evil"],
     ],
     ids=repr,
 )
