@@ -1,9 +1,12 @@
 # Build:  docker build --tag slproxy .
 # Run:    docker run --rm --read-only --tmpfs /tmp --cap-drop ALL --security-opt no-new-privileges \
-#             --publish 127.0.0.1:8642:8642 --volume slproxy:/var/lib/slproxy --volume "$PWD/deploy/secrets:/run/secrets:ro" \
-#             --env SALESLOFT_API_KEY_FILE=/run/secrets/salesloft_api_key \
-#             --env SLPROXY_LISTEN__KEY_FILE=/run/secrets/slproxy_key slproxy
+#             --publish 127.0.0.1:8642:8642 --volume slproxy:/var/lib/slproxy \
+#             --volume "$PWD/deploy/secrets/slproxy_key:/run/secrets/slproxy_key:ro" \
+#             --volume "$PWD/deploy/secrets/salesloft_api_key:/run/secrets/salesloft_api_key:ro" \
+#             --env SLPROXY_LISTEN__KEY_FILE=/run/secrets/slproxy_key \
+#             --env SALESLOFT_API_KEY_FILE=/run/secrets/salesloft_api_key slproxy
 # Then:   curl --header "X-Slproxy-Key: $(cat deploy/secrets/slproxy_key)" http://localhost:8642/v2/me.json
+# compose.yaml says how to make the two files.
 #
 # No secret is in the image: .dockerignore lets nothing into the build but the sources, and there is no build argument.
 

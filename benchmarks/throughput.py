@@ -173,7 +173,9 @@ def main() -> None:
     print(f"slproxy/bare, req/s: median {statistics.median(ratios):.2f}, from {ratios[0]:.2f} to {ratios[-1]:.2f}")
     # Processor time is what a busy machine distorts least.
     work = sorted(bare / mine for mine, bare in zip(costs["slproxy"], costs["bare"], strict=True))
-    print(f"slproxy/bare, req per cpu second: median {statistics.median(work):.2f}, from {work[0]:.2f} to {work[-1]:.2f}")
+    print(
+        f"slproxy/bare, req per cpu second: median {statistics.median(work):.2f}, from {work[0]:.2f} to {work[-1]:.2f}"
+    )
 
 
 if __name__ == "__main__":

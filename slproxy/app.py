@@ -158,7 +158,7 @@ class App:
                 f"{listen.host}:{listen.port} {reason} ({os.strerror(error.errno or 0)}).",
                 hint="Stop the other program, or choose another port: --port 8643",
             ) from error
-        self.urls = [_url(address) for address in self._runner.addresses]
+        self.urls = [url_of(str(address[0]), int(address[1])) for address in self._runner.addresses]
 
     async def drain(self, *, at_once: asyncio.Event) -> None:
         """Let what is in flight end, for ``GRACE`` seconds, or until ``at_once`` is set."""
@@ -209,7 +209,9 @@ class App:
             "version": slproxy.__version__,
             "profile": self.settings.profile,
             "ready": problem is None,
-            "reason": None if problem is None else {"type": problem.type, "detail": problem.detail, "hint": problem.hint},
+            "reason": None
+            if problem is None
+            else {"type": problem.type, "detail": problem.detail, "hint": problem.hint},
             "draining": self._draining,
             "uptime": round(self._clock.monotonic() - self._started, 1),
             "upstream": self.settings.upstream.api_url,
@@ -222,10 +224,9 @@ class App:
         }
 
 
-def _url(address: object) -> str:
-    assert isinstance(address, tuple), "a TCP address is a tuple"
-    host, port = str(address[0]), address[1]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+def url_of(host: str, port: int) -> str:
+    """Return the URL of an address that is listened on."""
+    return f"http://[{host.strip('[]')}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def _unix_socket(path: Path, mode: int) -> socket.socket:

@@ -21,9 +21,7 @@ WHOLE = 64 * 1024
 class Body:
     """One request body; ``memory`` and ``disk`` limit in bytes what is kept of it for a repeat."""
 
-    def __init__(
-        self, read: Callable[[], Awaitable[bytes]], *, length: int | None, memory: int, disk: int
-    ) -> None:
+    def __init__(self, read: Callable[[], Awaitable[bytes]], *, length: int | None, memory: int, disk: int) -> None:
         """``read`` returns the next bytes from the client, or none at the end; ``length`` is None when chunked."""
         self._read = read
         self._length = length

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 import slproxy
 from slproxy import config, journal, login, oauth
-from slproxy.app import App
+from slproxy.app import App, url_of
 from slproxy.errors import ConfigError, LoginError, LoginRequired, Problem, SlproxyError
 from slproxy.settings import Auth, Secret, Settings, effective
 from slproxy.store import MemoryStore, Record, TokenStore
@@ -31,6 +31,7 @@ from slproxy.store import MemoryStore, Record, TokenStore
 if TYPE_CHECKING:
     from slproxy.sandbox import Options, Sandbox
 
+STDIN, STDERR = 0, 2
 DONE, FAILED, USAGE, LOGIN_NEEDED = 0, 1, 2, 3
 
 T = TypeVar("T")
@@ -45,7 +46,17 @@ Command = Callable[[Settings, argparse.Namespace], Awaitable[int]]
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Run a command and exit with its code: 0 done, 1 failed, 2 bad usage or configuration, 3 login needed."""
+    _open_standard_streams()
     sys.exit(run(sys.argv[1:] if argv is None else argv))
+
+
+def _open_standard_streams() -> None:
+    """Open what was closed at the start (``slproxy login <&-``): the next file would take its place."""
+    for descriptor in range(STDIN, STDERR + 1):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
 
 
 def run(argv: Sequence[str]) -> int:
@@ -156,8 +167,10 @@ async def _announce(app: App, *, sandbox: bool) -> None:
     """Say where the proxy listens and, against the sandbox, make the first call through it."""
     where = app.urls[0]
     if sandbox:
-        _say(f"slproxy {slproxy.__version__}: SANDBOX. A fake SalesLoft at {app.settings.upstream.api_url}, no real data.")
-        status, body = await asyncio.to_thread(_ask_proxy, app.settings, app.urls[0], "/v2/me.json")
+        _say(
+            f"slproxy {slproxy.__version__}: SANDBOX, no real data. A fake SalesLoft at {app.settings.upstream.api_url}."
+        )
+        status, body = await asyncio.to_thread(_ask_proxy, app.settings, _reachable(where), "/v2/me.json")
         print(_authenticated_as(status, body), flush=True)
     else:
         _say(f"slproxy {slproxy.__version__}: forwarding to {app.settings.upstream.api_url}.")
@@ -169,7 +182,15 @@ async def _announce(app: App, *, sandbox: bool) -> None:
         _say("  WARNING: whoever reaches this address uses your SalesLoft token: no local key is set.")
     key = ' -H "X-Slproxy-Key: $KEY"' if app.settings.listen.key is not None else ""
     unix = f" --unix-socket {where.removeprefix('unix:')}" if where.startswith("unix:") else ""
-    print(f"Listening on {where}. Try: curl{key}{unix} {'http://localhost' if unix else where}/v2/me.json", flush=True)
+    base = "http://localhost" if unix else _reachable(where)
+    print(f"Listening on {where}. Try: curl{key}{unix} {base}/v2/me.json", flush=True)
+
+
+def _reachable(url: str) -> str:
+    """Return an address of this machine for one that means all of them: no client may ask for 0.0.0.0."""
+    for every in ("//0.0.0.0:", "//[::]:", "//:"):
+        url = url.replace(every, "//localhost:")
+    return url
 
 
 async def _login(settings: Settings, args: argparse.Namespace) -> int:
@@ -199,10 +220,8 @@ async def _login(settings: Settings, args: argparse.Namespace) -> int:
 
 def _pasted_line() -> str:
     """Read a line from standard input, past Python's buffer: its lock would be held when Ctrl-C ends the program."""
-    if sys.stdin is None:  # the program was started without one
-        return ""
     line = b""
-    while not line.endswith(b"\n") and (character := os.read(sys.stdin.fileno(), 1)):
+    while not line.endswith(b"\n") and (character := os.read(STDIN, 1)):
         line += character
     return line.decode("utf-8", "replace")
 
@@ -447,12 +466,9 @@ def _ask_proxy(settings: Settings, url: str, target: str) -> tuple[int, bytes]:
 def _running_proxy(settings: Settings) -> dict[str, object] | None:
     """Return the ``status.json`` of the proxy that listens where these settings say, or ``None``."""
     listen = settings.listen
-    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "": "127.0.0.1"}.get(listen.host, listen.host)  # noqa: S104
-    host = f"[{host}]" if ":" in host and not host.startswith("[") else host
+    url = f"unix:{listen.uds}" if listen.uds else _reachable(url_of(listen.host, listen.port))
     try:
-        status, body = _ask_proxy(
-            settings, f"unix:{listen.uds}" if listen.uds else f"http://{host}:{listen.port}", "/_slproxy/status.json"
-        )
+        status, body = _ask_proxy(settings, url, "/_slproxy/status.json")
         document = json.loads(body) if status == 200 else None
     except (OSError, http.client.HTTPException, ValueError):
         return None
@@ -538,6 +554,6 @@ def _add_listening(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--port", type=int, default=unset, help="port to listen on (default: 8642; 0: any)")
     parser.add_argument("--uds", metavar="PATH", default=unset, help="Unix socket to listen on instead")
     parser.add_argument("--read-only", action="store_true", default=unset, help="let only GET, HEAD and OPTIONS pass")
-    parser.add_argument("--sandbox", action="store_true", default=unset, help="serve against the built-in fake SalesLoft")
-
-
+    parser.add_argument(
+        "--sandbox", action="store_true", default=unset, help="serve against the built-in fake SalesLoft"
+    )

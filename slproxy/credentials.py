@@ -186,7 +186,7 @@ class Credentials:
             self._uncured_at = self._monotonic()
 
     def problem(self, *, rejected: int | None = None) -> Problem | None:
-        """Return why no token can be had, or ``None`` when one can; ``rejected`` names a generation that does not count."""
+        """Return why no token can be had, or ``None`` when one can; the generation ``rejected`` does not count."""
         held = self._held()
         if held is not None and held.generation != rejected:
             return None
@@ -307,7 +307,9 @@ class Credentials:
         except (Problem, StoreError) as error:
             self._remember(error)
             self._last_renewal = {"at": started, "outcome": error.detail}
-            log.warning("renewing the token failed: %s %s (%s)", error.detail, error.hint, error.__cause__ or "no cause")
+            log.warning(
+                "renewing the token failed: %s %s (%s)", error.detail, error.hint, error.__cause__ or "no cause"
+            )
         else:
             self._failure, self._failures, self._not_before = None, 0, -math.inf
             self._last_renewal = {"at": started, "outcome": outcome}
@@ -336,7 +338,9 @@ class Credentials:
                 self._saved = True
             except StoreError as error:
                 # The new token is all there is: the old one is revoked. In use and in memory is better than lost.
-                log.error("%s The newest token is only in memory. %s", error.detail, error.hint)
+                log.error(  # noqa: TRY400  # the hint says more than a traceback
+                    "%s The newest token is only in memory. %s", error.detail, error.hint
+                )
             finally:
                 self._adopt(record)
             self._renewals += 1
@@ -353,7 +357,9 @@ class Credentials:
             return fresh if record is None else record.renewed(token)
         assert record is not None, "a login is renewed only when there is one"
         if record.token.refresh_token is None:
-            raise LoginRequired("The login has expired, and it came without a refresh token.", hint="Run: slproxy login")
+            raise LoginRequired(
+                "The login has expired, and it came without a refresh token.", hint="Run: slproxy login"
+            )
         try:
             token = await self._ask_for_token(
                 oauth.refresh_grant(client, refresh_token=record.token.refresh_token), renews=record.token
@@ -375,7 +381,12 @@ class Credentials:
             wait = retry.wait_before_next(
                 # A token request may be repeated whatever came back: at worst the old refresh token is dead, and the
                 # reply to the second try says so.
-                outcome, method="GET", attempt=attempt, now=self._now(), dice=self._dice(), max_wait=RENEWAL_DEADLINE
+                outcome,
+                method="GET",
+                attempt=attempt,
+                now=self._now(),
+                dice=self._dice(),
+                max_wait=RENEWAL_DEADLINE,
             )
             late = wait is None or self._monotonic() - started + wait > RENEWAL_DEADLINE
             return None if late or attempt >= RENEWAL_ATTEMPTS else wait

@@ -58,7 +58,7 @@ class ForeignCallbackError(LoginError):
     """A callback that this login did not ask for: somebody else's, who shall not be able to end it."""
 
 
-class Problem(SlproxyError):
+class Problem(SlproxyError):  # noqa: N818  # RFC 9457's own word
     """An answer of the proxy's own: ``application/problem+json`` (RFC 9457) with ``Proxy-Status`` (RFC 9209)."""
 
     type: ClassVar[str]

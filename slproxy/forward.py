@@ -28,7 +28,7 @@ from slproxy.credentials import Bearer, Credentials
 from slproxy.errors import BadRequest, Draining, TooLarge, UpstreamFault, UpstreamUnreachable
 from slproxy.headers import Fields, InexactHeaderError, RawHeaders
 from slproxy.journal import Exchange
-from slproxy.policy import PROBES, Place, Policy, check
+from slproxy.policy import Place, Policy, check
 from slproxy.retry import Outcome
 from slproxy.settings import Limits, Retry
 from slproxy.upstream import Outbound, Reply, Upstream
@@ -178,15 +178,15 @@ class Forwarder:
             Problem: the proxy answers itself, as the problem says.
         """
         if header.size(inbound.headers) > self._limits.max_headers:
-            raise TooLarge(
-                f"The header block is over {self._limits.max_headers} bytes.", hint="Send less.", status=431
-            )
+            raise TooLarge(f"The header block is over {self._limits.max_headers} bytes.", hint="Send less.", status=431)
         named = header.by_name(inbound.headers)
         place, target = check(self._policy, method=inbound.method, target=inbound.target, headers=named)
         if place is Place.OWN_PAGE:
             return self._own_page(inbound.method, target.partition("?")[0])
         if self.draining:
-            raise Draining("The proxy is shutting down.", hint="Send the request again: another one takes over, or none.")
+            raise Draining(
+                "The proxy is shutting down.", hint="Send the request again: another one takes over, or none."
+            )
         try:
             fields = header.stripped(inbound.headers)
         except InexactHeaderError as error:

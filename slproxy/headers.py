@@ -123,7 +123,7 @@ def _upstream_header(raw: bytes) -> tuple[str, str, bool]:
 
 
 def _named_by_connection(headers: RawHeaders) -> frozenset[str]:
-    """Return the names that ``Connection`` makes hop-by-hop, less ``Content-Length``: framing is not the client's to drop."""
+    """Return the names that ``Connection`` makes hop-by-hop, less ``Content-Length``, which is not the client's to drop."""
     lines = [value for name, value in headers if name.lower() == b"connection"]
     if not lines:
         return frozenset()
@@ -166,7 +166,7 @@ def _port(scheme: str, port: int | None) -> int | None:
 
 
 def server_timing(*, total: float, upstream: float, wait: float) -> str:
-    """Return the value of ``Server-Timing``: the proxy's own share, the upstream's and the waiting, from seconds to ms."""
+    """Return the value of ``Server-Timing``, in ms: the proxy's own share, the upstream's and the waiting."""
     own = max(total - upstream - wait, 0.0)
     return f"slproxy;dur={own * 1000:.1f}, upstream;dur={upstream * 1000:.1f}, wait;dur={wait * 1000:.1f}"
 
@@ -175,4 +175,3 @@ def has_passed(headers: ByName, pseudonym: str) -> bool:
     """Tell whether a ``Via`` header names this very process (RFC 9110 §7.6.3)."""
     needle = pseudonym.encode()
     return any(needle in received.split() for line in headers.get(b"via", ()) for received in line.split(b","))
-

@@ -32,7 +32,8 @@ PATIENCE = 600.0
 # The page takes the code out of the address bar and the history: neither is a place for it, used or not.
 _PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="referrer" content="no-referrer">
 <title>slproxy</title><style>
-body{{font:17px/1.5 system-ui,sans-serif;display:grid;place-items:center;min-height:100vh;margin:0;background:#f4f5f7;color:#1d2433}}
+body{{font:17px/1.5 system-ui,sans-serif;display:grid;place-items:center;min-height:100vh;margin:0}}
+body{{background:#f4f5f7;color:#1d2433}}
 main{{background:#fff;padding:2.5rem 3rem;border-radius:12px;box-shadow:0 1px 4px #0002;max-width:28rem}}
 h1{{font-size:1.3rem;margin:0 0 .5rem}}p{{margin:0;color:#566}}
 </style></head><body><main><h1>{title}</h1><p>{text}</p></main>
@@ -200,7 +201,7 @@ async def finish(
     store: TokenStore,
     now: Callable[[], float],
 ) -> Record:
-    """Exchange the code and keep the token. Raises TokenUnavailable, UpstreamFault or StoreError; nothing is lost then."""
+    """Exchange the code and keep the token. Raises TokenUnavailable, UpstreamFault or StoreError, and has lost nothing."""
     client = client_of(settings)
     form = oauth.code_grant(client, code=code, redirect_uri=attempt.redirect_uri, verifier=attempt.verifier)
     token = oauth.token_of(await ask(form), now=now())

@@ -19,7 +19,7 @@ from urllib.parse import urlencode
 from slproxy.errors import CredentialsRefused, LoginRequired, TokenEndpointDown, TokenUnavailable
 
 AUTHORIZE_PATH = "/oauth/authorize"
-TOKEN_PATH = "/oauth/token"
+TOKEN_PATH = "/oauth/token"  # noqa: S105  # a path
 REVOKE_PATH = "/oauth/revoke"
 
 # What SalesLoft documents; used where a reply names no lifetime that makes sense (RFC 6749 §5.1 leaves it optional).

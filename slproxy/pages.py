@@ -25,9 +25,7 @@ def page(
         Problem: there is no such page, or ``readyz`` is asked while no token can be had.
     """
     if method not in ("GET", "HEAD"):
-        raise MethodRefused(
-            "The proxy's own pages are only read.", hint="Use GET.", headers=(("Allow", "GET, HEAD"),)
-        )
+        raise MethodRefused("The proxy's own pages are only read.", hint="Use GET.", headers=(("Allow", "GET, HEAD"),))
     match path.removeprefix(OWN_PAGES):
         case "healthz":
             return _json({"status": "alive"})
@@ -38,7 +36,8 @@ def page(
         case "status.json":
             return _json(state())
     raise NotFound(
-        "The proxy has no such page.", hint=f"There are {OWN_PAGES}healthz, {OWN_PAGES}readyz and {OWN_PAGES}status.json."
+        "The proxy has no such page.",
+        hint=f"There are {OWN_PAGES}healthz, {OWN_PAGES}readyz and {OWN_PAGES}status.json.",
     )
 
 

@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from urllib.parse import unquote_to_bytes
 
 from slproxy import headers as header
-from slproxy.settings import Secret
 from slproxy.errors import (
     BadRequest,
     BadTarget,
@@ -32,6 +31,7 @@ from slproxy.errors import (
     TooLarge,
 )
 from slproxy.headers import ByName
+from slproxy.settings import Secret
 
 READ_METHODS = ("GET", "HEAD", "OPTIONS")
 METHODS = (*READ_METHODS, "POST", "PUT", "PATCH", "DELETE")
@@ -214,7 +214,7 @@ def _check_host(policy: Policy, headers: ByName) -> str:
 
 
 def is_own_host(policy: Policy, host: str) -> bool:
-    """Tell whether ``host``, with or without a port, is a loopback name or an accepted one. Any port: ports get mapped."""
+    """Tell whether ``host`` is a loopback name or an accepted one, with any port or none: ports get mapped."""
     match = _HOST.fullmatch(host)
     if match is None or int(match["port"] or 0) > 0xFFFF:
         return False
@@ -233,9 +233,7 @@ def _check_origin(policy: Policy, headers: ByName, host: str) -> None:
     origins = {value.decode("latin-1") for value in headers.get(b"origin", ())}
     if origins and origins <= policy.allow_origins:
         return
-    cross_site = any(
-        value.strip().lower() == b"cross-site" for value in headers.get(b"sec-fetch-site", ())
-    )
+    cross_site = any(value.strip().lower() == b"cross-site" for value in headers.get(b"sec-fetch-site", ()))
     if cross_site or any(not _same_origin(origin, host) for origin in origins):
         raise OriginRefused(
             "A web page of another origin may not use this proxy.",

@@ -41,7 +41,7 @@ _DELTA_SECONDS = re.compile(r"[0-9]+")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Outcome:
-    """What one attempt came to. ``status`` is ``None`` without a reply; ``reached``: a byte of the request may have left."""
+    """What one attempt came to: ``status`` is ``None`` without a reply, ``reached`` that a byte of it may have left."""
 
     status: int | None
     reached: bool
@@ -177,7 +177,7 @@ def ladder(
 
 
 def _outcome(state: RetryCallState) -> Outcome | None:
-    """Return what an attempt came to; ``None`` for whatever is no reply and no upstream fault, above all cancellation."""
+    """Return what an attempt came to; ``None`` for what is no reply and no upstream fault, above all cancellation."""
     attempt = state.outcome
     if attempt is None:
         return None

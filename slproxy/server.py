@@ -117,9 +117,7 @@ class Server(web.Server):
 
     def unparsed(self, answer: Answer, error: str) -> None:
         """Write the line of a request that did not parse."""
-        self.record(
-            Exchange(method="-", path="-", started=self._monotonic(), status=answer.status, error=error)
-        )
+        self.record(Exchange(method="-", path="-", started=self._monotonic(), status=answer.status, error=error))
 
     async def _answer(self, request: web.BaseRequest, exchange: Exchange) -> Answer:
         try:
@@ -284,10 +282,10 @@ class _Connection(web.RequestHandler):
 
     def handle_error(
         self,
-        request: web.BaseRequest,
-        status: int = 500,
+        request: web.BaseRequest,  # noqa: ARG002  # aiohttp's signature, here and below
+        status: int = 500,  # noqa: ARG002
         exc: BaseException | None = None,
-        message: str | None = None,
+        message: str | None = None,  # noqa: ARG002
     ) -> web.StreamResponse:
         """Answer with a problem: aiohttp's own page names its version and echoes the offending bytes."""
         problem: Problem

@@ -160,7 +160,7 @@ class FileStore:
         try:
             self._trust(os.fstat(descriptor))
             self._trust_folder()
-            with open(descriptor, "rb", closefd=False) as file:  # noqa: PTH123  # a descriptor, not a path
+            with open(descriptor, "rb", closefd=False) as file:  # a descriptor, not a path
                 return self._record_in(file.read())
         finally:
             os.close(descriptor)

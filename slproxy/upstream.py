@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
 # How much is read ahead of a client that reads slowly: aiohttp stops at twice this (hazards, trap 14).
 READ_AHEAD = 16 * 1024
-# aiohttp's limits of 8,190 bytes a header and 128 headers make errors of replies that are legitimate (hazards, trap 10).
+# aiohttp's limits of 8,190 bytes a header and 128 headers make errors of legitimate replies (hazards, trap 10).
 MAX_HEADER_LINE = 64 * 1024
 MAX_HEADER_COUNT = 1000
 # An idle connection is given up before common servers give theirs up (nginx: 75 s), which spares most stale ones.
@@ -210,7 +210,7 @@ class _Line:
             pass  # the connection is gone, and its protocol has told the reader
         except TimeoutError:
             self._give_up()
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  # `body.Body` keeps it, and `forward` raises it to the client
             self.protocol.set_exception(aiohttp.ClientConnectionError("the client's body broke off"), error)
 
     def _expect_reply(self, seconds: float) -> None:
@@ -225,8 +225,8 @@ class _Line:
     async def _is_refused(self) -> bool:
         """Tell whether the upstream has answered without wanting the rest of the body; what waits is read first.
 
-        An upstream that refuses a body answers and closes. To write once more then is to get a reset, with which asyncio
-        throws away the answer that it had not read yet.
+        An upstream that refuses a body answers and closes. To write once more then is to get a reset, with which
+        asyncio throws away the answer that it had not read yet.
         """
         while self._reply is None and _is_readable(self._connection):
             if self.protocol.transport is None:
@@ -262,7 +262,10 @@ class _Connector(aiohttp.TCPConnector):
     bodies: WeakKeyDictionary[ResponseHandler, _Body]
 
     async def connect(
-        self, req: aiohttp.ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout
+        self,
+        req: aiohttp.ClientRequest,
+        traces: list[Trace],
+        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109  # aiohttp's signature
     ) -> Connection:
         while True:
             connection = await super().connect(req, traces, timeout)
@@ -285,8 +288,8 @@ class _Connector(aiohttp.TCPConnector):
 class _Body:
     """The body that is being read from a connection, so that it ends when the connection does.
 
-    aiohttp forgets it when a later chunk does not parse: in ``_http_parser.pyx``, ``feed_data`` drops its payload before
-    it raises, ``connection_lost`` finds none to tell, and the reader waits until its own timeout.
+    aiohttp forgets it when a later chunk does not parse: in ``_http_parser.pyx``, ``feed_data`` drops its payload
+    before it raises, ``connection_lost`` finds none to tell, and the reader waits until its own timeout.
     """
 
     content: aiohttp.StreamReader | None = None
@@ -372,9 +375,7 @@ class Upstream:
             ("Content-Length", str(len(body))),
         ]
         outbound = Outbound(method="POST", target=form.path, headers=headers, body=body)
-        reply = await self._send(
-            self._accounts, outbound, response_timeout=ANSWER_TIMEOUT, on_close=lambda: None
-        )
+        reply = await self._send(self._accounts, outbound, response_timeout=ANSWER_TIMEOUT, on_close=lambda: None)
         content = b""
         try:
             async with asyncio.timeout(ANSWER_TIMEOUT):
@@ -392,7 +393,7 @@ class Upstream:
     async def _send(
         self, origin: _Origin, outbound: Outbound, *, response_timeout: float, on_close: Callable[[], None]
     ) -> Reply:
-        """Make the one physical send; ``on_close`` is called once the reply is done with, and not where there is none."""
+        """Make the one physical send; ``on_close`` is called once the reply is done with, not where there is none."""
         head = _head(outbound, origin.host)
         line: _Line | None = None
         try:

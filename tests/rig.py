@@ -19,7 +19,7 @@ from slproxy.app import App, Clock
 from slproxy.oauth import Token
 from slproxy.sandbox import Options, Sandbox
 from slproxy.settings import Auth, Listen, Secret, Settings, Store, Upstream
-from slproxy.store import MemoryStore, Record, TokenStore
+from slproxy.store import Record, TokenStore
 
 # Longer than anything on loopback takes, even on a machine that is busy: what waits this long has failed.
 PATIENCE = 20.0
@@ -95,7 +95,7 @@ def reply(status: str = "200 OK", body: bytes = b"{}", *headers: str, length: bo
 class ScriptedUpstream:
     """An upstream that does as it is told, byte by byte, and remembers every request that reached it.
 
-    ``script`` is called with each whole request; ``None`` answers 200 ``{}``. ``whole=False`` hands over the head alone.
+    ``script`` is called with each whole request; ``None`` answers 200 ``{}``. ``whole=False`` hands over the head.
     """
 
     def __init__(self, script: Handler | None = None, *, whole: bool = True) -> None:
@@ -146,7 +146,7 @@ def replies(*scripted: bytes) -> Handler:
     """Return a script that gives these replies in turn, the last one for ever."""
     left = list(scripted)
 
-    async def script(message: Message, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:  # noqa: ARG001
+    async def script(message: Message, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(left.pop(0) if len(left) > 1 else left[0])
 
     return script
@@ -172,7 +172,9 @@ class FakeTime:
 API_KEY = "ak_" + "5a" * 32
 
 
-def settings_for(upstream: str, *, accounts: str | None = None, auth: Auth | None = None, path: Path | None = None) -> Settings:
+def settings_for(
+    upstream: str, *, accounts: str | None = None, auth: Auth | None = None, path: Path | None = None
+) -> Settings:
     """Return settings for a proxy on any free port; without ``path`` nothing is written to disk."""
     return Settings(
         listen=Listen(port=0),
@@ -183,7 +185,9 @@ def settings_for(upstream: str, *, accounts: str | None = None, auth: Auth | Non
 
 
 @asynccontextmanager
-async def proxy(settings: Settings, *, store: TokenStore | None = None, clock: Clock | None = None) -> AsyncIterator[App]:
+async def proxy(
+    settings: Settings, *, store: TokenStore | None = None, clock: Clock | None = None
+) -> AsyncIterator[App]:
     """Run a proxy in this process, on a real socket; its address is ``app.urls[0]``."""
     async with App(settings, store=store, clock=clock or Clock()) as app:
         await app.listen()
@@ -278,7 +282,9 @@ def environment(home: Path, **variables: str) -> dict[str, str]:
     }
 
 
-async def run(*arguments: str, home: Path, env: Mapping[str, str] | None = None, stdin: str = "") -> tuple[int, str, str]:
+async def run(
+    *arguments: str, home: Path, env: Mapping[str, str] | None = None, stdin: str = ""
+) -> tuple[int, str, str]:
     """Run a command of slproxy to its end; return exit code, standard output and standard error."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
@@ -351,5 +357,3 @@ async def running_sandbox(options: Options | None = None, **more: object) -> Asy
         yield sandbox
     finally:
         await sandbox.stop()
-
-

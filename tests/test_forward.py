@@ -123,9 +123,7 @@ async def test_a_rotated_refresh_token_is_stored_before_its_access_token_is_used
     await store.write(rig.login_at(sandbox, lifetime=-1.0))
     stored_when_seen: list[bool] = []
 
-    async def script(
-        message: rig.Message, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
+    async def script(message: rig.Message, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         bearer = (message.head.get("Authorization") or "").removeprefix("Bearer ")
         stored_when_seen.append(json.loads(path.read_text())["access_token"] == bearer)
         writer.write(rig.reply())
