@@ -165,15 +165,13 @@ async def _against_a_sandbox(settings: Settings) -> AsyncIterator[tuple[Settings
 
 async def _announce(app: App, *, sandbox: bool) -> None:
     """Say where the proxy listens and, against the sandbox, make the first call through it."""
-    where = app.urls[0]
+    where, upstream = app.urls[0], app.settings.upstream.api_url
     if sandbox:
-        _say(
-            f"slproxy {slproxy.__version__}: SANDBOX, no real data. A fake SalesLoft at {app.settings.upstream.api_url}."
-        )
+        _say(f"slproxy {slproxy.__version__}: SANDBOX, no real data. A fake SalesLoft at {upstream}.")
         status, body = await asyncio.to_thread(_ask_proxy, app.settings, _reachable(where), "/v2/me.json")
         print(_authenticated_as(status, body), flush=True)
     else:
-        _say(f"slproxy {slproxy.__version__}: forwarding to {app.settings.upstream.api_url}.")
+        _say(f"slproxy {slproxy.__version__}: forwarding to {upstream}.")
         if (problem := app.credentials.problem()) is not None:
             _say(f"  Not ready yet: {problem.detail} {problem.hint}")
         elif app.settings.store.kind == "file" and app.credentials.choice.grant == "authorization_code":

@@ -44,7 +44,7 @@ _UPSTREAM_ONLY = frozenset(
 _UPSTREAM_ONLY_PREFIXES = ("access-control-",)
 
 
-_CONTROL_OR_SPACE = re.compile(r"[\x00-\x20\x7f]")
+_MANGLED = re.compile(r"^\s|[\x00-\x1f\x7f]")
 
 
 class InexactHeaderError(ValueError):
@@ -118,12 +118,12 @@ def _client_header(raw: bytes) -> tuple[str, str, bool]:
 def _upstream_header(raw: bytes) -> tuple[str, str, bool]:
     """Return a header's name, the key it goes by, and whether it stops here on its way down."""
     name = _exact(raw, raw)
-    key = name.lower().replace("_", "-")
-    return name, key, key in _HOP_BY_HOP | _UPSTREAM_ONLY or key.startswith(_UPSTREAM_ONLY_PREFIXES)
+    key = name.lower()
+    return name, key.replace("_", "-"), key in _HOP_BY_HOP | _UPSTREAM_ONLY or key.startswith(_UPSTREAM_ONLY_PREFIXES)
 
 
 def _named_by_connection(headers: RawHeaders) -> frozenset[str]:
-    """Return the names that ``Connection`` makes hop-by-hop, less ``Content-Length``, which is not the client's to drop."""
+    """Return the names that ``Connection`` makes hop-by-hop, less ``Content-Length``: framing stays with us."""
     lines = [value for name, value in headers if name.lower() == b"connection"]
     if not lines:
         return frozenset()
@@ -142,7 +142,7 @@ def _exact(name: bytes, raw: bytes) -> str:
 
 def _at_the_proxy(location: str, api_url: str, host: str) -> str:
     """Rewrite a ``Location`` that points at the upstream; one that points elsewhere, or is relative, stays."""
-    if _CONTROL_OR_SPACE.search(location):  # urlsplit would drop some of them without a word
+    if _MANGLED.search(location):  # urlsplit would drop these without a word, and the cut below be in the wrong place
         return location
     try:
         upstream = urlsplit(api_url)

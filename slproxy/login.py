@@ -201,7 +201,7 @@ async def finish(
     store: TokenStore,
     now: Callable[[], float],
 ) -> Record:
-    """Exchange the code and keep the token. Raises TokenUnavailable, UpstreamFault or StoreError, and has lost nothing."""
+    """Exchange the code and keep the token. Raises TokenUnavailable, UpstreamFault or StoreError."""
     client = client_of(settings)
     form = oauth.code_grant(client, code=code, redirect_uri=attempt.redirect_uri, verifier=attempt.verifier)
     token = oauth.token_of(await ask(form), now=now())

@@ -112,8 +112,8 @@ def _backoff(attempt: int, dice: float, max_wait: float) -> float:
 class Budget:
     """Caps repeats at a share of the requests, over a floor, so that an outage is not met with a multiple of the load.
 
-    ``share`` is in retries per request; both are counted over the last ``WINDOW`` seconds, the one that has begun not
-    among them: a shorter window would let every minute hold a part of one window more.
+    ``share`` is in retries per request; both are counted over the last ``WINDOW`` seconds, the retries over one more:
+    seconds are counted whole, and no stretch of that length shall see more than its own share.
     """
 
     WINDOW = 60
@@ -131,7 +131,7 @@ class Budget:
     def spend(self, now: float) -> bool:
         """Take one retry out of the budget, or return ``False`` when it is spent."""
         second = self._second(now)
-        requests = sum(entry[1] for entry in self._seconds)
+        requests = sum(entry[1] for entry in self._seconds if entry[0] > int(now) - self.WINDOW)
         retries = sum(entry[2] for entry in self._seconds)
         if retries >= max(self.FLOOR, self._share * requests):
             return False

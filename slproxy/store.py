@@ -140,6 +140,10 @@ class FileStore:
             lock.acquire()
         except Timeout:
             return False
+        except NotImplementedError as error:
+            raise StoreError(
+                f"The file system of {self._lock_path} has no locks.", hint="Set store.path to a local folder."
+            ) from error
         except OSError as error:
             raise _failed("lock", self._lock_path, error) from error
         return True
@@ -161,9 +165,12 @@ class FileStore:
             self._trust(os.fstat(descriptor))
             self._trust_folder()
             with open(descriptor, "rb", closefd=False) as file:  # a descriptor, not a path
-                return self._record_in(file.read())
+                content = file.read()
+        except OSError as error:
+            raise _failed("read", self._path, error) from error
         finally:
             os.close(descriptor)
+        return self._record_in(content)
 
     def _trust(self, status: os.stat_result) -> None:
         """Refuse a file that somebody else could have read or written."""
