@@ -275,6 +275,8 @@ class Credentials:
         if self._renewal is None or self._renewal.done():
             if isinstance(self._failure, LoginRequired) or self._record is None:
                 await self._look_for_a_login()
+                if (found := self._held()) is not None and found.generation != rejected:
+                    return
             if self._monotonic() < self._not_before or isinstance(self._failure, LoginRequired):
                 return
         # Asked again: there was an await, and another task may have started it meanwhile.
