@@ -7,6 +7,7 @@ later on.
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import logging
 import sys
@@ -57,9 +58,14 @@ def path_of(target: str) -> str:
 
 def json_line(fields: dict[str, object], *, at: float, level: str = "info") -> str:
     """Return one JSON object for a collector; ``at`` is Unix time."""
-    whole = int(at)
-    stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(whole)) + f".{int((at - whole) * 1000):03d}Z"
+    second = int(at)
+    stamp = f"{_utc(second)}.{int((at - second) * 1000):03d}Z"
     return json.dumps({"time": stamp, "level": level, **fields})
+
+
+@functools.lru_cache(maxsize=1)  # the lines of a second share it
+def _utc(second: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
 
 
 def pretty_line(text: str, *, at: float, colour: bool) -> str:
