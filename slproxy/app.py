@@ -24,8 +24,8 @@ import slproxy
 from slproxy import pages
 from slproxy.credentials import Credentials
 from slproxy.errors import ConfigError
-from slproxy.forward import Answer, Forwarder, Inbound
-from slproxy.journal import Exchange, Journal
+from slproxy.forward import Answer, Forwarder
+from slproxy.journal import Journal
 from slproxy.policy import Policy
 from slproxy.server import Server
 from slproxy.settings import Settings
@@ -75,7 +75,6 @@ class App:
         self._started = clock.monotonic()
         self._stack = contextlib.AsyncExitStack()
         self._runner: web.ServerRunner | None = None
-        self._draining = False
         self.urls: list[str] = []
 
         self.store = token_store(settings) if store is None else store
@@ -83,6 +82,7 @@ class App:
         self.credentials = Credentials(
             auth=settings.auth,
             accounts_url=settings.upstream.accounts_url,
+            profile=settings.profile,
             redirect_uri_given=settings.was_given("auth.redirect_uri"),
             store=self.store,
             ask=self.upstream.ask,
@@ -129,11 +129,8 @@ class App:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # In this order: no new requests, those in flight end, a renewal under way is written, the upstream closes.
-        if self._runner is not None:
-            await self._runner.cleanup()
-        if self._journal is not None:
-            self._journal.flush()
+        # Last in, first out: no new requests, the log is written, a renewal under way is kept, the upstream closes.
+        # Whatever goes wrong with one of them, the others still happen.
         await self._stack.aclose()
 
     async def listen(self) -> None:
@@ -143,10 +140,14 @@ class App:
             self.forwarder.handle, self.settings.limits, monotonic=self._clock.monotonic, journal=self._journal
         )
         self._runner = web.ServerRunner(self.server, handle_signals=False, shutdown_timeout=0.1)
+        if self._journal is not None:
+            self._stack.callback(self._journal.flush)
+        self._stack.push_async_callback(self._runner.cleanup)
         await self._runner.setup()
         listen = self.settings.listen
         if listen.uds is not None:
             sock = _unix_socket(Path(listen.uds), listen.uds_mode)
+            self._stack.callback(Path(listen.uds).unlink, missing_ok=True)
             await web.SockSite(self._runner, sock, backlog=BACKLOG).start()
             self.urls = [f"unix:{listen.uds}"]
             return
@@ -156,13 +157,14 @@ class App:
             reason = "is in use" if error.errno == errno.EADDRINUSE else "cannot be listened on"
             raise ConfigError(
                 f"{listen.host}:{listen.port} {reason} ({os.strerror(error.errno or 0)}).",
-                hint="Stop the other program, or choose another port: --port 8643",
+                hint=f"Stop the other program, or choose another port, such as --port {listen.port + 8} "
+                "(make demo: PORT=...).",
             ) from error
         self.urls = [url_of(str(address[0]), int(address[1])) for address in self._runner.addresses]
 
     async def drain(self, *, at_once: asyncio.Event) -> None:
         """Let what is in flight end, for ``GRACE`` seconds, or until ``at_once`` is set."""
-        self._draining = self.forwarder.draining = True
+        self.forwarder.draining = True
         if self._runner is None or self.server is None:
             return
         for site in list(self._runner.sites):
@@ -176,34 +178,24 @@ class App:
         await asyncio.gather(draining, enough, return_exceptions=True)
 
     async def ask(self, target: str) -> tuple[int, bytes]:
-        """Ask the API for something through the proxy's own recipe, as a client would, and return status and body."""
-        inbound = Inbound(method="GET", target=target, headers=self._own_headers())
-        answer = await self.forwarder.handle(
-            inbound, Exchange(method="GET", path=target, started=self._clock.monotonic())
-        )
+        """Ask the API for something, with all cures, and return status and body. Raises Problem."""
+        reply = await self.forwarder.fetch(target)
         try:
-            if isinstance(answer.body, bytes):
-                return answer.status, answer.body
-            return answer.status, b"".join([chunk async for chunk in answer.body.chunks()])
+            return reply.status, b"".join([chunk async for chunk in reply.chunks()])
         finally:
-            answer.close()
-
-    def _own_headers(self) -> tuple[tuple[bytes, bytes], ...]:
-        key = self.settings.listen.key
-        shown = () if key is None else ((b"X-Slproxy-Key", key.reveal().encode()),)
-        return ((b"Host", b"localhost"), (b"Accept", b"application/json"), *shown)
+            reply.close()
 
     def _own_page(self, method: str, path: str) -> Answer:
         return pages.page(
             method,
             path,
-            not_ready=lambda: pages.not_ready(self.credentials.problem(), draining=self._draining),
+            not_ready=lambda: pages.not_ready(self.credentials.problem(), draining=self.forwarder.draining),
             state=self.state,
         )
 
     def state(self) -> dict[str, object]:
         """Return what ``status.json`` tells."""
-        problem = pages.not_ready(self.credentials.problem(), draining=self._draining)
+        problem = pages.not_ready(self.credentials.problem(), draining=self.forwarder.draining)
         seen = self.forwarder.seen
         return {
             "version": slproxy.__version__,
@@ -212,7 +204,7 @@ class App:
             "reason": None
             if problem is None
             else {"type": problem.type, "detail": problem.detail, "hint": problem.hint},
-            "draining": self._draining,
+            "draining": self.forwarder.draining,
             "uptime": round(self._clock.monotonic() - self._started, 1),
             "upstream": self.settings.upstream.api_url,
             "token": self.credentials.snapshot(),
@@ -231,21 +223,19 @@ def url_of(host: str, port: int) -> str:
 
 def _unix_socket(path: Path, mode: int) -> socket.socket:
     """Bind a Unix socket with ``mode`` from its first moment; replace one that a dead process left behind."""
-    try:
-        if stat.S_ISSOCK(path.lstat().st_mode) and not _is_live(path):
-            path.unlink()
-    except FileNotFoundError:
-        pass
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     # bind(2) creates the file with the umask's rights; a chmod afterwards would leave a gap.
     umask = os.umask(0o777 & ~mode)
     try:
+        with contextlib.suppress(FileNotFoundError):
+            if stat.S_ISSOCK(path.lstat().st_mode) and not _is_live(path):
+                path.unlink()
         sock.bind(str(path))
     except OSError as error:
         sock.close()
         raise ConfigError(
-            f"Cannot listen on the Unix socket {path}: {os.strerror(error.errno or 0)}.",
-            hint="Another slproxy may be listening there, or something else has that name: choose another --uds.",
+            f"Cannot listen on the Unix socket {path}: {error.strerror or error}.",
+            hint="Another slproxy may be listening there, or its folder is missing: choose another --uds.",
         ) from error
     finally:
         os.umask(umask)

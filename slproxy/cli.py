@@ -67,7 +67,8 @@ def run(argv: Sequence[str]) -> int:
         settings = config.load(
             config=args.config, profile=args.profile, flags=_flags(args), environ=os.environ, cwd=Path.cwd()
         )
-        level = settings.log.level if command is _serve else "warning"
+        # The other commands say themselves what failed.
+        level = settings.log.level if command is _serve else "error"
         args.journal = journal.start(level=level, form=settings.log.format)
         return _in_a_loop(command(settings, args))
     except SlproxyError as error:
@@ -75,6 +76,8 @@ def run(argv: Sequence[str]) -> int:
         return error.exit_code
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
+    except asyncio.CancelledError:
+        return 128 + signal.SIGTERM
     except BrokenPipeError:
         # The reader of our output has gone (`slproxy config | head`); Python would complain again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -90,6 +93,10 @@ def _in_a_loop(work: Coroutine[object, object, int] | Awaitable[int]) -> int:
         factory = uvloop.new_event_loop
 
     async def working() -> int:
+        task = asyncio.current_task()
+        assert task is not None
+        # Without it, SIGTERM would end the process between the reply to a renewal and its write, as Ctrl-C does not.
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
         return await work
 
     with asyncio.Runner(loop_factory=factory) as runner:
@@ -168,12 +175,17 @@ async def _announce(app: App, *, sandbox: bool) -> None:
     where, upstream = app.urls[0], app.settings.upstream.api_url
     if sandbox:
         _say(f"slproxy {slproxy.__version__}: SANDBOX, no real data. A fake SalesLoft at {upstream}.")
-        status, body = await asyncio.to_thread(_ask_proxy, app.settings, _reachable(where), "/v2/me.json")
-        print(_authenticated_as(status, body), flush=True)
+        try:
+            status, body = await asyncio.to_thread(_ask_proxy, app.settings, _reachable(where), "/v2/me.json")
+            print(_authenticated_as(status, body), flush=True)
+        except (OSError, http.client.HTTPException, SlproxyError) as error:
+            _say(f"  The first call through it failed: {error}")
     else:
         _say(f"slproxy {slproxy.__version__}: forwarding to {upstream}.")
-        if (problem := app.credentials.problem()) is not None:
-            _say(f"  Not ready yet: {problem.detail} {problem.hint}")
+        choice = app.credentials.choice
+        _say(f"  Way in: {choice.grant or 'none'}, since {choice.why}.")
+        if isinstance(problem := app.credentials.problem(), LoginRequired):
+            _say(f"  Not ready: {problem.detail} {problem.hint}")
         elif app.settings.store.kind == "file" and app.credentials.choice.grant == "authorization_code":
             _say(f"  The token is kept in {app.settings.store.path}, mode 0600, not encrypted.")
     if app.settings.listen.allow_unauthenticated and app.settings.listen.key is None:
@@ -192,6 +204,8 @@ def _reachable(url: str) -> str:
 
 
 async def _login(settings: Settings, args: argparse.Namespace) -> int:
+    # Whoever logs in beside an API key wants to know who the login is, not the key.
+    settings = replace(settings, auth=replace(settings.auth, grant="authorization_code"))
     async with App(settings) as app:
         attempt = login.begin(settings)
         if args.no_browser:
@@ -261,32 +275,33 @@ async def _logged_in(app: App, attempt: login.Attempt, code: str) -> str:
     await app.credentials.load()
     try:
         return _authenticated_as(*await app.ask("/v2/me.json"))
-    except Problem as problem:
-        return f"Logged in. Who it is could not be asked: {problem.detail}"
+    except SlproxyError as error:
+        return f"Logged in. Who it is could not be asked: {error.detail}"
 
 
 def _authenticated_as(status: int, body: bytes) -> str:
-    """Return the line that names who a token belongs to. Raises Problem when the API did not say."""
+    """Return the line that names who a token belongs to. Raises SlproxyError when the API did not say."""
     try:
         me = json.loads(body)["data"]
         return f"Authenticated as: {me['name']} ({me['email']})"
     except (ValueError, KeyError, TypeError):
         raise SlproxyError(
             f"SalesLoft answered {status} to the question who this token belongs to.",
-            hint="Check the credentials, and look at: slproxy status",
+            hint="Check SALESLOFT_API_KEY, or log in again: slproxy login",
         ) from None
 
 
 async def _logout(settings: Settings, args: argparse.Namespace) -> int:  # noqa: ARG001
-    async with App(settings) as app:
+    # Under the lock: a proxy that renews meanwhile would leave a newer token alive.
+    async with App(settings) as app, app.store.lock():
         record = await app.store.read()
-        auth, accounts_url = settings.auth, settings.upstream.accounts_url
-        if record is None or not record.belongs_to(auth.client_id or record.client_id, accounts_url):
+        client_id = settings.auth.client_id or (record.client_id if record is not None else "")
+        accounts_url, profile = settings.upstream.accounts_url, settings.profile
+        if record is None or not record.belongs_to(client_id, accounts_url, profile):
             print("There is no login of this client to forget.")
             return DONE
         revoked = await _revoked(app, record)
-        async with app.store.lock():
-            await app.store.forget()
+        await app.store.forget()
     if revoked:
         print("Logged out: the token was revoked at SalesLoft and forgotten here.")
     else:
@@ -359,10 +374,16 @@ def _told_proxy(proxy: dict[str, object] | None, settings: Settings) -> str:
     where = f"unix:{settings.listen.uds}" if settings.listen.uds else f"{settings.listen.host}:{settings.listen.port}"
     if proxy is None:
         return f"none answers at {where}"
-    ready = "ready" if proxy.get("ready") else f"not ready: {proxy.get('reason')}"
-    budget = proxy.get("budget")
-    left = f", {budget.get('remaining')} of this minute's budget left" if isinstance(budget, dict) else ""
-    return f"up at {where}, {ready}{left}"
+    if "version" not in proxy:
+        return f"something answers at {where}, but not with its status: {proxy.get('detail', 'is it another program?')}"
+    reason, budget, token = (proxy.get(name) for name in ("reason", "budget", "token"))
+    told = [f"up at {where}"]
+    told.append(f"not ready: {reason.get('detail')} {reason.get('hint')}" if isinstance(reason, dict) else "ready")
+    if isinstance(token, dict):
+        told.append(f"by {token.get('grant')}")
+    if isinstance(budget, dict):
+        told.append(f"{budget.get('remaining')} of this minute's budget left")
+    return ", ".join(told)
 
 
 async def _token(settings: Settings, args: argparse.Namespace) -> int:
@@ -425,10 +446,11 @@ def _tell_about_sandbox(sandbox: Sandbox, options: Options) -> None:
         ("SLPROXY_UPSTREAM__API_URL", sandbox.url),
         ("SLPROXY_UPSTREAM__ACCOUNTS_URL", sandbox.url),
         ("SALESLOFT_CLIENT_ID", options.client_id),
-        # Not a secret: it opens nothing but the sandbox.
+        # No secrets: they open nothing but the sandbox.
         ("SALESLOFT_CLIENT_SECRET", options.client_secret),
     ):
         _say(f"  export {name}={value}")
+    _say(f"\nand then: slproxy serve. Or, instead of the client: export SALESLOFT_API_KEY={options.api_key}\n")
     print(f"Listening on {sandbox.url}", flush=True)
 
 
@@ -462,15 +484,17 @@ def _ask_proxy(settings: Settings, url: str, target: str) -> tuple[int, bytes]:
 
 
 def _running_proxy(settings: Settings) -> dict[str, object] | None:
-    """Return the ``status.json`` of the proxy that listens where these settings say, or ``None``."""
+    """Return what listens where these settings say answers for its ``status.json``; ``None`` when nothing does."""
     listen = settings.listen
     url = f"unix:{listen.uds}" if listen.uds else _reachable(url_of(listen.host, listen.port))
     try:
-        status, body = _ask_proxy(settings, url, "/_slproxy/status.json")
-        document = json.loads(body) if status == 200 else None
-    except (OSError, http.client.HTTPException, ValueError):
+        _, body = _ask_proxy(settings, url, "/_slproxy/status.json")
+        document = json.loads(body)
+    except OSError:
         return None
-    return document if isinstance(document, dict) else None
+    except (http.client.HTTPException, ValueError):
+        return {}
+    return document if isinstance(document, dict) else {}
 
 
 # What can be typed.

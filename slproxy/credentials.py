@@ -34,8 +34,9 @@ UNCURED_PAUSE = 30.0
 REFUSED_PAUSE = 10.0
 # Between failed renewals: doubling from the first to the last, in seconds.
 FIRST_PAUSE, LAST_PAUSE = 1.0, 30.0
-# A renewal gives up in time for whoever waits for the store's lock (`store.LOCK_TIMEOUT`).
-RENEWAL_ATTEMPTS, RENEWAL_DEADLINE = 3, 25.0
+# A renewal gives up in time for whoever waits for the store's lock: no try begins that could, with the ten seconds that
+# `upstream.ANSWER_TIMEOUT` gives it, end after `store.LOCK_TIMEOUT`.
+RENEWAL_ATTEMPTS, LAST_TRY_BEGINS = 3, 18.0
 # How often the clock and, without a token, the store are looked at: a laptop sleeps, a person logs in elsewhere.
 GLANCE, GLANCE_WITHOUT_TOKEN = 30.0, 2.0
 
@@ -82,7 +83,7 @@ def renewal_margin(token: Token, *, leeway: float, dice: float) -> float:
 
 def _no_credentials() -> LoginRequired:
     return LoginRequired(
-        "No credentials: what auth.grant needs is not set.",
+        "No credentials are set.",
         hint="Set SALESLOFT_API_KEY, or SALESLOFT_CLIENT_ID and SALESLOFT_CLIENT_SECRET and run: slproxy login",
     )
 
@@ -99,6 +100,7 @@ class Credentials:
         *,
         auth: Auth,
         accounts_url: str,
+        profile: str,
         redirect_uri_given: bool,
         store: TokenStore,
         ask: Callable[[Form], Awaitable[Answer]],
@@ -109,6 +111,7 @@ class Credentials:
     ) -> None:
         self._auth = auth
         self._accounts_url = accounts_url
+        self._profile = profile
         self._redirect_uri_given = redirect_uri_given
         self._login_store = store
         self._granted_store = MemoryStore()
@@ -118,7 +121,8 @@ class Credentials:
         self.choice = Choice(None, "not looked at yet")
         self._record: Record | None = None
         self._margin = 0.0
-        self._saved = True
+        # The record in the store that the one in hand was renewed from, as long as the newer one could not be written.
+        self._unsaved_since: Record | None = None
         self._renewal: asyncio.Task[None] | None = None
         self._keeper: asyncio.Task[None] | None = None
         self._failure: Problem | None = None
@@ -148,6 +152,7 @@ class Credentials:
             await asyncio.wait({self._keeper})
         if self._renewal is not None:
             await asyncio.wait({self._renewal})
+        await self._save()
 
     async def bearer(self) -> Bearer:
         """Return the token of the moment; wait for a renewal only if it has expired.
@@ -198,7 +203,7 @@ class Credentials:
         if self.choice.grant == "authorization_code" and self._record is None:
             return _no_login()
         return TokenEndpointDown(
-            "The first token has not been granted yet.", hint="Wait for the token endpoint to answer."
+            "No token has been granted yet, or it has just expired.", hint="Wait for the token endpoint to answer."
         )
 
     def snapshot(self) -> dict[str, object]:
@@ -209,7 +214,7 @@ class Credentials:
             "grant": self.choice.grant,
             "why": self.choice.why,
             "store": "none" if self.choice.grant == "api_key" else self._store.description,
-            "saved": self._saved,
+            "saved": self._unsaved_since is None,
             "valid": self._held() is not None,
             "expires_in": None if expires_at is None else round(expires_at - self._now(), 3),
             "generation": record.generation if record is not None else None,
@@ -264,9 +269,10 @@ class Credentials:
     async def _stored_login(self) -> Record | None:
         """Return the stored login, if it is this client's."""
         record = await self._login_store.read()
-        if record is None or not record.belongs_to(self._auth.client_id or "", self._accounts_url):
-            return None
-        return record
+        return record if record is not None and self._is_ours(record) else None
+
+    def _is_ours(self, record: Record) -> bool:
+        return record.belongs_to(self._auth.client_id or "", self._accounts_url, self._profile)
 
     # Renewal.
 
@@ -282,13 +288,14 @@ class Credentials:
         # Asked again: there was an await, and another task may have started it meanwhile.
         if self._renewal is None or self._renewal.done():
             self._renewal = asyncio.create_task(self._renew(rejected), name="slproxy: renew the token")
+        renewal = self._renewal
         # Not awaited itself: a client that leaves would cancel it for everybody, and lose the rotated token.
-        await asyncio.wait({self._renewal})
-        self._renewal.result()
+        await asyncio.wait({renewal})
+        renewal.result()
 
     async def _look_for_a_login(self) -> None:
         """Adopt a login that somebody made since (`slproxy login` beside a running proxy)."""
-        if self.choice.grant in ("api_key", "client_credentials"):
+        if self.choice.grant == "api_key" or self._auth.grant == "client_credentials":
             return
         try:
             record = await self._stored_login()
@@ -309,9 +316,8 @@ class Credentials:
         except (Problem, StoreError) as error:
             self._remember(error)
             self._last_renewal = {"at": started, "outcome": error.detail}
-            log.warning(
-                "renewing the token failed: %s %s (%s)", error.detail, error.hint, error.__cause__ or "no cause"
-            )
+            cause = f" ({error.__cause__})" if error.__cause__ is not None else ""
+            log.warning("renewing the token failed: %s %s%s", error.detail, error.hint, cause)
         else:
             self._failure, self._failures, self._not_before = None, 0, -math.inf
             self._last_renewal = {"at": started, "outcome": outcome}
@@ -323,21 +329,23 @@ class Credentials:
             record = await store.read()
             mine = self._record
             if self.choice.grant == "authorization_code":
-                if record is None or not record.belongs_to(self._auth.client_id or "", self._accounts_url):
-                    self._record = None
+                if record is None or not self._is_ours(record):
+                    self._record = self._unsaved_since = None
                     raise _no_login()
-                if mine is not None and not self._saved and record.generation < mine.generation:
+                if mine is not None and record == self._unsaved_since:
                     record = mine
                 expires_at = record.token.expires_at
                 alive = expires_at is None or expires_at - self._margin > self._now()
                 if alive and record.generation != (rejected if rejected is not None else mine and mine.generation):
+                    self._unsaved_since = None
                     self._adopt(record)
                     return "taken over from another process"
-            record = await self._granted(record, store)
-            self._saved = False
+                await self._check_that_it_can_be_kept(record, rejected=rejected)
+            stored, record = record, await self._granted(record, store, rejected=rejected)
+            self._unsaved_since = self._unsaved_since or stored
             try:
                 await store.write(record)
-                self._saved = True
+                self._unsaved_since = None
             except StoreError as error:
                 # The new token is all there is: the old one is revoked. In use and in memory is better than lost.
                 log.error(  # noqa: TRY400  # the hint says more than a traceback
@@ -348,13 +356,53 @@ class Credentials:
             self._renewals += 1
             return "renewed"
 
-    async def _granted(self, record: Record | None, store: TokenStore) -> Record:
+    async def _check_that_it_can_be_kept(self, record: Record, *, rejected: int | None) -> None:
+        """Write what is in the store once more before its refresh token is spent.
+
+        Where that fails, the renewed token would be in this process's memory alone. A proxy that goes on running, and
+        has no valid token left, takes that chance; everybody else waits. Raises StoreError.
+        """
+        if self._unsaved_since is not None:
+            return
+        try:
+            await self._login_store.write(record)
+        except StoreError:
+            if self._keeper is None or (self._held() is not None and rejected is None):
+                raise
+
+    async def _save(self) -> None:
+        """Write the renewed token that could not be written, unless something newer took its place meanwhile."""
+        if self._unsaved_since is None or self._record is None:
+            return
+        store = self._store
+        try:
+            async with store.lock():
+                stored = await store.read()
+                if stored == self._unsaved_since:
+                    await store.write(self._record)
+                elif stored is not None and self._is_ours(stored):
+                    self._adopt(stored)
+                else:
+                    self._record = None
+        except StoreError as error:
+            log.warning("%s The newest token is still only in memory. %s", error.detail, error.hint)
+        else:
+            self._unsaved_since = None
+
+    async def _granted(self, record: Record | None, store: TokenStore, *, rejected: int | None) -> Record:
         """Ask the token endpoint for the next token."""
         client = Client(id=self._auth.client_id or "", secret=_reveal(self._auth))
         if self.choice.grant == "client_credentials":
-            token = await self._ask_for_token(
-                oauth.client_credentials_grant(client, scope=self._auth.scope or ""), renews=None
-            )
+            try:
+                token = await self._ask_for_token(
+                    oauth.client_credentials_grant(client, scope=self._auth.scope or ""), renews=None
+                )
+            except LoginRequired as error:
+                # Nothing was revoked, so nothing is final: it is worth another try.
+                raise CredentialsRefused(
+                    "SalesLoft refused the credentials: invalid_grant.",
+                    hint="Allow client credentials for the app in SalesLoft's settings, or run: slproxy login",
+                ) from error
             fresh = Record(client_id=client.id, accounts_url=self._accounts_url, token=token)
             return fresh if record is None else record.renewed(token)
         assert record is not None, "a login is renewed only when there is one"
@@ -367,8 +415,12 @@ class Credentials:
                 oauth.refresh_grant(client, refresh_token=record.token.refresh_token), renews=record.token
             )
         except LoginRequired:
-            # Final: no start of any process shall try this refresh token again.
-            self._record = replace(record, refused="invalid_grant")
+            # Final: no start of any process shall try this refresh token again. An access token that the API has
+            # rejected as well is over, whatever its expiry says; one that it has not may still be good.
+            token = record.token
+            if record.generation == rejected:
+                token = replace(token, expires_at=self._now())
+            self._record = replace(record, token=token, refused="invalid_grant")
             try:
                 await store.write(self._record)
             except StoreError as error:
@@ -388,9 +440,9 @@ class Credentials:
                 attempt=attempt,
                 now=self._now(),
                 dice=self._dice(),
-                max_wait=RENEWAL_DEADLINE,
+                max_wait=LAST_TRY_BEGINS,
             )
-            late = wait is None or self._monotonic() - started + wait > RENEWAL_DEADLINE
+            late = wait is None or self._monotonic() - started + wait > LAST_TRY_BEGINS
             return None if late or attempt >= RENEWAL_ATTEMPTS else wait
 
         async def attempt() -> _TokenReply:
@@ -422,20 +474,14 @@ class Credentials:
     async def _keep_fresh(self) -> None:
         """Renew before it matters; write what could not be written; look for a login where there is none."""
         while True:
-            await self._glance()
-            await self._sleep(self._until_next_glance())
-
-    async def _glance(self) -> None:
-        if not self._saved and self._record is not None:
             try:
-                async with self._store.lock():
-                    await self._store.write(self._record)
-            except StoreError as error:
-                log.warning("%s The newest token is still only in memory.", error.detail)
-            else:
-                self._saved = True
-        if self._renewal_due_in() <= 0.0:
-            await self._renew_shared()
+                await self._save()
+                if self._renewal_due_in() <= 0.0:
+                    await self._renew_shared()
+            except Exception:
+                # The outermost frame of this task: without it a defect would end the renewals, and say nothing.
+                log.exception("a defect in slproxy, while keeping the token fresh")
+            await self._sleep(self._until_next_glance())
 
     def _renewal_due_in(self) -> float:
         if self._record is None:
@@ -447,7 +493,7 @@ class Credentials:
     def _until_next_glance(self) -> float:
         due = self._renewal_due_in()
         if due > 0.0:
-            return min(due, GLANCE if self._saved else GLANCE_WITHOUT_TOKEN)
+            return min(due, GLANCE if self._unsaved_since is None else GLANCE_WITHOUT_TOKEN)
         return max(GLANCE_WITHOUT_TOKEN, min(self._not_before - self._monotonic(), GLANCE))
 
 

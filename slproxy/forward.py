@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -38,6 +39,8 @@ log = logging.getLogger("slproxy.forward")
 # What is kept of a reply that is given up for a retry, in bytes and seconds: it may be the last one the upstream gives.
 KEPT_BODY = 256 * 1024
 KEEPING = 2.0
+
+_COST = re.compile(r"[0-9]{1,9}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -210,6 +213,13 @@ class Forwarder:
                     raise body.error from error
             raise
 
+    async def fetch(self, target: str) -> ReplyBody:
+        """Get something from the API for the proxy itself: with all cures, and without the clients' policy."""
+        request = _Request(
+            method="GET", target=target, fields=[("Accept", "application/json")], body=None, retries=True
+        )
+        return await self._send(request, Exchange(method="GET", path=target, started=self._monotonic()))
+
     async def _send(self, request: _Request, exchange: Exchange) -> ReplyBody:
         """Send until a reply is the client's to have."""
         self._retry_budget.request(self._monotonic())
@@ -236,12 +246,18 @@ class Forwarder:
                 raise outcome
             return outcome
 
+        def why(state: RetryCallState) -> str:
+            fault = state.outcome.exception() if state.outcome is not None else None
+            return (
+                fault.proxy_error if isinstance(fault, UpstreamFault) else str(kept.status if kept else "no reply kept")
+            )
+
         async def before_wait(state: RetryCallState) -> None:
             nonlocal kept
             if state.outcome is not None and not state.outcome.failed:
                 kept = await _keep(state.outcome.result()) or kept
             exchange.wait += state.upcoming_sleep
-            log.info("%s %s: again in %.2f s", exchange.method, exchange.path, state.upcoming_sleep)
+            log.info("%s %s: %s, again in %.2f s", exchange.method, exchange.path, why(state), state.upcoming_sleep)
 
         next_wait = functools.partial(self._next_wait, request, exchange)
         try:
@@ -308,14 +324,10 @@ class Forwarder:
 
     def _learn(self, reply: Reply) -> None:
         """Take note of the team's budget, as the upstream tells it on each reply."""
-        remaining = reply.header("x-ratelimit-remaining-minute")
-        if remaining is not None and remaining.isascii() and remaining.isdigit():
-            limit = reply.header("x-ratelimit-limit-minute") or ""
-            self.seen = Seen(
-                remaining=int(remaining),
-                limit=int(limit) if limit.isascii() and limit.isdigit() else None,
-                at=self._now(),
-            )
+        remaining = _cost_in(reply.header("x-ratelimit-remaining-minute"))
+        if remaining is not None:
+            limit = _cost_in(reply.header("x-ratelimit-limit-minute"))
+            self.seen = Seen(remaining=remaining, limit=limit, at=self._now())
 
     def _answer(self, reply: ReplyBody, request: _Request, exchange: Exchange, *, host: str) -> Answer:
         """Return the upstream's reply as the client gets it: as it came, less what stops here, plus what we say."""
@@ -349,6 +361,10 @@ class Forwarder:
             memory=self._limits.replay_memory,
             disk=self._limits.replay_disk,
         )
+
+
+def _cost_in(value: str | None) -> int | None:
+    return int(value) if value is not None and _COST.fullmatch(value) else None
 
 
 async def _keep(reply: Reply) -> _Kept | None:

@@ -7,6 +7,7 @@ later on.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import json
 import logging
@@ -51,8 +52,13 @@ class Exchange:
 
 
 def path_of(target: str) -> str:
-    """Return what may be logged of a request target: its path, with nothing that a terminal would obey."""
-    path = target.partition("?")[0]
+    """Return what may be logged of a request target: its path, with nothing that a terminal would obey.
+
+    Of an absolute target, the authority is left out as well: it may hold a password.
+    """
+    path = target.partition("?")[0].partition("#")[0]
+    if not path.startswith("/") and "://" in path:
+        path = "/" + path.partition("://")[2].partition("/")[2]
     return "".join(character if character.isprintable() else "?" for character in path)[:500]
 
 
@@ -139,8 +145,10 @@ class Journal:
         if self._lines:
             text = "\n".join(self._lines) + "\n"
             self._lines.clear()
-            self._stream.write(text)
-            self._stream.flush()
+            # Whoever read the log may have gone (`slproxy serve 2>&1 | head`): that is no reason to stop serving.
+            with contextlib.suppress(OSError):
+                self._stream.write(text)
+                self._stream.flush()
 
 
 def start(*, level: str, form: str) -> Journal | None:

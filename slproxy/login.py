@@ -21,7 +21,7 @@ from urllib.parse import parse_qs, urlsplit
 from aiohttp import web
 
 from slproxy import oauth
-from slproxy.errors import ConfigError, ForeignCallbackError, LoginError
+from slproxy.errors import ConfigError, ForeignCallbackError, LoginError, StoreError
 from slproxy.oauth import Client
 from slproxy.settings import Settings
 from slproxy.store import Record, TokenStore
@@ -149,7 +149,7 @@ class Callback:
         if self._code.done():
             return _page(400, "Already used", "This login has had its answer. You can close this tab.")
         try:
-            code = code_in(self._attempt, request.query_string)
+            code = code_in(self._attempt, request.rel_url.raw_query_string)
         except LoginError as error:
             if not isinstance(error, ForeignCallbackError):
                 self._code.set_exception(error)
@@ -207,9 +207,15 @@ async def finish(
     token = oauth.token_of(await ask(form), now=now())
     async with store.lock():
         before = await store.read()
+        if before is not None and before.profile != settings.profile:
+            raise StoreError(
+                f"The token of the profile {before.profile} is kept in the same place: {store.description}.",
+                hint="Give each profile a store.path of its own, or none; then log in again.",
+            )
         record = Record(
             client_id=client.id,
             accounts_url=settings.upstream.accounts_url,
+            profile=settings.profile,
             token=token,
             # Goes on counting, so that a proxy which runs beside sees a newer token, not its own again.
             generation=before.generation + 1 if before is not None else 1,

@@ -44,6 +44,7 @@ PROBES = (OWN_PAGES + "healthz", OWN_PAGES + "readyz")
 
 _CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
 _BROKEN_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
+_VERSIONED = re.compile(r"/v[0-9]")
 _SLASHES = re.compile(r"/{2,}")
 _HOST = re.compile(r"(?P<name>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::(?P<port>[0-9]{1,5}))?")
 
@@ -151,7 +152,10 @@ def _exact_path(target: str) -> str:
         raise _bad_target("a control character")
     for segment in decoded.replace(b"\\", b"/").split(b"/"):
         if segment.partition(b";")[0] in (b".", b".."):
-            raise _bad_target("a dot segment")
+            raise BadTarget(
+                "The request target holds a dot segment, which servers read differently.",
+                hint="Send the path that it stands for, without . and ..",
+            )
     return path
 
 
@@ -183,7 +187,7 @@ def _nearest(policy: Policy, path: str) -> str:
         return f"Try {policy.accept_paths[0]}me.json; the proxy's own state is at {OWN_PAGES}status.json."
     if path.startswith("/_slproxy"):
         return f"The proxy's own state is at {OWN_PAGES}status.json."
-    if "/v2/" in policy.accept_paths:
+    if "/v2/" in policy.accept_paths and not _VERSIONED.match(path):
         return f"Did you mean /v2{path.split('/v2', 1)[-1]}? Only {', '.join(policy.accept_paths)} is forwarded."
     return f"Only {', '.join(policy.accept_paths)} is forwarded."
 
@@ -194,7 +198,7 @@ def _check_method(method: str) -> None:
     if method in _REFUSED_METHODS:
         raise MethodRefused(
             f"{method} is never passed on.",
-            hint="Use one of the methods in Allow.",
+            hint="Use one of the methods in Allow. This is a reverse proxy: set it as the base URL, not as HTTP_PROXY.",
             headers=(("Allow", ", ".join(METHODS)),),
         )
     raise MethodRefused("The method is not one this proxy knows.", hint=f"Use {', '.join(METHODS)}.", status=501)

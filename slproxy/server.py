@@ -65,6 +65,7 @@ class Server(web.Server):
         self._monotonic = monotonic
         self._journal = journal
         self._in_flight: set[Exchange] = set()
+        self._draining = False
         self._idle = asyncio.Event()
         self._idle.set()
         self.served = 0
@@ -79,7 +80,10 @@ class Server(web.Server):
 
     async def drain(self, patience: float) -> bool:
         """Wait until no request is in flight, for ``patience`` seconds at most; tell whether that came true."""
-        self.pre_shutdown()
+        self._draining = True
+        for connection in self.connections:
+            if isinstance(connection, _Connection):
+                connection.close_if_idle()
         try:
             async with asyncio.timeout(patience):
                 await self._idle.wait()
@@ -97,7 +101,7 @@ class Server(web.Server):
         try:
             answer = await self._answer(request, exchange)
             exchange.status = answer.status
-            return await _respond(request, answer, exchange)
+            return await _respond(request, answer, exchange, last=self._draining)
         except (asyncio.CancelledError, ConnectionError):
             exchange.status = exchange.status or CLIENT_LEFT
             exchange.ended = exchange.ended or "client left"
@@ -124,13 +128,17 @@ class Server(web.Server):
             return await self._handle(_inbound(request), exchange)
         except Problem as problem:
             answered = problem
-            if problem.__cause__ is not None:
-                log.info("%s: %s", problem.type, problem.__cause__)
+            if (cause := problem.__cause__) is not None:
+                # The system's own words help; a parser's quote the bytes that it choked on.
+                log.info("%s: %s", problem.type, cause if isinstance(cause, OSError) else type(cause).__name__)
         except Exception:
             log.exception("a defect in slproxy")
             answered = InternalError("slproxy failed on this request.", hint=_REPORT)
         exchange.error = answered.type
-        return problem_answer(answered)
+        answer = problem_answer(answered)
+        if exchange.attempts > 1:
+            answer.headers.append(("X-Slproxy-Attempts", str(exchange.attempts)))
+        return answer
 
 
 def problem_answer(problem: Problem) -> Answer:
@@ -219,11 +227,14 @@ class _Response(web.StreamResponse):
             self.headers[hdrs.CONNECTION] = "keep-alive"
 
 
-async def _respond(request: web.BaseRequest, answer: Answer, exchange: Exchange) -> web.StreamResponse:
-    """Send an answer to the client, as it comes and no faster than the client takes it."""
+async def _respond(request: web.BaseRequest, answer: Answer, exchange: Exchange, *, last: bool) -> web.StreamResponse:
+    """Send an answer to the client, as it comes and no faster than the client takes it; the ``last`` one closes."""
+    whole = answer.body if isinstance(answer.body, bytes) else b""
+    response = _Response(status=answer.status, reason=answer.reason, headers=answer.headers, whole=whole)
+    if last:
+        response.force_close()
     if isinstance(answer.body, bytes):
-        return _Response(status=answer.status, reason=answer.reason, headers=answer.headers, whole=answer.body)
-    response = _Response(status=answer.status, reason=answer.reason, headers=answer.headers)
+        return response
     await response.prepare(request)
     try:
         first = answer.body.read_nowait()
@@ -265,6 +276,11 @@ class _Connection(web.RequestHandler):
         super().__init__(server, **options)  # type: ignore[arg-type]  # aiohttp's own options, passed through
         self._unparsed = server.unparsed
 
+    def close_if_idle(self) -> None:
+        """Close a connection on which no request is being served."""
+        if self._current_request is None:
+            self.force_close()
+
     def data_received(self, data: bytes) -> None:
         """Parse what arrived; fail a body that does not parse.
 
@@ -282,12 +298,22 @@ class _Connection(web.RequestHandler):
 
     def handle_error(
         self,
-        request: web.BaseRequest,  # noqa: ARG002  # aiohttp's signature, here and below
+        request: web.BaseRequest,  # aiohttp's signature, here and below
         status: int = 500,  # noqa: ARG002
         exc: BaseException | None = None,
         message: str | None = None,  # noqa: ARG002
     ) -> web.StreamResponse:
-        """Answer with a problem: aiohttp's own page names its version and echoes the offending bytes."""
+        """Answer with a problem: aiohttp's own page names its version and echoes the offending bytes.
+
+        Raises ConnectionError, with which aiohttp ends the connection, where there is nobody to answer, or where an
+        answer has begun: a second one would be written into the first.
+        """
+        if isinstance(exc, ConnectionError):
+            raise exc
+        if request.writer.output_size > 0:
+            log.error("a defect in slproxy, in the middle of a response", exc_info=exc)
+            _abort(request)
+            raise ConnectionError from exc
         problem: Problem
         if isinstance(exc, LineTooLong):
             # Its arguments are the line and the limit that it broke (aiohttp/http_exceptions.py).
@@ -295,7 +321,11 @@ class _Connection(web.RequestHandler):
             what = "request target" if target else "header block"
             problem = TooLarge(f"The {what} is over the limit.", hint="Send less.", status=414 if target else 431)
         elif isinstance(exc, BadHttpMethod):
-            problem = MethodRefused("The method is not one this proxy knows.", hint="Use a method of HTTP.", status=501)
+            problem = MethodRefused(
+                "The method is not one this proxy knows.",
+                hint="Use a method of HTTP. If this was TLS: the proxy speaks plain HTTP, use http://.",
+                status=501,
+            )
         elif isinstance(exc, HttpProcessingError):
             problem = BadRequest("The request is not valid HTTP/1.1.", hint="Send it with an HTTP client.")
         else:

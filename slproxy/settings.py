@@ -168,7 +168,7 @@ class Upstream:
         default=None,
         metadata=_about(
             "path",
-            "PEM file of the authorities to trust instead of the system's, for a TLS-inspecting network.",
+            "PEM file of an authority to trust besides the system's, for a TLS-inspecting network.",
             example="/etc/ssl/certs/corporate.pem",
         ),
     )
@@ -349,16 +349,26 @@ class Limits:
         default=64 * MIB,
         metadata=_about("size", "Bytes of a request body kept at all; a larger one is streamed once.", minimum=0),
     )
-    max_connections: int = field(default=1000, metadata=_about("integer", "Client connections at a time.", minimum=1))
+    max_connections: int = field(
+        default=1000, metadata=_about("integer", "Not yet in effect: client connections at a time.", minimum=1)
+    )
     header_timeout: float = field(
         default=15.0,
         metadata=_about(
-            "number", "Seconds for a client to send its request headers.", minimum=MILLISECOND, maximum=DAY
+            "number",
+            "Not yet in effect: seconds for a client to send its request headers.",
+            minimum=MILLISECOND,
+            maximum=DAY,
         ),
     )
     body_timeout: float = field(
         default=60.0,
-        metadata=_about("number", "Seconds between two chunks of a request body.", minimum=MILLISECOND, maximum=DAY),
+        metadata=_about(
+            "number",
+            "Not yet in effect: seconds between two chunks of a request body.",
+            minimum=MILLISECOND,
+            maximum=DAY,
+        ),
     )
     max_target: int = field(default=32 * KIB, metadata=_about("size", "Bytes of a request target.", minimum=1))
     max_headers: int = field(

@@ -5,7 +5,7 @@
 2. Only the user may read or replace the file. A looser mode, another owner or a symlink is refused with the command
    that repairs it; the umask does not matter.
 3. A lock that dies with its holder keeps two processes from renewing one token at the same time.
-4. A record belongs to one client at one accounts host. Whoever else asks gets none.
+4. A record belongs to one client at one accounts host, in one profile. Whoever else asks gets none.
 """
 
 from __future__ import annotations
@@ -46,12 +46,13 @@ class Record:
     client_id: str
     accounts_url: str
     token: Token
+    profile: str = "default"
     generation: int = 1
     refused: str = ""
 
-    def belongs_to(self, client_id: str, accounts_url: str) -> bool:
-        """Tell whether this login is of that client at that accounts host."""
-        return (self.client_id, self.accounts_url) == (client_id, accounts_url)
+    def belongs_to(self, client_id: str, accounts_url: str, profile: str) -> bool:
+        """Tell whether this login is of that client at that accounts host, in that profile."""
+        return (self.client_id, self.accounts_url, self.profile) == (client_id, accounts_url, profile)
 
     def renewed(self, token: Token) -> Record:
         """Return the record of the next generation."""
@@ -269,6 +270,7 @@ def _encoded(record: Record) -> bytes:
         "format": FORMAT,
         "client_id": record.client_id,
         "accounts_url": record.accounts_url,
+        "profile": record.profile,
         "generation": record.generation,
         "refused": record.refused,
         "access_token": token.access_token,
@@ -289,6 +291,7 @@ def _decoded(content: bytes) -> Record:
     return Record(
         client_id=_text(document["client_id"]),
         accounts_url=_text(document["accounts_url"]),
+        profile=_text(document["profile"]),
         generation=int(document["generation"]),
         refused=_text(document["refused"]),
         token=Token(

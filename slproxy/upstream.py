@@ -52,9 +52,9 @@ MAX_HEADER_LINE = 64 * 1024
 MAX_HEADER_COUNT = 1000
 # An idle connection is given up before common servers give theirs up (nginx: 75 s), which spares most stale ones.
 KEEPALIVE = 50.0
-# A reply of the token endpoint, in bytes and seconds. The time must leave room for a second try within a renewal.
+# An answer of the accounts host, in bytes and in seconds from the first to its last byte, the connecting included.
 MAX_ANSWER = 64 * 1024
-ANSWER_TIMEOUT = 15.0
+ANSWER_TIMEOUT = 10.0
 
 ReadBody = Callable[[], AsyncIterator[bytes]]
 
@@ -112,6 +112,8 @@ class Reply:
         try:
             while chunk := await self._content.readany():
                 yield chunk
+            if (error := self._content.exception()) is not None:
+                raise error
         except (aiohttp.ClientError, HttpProcessingError) as error:
             raise self._broken(error) from error
         self.close()
@@ -145,8 +147,8 @@ class _Line:
         self._reply: RawResponseMessage | None = None
         self._deadline: asyncio.TimerHandle | None = None
         self._closed = False
-        # Whether a byte of the request may have left.
-        self.reached = False
+        # Whether a byte of the request may have left, and whether the last one has.
+        self.reached = self._sent = False
 
     @property
     def protocol(self) -> ResponseHandler:
@@ -169,6 +171,7 @@ class _Line:
             max_field_size=MAX_HEADER_LINE,
             max_headers=MAX_HEADER_COUNT,
         )
+        protocol.start_timeout()  # with no read timeout, this ends the one that the last reply may have left running
         writer = StreamWriter(protocol, asyncio.get_running_loop())
         self.reached = True
         if callable(outbound.body):
@@ -177,6 +180,7 @@ class _Line:
             self._upload = asyncio.create_task(uploading, name="slproxy: stream a request's body")
         else:
             await writer.write(head + (outbound.body or b""), drain=False)
+            self._sent = True
             self._expect_reply(response_timeout)
         message, content = await protocol.read()
         while 100 <= message.code < 200 and message.code != 101:  # RFC 9110 §15.2: informational, none asked for
@@ -205,6 +209,7 @@ class _Line:
                     await writer.write(b"%x\r\n%b\r\n" % (len(chunk), chunk) if chunked else chunk)
             if chunked:
                 await writer.write(b"0\r\n\r\n", drain=False)
+            self._sent = True
             self._expect_reply(patience)
         except ConnectionError:
             pass  # the connection is gone, and its protocol has told the reader
@@ -240,16 +245,18 @@ class _Line:
         self.close(keep=False)
 
     def close(self, *, keep: bool) -> None:
-        """Give the connection back to the pool with ``keep``, if nothing is left to write; else close it."""
+        """Give the connection back to the pool with ``keep``, if all of the request went out on it; else close it.
+
+        On a connection that waits for the rest of a body, the next request would become that rest, bearer and all.
+        """
         if self._closed:
             return
         self._closed = True
-        if self._upload is not None and not self._upload.done():
+        if self._upload is not None:
             self._upload.cancel()
-            keep = False
         if self._deadline is not None:
             self._deadline.cancel()
-        if keep:
+        if keep and self._sent:
             self._connection.release()
         else:
             self._connection.close()
@@ -286,19 +293,23 @@ class _Connector(aiohttp.TCPConnector):
 
 
 class _Body:
-    """The body that is being read from a connection, so that it ends when the connection does.
+    """The body that is being read from a connection, so that it breaks when the connection does.
 
-    aiohttp forgets it when a later chunk does not parse: in ``_http_parser.pyx``, ``feed_data`` drops its payload
-    before it raises, ``connection_lost`` finds none to tell, and the reader waits until its own timeout.
+    aiohttp forgets two cases. When a later chunk does not parse, ``feed_data`` in ``_http_parser.pyx`` drops its
+    payload before it raises, ``connection_lost`` finds none to tell, and the reader waits until its own timeout. And a
+    body that lasts until the connection closes looks whole to it when that is a reset.
     """
 
     content: aiohttp.StreamReader | None = None
+    until_close = False
 
     def on_closed(self, closed: asyncio.Future[None]) -> None:
-        if not closed.cancelled():
-            closed.exception()  # retrieved, or asyncio would complain that nobody did
+        """Break the body. Runs before whoever reads it: ``connection_lost`` settles this future first."""
+        reset = not closed.cancelled() and closed.exception() is not None
         content = self.content
-        if content is not None and not content.is_eof() and content.exception() is None:
+        if content is None or content.exception() is not None:
+            return
+        if not content.is_eof() or (reset and self.until_close):
             content.set_exception(aiohttp.ClientPayloadError("the connection closed within a body"))
 
 
@@ -375,18 +386,21 @@ class Upstream:
             ("Content-Length", str(len(body))),
         ]
         outbound = Outbound(method="POST", target=form.path, headers=headers, body=body)
-        reply = await self._send(self._accounts, outbound, response_timeout=ANSWER_TIMEOUT, on_close=lambda: None)
         content = b""
         try:
             async with asyncio.timeout(ANSWER_TIMEOUT):
-                async for chunk in reply.chunks():
-                    content += chunk
-                    if len(content) > MAX_ANSWER:  # no answer of a token endpoint; what is cut off reads as none
-                        break
+                reply = await self._send(
+                    self._accounts, outbound, response_timeout=ANSWER_TIMEOUT, on_close=lambda: None
+                )
+                try:
+                    async for chunk in reply.chunks():
+                        content += chunk
+                        if len(content) > MAX_ANSWER:  # no answer of a token endpoint; what is cut off reads as none
+                            break
+                finally:
+                    reply.close()
         except TimeoutError as error:
             raise _fault(error, reached=True, patience=ANSWER_TIMEOUT) from error
-        finally:
-            reply.close()
         headers_by_name = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in reply.headers}
         return Answer(status=reply.status, headers=headers_by_name, body=content)
 
@@ -405,7 +419,10 @@ class Upstream:
             if message.code < 200:
                 # 101 without having asked for an upgrade, which is not passed on (RFC 9110 §15.2.2).
                 raise _not_http()
-            self._connector.bodies[line.protocol].content = content
+            if not content.is_eof():
+                body = self._connector.bodies[line.protocol]
+                body.content = content
+                body.until_close = not message.chunked and "Content-Length" not in message.headers
             return Reply(message, content, line)
         except BaseException as error:
             if line is not None:

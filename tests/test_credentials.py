@@ -127,15 +127,23 @@ async def scene(record: Record | None, time: FakeTime, *answers: Answer | Except
     accounts, store = Accounts(list(answers)), Disk(record)
     accounts.go.set()
     clock = time.clock()
+
+    async def sleep(seconds: float) -> None:
+        task = asyncio.current_task()
+        if task is not None and "keep the token fresh" in task.get_name():
+            await asyncio.Event().wait()  # its second turn never comes
+        await clock.sleep(seconds)
+
     credentials = Credentials(
         auth=auth or Auth(client_id="c", client_secret=SECRET, grant="authorization_code"),
         accounts_url=ACCOUNTS,
+        profile="default",
         redirect_uri_given=False,
         store=store,
         ask=accounts.ask,
         now=clock.now,
         monotonic=clock.monotonic,
-        sleep=clock.sleep,
+        sleep=sleep,
         dice=clock.dice,
     )
     await credentials.load()
@@ -220,13 +228,16 @@ async def test_invalid_grant_is_final_and_remembered_on_disk_until_a_new_login()
     assert (await it.credentials.bearer()).token == "again"
 
 
-async def test_invalid_grant_does_not_take_away_a_token_that_is_still_valid() -> None:
+async def test_a_token_that_was_rejected_and_cannot_be_renewed_is_over_for_every_process() -> None:
     time = FakeTime()
     it = await scene(login(time=time), time, refused("invalid_grant"))
     with pytest.raises(LoginRequired):
         await it.credentials.renew(stale=await it.credentials.bearer())
-    # Rejected or not, it is all there is, and the upstream has the last word on it.
-    assert (await it.credentials.bearer()).token == "access-1"
+    assert isinstance(it.credentials.problem(), LoginRequired)
+    other = await scene(await it.store.read(), time)
+    with pytest.raises(LoginRequired):
+        await other.credentials.bearer()
+    assert len(it.accounts.asked) + len(other.accounts.asked) == 1
 
 
 @pytest.mark.parametrize(
@@ -256,12 +267,41 @@ async def test_a_lost_reply_is_asked_for_once_more_with_the_same_refresh_token()
     assert [form["refresh_token"] for form in it.accounts.asked] == ["refresh-1", "refresh-1"]
 
 
-async def test_a_full_disk_keeps_the_new_token_in_memory_and_says_so() -> None:
+async def test_a_command_does_not_spend_the_refresh_token_when_the_disk_is_full() -> None:
     time = FakeTime()
     it = await scene(login(time=time, expires_in=-1.0), time)
     it.store.full = True
+    with pytest.raises(TokenEndpointDown, match="No space left"):
+        await it.credentials.bearer()
+    assert it.accounts.asked == []
+
+
+async def test_a_proxy_on_a_full_disk_goes_on_in_memory_and_writes_when_there_is_room() -> None:
+    time = FakeTime()
+    it = await scene(login(time=time, expires_in=-1.0), time)
+    it.store.full = True
+    it.credentials.keep_fresh()
     assert (await it.credentials.bearer()).token == "access-2"
     assert it.credentials.snapshot()["saved"] is False
+    it.store.full = False
+    await it.credentials.close()
+    kept = await it.store.read()
+    assert kept is not None
+    assert kept.token.refresh_token == "refresh-2"
+
+
+async def test_a_newer_login_is_not_overwritten_by_a_token_that_could_not_be_written() -> None:
+    time = FakeTime()
+    it = await scene(login(time=time, expires_in=-1.0), time)
+    it.store.full = True
+    it.credentials.keep_fresh()
+    await it.credentials.bearer()
+    it.store.full = False
+    theirs = Token(access_token="theirs", refresh_token="r", obtained_at=time.now, expires_at=time.now + 7200)
+    newer = login(time=time).renewed(theirs)
+    await it.store.write(newer)
+    await it.credentials.close()
+    assert await it.store.read() == newer
 
 
 async def test_a_reply_that_leaves_the_refresh_token_out_keeps_the_old_one() -> None:

@@ -213,7 +213,11 @@ async def test_memory_may_begin_with_a_record() -> None:
     ],
 )
 def test_a_record_belongs_to_one_client_at_one_accounts_host(client_id: str, accounts_url: str, belongs: bool) -> None:
-    assert RECORD.belongs_to(client_id, accounts_url) is belongs
+    assert RECORD.belongs_to(client_id, accounts_url, "default") is belongs
+
+
+def test_a_record_belongs_to_one_profile() -> None:
+    assert not RECORD.belongs_to(RECORD.client_id, RECORD.accounts_url, "work")
 
 
 def test_a_renewed_record_is_the_next_generation_of_the_same_login() -> None:
