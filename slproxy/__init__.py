@@ -5,7 +5,7 @@ The map, one noun a file. A module imports only from lines above its own (``test
     errors settings                            know nothing of the rest
     values → sources → config                  from a file, the environment and flags to settings
     headers retry oauth journal → policy       decisions: no aiohttp, asyncio, files, clock (but journal's own writer)
-    store → credentials                        the token at rest; the token in use
+    store grants → credentials                 the token at rest; the ways to get one; the token in use
     body upstream                              a request's body, replayable; sends one request: aiohttp's client is here
     forward                                    the recipe: handle → _send → _dispatch
     login pages                                the browser's side: a login's redirect; the proxy's own pages

@@ -20,10 +20,10 @@ import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 
-from slproxy import oauth, retry
-from slproxy.errors import CredentialsRefused, LoginRequired, Problem, StoreError, TokenEndpointDown, UpstreamFault
-from slproxy.oauth import Answer, Client, Form, Token
-from slproxy.settings import Auth, Grant
+from slproxy.errors import CredentialsRefused, LoginRequired, Problem, StoreError, TokenEndpointDown
+from slproxy.grants import Choice, TokenEndpoint, choose_grant
+from slproxy.oauth import Answer, Form, Token
+from slproxy.settings import Auth
 from slproxy.store import MemoryStore, Record, TokenStore
 
 log = logging.getLogger("slproxy.credentials")
@@ -34,9 +34,6 @@ UNCURED_PAUSE = 30.0
 REFUSED_PAUSE = 10.0
 # Between failed renewals: doubling from the first to the last, in seconds.
 FIRST_PAUSE, LAST_PAUSE = 1.0, 30.0
-# A renewal gives up in time for whoever waits for the store's lock: no try begins that could, with the ten seconds that
-# `upstream.ANSWER_TIMEOUT` gives it, end after `store.LOCK_TIMEOUT`.
-RENEWAL_ATTEMPTS, LAST_TRY_BEGINS = 3, 18.0
 # How often the clock and, without a token, the store are looked at: a laptop sleeps, a person logs in elsewhere.
 GLANCE, GLANCE_WITHOUT_TOKEN = 30.0, 2.0
 
@@ -47,29 +44,6 @@ class Bearer:
 
     token: str = field(repr=False)
     generation: int
-
-
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """Which way in is used, and why: ``None`` where nothing is set."""
-
-    grant: Grant | None
-    why: str
-
-
-def choose_grant(auth: Auth, *, login_stored: bool, redirect_uri_given: bool) -> Choice:
-    """Return the grant to use; ``auto`` picks as the contract says: API key, stored login, client credentials."""
-    if auth.grant != "auto":
-        return Choice(auth.grant, "auth.grant says so")
-    if auth.api_key is not None:
-        return Choice("api_key", "an API key is set")
-    if login_stored:
-        return Choice("authorization_code", "a login is stored")
-    if auth.client_id and auth.client_secret is not None and not redirect_uri_given:
-        return Choice("client_credentials", "only a client id and secret are set, and no login is stored")
-    if auth.client_id:
-        return Choice("authorization_code", "a client id is set, but no login is stored yet")
-    return Choice(None, "neither an API key, nor a login, nor a client id is set")
 
 
 def renewal_margin(token: Token, *, leeway: float, dice: float) -> float:
@@ -115,7 +89,7 @@ class Credentials:
         self._redirect_uri_given = redirect_uri_given
         self._login_store = store
         self._granted_store = MemoryStore()
-        self._ask = ask
+        self._endpoint = TokenEndpoint(auth, ask=ask, now=now, monotonic=monotonic, sleep=sleep, dice=dice)
         self._now, self._monotonic, self._sleep, self._dice = now, monotonic, sleep, dice
 
         self.choice = Choice(None, "not looked at yet")
@@ -195,7 +169,7 @@ class Credentials:
         held = self._held()
         if held is not None and held.generation != rejected:
             return None
-        if not self._has_credentials():
+        if not self.choice.is_backed_by(self._auth):
             return _no_credentials()
         if self._failure is not None:
             # A copy: raising one object again and again would make its traceback grow for ever.
@@ -223,15 +197,6 @@ class Credentials:
         }
 
     # The token in hand.
-
-    def _has_credentials(self) -> bool:
-        """Tell whether what the chosen grant needs is set; a login is looked for where it is stored."""
-        match self.choice.grant:
-            case "api_key":
-                return self._auth.api_key is not None
-            case "client_credentials":
-                return bool(self._auth.client_id) and self._auth.client_secret is not None
-        return self.choice.grant is not None
 
     def _is_current(self, bearer: Bearer) -> bool:
         return self._record is not None and self._record.generation == bearer.generation
@@ -308,7 +273,9 @@ class Credentials:
 
     async def _renew(self, rejected: int | None) -> None:
         """Renew under the store's lock, and remember how it went. Never raises what it can remember."""
-        if not self._has_credentials() or (self.choice.grant == "authorization_code" and self._record is None):
+        if not self.choice.is_backed_by(self._auth) or (
+            self.choice.grant == "authorization_code" and self._record is None
+        ):
             return
         started = self._now()
         try:
@@ -391,29 +358,18 @@ class Credentials:
 
     async def _granted(self, record: Record | None, store: TokenStore, *, rejected: int | None) -> Record:
         """Ask the token endpoint for the next token."""
-        client = Client(id=self._auth.client_id or "", secret=_reveal(self._auth))
         if self.choice.grant == "client_credentials":
-            try:
-                token = await self._ask_for_token(
-                    oauth.client_credentials_grant(client, scope=self._auth.scope or ""), renews=None
-                )
-            except LoginRequired as error:
-                # Nothing was revoked, so nothing is final: it is worth another try.
-                raise CredentialsRefused(
-                    "SalesLoft refused the credentials: invalid_grant.",
-                    hint="Allow client credentials for the app in SalesLoft's settings, or run: slproxy login",
-                ) from error
-            fresh = Record(client_id=client.id, accounts_url=self._accounts_url, token=token)
+            token = await self._endpoint.client_credentials()
+            fresh = Record(
+                client_id=self._auth.client_id or "",
+                accounts_url=self._accounts_url,
+                profile=self._profile,
+                token=token,
+            )
             return fresh if record is None else record.renewed(token)
         assert record is not None, "a login is renewed only when there is one"
-        if record.token.refresh_token is None:
-            raise LoginRequired(
-                "The login has expired, and it came without a refresh token.", hint="Run: slproxy login"
-            )
         try:
-            token = await self._ask_for_token(
-                oauth.refresh_grant(client, refresh_token=record.token.refresh_token), renews=record.token
-            )
+            return record.renewed(await self._endpoint.refresh(record.token))
         except LoginRequired:
             # Final: no start of any process shall try this refresh token again. An access token that the API has
             # rejected as well is over, whatever its expiry says; one that it has not may still be good.
@@ -426,36 +382,6 @@ class Credentials:
             except StoreError as error:
                 log.warning("%s That the login is refused is only in memory. %s", error.detail, error.hint)
             raise
-        return record.renewed(token)
-
-    async def _ask_for_token(self, form: Form, *, renews: Token | None) -> Token:
-        started = self._monotonic()
-
-        def next_wait(outcome: retry.Outcome, attempt: int) -> float | None:
-            wait = retry.wait_before_next(
-                # A token request may be repeated whatever came back: at worst the old refresh token is dead, and the
-                # reply to the second try says so.
-                outcome,
-                method="GET",
-                attempt=attempt,
-                now=self._now(),
-                dice=self._dice(),
-                max_wait=LAST_TRY_BEGINS,
-            )
-            late = wait is None or self._monotonic() - started + wait > LAST_TRY_BEGINS
-            return None if late or attempt >= RENEWAL_ATTEMPTS else wait
-
-        async def attempt() -> _TokenReply:
-            return _TokenReply(await self._ask(form))
-
-        try:
-            reply: _TokenReply = await retry.ladder(next_wait, sleep=self._sleep)(attempt)
-        except UpstreamFault as error:
-            raise TokenEndpointDown(
-                f"The token endpoint cannot be reached: {error.detail}",
-                hint="Check the network and upstream.accounts_url; the proxy tries again by itself.",
-            ) from error
-        return oauth.token_of(reply.answer, now=self._now(), renews=renews)
 
     def _remember(self, error: Problem | StoreError) -> None:
         """Keep a failure for those who ask next, and do not try again too soon."""
@@ -495,17 +421,3 @@ class Credentials:
         if due > 0.0:
             return min(due, GLANCE if self._unsaved_since is None else GLANCE_WITHOUT_TOKEN)
         return max(GLANCE_WITHOUT_TOKEN, min(self._not_before - self._monotonic(), GLANCE))
-
-
-class _TokenReply:
-    """An answer of the token endpoint, as far as the retries go."""
-
-    def __init__(self, answer: Answer) -> None:
-        self.answer = answer
-        # Any 5xx is a token endpoint that is unwell, and worth another try: RFC 6749 §5.2 knows only 400 and 401.
-        status = 503 if answer.status >= 500 else answer.status
-        self.outcome = retry.Outcome(status=status, reached=True, retry_after=answer.headers.get("retry-after"))
-
-
-def _reveal(auth: Auth) -> str | None:
-    return auth.client_secret.reveal() if auth.client_secret is not None else None

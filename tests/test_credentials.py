@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from slproxy.credentials import FIRST_PAUSE, REFUSED_PAUSE, Bearer, Choice, Credentials, choose_grant, renewal_margin
+from slproxy.credentials import FIRST_PAUSE, REFUSED_PAUSE, Bearer, Credentials, renewal_margin
 from slproxy.errors import CredentialsRefused, LoginRequired, StoreError, TokenEndpointDown, UpstreamUnreachable
+from slproxy.grants import Choice, choose_grant
 from slproxy.oauth import Answer, Form, Token
 from slproxy.settings import Auth, Secret
 from slproxy.store import MemoryStore, Record
