@@ -1,0 +1,118 @@
+"""What a person is told, and what a signal does to a command."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+from slproxy.sandbox import Sandbox
+from slproxy.store import FileStore
+from tests import rig
+
+
+def pointed_at(sandbox: Sandbox) -> dict[str, str]:
+    return {
+        "SLPROXY_UPSTREAM__API_URL": sandbox.url,
+        "SLPROXY_UPSTREAM__ACCOUNTS_URL": sandbox.url,
+        "SALESLOFT_CLIENT_ID": sandbox.options.client_id,
+        "SALESLOFT_CLIENT_SECRET": sandbox.options.client_secret,
+    }
+
+
+def token_file(home: Path) -> Path:
+    return home / "state" / "slproxy" / "default.json"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_command_that_is_ended_in_a_renewal_keeps_the_rotated_token(
+    sandbox: Sandbox, tmp_path: Path, number: signal.Signals
+) -> None:
+    record = rig.login_at(sandbox, lifetime=-1.0)
+    await FileStore(token_file(tmp_path)).write(record)
+    sandbox.fault("slow=0.5", on="token")  # the new pair is there before the answer is
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "slproxy", "token"),
+        cwd=tmp_path,
+        env=rig.environment(tmp_path, **pointed_at(sandbox)),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    await rig.until(lambda: len(sandbox.token_requests) == 1)
+    process.send_signal(number)
+    async with asyncio.timeout(rig.PATIENCE):
+        out, err = await process.communicate()
+    kept = json.loads(token_file(tmp_path).read_text())
+    assert kept["generation"] == record.generation + 1
+    assert kept["access_token"] != record.token.access_token
+    assert (process.returncode, out) == (128 + number, b"")
+    assert b"Traceback" not in err
+
+
+async def test_a_command_that_is_ended_at_rest_ends_at_once(tmp_path: Path) -> None:
+    async with rig.program("sandbox", "--port", "0", home=tmp_path) as running:
+        assert await running.stop() == 0
+
+
+@pytest.mark.parametrize(
+    ("place", "said"),
+    [("missing/s", "No such file"), ("x" * 200, "too long"), ("file/s", "Not a directory")],
+    ids=["no folder", "too long", "a file for a folder"],
+)
+async def test_a_socket_that_cannot_be_made_is_told_and_no_traceback(tmp_path: Path, place: str, said: str) -> None:
+    (tmp_path / "file").write_text("")
+    code, out, err = await rig.run(
+        "serve", "--uds", str(tmp_path / place), home=tmp_path, env={"SALESLOFT_API_KEY": rig.API_KEY}
+    )
+    assert (code, out) == (2, "")
+    assert said in err
+    assert "Traceback" not in err
+
+
+async def test_the_socket_file_is_gone_when_the_proxy_is(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    async with rig.program(
+        "serve", "--uds", str(path), home=tmp_path, env={"SALESLOFT_API_KEY": rig.API_KEY}
+    ) as running:
+        assert path.is_socket()
+        assert await running.stop() == 0
+    assert not path.exists()
+
+
+async def test_two_profiles_do_not_share_a_token(sandbox: Sandbox, tmp_path: Path) -> None:
+    path = tmp_path / "shared.json"
+    await FileStore(path).write(rig.login_at(sandbox))
+    env = {**pointed_at(sandbox), "SLPROXY_STORE__PATH": str(path), "SLPROXY_AUTH__GRANT": "authorization_code"}
+    code, out, _ = await rig.run("token", home=tmp_path, env=env)
+    assert (code, out != "") == (0, True)
+    code, out, err = await rig.run("token", "--profile", "other", home=tmp_path, env=env)
+    assert (code, out) == (3, ""), err
+
+
+async def test_a_login_that_may_not_ask_who_it_is_is_a_login(sandbox: Sandbox, tmp_path: Path) -> None:
+    sandbox.fault("status=403;times=9", path="/v2/me.json")
+    env = pointed_at(sandbox)
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "slproxy", "login", "--no-browser"),
+        cwd=tmp_path,
+        env=rig.environment(tmp_path, **env),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    assert process.stderr is not None
+    async with asyncio.timeout(rig.PATIENCE):
+        url = ""
+        while "/oauth/authorize" not in url:
+            url = (await process.stderr.readline()).decode().strip()
+        asked = rig.get(url.removeprefix(sandbox.url) + "&sandbox_consent=allow")
+        location = (await rig.raw(sandbox.url, asked)).head.get("Location")
+        assert location is not None
+        out, _ = await process.communicate(location.encode() + b"\n")
+    assert process.returncode == 0
+    assert out.startswith(b"Logged in.")
+    assert token_file(tmp_path).exists()
