@@ -277,8 +277,8 @@ class _Connection(web.RequestHandler):
         self._unparsed = server.unparsed
 
     def close_if_idle(self) -> None:
-        """Close a connection on which no request is being served."""
-        if self._current_request is None:
+        """Close a connection on which no request is being served, or waits to be."""
+        if self._current_request is None and not self._messages:
             self.force_close()
 
     def data_received(self, data: bytes) -> None:
