@@ -27,6 +27,7 @@ from slproxy.errors import ConfigError
 from slproxy.forward import Answer, Forwarder
 from slproxy.journal import Journal
 from slproxy.policy import Policy
+from slproxy.probe import url_of
 from slproxy.server import Server
 from slproxy.settings import Settings
 from slproxy.store import FileStore, MemoryStore, TokenStore
@@ -214,11 +215,6 @@ class App:
                 "in_flight": self.server.in_flight if self.server is not None else 0,
             },
         }
-
-
-def url_of(host: str, port: int) -> str:
-    """Return the URL of an address that is listened on."""
-    return f"http://[{host.strip('[]')}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def _unix_socket(path: Path, mode: int) -> socket.socket:

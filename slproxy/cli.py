@@ -9,7 +9,6 @@ import http.client
 import json
 import os
 import signal
-import socket
 import sys
 import threading
 import time
@@ -22,8 +21,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 import slproxy
-from slproxy import config, journal, login, oauth
-from slproxy.app import App, url_of
+from slproxy import config, journal, login, oauth, probe
+from slproxy.app import App
 from slproxy.errors import ConfigError, LoginError, LoginRequired, Problem, SlproxyError
 from slproxy.settings import Auth, Secret, Settings, effective
 from slproxy.store import MemoryStore, Record, TokenStore
@@ -38,9 +37,6 @@ T = TypeVar("T")
 
 # How long a login waits for a browser in the terminal to be left, in seconds.
 BROWSER_LEAVES = 1.0
-# How long `status` waits for a proxy on this machine, in seconds.
-GLANCE = 2.0
-
 Command = Callable[[Settings, argparse.Namespace], Awaitable[int]]
 
 
@@ -176,7 +172,9 @@ async def _announce(app: App, *, sandbox: bool) -> None:
     if sandbox:
         _say(f"slproxy {slproxy.__version__}: SANDBOX, no real data. A fake SalesLoft at {upstream}.")
         try:
-            status, body = await asyncio.to_thread(_ask_proxy, app.settings, _reachable(where), "/v2/me.json")
+            status, body = await asyncio.to_thread(
+                probe.ask, probe.reachable(where), "/v2/me.json", key=app.settings.listen.key
+            )
             print(_authenticated_as(status, body), flush=True)
         except (OSError, http.client.HTTPException, SlproxyError) as error:
             _say(f"  The first call through it failed: {error}")
@@ -192,15 +190,8 @@ async def _announce(app: App, *, sandbox: bool) -> None:
         _say("  WARNING: whoever reaches this address uses your SalesLoft token: no local key is set.")
     key = ' -H "X-Slproxy-Key: $KEY"' if app.settings.listen.key is not None else ""
     unix = f" --unix-socket {where.removeprefix('unix:')}" if where.startswith("unix:") else ""
-    base = "http://localhost" if unix else _reachable(where)
+    base = "http://localhost" if unix else probe.reachable(where)
     print(f"Listening on {where}. Try: curl{key}{unix} {base}/v2/me.json", flush=True)
-
-
-def _reachable(url: str) -> str:
-    """Return an address of this machine for one that means all of them: no client may ask for 0.0.0.0."""
-    for every in ("//0.0.0.0:", "//[::]:", "//:"):
-        url = url.replace(every, "//localhost:")
-    return url
 
 
 async def _login(settings: Settings, args: argparse.Namespace) -> int:
@@ -341,7 +332,7 @@ async def _status(settings: Settings, args: argparse.Namespace) -> int:
         # A token that has expired, or was never asked for, is no fault: it is renewed when it is wanted.
         needs_login = isinstance(problem, LoginRequired)
         token = app.credentials.snapshot()
-    proxy = await asyncio.to_thread(_running_proxy, settings)
+    proxy = await asyncio.to_thread(probe.status_of, settings.listen)
     if args.json:
         facts = {"profile": settings.profile, "token": token, "login_needed": needs_login, "proxy": proxy}
         print(json.dumps(facts, indent=2))
@@ -452,49 +443,6 @@ def _tell_about_sandbox(sandbox: Sandbox, options: Options) -> None:
         _say(f"  export {name}={value}")
     _say(f"\nand then: slproxy serve. Or, instead of the client: export SALESLOFT_API_KEY={options.api_key}\n")
     print(f"Listening on {sandbox.url}", flush=True)
-
-
-# Asking a proxy that runs on this machine.
-
-
-class _UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path: str) -> None:
-        super().__init__("localhost", timeout=GLANCE)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(GLANCE)
-        self.sock.connect(self._path)
-
-
-def _ask_proxy(settings: Settings, url: str, target: str) -> tuple[int, bytes]:
-    """Ask a running proxy for something over its socket. Raises OSError or http.client.HTTPException."""
-    if url.startswith("unix:"):
-        connection: http.client.HTTPConnection = _UnixConnection(url.removeprefix("unix:"))
-    else:
-        connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=GLANCE)
-    headers = {"Host": "localhost"}
-    if settings.listen.key is not None:
-        headers["X-Slproxy-Key"] = settings.listen.key.reveal()
-    with contextlib.closing(connection):
-        connection.request("GET", target, headers=headers)
-        response = connection.getresponse()
-        return response.status, response.read()
-
-
-def _running_proxy(settings: Settings) -> dict[str, object] | None:
-    """Return what listens where these settings say answers for its ``status.json``; ``None`` when nothing does."""
-    listen = settings.listen
-    url = f"unix:{listen.uds}" if listen.uds else _reachable(url_of(listen.host, listen.port))
-    try:
-        _, body = _ask_proxy(settings, url, "/_slproxy/status.json")
-        document = json.loads(body)
-    except OSError:
-        return None
-    except (http.client.HTTPException, ValueError):
-        return {}
-    return document if isinstance(document, dict) else {}
 
 
 # What can be typed.
