@@ -246,27 +246,26 @@ class Forwarder:
                 raise outcome
             return outcome
 
-        def why(state: RetryCallState) -> str:
-            fault = state.outcome.exception() if state.outcome is not None else None
-            return (
-                fault.proxy_error if isinstance(fault, UpstreamFault) else str(kept.status if kept else "no reply kept")
-            )
-
         async def before_wait(state: RetryCallState) -> None:
             nonlocal kept
-            if state.outcome is not None and not state.outcome.failed:
-                kept = await _keep(state.outcome.result()) or kept
+            assert state.outcome is not None, "tenacity waits only after an attempt"
+            if (fault := state.outcome.exception()) is None:
+                reply: Reply = state.outcome.result()
+                what = str(reply.status)
+                kept = await _keep(reply) or kept
+            else:
+                what = fault.proxy_error if isinstance(fault, UpstreamFault) else type(fault).__name__
             exchange.wait += state.upcoming_sleep
-            log.info("%s %s: %s, again in %.2f s", exchange.method, exchange.path, why(state), state.upcoming_sleep)
+            log.info("%s %s: %s, again in %.2f s", exchange.method, exchange.path, what, state.upcoming_sleep)
 
         next_wait = functools.partial(self._next_wait, request, exchange)
         try:
-            reply: Reply = await retry.ladder(next_wait, sleep=self._sleep, before_wait=before_wait)(attempt)
+            last: Reply = await retry.ladder(next_wait, sleep=self._sleep, before_wait=before_wait)(attempt)
         except UpstreamFault:
             if kept is None:
                 raise
             return kept
-        return reply
+        return last
 
     def _next_wait(self, request: _Request, exchange: Exchange, outcome: Outcome, attempt: int) -> float | None:
         """Return the seconds to wait before another attempt, or ``None`` when there is to be none."""
