@@ -72,8 +72,6 @@ def run(argv: Sequence[str]) -> int:
         return error.exit_code
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
-    except asyncio.CancelledError:
-        return 128 + signal.SIGTERM
     except BrokenPipeError:
         # The reader of our output has gone (`slproxy config | head`); Python would complain again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -91,9 +89,22 @@ def _in_a_loop(work: Coroutine[object, object, int] | Awaitable[int]) -> int:
     async def working() -> int:
         task = asyncio.current_task()
         assert task is not None
-        # Without it, SIGTERM would end the process between the reply to a renewal and its write, as Ctrl-C does not.
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-        return await work
+        ended_by: list[int] = []
+
+        def end(number: int) -> None:
+            # Once: on the way down a renewal is waited for, and a second signal must not cut that short.
+            if not ended_by:
+                ended_by.append(number)
+                task.cancel()
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, end, number)
+        try:
+            return await work
+        except asyncio.CancelledError:
+            if not ended_by:
+                raise
+            return 128 + ended_by[0]
 
     with asyncio.Runner(loop_factory=factory) as runner:
         return runner.run(working())
@@ -148,7 +159,9 @@ async def _against_a_sandbox(settings: Settings) -> AsyncIterator[tuple[Settings
             obtained_at=now,
             expires_at=now + options.token_lifetime,
         )
-        store = MemoryStore(Record(client_id=options.client_id, accounts_url=sandbox.url, token=token))
+        store = MemoryStore(
+            Record(client_id=options.client_id, accounts_url=sandbox.url, profile=settings.profile, token=token)
+        )
         yield (
             replace(
                 settings,

@@ -7,7 +7,7 @@
    it between the reply and the write.
 4. ``invalid_grant`` is final until a new login. Any other failure keeps the token and is tried again later; a token
    that is still valid stays in use.
-5. The token of the moment is taken at each send, and a rejected one is named by its generation, so that whoever used an
+5. The token of the moment is taken at each send, and who was rejected says with which token, so that whoever used an
    older one gets the newer one without another renewal.
 """
 
@@ -40,7 +40,7 @@ GLANCE, GLANCE_WITHOUT_TOKEN = 30.0, 2.0
 
 @dataclass(frozen=True, slots=True)
 class Bearer:
-    """A token to send once, and the generation by which it can be said to be stale."""
+    """A token to send once, and its generation: how often the login was renewed."""
 
     token: str = field(repr=False)
     generation: int
@@ -53,6 +53,14 @@ def renewal_margin(token: Token, *, leeway: float, dice: float) -> float:
     ``dice`` (uniform in [0, 1)), so that replicas which started together do not renew together.
     """
     return min(leeway, token.lifetime / 4) * (1 + dice / 4)
+
+
+def _same(one: Record, other: Record) -> bool:
+    """Tell whether two records hold the same token, whatever else was noted about it since.
+
+    Generations do not tell: a logout and a login begin to count again.
+    """
+    return (one.token.access_token, one.token.refresh_token) == (other.token.access_token, other.token.refresh_token)
 
 
 def _no_credentials() -> LoginRequired:
@@ -98,6 +106,7 @@ class Credentials:
         # The record in the store that the one in hand was renewed from, as long as the newer one could not be written.
         self._unsaved_since: Record | None = None
         self._renewal: asyncio.Task[None] | None = None
+        self._saving: asyncio.Task[None] | None = None
         self._keeper: asyncio.Task[None] | None = None
         self._failure: Problem | None = None
         self._failures = 0
@@ -124,8 +133,9 @@ class Credentials:
         if self._keeper is not None:
             self._keeper.cancel()
             await asyncio.wait({self._keeper})
-        if self._renewal is not None:
-            await asyncio.wait({self._renewal})
+        for task in (self._saving, self._renewal):
+            if task is not None:
+                await asyncio.wait({task})
         await self._save()
 
     async def bearer(self) -> Bearer:
@@ -154,9 +164,9 @@ class Credentials:
         if self._is_current(stale):
             if self._monotonic() - self._uncured_at < UNCURED_PAUSE:
                 return stale
-            await self._renew_shared(rejected=stale.generation)
+            await self._renew_shared(rejected=stale.token)
             if self._is_current(stale):
-                raise self.problem(rejected=stale.generation) or _no_login()
+                raise self.problem(rejected=stale) or _no_login()
         return await self.bearer()
 
     def not_cured(self, bearer: Bearer) -> None:
@@ -164,10 +174,10 @@ class Credentials:
         if self._is_current(bearer):
             self._uncured_at = self._monotonic()
 
-    def problem(self, *, rejected: int | None = None) -> Problem | None:
-        """Return why no token can be had, or ``None`` when one can; the generation ``rejected`` does not count."""
+    def problem(self, *, rejected: Bearer | None = None) -> Problem | None:
+        """Return why no token can be had, or ``None`` when one can; one that was ``rejected`` does not count."""
         held = self._held()
-        if held is not None and held.generation != rejected:
+        if held is not None and held != rejected:
             return None
         if not self.choice.is_backed_by(self._auth):
             return _no_credentials()
@@ -199,7 +209,7 @@ class Credentials:
     # The token in hand.
 
     def _is_current(self, bearer: Bearer) -> bool:
-        return self._record is not None and self._record.generation == bearer.generation
+        return self._record is not None and self._record.token.access_token == bearer.token
 
     def _held(self) -> Bearer | None:
         """Return the token in hand, if it has not expired."""
@@ -241,12 +251,12 @@ class Credentials:
 
     # Renewal.
 
-    async def _renew_shared(self, *, rejected: int | None = None) -> None:
+    async def _renew_shared(self, *, rejected: str | None = None) -> None:
         """Wait for the one renewal under way, or start it. Its failure is in ``problem`` afterwards."""
         if self._renewal is None or self._renewal.done():
             if isinstance(self._failure, LoginRequired) or self._record is None:
                 await self._look_for_a_login()
-                if (found := self._held()) is not None and found.generation != rejected:
+                if (found := self._held()) is not None and found.token != rejected:
                     return
             if self._monotonic() < self._not_before or isinstance(self._failure, LoginRequired):
                 return
@@ -267,11 +277,11 @@ class Credentials:
         except StoreError as error:
             self._failure = LoginRequired(error.detail, hint=error.hint)
             return
-        if record is not None and (self._record is None or record.token != self._record.token):
+        if record is not None and (self._record is None or not _same(record, self._record)):
             self._take_up(record)
             self._not_before = -math.inf
 
-    async def _renew(self, rejected: int | None) -> None:
+    async def _renew(self, rejected: str | None) -> None:
         """Renew under the store's lock, and remember how it went. Never raises what it can remember."""
         if not self.choice.is_backed_by(self._auth) or (
             self.choice.grant == "authorization_code" and self._record is None
@@ -290,7 +300,7 @@ class Credentials:
             self._last_renewal = {"at": started, "outcome": outcome}
             log.info("token %s", outcome, extra={"generation": self._record and self._record.generation})
 
-    async def _renew_locked(self, rejected: int | None) -> str:
+    async def _renew_locked(self, rejected: str | None) -> str:
         store = self._store
         async with store.lock():
             record = await store.read()
@@ -299,12 +309,18 @@ class Credentials:
                 if record is None or not self._is_ours(record):
                     self._record = self._unsaved_since = None
                     raise _no_login()
-                if mine is not None and record == self._unsaved_since:
-                    record = mine
+                if mine is not None and self._unsaved_since is not None and _same(record, self._unsaved_since):
+                    record = mine  # newer than what is stored, whatever became of that
+                else:
+                    self._unsaved_since = None
+                if record.refused:
+                    self._adopt(record)
+                    raise LoginRequired(
+                        f"SalesLoft no longer accepts the stored login: {record.refused}.", hint="Run: slproxy login"
+                    )
                 expires_at = record.token.expires_at
                 alive = expires_at is None or expires_at - self._margin > self._now()
-                if alive and record.generation != (rejected if rejected is not None else mine and mine.generation):
-                    self._unsaved_since = None
+                if alive and (mine is None or not _same(record, mine)):
                     self._adopt(record)
                     return "taken over from another process"
                 await self._check_that_it_can_be_kept(record, rejected=rejected)
@@ -323,7 +339,7 @@ class Credentials:
             self._renewals += 1
             return "renewed"
 
-    async def _check_that_it_can_be_kept(self, record: Record, *, rejected: int | None) -> None:
+    async def _check_that_it_can_be_kept(self, record: Record, *, rejected: str | None) -> None:
         """Write what is in the store once more before its refresh token is spent.
 
         Where that fails, the renewed token would be in this process's memory alone. A proxy that goes on running, and
@@ -345,18 +361,18 @@ class Credentials:
         try:
             async with store.lock():
                 stored = await store.read()
-                if stored == self._unsaved_since:
-                    await store.write(self._record)
-                elif stored is not None and self._is_ours(stored):
-                    self._adopt(stored)
-                else:
+                if stored is None or not self._is_ours(stored):
                     self._record = None
+                elif _same(stored, self._unsaved_since):
+                    await store.write(self._record)
+                else:
+                    self._adopt(stored)
         except StoreError as error:
             log.warning("%s The newest token is still only in memory. %s", error.detail, error.hint)
         else:
             self._unsaved_since = None
 
-    async def _granted(self, record: Record | None, store: TokenStore, *, rejected: int | None) -> Record:
+    async def _granted(self, record: Record | None, store: TokenStore, *, rejected: str | None) -> Record:
         """Ask the token endpoint for the next token."""
         if self.choice.grant == "client_credentials":
             token = await self._endpoint.client_credentials()
@@ -374,7 +390,7 @@ class Credentials:
             # Final: no start of any process shall try this refresh token again. An access token that the API has
             # rejected as well is over, whatever its expiry says; one that it has not may still be good.
             token = record.token
-            if record.generation == rejected:
+            if token.access_token == rejected:
                 token = replace(token, expires_at=self._now())
             self._record = replace(record, token=token, refused="invalid_grant")
             try:
@@ -401,7 +417,10 @@ class Credentials:
         """Renew before it matters; write what could not be written; look for a login where there is none."""
         while True:
             try:
-                await self._save()
+                if self._unsaved_since is not None:
+                    # A task of its own, as a renewal is: `close` cancels this one, and waits for that.
+                    self._saving = asyncio.create_task(self._save(), name="slproxy: write the token")
+                    await asyncio.wait({self._saving})
                 if self._renewal_due_in() <= 0.0:
                     await self._renew_shared()
             except Exception:

@@ -76,6 +76,9 @@ class Reply:
         self._message = message
         self._content = content
         self._line = line
+        # How the connection ends is part of a body that lasts until then (RFC 9112 §8); aiohttp takes a reset for it.
+        until_close = not message.chunked and "Content-Length" not in message.headers and not content.is_eof()
+        self._end = line.protocol.closed if until_close else None
         self.status = message.code
         self.reason = message.reason
         self.headers: RawHeaders = message.raw_headers
@@ -93,8 +96,11 @@ class Reply:
 
     @property
     def ended(self) -> bool:
-        """Whether the whole body has been read."""
-        return self._content.at_eof()
+        """Whether the whole body has been read. Raises UpstreamFault when it was not whole."""
+        if not self._content.at_eof():
+            return False
+        self._check_end()
+        return True
 
     def read_nowait(self) -> bytes:
         """Return what has arrived of the body and was not read yet, perhaps nothing. Raises UpstreamFault."""
@@ -112,13 +118,16 @@ class Reply:
         try:
             while chunk := await self._content.readany():
                 yield chunk
-            if (error := self._content.exception()) is not None:
-                raise error
         except (aiohttp.ClientError, HttpProcessingError) as error:
             raise self._broken(error) from error
+        self._check_end()
         self.close()
 
-    def _broken(self, error: Exception) -> UpstreamFault:
+    def _check_end(self) -> None:
+        if self._end is not None and self._end.done() and (error := self._end.exception()) is not None:
+            raise self._broken(error) from error
+
+    def _broken(self, error: BaseException) -> UpstreamFault:
         self.close()
         if isinstance(error, aiohttp.SocketTimeoutError):
             return UpstreamTimeout(
@@ -234,7 +243,10 @@ class _Line:
         asyncio throws away the answer that it had not read yet.
         """
         while self._reply is None and _is_readable(self._connection):
-            if self.protocol.transport is None:
+            transport = self._connection.transport
+            if transport is None or transport.is_closing():
+                # Half-closed by the upstream: asyncio reads no more, and would wait to write for as long as it likes.
+                self.protocol.set_exception(aiohttp.ServerDisconnectedError())
                 return True
             await asyncio.sleep(0)
         return self._reply is not None and (self._reply.code >= 400 or self._reply.should_close)
@@ -295,21 +307,20 @@ class _Connector(aiohttp.TCPConnector):
 class _Body:
     """The body that is being read from a connection, so that it breaks when the connection does.
 
-    aiohttp forgets two cases. When a later chunk does not parse, ``feed_data`` in ``_http_parser.pyx`` drops its
-    payload before it raises, ``connection_lost`` finds none to tell, and the reader waits until its own timeout. And a
-    body that lasts until the connection closes looks whole to it when that is a reset.
+    aiohttp forgets it when a later chunk does not parse: in ``_http_parser.pyx``, ``feed_data`` drops its payload
+    before it raises, ``connection_lost`` finds none to tell, and the reader waits until its own timeout.
     """
 
     content: aiohttp.StreamReader | None = None
-    until_close = False
 
     def on_closed(self, closed: asyncio.Future[None]) -> None:
-        """Break the body. Runs before whoever reads it: ``connection_lost`` settles this future first."""
-        reset = not closed.cancelled() and closed.exception() is not None
+        """Break the body that the connection leaves unfinished."""
+        if not closed.cancelled():
+            closed.exception()  # retrieved, or asyncio would complain that nobody did
         content = self.content
         if content is None or content.exception() is not None:
             return
-        if not content.is_eof() or (reset and self.until_close):
+        if not content.is_eof():
             content.set_exception(aiohttp.ClientPayloadError("the connection closed within a body"))
 
 
@@ -420,9 +431,7 @@ class Upstream:
                 # 101 without having asked for an upgrade, which is not passed on (RFC 9110 §15.2.2).
                 raise _not_http()
             if not content.is_eof():
-                body = self._connector.bodies[line.protocol]
-                body.content = content
-                body.until_close = not message.chunked and "Content-Length" not in message.headers
+                self._connector.bodies[line.protocol].content = content
             return Reply(message, content, line)
         except BaseException as error:
             if line is not None:

@@ -28,9 +28,10 @@ def token_file(home: Path) -> Path:
     return home / "state" / "slproxy" / "default.json"
 
 
+@pytest.mark.parametrize("times", [1, 2])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_a_command_that_is_ended_in_a_renewal_keeps_the_rotated_token(
-    sandbox: Sandbox, tmp_path: Path, number: signal.Signals
+    sandbox: Sandbox, tmp_path: Path, number: signal.Signals, times: int
 ) -> None:
     record = rig.login_at(sandbox, lifetime=-1.0)
     await FileStore(token_file(tmp_path)).write(record)
@@ -43,7 +44,9 @@ async def test_a_command_that_is_ended_in_a_renewal_keeps_the_rotated_token(
         stderr=asyncio.subprocess.PIPE,
     )
     await rig.until(lambda: len(sandbox.token_requests) == 1)
-    process.send_signal(number)
+    for _ in range(times):
+        process.send_signal(number)
+        await asyncio.sleep(0.1)
     async with asyncio.timeout(rig.PATIENCE):
         out, err = await process.communicate()
     kept = json.loads(token_file(tmp_path).read_text())
@@ -81,6 +84,12 @@ async def test_the_socket_file_is_gone_when_the_proxy_is(tmp_path: Path) -> None
         assert path.is_socket()
         assert await running.stop() == 0
     assert not path.exists()
+
+
+async def test_the_sandbox_serves_whatever_profile_is_chosen(tmp_path: Path) -> None:
+    async with rig.program("serve", "--sandbox", "--port", "0", "--profile", "work", home=tmp_path) as running:
+        assert running.lines[0] == "Authenticated as: Jane Smith (jane@company.com)"
+        assert (await rig.raw(running.url, rig.get("/v2/me.json"))).head.status == 200
 
 
 async def test_two_profiles_do_not_share_a_token(sandbox: Sandbox, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 
@@ -303,6 +303,54 @@ async def test_a_newer_login_is_not_overwritten_by_a_token_that_could_not_be_wri
     await it.store.write(newer)
     await it.credentials.close()
     assert await it.store.read() == newer
+
+
+async def test_a_token_only_in_memory_survives_another_process_that_found_the_stored_one_dead() -> None:
+    time = FakeTime()
+    it = await scene(login(time=time, expires_in=-1.0), time)
+    it.store.full = True
+    it.credentials.keep_fresh()
+    await it.credentials.bearer()
+    it.store.full = False
+    await it.store.write(login(time=time, expires_in=-2.0, refused="invalid_grant"))
+    await it.credentials.close()
+    kept = await it.store.read()
+    assert kept is not None
+    assert (kept.token.refresh_token, kept.refused) == ("refresh-2", "")
+
+
+async def test_a_new_login_of_the_same_generation_is_taken_over_and_not_spent() -> None:
+    time = FakeTime()
+    it = await scene(login(time=time), time)
+    stale = await it.credentials.bearer()
+    token = Token(access_token="again", refresh_token="r", obtained_at=time.now, expires_at=time.now + 7200)
+    await it.store.write(replace(login(time=time), token=token))  # a logout, and a login: the count begins anew
+    assert (await it.credentials.renew(stale=stale)).token == "again"
+    assert it.accounts.asked == []
+
+
+async def test_a_login_that_another_process_found_refused_is_not_tried_again() -> None:
+    time = FakeTime()
+    it = await scene(login(time=time), time)
+    await it.store.write(replace(login(time=time), refused="invalid_grant"))
+    with pytest.raises(LoginRequired):
+        await it.credentials.renew(stale=await it.credentials.bearer())
+    assert it.accounts.asked == []
+
+
+async def test_a_dead_login_that_cannot_be_marked_on_disk_is_asked_for_once() -> None:
+    time = FakeTime()
+    it = await scene(login(time=time), time, refused("invalid_grant"))
+    it.credentials.keep_fresh()
+    stale = await it.credentials.bearer()
+    it.store.full = True
+    for _ in range(3):
+        with pytest.raises(LoginRequired):
+            await it.credentials.renew(stale=stale)
+    with pytest.raises(LoginRequired):
+        await it.credentials.bearer()
+    await it.credentials.close()
+    assert len(it.accounts.asked) == 1
 
 
 async def test_a_reply_that_leaves_the_refresh_token_out_keeps_the_old_one() -> None:
