@@ -70,6 +70,10 @@ def _no_credentials() -> LoginRequired:
     )
 
 
+def _refused(record: Record) -> LoginRequired:
+    return LoginRequired(f"SalesLoft no longer accepts the stored login: {record.refused}.", hint="Run: slproxy login")
+
+
 def _no_login() -> LoginRequired:
     return LoginRequired("There is no login of this client.", hint="Run: slproxy login")
 
@@ -233,9 +237,7 @@ class Credentials:
         self._margin = renewal_margin(record.token, leeway=self._auth.leeway, dice=self._dice())
         self._failure = None
         if record.refused:
-            self._failure = LoginRequired(
-                f"SalesLoft no longer accepts the stored login: {record.refused}.", hint="Run: slproxy login"
-            )
+            self._failure = _refused(record)
 
     @property
     def _store(self) -> TokenStore:
@@ -298,7 +300,7 @@ class Credentials:
         else:
             self._failure, self._failures, self._not_before = None, 0, -math.inf
             self._last_renewal = {"at": started, "outcome": outcome}
-            log.info("token %s", outcome, extra={"generation": self._record and self._record.generation})
+            log.info("token %s", outcome)
 
     async def _renew_locked(self, rejected: str | None) -> str:
         store = self._store
@@ -315,9 +317,7 @@ class Credentials:
                     self._unsaved_since = None
                 if record.refused:
                     self._adopt(record)
-                    raise LoginRequired(
-                        f"SalesLoft no longer accepts the stored login: {record.refused}.", hint="Run: slproxy login"
-                    )
+                    raise _refused(record)
                 expires_at = record.token.expires_at
                 alive = expires_at is None or expires_at - self._margin > self._now()
                 if alive and (mine is None or not _same(record, mine)):

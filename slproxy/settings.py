@@ -142,7 +142,11 @@ class Listen:
         default=(), metadata=_about("list", "Names besides loopback ones that a Host header may carry, without port.")
     )
     allow_origins: tuple[str, ...] = field(
-        default=(), metadata=_about("list", "Origins whose web pages may call the proxy, such as https://app.test.")
+        default=(),
+        metadata=_about(
+            "list",
+            "Origins whose web pages may call the proxy, such as https://app.test; answers carry no CORS headers yet.",
+        ),
     )
     allow_unauthenticated: bool = field(
         default=False,

@@ -10,7 +10,7 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -282,21 +282,25 @@ def environment(home: Path, **variables: str) -> dict[str, str]:
     }
 
 
+async def spawn(
+    arguments: Sequence[str], home: Path, env: Mapping[str, str] | None, *, stdin: int
+) -> asyncio.subprocess.Process:
+    """Start slproxy as a user does, in ``home`` and with nothing of the person who runs the tests."""
+    return await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "slproxy", *arguments),
+        cwd=home,
+        env=environment(home, **(env or {})),
+        stdin=stdin,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+
+
 async def run(
     *arguments: str, home: Path, env: Mapping[str, str] | None = None, stdin: str = ""
 ) -> tuple[int, str, str]:
     """Run a command of slproxy to its end; return exit code, standard output and standard error."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "slproxy",
-        *arguments,
-        cwd=home,
-        env=environment(home, **(env or {})),
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
+    process = await spawn(arguments, home, env, stdin=asyncio.subprocess.PIPE)
     async with asyncio.timeout(PATIENCE):
         out, err = await process.communicate(stdin.encode())
     assert process.returncode is not None
@@ -306,17 +310,7 @@ async def run(
 @asynccontextmanager
 async def program(*arguments: str, home: Path, env: Mapping[str, str] | None = None) -> AsyncIterator[Program]:
     """Run ``serve`` or ``sandbox`` until the block ends; its address is read from the line that it prints."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "slproxy",
-        *arguments,
-        cwd=home,
-        env=environment(home, **(env or {})),
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
+    process = await spawn(arguments, home, env, stdin=asyncio.subprocess.DEVNULL)
     assert process.stdout is not None
     assert process.stderr is not None
     lines: list[str] = []

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
-import sys
 from pathlib import Path
 
 import pytest
@@ -36,13 +35,7 @@ async def test_a_command_that_is_ended_in_a_renewal_keeps_the_rotated_token(
     record = rig.login_at(sandbox, lifetime=-1.0)
     await FileStore(token_file(tmp_path)).write(record)
     sandbox.fault("slow=0.5", on="token")  # the new pair is there before the answer is
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "slproxy", "token"),
-        cwd=tmp_path,
-        env=rig.environment(tmp_path, **pointed_at(sandbox)),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
+    process = await rig.spawn(["token"], tmp_path, pointed_at(sandbox), stdin=asyncio.subprocess.DEVNULL)
     await rig.until(lambda: len(sandbox.token_requests) == 1)
     for _ in range(times):
         process.send_signal(number)
@@ -105,14 +98,7 @@ async def test_two_profiles_do_not_share_a_token(sandbox: Sandbox, tmp_path: Pat
 async def test_a_login_that_may_not_ask_who_it_is_is_a_login(sandbox: Sandbox, tmp_path: Path) -> None:
     sandbox.fault("status=403;times=9", path="/v2/me.json")
     env = pointed_at(sandbox)
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "slproxy", "login", "--no-browser"),
-        cwd=tmp_path,
-        env=rig.environment(tmp_path, **env),
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
+    process = await rig.spawn(["login", "--no-browser"], tmp_path, env, stdin=asyncio.subprocess.PIPE)
     assert process.stderr is not None
     async with asyncio.timeout(rig.PATIENCE):
         url = ""
