@@ -17,7 +17,7 @@ test: $(VENV)/tested ## run all tests
 	$(BIN)/python -m pytest
 
 test-floor: $(VENV)-floor/tested ## run all tests with the oldest versions that pyproject.toml admits
-	$(VENV)-floor/bin/python -m pytest
+	$(VENV)-floor/bin/python -m pytest -m "not heavy"
 
 lint: $(VENV)/linted ## check style
 	$(BIN)/ruff check .

@@ -2,9 +2,10 @@
 
 The map, one noun a file. A module imports only from lines above its own (``tests/test_imports.py`` holds it to that)::
 
-    errors settings                            know nothing of the rest
+    errors settings paths                      know nothing of the rest
     values → sources → config                  from a file, the environment and flags to settings
-    headers retry oauth journal → policy       decisions: no aiohttp, asyncio, files, clock (but journal's own writer)
+    headers retry oauth journal → cors → policy
+                                               decisions: no aiohttp, asyncio, files or clock, but journal's writer
     store grants → credentials                 the token at rest; the ways to get one; the token in use
     body upstream                              a request's body, replayable; sends one request: aiohttp's client is here
     forward                                    the recipe: handle → _send → _dispatch

@@ -138,7 +138,11 @@ class App:
         """Start to renew in the background and to serve. Raises ConfigError when the address cannot be had."""
         self.credentials.keep_fresh()
         self.server = Server(
-            self.forwarder.handle, self.settings.limits, monotonic=self._clock.monotonic, journal=self._journal
+            self.forwarder.handle,
+            self.settings.limits,
+            monotonic=self._clock.monotonic,
+            journal=self._journal,
+            allow_origins=frozenset(self.settings.listen.allow_origins),
         )
         self._runner = web.ServerRunner(self.server, handle_signals=False, shutdown_timeout=0.1)
         if self._journal is not None:

@@ -8,6 +8,7 @@ import contextlib
 import http.client
 import json
 import os
+import resource
 import signal
 import sys
 import threading
@@ -130,6 +131,7 @@ async def _serve(settings: Settings, args: argparse.Namespace) -> int:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, ask_to_stop)
+    _allow_open_files()
     async with contextlib.AsyncExitStack() as stack:
         store: TokenStore | None = None
         if args.sandbox:
@@ -140,6 +142,14 @@ async def _serve(settings: Settings, args: argparse.Namespace) -> int:
         await stop.wait()
         await app.drain(at_once=at_once)
     return DONE
+
+
+def _allow_open_files() -> None:
+    """Let the process open as many files as it may: a thousand clients do not fit into the usual 1,024."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with contextlib.suppress(OSError, ValueError):  # macOS says no to its own "unlimited"
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 @asynccontextmanager

@@ -15,10 +15,12 @@ from types import MappingProxyType
 
 from platformdirs import user_config_path, user_state_path
 
+from slproxy import paths
 from slproxy.errors import ConfigError
 from slproxy.settings import (
     CATALOGUE,
     KIB,
+    OWN_PAGES,
     SECTIONS,
     Auth,
     Limits,
@@ -234,6 +236,13 @@ def _clashes(settings: Settings) -> Iterator[ConfigError]:
             f"listen.host ({origins['listen.host']}): {listen.host or 'every address'} can be reached from other"
             " machines, and listen.key is not set: anyone there could act with your token",
             hint="set listen.key, listen on 127.0.0.1, or set listen.allow_unauthenticated = true",
+        )
+    for name, pattern, why in paths.faults(
+        accept=settings.policy.accept_paths, reject=settings.policy.reject_paths, own=OWN_PAGES
+    ):
+        key = f"policy.{name}"
+        yield ConfigError(
+            f"{key} ({origins[key]}): {shown(pattern, text=True)} {why}", hint="correct it, or leave it out"
         )
     if auth.client_secret is not None and auth.client_id is None:
         yield ConfigError(

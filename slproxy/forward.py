@@ -22,8 +22,8 @@ from typing import Protocol
 
 from tenacity import RetryCallState
 
+from slproxy import cors, retry
 from slproxy import headers as header
-from slproxy import retry
 from slproxy.body import Body
 from slproxy.credentials import Bearer, Credentials
 from slproxy.errors import BadRequest, Draining, TooLarge, UpstreamFault, UpstreamUnreachable
@@ -186,6 +186,12 @@ class Forwarder:
         place, target = check(self._policy, method=inbound.method, target=inbound.target, headers=named)
         if place is Place.OWN_PAGE:
             return self._own_page(inbound.method, target.partition("?")[0])
+        if place is Place.PREFLIGHT:
+            return Answer(
+                status=204,
+                headers=[*cors.preflight(named, self._policy.methods), ("Proxy-Status", "slproxy")],
+                body=b"",
+            )
         if self.draining:
             raise Draining(
                 "The proxy is shutting down.", hint="Send the request again: another one takes over, or none."

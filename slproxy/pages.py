@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 
 from slproxy.errors import Draining, MethodRefused, NotFound, Problem
 from slproxy.forward import Answer
-from slproxy.policy import OWN_PAGES
+from slproxy.settings import OWN_PAGES
 
 State = Mapping[str, object]
 

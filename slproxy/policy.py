@@ -18,6 +18,7 @@ import re
 from dataclasses import dataclass
 from urllib.parse import unquote_to_bytes
 
+from slproxy import cors
 from slproxy import headers as header
 from slproxy.errors import (
     BadRequest,
@@ -31,14 +32,14 @@ from slproxy.errors import (
     TooLarge,
 )
 from slproxy.headers import ByName
-from slproxy.settings import Secret
+from slproxy.paths import covers, rejects
+from slproxy.settings import OWN_PAGES, Secret
 
 READ_METHODS = ("GET", "HEAD", "OPTIONS")
 METHODS = (*READ_METHODS, "POST", "PUT", "PATCH", "DELETE")
 # Known to HTTP and never forwarded: CONNECT opens a tunnel, TRACE echoes the injected bearer (RFC 9110 §9.3.8).
 _REFUSED_METHODS = ("CONNECT", "TRACE")
 
-OWN_PAGES = "/_slproxy/"
 # Orchestrators ask these with whatever Host they like and without a key; they tell nothing but "up" and "ready".
 PROBES = (OWN_PAGES + "healthz", OWN_PAGES + "readyz")
 
@@ -46,6 +47,7 @@ _CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
 _BROKEN_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _VERSIONED = re.compile(r"/v[0-9]")
 _SLASHES = re.compile(r"/{2,}")
+_PARAMETERS = re.compile(r";[^/]*")
 _HOST = re.compile(r"(?P<name>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::(?P<port>[0-9]{1,5}))?")
 
 
@@ -54,6 +56,8 @@ class Place(enum.Enum):
 
     UPSTREAM = enum.auto()
     OWN_PAGE = enum.auto()
+    # A browser's question about a page of an allowed origin.
+    PREFLIGHT = enum.auto()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,6 +72,11 @@ class Policy:
     key: Secret | None = None
     pseudonym: str
     max_target: int = 32 * 1024
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """The methods that pass."""
+        return READ_METHODS if self.read_only else METHODS
 
 
 def check(policy: Policy, *, method: str, target: str, headers: ByName) -> tuple[Place, str]:
@@ -91,17 +100,19 @@ def check(policy: Policy, *, method: str, target: str, headers: ByName) -> tuple
     place = _place(policy, path)
     host = _check_host(policy, headers)
     _check_origin(policy, headers, host)
+    if cors.is_preflight(method, headers) and cors.allowed(headers, policy.allow_origins):
+        return Place.PREFLIGHT, origin_form
     if header.has_passed(headers, policy.pseudonym):
         raise Loop(
             "The request has already been through this proxy: its Via header names it.",
             hint="Point upstream.api_url at SalesLoft, not at a proxy that leads back here.",
         )
     _check_key(policy, headers)
-    if policy.read_only and method not in READ_METHODS:
+    if method not in policy.methods:
         raise MethodRefused(
             f"This proxy is read-only: {method} is not passed on.",
             hint="Start it without --read-only to write.",
-            headers=(("Allow", ", ".join(READ_METHODS)),),
+            headers=(("Allow", ", ".join(policy.methods)),),
         )
     return place, origin_form
 
@@ -169,16 +180,20 @@ def _bad_target(what: str) -> BadTarget:
 def _place(policy: Policy, path: str) -> Place:
     if path.startswith(OWN_PAGES):
         return Place.OWN_PAGE
-    rejected = bool(policy.reject_paths) and (
-        path.startswith(policy.reject_paths)
-        # Rejects also match what the upstream may read: /v2/%70eople and /v2//people are /v2/people to Rails.
-        or _SLASHES.sub("/", unquote_to_bytes(path).decode("utf-8", "replace")).startswith(policy.reject_paths)
-    )
-    if path.startswith(policy.accept_paths) and not rejected:
+    rejected = bool(policy.reject_paths) and _is_rejected(policy, path)
+    if any(covers(pattern, path) for pattern in policy.accept_paths) and not rejected:
         return Place.UPSTREAM
     if rejected:
         raise NotFound("This path is closed by policy.reject_paths.", hint="Ask whoever configured this proxy.")
     raise NotFound("This proxy does not forward that path.", hint=_nearest(policy, path))
+
+
+def _is_rejected(policy: Policy, path: str) -> bool:
+    """Tell whether a path is closed, also as the upstream may read it: /v2/%70eople, /v2//people and /v2/people;x are
+    /v2/people to one server or another.
+    """
+    read = _PARAMETERS.sub("", _SLASHES.sub("/", unquote_to_bytes(path).decode("utf-8", "replace")))
+    return any(rejects(pattern, path) or rejects(pattern, read) for pattern in policy.reject_paths)
 
 
 def _nearest(policy: Policy, path: str) -> str:
@@ -237,12 +252,27 @@ def _check_origin(policy: Policy, headers: ByName, host: str) -> None:
     origins = {value.decode("latin-1") for value in headers.get(b"origin", ())}
     if origins and origins <= policy.allow_origins:
         return
-    cross_site = any(value.strip().lower() == b"cross-site" for value in headers.get(b"sec-fetch-site", ()))
-    if cross_site or any(not _same_origin(origin, host) for origin in origins):
+    if _is_foreign(headers) or any(not _same_origin(origin, host) for origin in origins):
         raise OriginRefused(
             "A web page of another origin may not use this proxy.",
             hint="Add the page's origin to listen.allow_origins if it is yours.",
         )
+
+
+def _is_foreign(headers: ByName) -> bool:
+    """Tell whether a browser says that a page of elsewhere asks (W3C Fetch Metadata; a page cannot change these).
+
+    A page on another port of localhost is "same-site". Of its requests without ``Origin``, such as an image's, only the
+    link that a person follows passes: the page learns nothing from it.
+    """
+    site, mode, destination, user = (
+        headers.get(name, (b"",))[0].strip().lower()
+        for name in (b"sec-fetch-site", b"sec-fetch-mode", b"sec-fetch-dest", b"sec-fetch-user")
+    )
+    if any(value.strip().lower() == b"cross-site" for value in headers.get(b"sec-fetch-site", ())):
+        return True
+    followed = mode == b"navigate" and destination == b"document" and user == b"?1"
+    return site == b"same-site" and b"sec-fetch-mode" in headers and b"origin" not in headers and not followed
 
 
 def _same_origin(origin: str, host: str) -> bool:

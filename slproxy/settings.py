@@ -14,6 +14,8 @@ from types import MappingProxyType
 from typing import Literal, NoReturn, get_args
 
 MASK = "***"
+# Where the proxy's own pages are.
+OWN_PAGES = "/_slproxy/"
 KIB = 1024
 MIB = 1024 * KIB
 # The longest that asyncio sleeps in one go: MAXIMUM_SELECT_TIMEOUT in asyncio/base_events.py.
@@ -145,7 +147,7 @@ class Listen:
         default=(),
         metadata=_about(
             "list",
-            "Origins whose web pages may call the proxy, such as https://app.test; answers carry no CORS headers yet.",
+            "Origins whose web pages may call the proxy and read its answers, such as https://app.test.",
         ),
     )
     allow_unauthenticated: bool = field(
@@ -332,11 +334,10 @@ class Policy:
 
     read_only: bool = field(default=False, metadata=_about("switch", "Let only GET, HEAD and OPTIONS pass."))
     accept_paths: tuple[str, ...] = field(
-        default=("/v2/",), metadata=_about("list", "Path prefixes that are forwarded.")
+        default=("/v2/",),
+        metadata=_about("list", "Paths that are forwarded; /v2/people is itself, .json, and what is below."),
     )
-    reject_paths: tuple[str, ...] = field(
-        default=(), metadata=_about("list", "Path prefixes that are refused all the same.")
-    )
+    reject_paths: tuple[str, ...] = field(default=(), metadata=_about("list", "Paths that are refused all the same."))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -353,14 +354,12 @@ class Limits:
         default=64 * MIB,
         metadata=_about("size", "Bytes of a request body kept at all; a larger one is streamed once.", minimum=0),
     )
-    max_connections: int = field(
-        default=1000, metadata=_about("integer", "Not yet in effect: client connections at a time.", minimum=1)
-    )
+    max_connections: int = field(default=1000, metadata=_about("integer", "Client connections at a time.", minimum=1))
     header_timeout: float = field(
         default=15.0,
         metadata=_about(
             "number",
-            "Not yet in effect: seconds for a client to send its request headers.",
+            "Seconds for a client to send its request headers.",
             minimum=MILLISECOND,
             maximum=DAY,
         ),
@@ -369,7 +368,7 @@ class Limits:
         default=60.0,
         metadata=_about(
             "number",
-            "Not yet in effect: seconds between two chunks of a request body.",
+            "Seconds between two chunks of a request body.",
             minimum=MILLISECOND,
             maximum=DAY,
         ),

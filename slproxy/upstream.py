@@ -18,8 +18,10 @@ idempotent requests by itself (``retry_persistent_connection``), merges headers 
 from __future__ import annotations
 
 import asyncio
+import asyncio.sslproto
 import errno
 import select
+import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
@@ -32,7 +34,7 @@ from aiohttp.http import HttpProcessingError, StreamWriter
 from yarl import URL
 
 from slproxy import settings
-from slproxy.errors import ConfigError, UpstreamFault, UpstreamTimeout, UpstreamUnreachable
+from slproxy.errors import ConfigError, Overloaded, Problem, UpstreamFault, UpstreamTimeout, UpstreamUnreachable
 from slproxy.headers import Fields, RawHeaders
 from slproxy.oauth import Answer, Form
 from slproxy.retry import Outcome
@@ -55,6 +57,15 @@ KEEPALIVE = 50.0
 # An answer of the accounts host, in bytes and in seconds from the first to its last byte, the connecting included.
 MAX_ANSWER = 64 * 1024
 ANSWER_TIMEOUT = 10.0
+# A connection that waits for nothing but its client for so long goes to whoever waits for one; both in seconds.
+STALLED = 5.0
+MAKE_ROOM_EVERY = 0.5
+# What the kernel may hold of a reply, in bytes; Linux doubles it (socket(7)). asyncio reads as much in one go, and two
+# such pieces are in memory for a client that does not read. 64 KiB a round trip are plenty for pages of an API.
+RECEIVE_BUFFER = 32 * 1024
+# The same for TLS, whose buffers are asyncio's own.
+TLS_READ_AHEAD = 16 * 1024
+TLS_BUFFER = 64 * 1024
 
 ReadBody = Callable[[], AsyncIterator[bytes]]
 
@@ -104,6 +115,7 @@ class Reply:
 
     def read_nowait(self) -> bytes:
         """Return what has arrived of the body and was not read yet, perhaps nothing. Raises UpstreamFault."""
+        self._line.waits_for_client()
         try:
             return self._content.read_nowait()
         except (aiohttp.ClientError, HttpProcessingError) as error:
@@ -115,9 +127,12 @@ class Reply:
         Raises:
             UpstreamFault: the body broke off, or nothing came for ``upstream.idle_timeout``.
         """
+        self._line.waits_no_more()
         try:
             while chunk := await self._content.readany():
+                self._line.waits_for_client()
                 yield chunk
+                self._line.waits_no_more()
         except (aiohttp.ClientError, HttpProcessingError) as error:
             raise self._broken(error) from error
         self._check_end()
@@ -127,8 +142,10 @@ class Reply:
         if self._end is not None and self._end.done() and (error := self._end.exception()) is not None:
             raise self._broken(error) from error
 
-    def _broken(self, error: BaseException) -> UpstreamFault:
+    def _broken(self, error: BaseException) -> Problem:
         self.close()
+        if isinstance(error, _GaveWayError):
+            return _gave_way()
         if isinstance(error, aiohttp.SocketTimeoutError):
             return UpstreamTimeout(
                 "SalesLoft sent nothing for upstream.idle_timeout in the middle of a body.",
@@ -146,16 +163,35 @@ class Reply:
         self._line.close(keep=self._content.is_eof())
 
 
+class _GaveWayError(aiohttp.ClientError):
+    """A connection was taken from a client that held it and did not use it, for others that waited."""
+
+
+def _gave_way() -> Overloaded:
+    return Overloaded(
+        f"For {STALLED:g} s nothing moved between the client and the proxy, and others waited for the connection.",
+        hint="Read and send without pauses, or raise upstream.max_connections.",
+    )
+
+
 class _Line:
     """One use of a connection: the request that goes out on it, and what is known of the connection itself."""
 
-    def __init__(self, connection: Connection, on_close: Callable[[], None]) -> None:
+    def __init__(self, connection: Connection, on_close: Callable[[], None], among: set[_Line]) -> None:
+        """``among`` are the lines in use; ``on_close`` is called when this one no longer is."""
         self._connection = connection
         self._on_close = on_close
+        self._among = among
+        among.add(self)
         self._upload: asyncio.Task[None] | None = None
         self._reply: RawResponseMessage | None = None
+        self._content: aiohttp.StreamReader | None = None
         self._deadline: asyncio.TimerHandle | None = None
         self._closed = False
+        self._loop = asyncio.get_running_loop()
+        # Since when, in loop time, all that is missing is the client: the next piece of its body, or its taking of the
+        # last one of the reply's.
+        self._idle_since: float | None = None
         # Whether a byte of the request may have left, and whether the last one has.
         self.reached = self._sent = False
 
@@ -181,7 +217,7 @@ class _Line:
             max_headers=MAX_HEADER_COUNT,
         )
         protocol.start_timeout()  # with no read timeout, this ends the one that the last reply may have left running
-        writer = StreamWriter(protocol, asyncio.get_running_loop())
+        writer = StreamWriter(protocol, self._loop)
         self.reached = True
         if callable(outbound.body):
             await writer.write(head, drain=False)
@@ -195,6 +231,8 @@ class _Line:
         while 100 <= message.code < 200 and message.code != 101:  # RFC 9110 §15.2: informational, none asked for
             message, content = await protocol.read()
         self._reply = message
+        self._content = content
+        self.waits_no_more()
         if self._deadline is not None:
             self._deadline.cancel()
         if not content.is_eof():
@@ -211,11 +249,15 @@ class _Line:
         assert callable(outbound.body)
         chunked = not any(name.lower() == "content-length" for name, _ in outbound.headers)
         try:
+            self._waits_for_body()
             async for chunk in outbound.body():
+                self._waits_for_body(over=True)
                 if await self._is_refused():
                     return
                 async with asyncio.timeout(patience):
                     await writer.write(b"%x\r\n%b\r\n" % (len(chunk), chunk) if chunked else chunk)
+                self._waits_for_body()
+            self._waits_for_body(over=True)
             if chunked:
                 await writer.write(b"0\r\n\r\n", drain=False)
             self._sent = True
@@ -226,6 +268,33 @@ class _Line:
             self._give_up()
         except Exception as error:  # noqa: BLE001  # `body.Body` keeps it, and `forward` raises it to the client
             self.protocol.set_exception(aiohttp.ClientConnectionError("the client's body broke off"), error)
+
+    def waits_for_client(self) -> None:
+        """Take note that the connection now waits for the client."""
+        self._idle_since = self._loop.time()
+
+    def waits_no_more(self) -> None:
+        """Take note that the client has done its part."""
+        self._idle_since = None
+
+    def _waits_for_body(self, *, over: bool = False) -> None:
+        """Take note of a wait for the client's body; once there is a reply, it is the reply that counts."""
+        if self._reply is None:
+            self._idle_since = None if over else self._loop.time()
+
+    def idle_for(self, now: float) -> float:
+        """Return for how many seconds the client alone has held this connection; ``now`` is in loop time."""
+        return -1.0 if self._idle_since is None else now - self._idle_since
+
+    def give_way(self) -> None:
+        """Part with the connection of a client that holds it and does not use it."""
+        if self._content is None:
+            self.protocol.set_exception(_GaveWayError())  # `exchange` raises it, and `send` frees the place
+        elif self._content.is_eof():  # all of the reply is here: the connection can go without harm
+            self.close(keep=True)
+        else:
+            self._content.set_exception(_GaveWayError())
+            self.close(keep=False)
 
     def _expect_reply(self, seconds: float) -> None:
         """Give the upstream that long for its whole head: aiohttp's own timer starts again with each byte of it."""
@@ -264,6 +333,7 @@ class _Line:
         if self._closed:
             return
         self._closed = True
+        self._among.discard(self)
         if self._upload is not None:
             self._upload.cancel()
         if self._deadline is not None:
@@ -273,6 +343,14 @@ class _Line:
         else:
             self._connection.close()
         self._on_close()
+
+
+def _socket(address: aiohttp.AddrInfoType) -> socket.socket:
+    """Make the socket of a connection to come, with a small buffer (``RECEIVE_BUFFER``)."""
+    family, kind, protocol, _, _ = address
+    sock = socket.socket(family, kind, protocol)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
+    return sock
 
 
 class _Connector(aiohttp.TCPConnector):
@@ -296,6 +374,9 @@ class _Connector(aiohttp.TCPConnector):
                 self.bodies[protocol] = body = _Body()
                 if protocol.closed is not None:
                     protocol.closed.add_done_callback(body.on_closed)
+                # Only TLS transports have it: by default they decrypt 256 KiB ahead of a protocol that has paused.
+                if (limit := getattr(connection.transport, "set_read_buffer_limits", None)) is not None:
+                    limit(TLS_READ_AHEAD)
                 return connection
             # Bytes that came while it was idle are an answer to nothing, such as a load balancer's 408: the next
             # request must not get them. aiohttp may have read them already (`should_close`), or not yet.
@@ -357,9 +438,16 @@ class Upstream:
         # The pool itself is unlimited: a wait for a free connection is the proxy's, and must not look like a timeout of
         # the upstream (hazards, trap 13).
         self._free = asyncio.Semaphore(rules.max_connections)
+        self._lines: set[_Line] = set()
+        self._waiting = 0
+        self._making_room: asyncio.TimerHandle | None = None
 
     async def __aenter__(self) -> Self:
-        self._connector = _Connector(limit=0, keepalive_timeout=KEEPALIVE, ssl=_ssl_context(self._rules))
+        # asyncio zeroes 256 KiB for each TLS connection, and there is no parameter for it (asyncio/sslproto.py).
+        asyncio.sslproto.SSLProtocol.max_size = TLS_BUFFER
+        self._connector = _Connector(
+            limit=0, keepalive_timeout=KEEPALIVE, ssl=_ssl_context(self._rules), socket_factory=_socket
+        )
         self._connector.bodies = WeakKeyDictionary()
         self._api, self._accounts = _Origin(self._rules.api_url), _Origin(self._rules.accounts_url)
         return self
@@ -374,8 +462,9 @@ class Upstream:
 
         Raises:
             UpstreamFault: there was no reply.
+            Overloaded: no connection came free in time, or this one had to be given up for others.
         """
-        await self._free.acquire()
+        await self._take_place()
         try:
             return await self._send(
                 self._api, outbound, response_timeout=self._rules.response_timeout, on_close=self._free.release
@@ -383,6 +472,43 @@ class Upstream:
         except BaseException:
             self._free.release()
             raise
+
+    async def _take_place(self) -> None:
+        """Wait for one of ``upstream.max_connections``, no longer than for a reply."""
+        if not self._free.locked():
+            await self._free.acquire()
+            return
+        self._waiting += 1
+        if self._making_room is None:
+            self._make_room()
+        try:
+            async with asyncio.timeout(self._rules.response_timeout):
+                await self._free.acquire()
+        except TimeoutError as error:
+            raise Overloaded(
+                f"All of upstream.max_connections were in use for {self._rules.response_timeout:g} s.",
+                hint="Send fewer requests at a time, or raise the limit.",
+                headers=(("Retry-After", "1"),),
+            ) from error
+        finally:
+            self._waiting -= 1
+
+    def _make_room(self) -> None:
+        """As long as somebody waits for a connection, take those that stalled clients hold, the longest first.
+
+        A few hundred clients that read nothing would otherwise keep everybody else out for as long as they like.
+        """
+        self._making_room = None
+        if not self._waiting:
+            return
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        stalled = sorted(
+            (line for line in self._lines if line.idle_for(now) >= STALLED), key=lambda line: -line.idle_for(now)
+        )
+        for line in stalled[: self._waiting]:
+            line.give_way()
+        self._making_room = loop.call_later(MAKE_ROOM_EVERY, self._make_room)
 
     async def ask(self, form: Form) -> Answer:
         """Post a form to the accounts host and return its whole answer.
@@ -423,7 +549,7 @@ class Upstream:
         line: _Line | None = None
         try:
             connection = await self._connector.connect(origin.request, [], self._connect_timeout)
-            line = _Line(connection, on_close)
+            line = _Line(connection, on_close, self._lines)
             message, content = await line.exchange(
                 head, outbound, response_timeout=response_timeout, idle_timeout=self._rules.idle_timeout
             )
@@ -436,6 +562,8 @@ class Upstream:
         except BaseException as error:
             if line is not None:
                 line.abandon()
+            if isinstance(error, _GaveWayError):
+                raise _gave_way() from error
             if isinstance(error, aiohttp.ClientError | HttpProcessingError | OSError):
                 reached = line is not None and line.reached
                 raise _fault(error, reached=reached, patience=response_timeout) from error

@@ -13,6 +13,7 @@ from ipaddress import IPv6Address, ip_address
 from pathlib import Path
 from types import MappingProxyType
 
+from slproxy import paths
 from slproxy.errors import ConfigError
 from slproxy.settings import KIB, MIB, Secret, Setting
 
@@ -327,10 +328,9 @@ def _allow_origins(value: object) -> tuple[str, ...]:
 
 def _paths(value: object) -> tuple[str, ...]:
     for item in _strings(value):
-        if not re.fullmatch(r"/(?!/)[\x21-\x7e]*", item) or re.search(r"[?#\\]", item):
+        if (wrong := paths.fault(item)) is not None:
             raise ConfigError(
-                f"expected path prefixes that start with one '/', got {shown(item, text=True)}",
-                hint="without host, query or fragment, e.g. /v2/",
+                f"{shown(item, text=True)} {wrong}", hint="write plain paths: /v2/people is itself and what is below it"
             )
     return _strings(value)
 

@@ -1,4 +1,4 @@
-"""Fixtures that more than one file of tests wants."""
+"""Fixtures and options that more than one file of tests wants."""
 
 from __future__ import annotations
 
@@ -8,6 +8,13 @@ import pytest
 
 from slproxy.sandbox import Sandbox
 from tests import rig
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add what makes the long runs longer: CI takes the defaults."""
+    parser.addoption("--fuzz", type=int, default=20_000, help="mutated messages that the fuzz tests send in all")
+    parser.addoption("--ledger", type=int, default=5_000, help="POSTs that the ledger test sends")
+    parser.addoption("--long", action="store_true", help="also what takes minutes, at its full length")
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ PACKAGE = Path(errors.__file__).parent
 CONTRACT = {
     ("not-found", 404),
     ("bad-request", 400),
+    ("bad-request", 408),  # not in the table, which has no word for what did not come in time (RFC 9110 §15.5.9)
     ("bad-target", 400),
     ("too-large", 413),
     ("too-large", 414),

@@ -291,6 +291,17 @@ def test_accepted_paths_are_let_in_less_the_rejected_ones_in_any_spelling(
         assert isinstance(refusal(target, policy=policy), NotFound)
 
 
+@pytest.mark.parametrize("target", ["/v2/people;x=1", "/v2/people;x/1", "/v2//people.json", "/v2/%70eople.json"])
+def test_a_reject_closes_what_one_server_or_another_reads_as_its_path(target: str) -> None:
+    assert isinstance(refusal(target, policy=replace(OPEN, reject_paths=("/v2/people",))), NotFound)
+
+
+@pytest.mark.parametrize("accept", ["/v2/people", "/v2/people/"])
+def test_an_accept_opens_no_longer_name_than_its_own(accept: str) -> None:
+    assert isinstance(refusal("/v2/people_stages", policy=replace(OPEN, accept_paths=(accept,))), NotFound)
+    assert ask("/v2/people/1", policy=replace(OPEN, accept_paths=(accept,)))[0] is Place.UPSTREAM
+
+
 @pytest.mark.parametrize("target", ["/", "/v2", "/_slproxy", "/x"])
 @pytest.mark.parametrize("accept", [("/v2/",), ("/v2/people",), ("/v3/", "/v2/"), ("/v3/a/b",)])
 def test_there_is_a_hint_whatever_is_accepted(accept: tuple[str, ...], target: str) -> None:
@@ -647,6 +658,16 @@ def test_a_name_in_accept_hosts_is_ours_and_no_other(host: str, let_in: bool) ->
         ("[::1]:8642", ["Origin: http://[::1]:8642"]),
         ("localhost:8642", ["Origin: http://localhost:8642", "Sec-Fetch-Site: same-origin"]),
         ("localhost:8642", ["Sec-Fetch-Site: none"]),
+        # A link that a person followed from a page of another port.
+        (
+            "localhost:8642",
+            [
+                "Sec-Fetch-Site: same-site",
+                "Sec-Fetch-Mode: navigate",
+                "Sec-Fetch-Dest: document",
+                "Sec-Fetch-User: ?1",
+            ],
+        ),
         ("localhost:8642", ["Sec-Fetch-Site: same-origin", "Sec-Fetch-Mode: navigate"]),
         ("localhost:8642", ["Referer: https://evil.test/"]),
     ],
@@ -703,6 +724,11 @@ def test_a_page_of_the_very_host_and_port_may_ask(host: str, headers: list[str])
         ["Sec-Fetch-Site: CROSS-SITE"],
         ["Sec-Fetch-Site:  cross-site "],
         ["Sec-Fetch-Site: same-origin", "Sec-Fetch-Site: cross-site"],
+        # A page on another port of localhost, without an Origin: an image, a script, a frame, a window it opens.
+        ["Sec-Fetch-Site: same-site", "Sec-Fetch-Mode: no-cors", "Sec-Fetch-Dest: image"],
+        ["Sec-Fetch-Site: same-site", "Sec-Fetch-Mode: no-cors", "Sec-Fetch-Dest: script"],
+        ["Sec-Fetch-Site: same-site", "Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: iframe", "Sec-Fetch-User: ?1"],
+        ["Sec-Fetch-Site: same-site", "Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: document"],
         ["Origin: http://evil@localhost:8642"],
         ["Origin: http://local\thost:8642"],
         ["Origin: http://localhost:8642?evil"],
