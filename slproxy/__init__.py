@@ -10,7 +10,7 @@ The map, one noun a file. A module imports only from lines above its own (``test
     body upstream                              a request's body, replayable; sends one request: aiohttp's client is here
     forward                                    the recipe: handle → _send → _dispatch
     login pages probe                          a login's redirect; the proxy's own pages; who asks for them from here
-    server                                     aiohttp's listening side, and what it decides wrongly for a proxy
+    connection → server                        aiohttp's listening side, and what it decides wrongly for a proxy
     app → cli                                  app builds everything; cli talks to a person
     sandbox                                    alone: a fake SalesLoft that imports nothing of slproxy
 

@@ -116,7 +116,7 @@ class NotFound(Refused):
 
 
 class BadRequest(Refused):
-    """Framing or headers that do not parse (400), that cannot be passed on exactly, or that do not come in time (408)."""
+    """Framing or headers that do not parse or cannot be passed on exactly (400), or that do not come in time (408)."""
 
     type = "bad-request"
     title = "The request cannot be passed on"

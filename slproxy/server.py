@@ -13,30 +13,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
-import socket
-import struct
 from collections.abc import Awaitable, Callable
 
 from aiohttp import ClientError, hdrs, web
-from aiohttp.http import HttpVersion11
-from aiohttp.http_exceptions import BadHttpMethod, HttpProcessingError, LineTooLong
 from aiohttp.http_parser import HttpRequestParser, HttpRequestParserPy
-from multidict import CIMultiDict
 
 from slproxy import cors
-from slproxy.errors import (
-    BadRequest,
-    ConfigError,
-    InternalError,
-    MethodRefused,
-    Overloaded,
-    Problem,
-    TooLarge,
-    UpstreamFault,
-)
+from slproxy.connection import REPORT, Connection, Response, abort, overloaded, problem_answer
+from slproxy.errors import BadRequest, ConfigError, InternalError, Overloaded, Problem, UpstreamFault
 from slproxy.forward import Answer, Inbound
-from slproxy.headers import Fields, by_name
+from slproxy.headers import by_name
 from slproxy.journal import Exchange, Journal, path_of
 from slproxy.settings import Limits
 
@@ -50,18 +36,11 @@ KEEPALIVE = 75.0
 REQUEST_LINE_REST = 64
 # A client that takes nothing of a reply for so long is cut off, in seconds; nginx's send_timeout.
 SEND_TIMEOUT = 60.0
-# When there are too many connections, those give way that have waited for a request for so long, in seconds: one that
-# has had an answer before, and one that has not and may be about to ask.
-IDLE_LONG, IDLE_LONG_UNASKED = 1.0, 5.0
-# How long a connection past the limit may take to ask, so that it can be told, in seconds.
-REFUSAL_PATIENCE = 1.0
 # Looking for room takes a while, so not for each of a flood: for so long after a vain search, there is none.
 NO_ROOM = 0.1
 # What the log says of a client that left before it was answered; nginx's number for it.
 CLIENT_LEFT = 499
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-
-_REPORT = "Please report it, with the traceback in the log."
 
 Handle = Callable[[Inbound, Exchange], Awaitable[Answer]]
 
@@ -107,8 +86,8 @@ class Server(web.Server):
         self._allow_origins = allow_origins
         self.limits = limits
         self.send_timeout = send_timeout
-        self._admitted: set[_Connection] = set()
-        self._refused: set[_Connection] = set()
+        self._admitted: set[Connection] = set()
+        self._refused: set[Connection] = set()
         self._no_room_until = 0.0
         self._in_flight: set[Exchange] = set()
         # No request comes after those in flight; those that are still there are cut off.
@@ -118,7 +97,7 @@ class Server(web.Server):
         self.served = 0
 
     def __call__(self) -> web.RequestHandler:
-        return _Connection(self, loop=self._loop, **self._kwargs)
+        return Connection(self, loop=self._loop, **self._kwargs)
 
     @property
     def in_flight(self) -> int:
@@ -139,13 +118,13 @@ class Server(web.Server):
             self._cutting = True
         return True
 
-    def admit(self, connection: _Connection) -> bool:
+    def admit(self, connection: Connection) -> bool:
         """Count a new connection; tell whether there is room for it, after making some where that harms nobody."""
         admitted = len(self._admitted) < self.limits.max_connections or self._make_room()
         (self._admitted if admitted else self._refused).add(connection)
         return admitted
 
-    def forget(self, connection: _Connection) -> None:
+    def forget(self, connection: Connection) -> None:
         """Count a connection no more."""
         self._admitted.discard(connection)
         self._refused.discard(connection)
@@ -209,7 +188,7 @@ class Server(web.Server):
     async def _answer(self, request: web.BaseRequest, exchange: Exchange) -> Answer:
         try:
             if _connection(request).refused:
-                raise _overloaded()
+                raise overloaded()
             return await self._handle(_inbound(request, self.limits), exchange)
         except Problem as problem:
             answered = problem
@@ -218,7 +197,7 @@ class Server(web.Server):
                 log.info("%s: %s", problem.type, cause if isinstance(cause, OSError) else type(cause).__name__)
         except Exception:
             log.exception("a defect in slproxy")
-            answered = InternalError("slproxy failed on this request.", hint=_REPORT)
+            answered = InternalError("slproxy failed on this request.", hint=REPORT)
         exchange.error = answered.type
         answer = problem_answer(answered)
         if exchange.attempts > 1:
@@ -226,38 +205,10 @@ class Server(web.Server):
         return answer
 
 
-def _overloaded() -> Overloaded:
-    return Overloaded(
-        "There are more connections than limits.max_connections.",
-        hint="Close some, or raise the limit.",
-        headers=(("Retry-After", "1"),),
-    )
-
-
-def _connection(request: web.BaseRequest) -> _Connection:
+def _connection(request: web.BaseRequest) -> Connection:
     connection = request.protocol
-    assert isinstance(connection, _Connection), "our server makes no others"
+    assert isinstance(connection, Connection), "our server makes no others"
     return connection
-
-
-def problem_answer(problem: Problem) -> Answer:
-    """Return a problem as the client gets it: RFC 9457 with RFC 9209's ``Proxy-Status``."""
-    body = problem.body()
-    headers: Fields = [
-        ("Content-Type", "application/problem+json"),
-        ("Content-Length", str(len(body))),
-        ("Cache-Control", "no-store"),
-        ("Proxy-Status", problem.proxy_status),
-        *problem.headers,
-    ]
-    return Answer(status=problem.status, headers=headers, body=body)
-
-
-def _raw(answer: Answer, reason: str) -> bytes:
-    """Return a problem as it goes over the wire to a client that gets nothing else."""
-    assert isinstance(answer.body, bytes), "a problem is short"
-    lines = [f"HTTP/1.1 {answer.status} {reason}", *(f"{name}: {value}" for name, value in answer.headers)]
-    return "\r\n".join([*lines, "Connection: close", "", ""]).encode() + answer.body
 
 
 def _inbound(request: web.BaseRequest, limits: Limits) -> Inbound:
@@ -302,51 +253,10 @@ def _reader(request: web.BaseRequest, patience: float) -> Callable[[], Awaitable
     return read
 
 
-class _Response(web.StreamResponse):
-    """A response with the headers it was given, and no others but those that frame it."""
-
-    # aiohttp would write the headers on their own; they go out with the first bytes of the body instead.
-    _send_headers_immediately = False
-
-    def __init__(self, *, status: int, reason: str | None, headers: Fields, whole: bytes = b"") -> None:
-        """``whole`` is the body, where it need not be streamed."""
-        super().__init__(status=status, reason=reason, headers=CIMultiDict(headers))
-        self._whole = whole
-
-    async def write_eof(self, data: bytes = b"") -> None:
-        """End the response; aiohttp calls this without arguments on whatever a handler returns."""
-        await super().write_eof(data or (b"" if self._must_be_empty_body else self._whole))
-
-    async def _prepare_headers(self) -> None:
-        """Frame the message for this hop.
-
-        Overridden because aiohttp's own adds Content-Type, Date and Server, and there is no switch for it
-        (aiohttp/web_response.py, ``StreamResponse._prepare_headers``).
-        """
-        request, writer = self._req, self._payload_writer
-        assert request is not None
-        assert writer is not None
-        keep_alive = request.keep_alive if self._keep_alive is None else self._keep_alive
-        if not self._must_be_empty_body:
-            length = self.headers.get(hdrs.CONTENT_LENGTH)
-            if length is not None:
-                writer.length = int(length)
-            elif request.version >= HttpVersion11:
-                writer.enable_chunking()
-                self.headers[hdrs.TRANSFER_ENCODING] = "chunked"
-            else:
-                keep_alive = False
-        self._keep_alive = keep_alive
-        if not keep_alive:
-            self.headers[hdrs.CONNECTION] = "close"
-        elif request.version < HttpVersion11:
-            self.headers[hdrs.CONNECTION] = "keep-alive"
-
-
 async def _respond(request: web.BaseRequest, answer: Answer, exchange: Exchange, *, last: bool) -> web.StreamResponse:
     """Send an answer to the client, as it comes and no faster than the client takes it; the ``last`` one closes."""
     whole = answer.body if isinstance(answer.body, bytes) else b""
-    response = _Response(status=answer.status, reason=answer.reason, headers=answer.headers, whole=whole)
+    response = Response(status=answer.status, reason=answer.reason, headers=answer.headers, whole=whole)
     if last:
         response.force_close()
     if isinstance(answer.body, bytes):
@@ -367,196 +277,7 @@ async def _respond(request: web.BaseRequest, answer: Answer, exchange: Exchange,
     except (UpstreamFault, Overloaded) as fault:
         exchange.ended = "upstream broke off" if isinstance(fault, UpstreamFault) else "gave way to others"
         log.warning("%s %s: %s", exchange.method, exchange.path, fault.detail)
-        _abort(request)
+        abort(request)
         return response
     await response.write_eof()
     return response
-
-
-def _abort(request: web.BaseRequest) -> None:
-    """Cut the client's connection off with a reset, which no client takes for the end of a body."""
-    transport = request.transport
-    if transport is None:
-        return
-    if (peer := transport.get_extra_info("socket")) is not None:
-        peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    transport.abort()
-
-
-class _Connection(web.RequestHandler):
-    """One connection of a client: how long it may take for what, and what it is told when it does not parse."""
-
-    __slots__ = ("_has_begun", "_head_timer", "_idle_since", "_sending_timer", "_server", "refused", "stalled")
-
-    def __init__(self, server: Server, **options: object) -> None:
-        super().__init__(server, **options)  # type: ignore[arg-type]  # aiohttp's own options, passed through
-        self._server = server
-        self._idle_since = self._loop.time()
-        # Whether a part of a head has come.
-        self._has_begun = False
-        self._head_timer: asyncio.TimerHandle | None = None
-        self._sending_timer: asyncio.TimerHandle | None = None
-        # Past the limit of connections: there is one answer for it.
-        self.refused = False
-        # Cut off since it took nothing of its reply.
-        self.stalled = False
-
-    @property
-    def _is_idle(self) -> bool:
-        """Whether no request is being served, or waits to be: aiohttp's own sign for it (``_process_keepalive``)."""
-        return self._request_count == 0 or (self._waiter is not None and not self._waiter.done())
-
-    def close_if_idle(self) -> None:
-        """Close a connection on which nobody waits for anything."""
-        if self._is_idle:
-            self.force_close()
-
-    def idle_too_long(self, now: float) -> float:
-        """Return by how many seconds it has been idle for longer than it may be when room is needed."""
-        if not self._is_idle:
-            return -math.inf
-        return now - self._idle_since - (IDLE_LONG if self._request_count else IDLE_LONG_UNASKED)
-
-    def went_idle(self) -> None:
-        """Take note that a request has ended."""
-        self._idle_since = self._loop.time()
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin to wait for a head, or refuse to."""
-        super().connection_made(transport)
-        self.refused = not self._server.admit(self)
-        if self.refused and self._server.is_flooded:
-            self._tell(_overloaded(), "Service Unavailable")
-            return
-        self._await_head(min(REFUSAL_PATIENCE, self._server.limits.header_timeout) if self.refused else None)
-
-    def connection_lost(self, exc: BaseException | None) -> None:
-        """End with the connection."""
-        self._server.forget(self)
-        for timer in (self._head_timer, self._sending_timer):
-            if timer is not None:
-                timer.cancel()
-        super().connection_lost(exc)
-
-    def _await_head(self, patience: float | None = None) -> None:
-        if self._head_timer is None:
-            seconds = self._server.limits.header_timeout if patience is None else patience
-            self._head_timer = self._loop.call_later(seconds, self._head_overdue, seconds)
-
-    def _stop_awaiting(self) -> None:
-        if self._head_timer is not None:
-            self._head_timer.cancel()
-            self._head_timer = None
-
-    def _head_overdue(self, patience: float) -> None:
-        """Give up on a head that does not come; aiohttp has no limit for it but that of idle connections."""
-        self._head_timer = None
-        if not self._is_idle:
-            return
-        if self.refused:
-            self._tell(_overloaded(), "Service Unavailable")
-        elif self._has_begun:
-            self._tell(
-                BadRequest(
-                    f"The request's head did not come within {patience:g} s (limits.header_timeout).",
-                    hint="Send it at once.",
-                    status=408,
-                ),
-                "Request Timeout",
-            )
-        else:
-            self.force_close()
-
-    def _tell(self, problem: Problem, reason: str) -> None:
-        """Answer a connection on which no request has come, and close it."""
-        answer = problem_answer(problem)
-        self._server.unparsed(answer, problem.type)
-        if self.transport is not None:
-            self.transport.write(_raw(answer, reason))
-        self.force_close()
-
-    def pause_writing(self) -> None:
-        """Watch a client that does not take what is written to it; asyncio would wait for as long as it likes."""
-        super().pause_writing()
-        if self.transport is not None:
-            self._watch_sending(self.transport, self.transport.get_write_buffer_size())
-
-    def resume_writing(self) -> None:
-        """Watch no more."""
-        super().resume_writing()
-        if self._sending_timer is not None:
-            self._sending_timer.cancel()
-            self._sending_timer = None
-
-    def _watch_sending(self, transport: asyncio.Transport, size: int) -> None:
-        self._sending_timer = self._loop.call_later(self._server.send_timeout, self._check_sending, transport, size)
-
-    def _check_sending(self, transport: asyncio.Transport, before: int) -> None:
-        if (size := transport.get_write_buffer_size()) < before:
-            self._watch_sending(transport, size)
-        else:
-            self.stalled = True
-            transport.abort()
-
-    def data_received(self, data: bytes) -> None:
-        """Parse what arrived; fail a body that does not parse.
-
-        aiohttp queues the error as a further message and leaves the body of the current one open, so that whoever
-        reads it waits for ever (aiohttp/web_protocol.py, ``data_received``). A message can only be queued behind a
-        body that has not ended when it is such an error.
-        """
-        super().data_received(data)
-        if self._is_idle:
-            if data.strip(b"\r\n"):  # line ends before a head are nothing (RFC 9112 §2.2)
-                self._has_begun = True
-                self._await_head()
-        elif self._head_timer is not None or self._has_begun:
-            self._has_begun = False
-            self._stop_awaiting()
-        request = self._current_request
-        if request is None or not self._messages:
-            return
-        body = request.content
-        if not body.is_eof() and body.exception() is None:
-            body.set_exception(web.RequestPayloadError("the body does not parse"))
-
-    def handle_error(
-        self,
-        request: web.BaseRequest,  # aiohttp's signature, here and below
-        status: int = 500,  # noqa: ARG002
-        exc: BaseException | None = None,
-        message: str | None = None,  # noqa: ARG002
-    ) -> web.StreamResponse:
-        """Answer with a problem: aiohttp's own page names its version and echoes the offending bytes.
-
-        Raises ConnectionError, with which aiohttp ends the connection, where there is nobody to answer, or where an
-        answer has begun: a second one would be written into the first.
-        """
-        if isinstance(exc, ConnectionError):
-            raise exc
-        if request.writer.output_size > 0:
-            log.error("a defect in slproxy, in the middle of a response", exc_info=exc)
-            _abort(request)
-            raise ConnectionError from exc
-        problem: Problem
-        if isinstance(exc, LineTooLong):
-            # Its arguments are the line and the limit that it broke (aiohttp/http_exceptions.py).
-            target = exc.args[1] == self.max_line_size
-            what = "request target" if target else "header block"
-            problem = TooLarge(f"The {what} is over the limit.", hint="Send less.", status=414 if target else 431)
-        elif isinstance(exc, BadHttpMethod):
-            problem = MethodRefused(
-                "The method is not one this proxy knows.",
-                hint="Use a method of HTTP. If this was TLS: the proxy speaks plain HTTP, use http://.",
-                status=501,
-            )
-        elif isinstance(exc, HttpProcessingError):
-            problem = BadRequest("The request is not valid HTTP/1.1.", hint="Send it with an HTTP client.")
-        else:
-            log.error("a defect in slproxy", exc_info=exc)
-            problem = InternalError("slproxy failed on this request.", hint=_REPORT)
-        answer = problem_answer(problem)
-        self._server.unparsed(answer, problem.type)
-        response = _Response(status=answer.status, reason=None, headers=answer.headers, whole=problem.body())
-        response.force_close()
-        return response

@@ -52,6 +52,8 @@ READ_AHEAD = 16 * 1024
 # aiohttp's limits of 8,190 bytes a header and 128 headers make errors of legitimate replies (hazards, trap 10).
 MAX_HEADER_LINE = 64 * 1024
 MAX_HEADER_COUNT = 1000
+# A server says 100, 102 or 103 once or a few times before it replies.
+MAX_INFORMATIONAL = 100
 # An idle connection is given up before common servers give theirs up (nginx: 75 s), which spares most stale ones.
 KEEPALIVE = 50.0
 # An answer of the accounts host, in bytes and in seconds from the first to its last byte, the connecting included.
@@ -228,7 +230,10 @@ class _Line:
             self._sent = True
             self._expect_reply(response_timeout)
         message, content = await protocol.read()
-        while 100 <= message.code < 200 and message.code != 101:  # RFC 9110 §15.2: informational, none asked for
+        informational = 0
+        while 100 <= message.code < 200 and message.code != 101:  # RFC 9110 §15.2: none was asked for
+            if (informational := informational + 1) > MAX_INFORMATIONAL:
+                raise HttpProcessingError(message="no end of informational replies")
             message, content = await protocol.read()
         self._reply = message
         self._content = content

@@ -1,0 +1,308 @@
+"""One client's connection: how long it may take for what, and what is said on it when no request has parsed.
+
+aiohttp has one limit for an idle connection and a head that does not come, none for a client that takes nothing, and
+pages of its own for what does not parse. Each override says what it is there for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import socket
+import struct
+from typing import Protocol
+
+from aiohttp import hdrs, web
+from aiohttp.http import HttpVersion11
+from aiohttp.http_exceptions import BadHttpMethod, HttpProcessingError, LineTooLong
+from multidict import CIMultiDict
+
+from slproxy.errors import BadRequest, InternalError, MethodRefused, Overloaded, Problem, TooLarge
+from slproxy.forward import Answer
+from slproxy.headers import Fields
+from slproxy.settings import Limits
+
+log = logging.getLogger("slproxy.connection")
+
+# When there are too many connections, those give way that have waited for a request for so long, in seconds: one that
+# has had an answer before, and one that has not and may be about to ask.
+IDLE_LONG, IDLE_LONG_UNASKED = 1.0, 5.0
+# How long a connection past the limit may take to ask, so that it can be told, in seconds.
+REFUSAL_PATIENCE = 1.0
+
+REPORT = "Please report it, with the traceback in the log."
+
+
+class Admission(Protocol):
+    """Who counts the connections, and says how long each may take."""
+
+    limits: Limits
+    send_timeout: float
+
+    @property
+    def is_flooded(self) -> bool: ...
+
+    def admit(self, connection: Connection) -> bool: ...
+
+    def forget(self, connection: Connection) -> None: ...
+
+    def unparsed(self, answer: Answer, error: str) -> None: ...
+
+
+def problem_answer(problem: Problem) -> Answer:
+    """Return a problem as the client gets it: RFC 9457 with RFC 9209's ``Proxy-Status``."""
+    body = problem.body()
+    headers: Fields = [
+        ("Content-Type", "application/problem+json"),
+        ("Content-Length", str(len(body))),
+        ("Cache-Control", "no-store"),
+        ("Proxy-Status", problem.proxy_status),
+        *problem.headers,
+    ]
+    return Answer(status=problem.status, headers=headers, body=body)
+
+
+def overloaded() -> Overloaded:
+    return Overloaded(
+        "There are more connections than limits.max_connections.",
+        hint="Close some, or raise the limit.",
+        headers=(("Retry-After", "1"),),
+    )
+
+
+def _raw(answer: Answer, reason: str) -> bytes:
+    """Return a problem as it goes over the wire to a client that gets nothing else."""
+    assert isinstance(answer.body, bytes), "a problem is short"
+    lines = [f"HTTP/1.1 {answer.status} {reason}", *(f"{name}: {value}" for name, value in answer.headers)]
+    return "\r\n".join([*lines, "Connection: close", "", ""]).encode() + answer.body
+
+
+class Response(web.StreamResponse):
+    """A response with the headers it was given, and no others but those that frame it."""
+
+    # aiohttp would write the headers on their own; they go out with the first bytes of the body instead.
+    _send_headers_immediately = False
+
+    def __init__(self, *, status: int, reason: str | None, headers: Fields, whole: bytes = b"") -> None:
+        """``whole`` is the body, where it need not be streamed."""
+        super().__init__(status=status, reason=reason, headers=CIMultiDict(headers))
+        self._whole = whole
+
+    async def write_eof(self, data: bytes = b"") -> None:
+        """End the response; aiohttp calls this without arguments on whatever a handler returns."""
+        await super().write_eof(data or (b"" if self._must_be_empty_body else self._whole))
+
+    async def _prepare_headers(self) -> None:
+        """Frame the message for this hop.
+
+        Overridden because aiohttp's own adds Content-Type, Date and Server, and there is no switch for it
+        (aiohttp/web_response.py, ``StreamResponse._prepare_headers``).
+        """
+        request, writer = self._req, self._payload_writer
+        assert request is not None
+        assert writer is not None
+        keep_alive = request.keep_alive if self._keep_alive is None else self._keep_alive
+        if not self._must_be_empty_body:
+            length = self.headers.get(hdrs.CONTENT_LENGTH)
+            if length is not None:
+                writer.length = int(length)
+            elif request.version >= HttpVersion11:
+                writer.enable_chunking()
+                self.headers[hdrs.TRANSFER_ENCODING] = "chunked"
+            else:
+                keep_alive = False
+        self._keep_alive = keep_alive
+        if not keep_alive:
+            self.headers[hdrs.CONNECTION] = "close"
+        elif request.version < HttpVersion11:
+            self.headers[hdrs.CONNECTION] = "keep-alive"
+
+
+def abort(request: web.BaseRequest) -> None:
+    """Cut the client's connection off with a reset, which no client takes for the end of a body."""
+    transport = request.transport
+    if transport is None:
+        return
+    if (peer := transport.get_extra_info("socket")) is not None:
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    transport.abort()
+
+
+class Connection(web.RequestHandler):
+    """One connection of a client: how long it may take for what, and what it is told when it does not parse."""
+
+    __slots__ = ("_has_begun", "_head_timer", "_idle_since", "_sending_timer", "_server", "refused", "stalled")
+
+    def __init__(self, server: Admission, **options: object) -> None:
+        super().__init__(server, **options)  # type: ignore[arg-type]  # aiohttp's own options, passed through
+        self._server = server
+        self._idle_since = self._loop.time()
+        # Whether a part of a head has come.
+        self._has_begun = False
+        self._head_timer: asyncio.TimerHandle | None = None
+        self._sending_timer: asyncio.TimerHandle | None = None
+        # Past the limit of connections: there is one answer for it.
+        self.refused = False
+        # Cut off since it took nothing of its reply.
+        self.stalled = False
+
+    @property
+    def _is_idle(self) -> bool:
+        """Whether no request is being served, or waits to be: aiohttp's own sign for it (``_process_keepalive``)."""
+        return self._request_count == 0 or (self._waiter is not None and not self._waiter.done())
+
+    def close_if_idle(self) -> None:
+        """Close a connection on which nobody waits for anything."""
+        if self._is_idle:
+            self.force_close()
+
+    def idle_too_long(self, now: float) -> float:
+        """Return by how many seconds it has been idle for longer than it may be when room is needed."""
+        if not self._is_idle:
+            return -math.inf
+        return now - self._idle_since - (IDLE_LONG if self._request_count else IDLE_LONG_UNASKED)
+
+    def went_idle(self) -> None:
+        """Take note that a request has ended."""
+        self._idle_since = self._loop.time()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin to wait for a head, or refuse to."""
+        super().connection_made(transport)
+        self.refused = not self._server.admit(self)
+        if self.refused and self._server.is_flooded:
+            self._tell(overloaded(), "Service Unavailable")
+            return
+        self._await_head(min(REFUSAL_PATIENCE, self._server.limits.header_timeout) if self.refused else None)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """End with the connection."""
+        self._server.forget(self)
+        for timer in (self._head_timer, self._sending_timer):
+            if timer is not None:
+                timer.cancel()
+        super().connection_lost(exc)
+
+    def _await_head(self, patience: float | None = None) -> None:
+        if self._head_timer is None:
+            seconds = self._server.limits.header_timeout if patience is None else patience
+            self._head_timer = self._loop.call_later(seconds, self._head_overdue, seconds)
+
+    def _stop_awaiting(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _head_overdue(self, patience: float) -> None:
+        """Give up on a head that does not come; aiohttp has no limit for it but that of idle connections."""
+        self._head_timer = None
+        if not self._is_idle:
+            return
+        if self.refused:
+            self._tell(overloaded(), "Service Unavailable")
+        elif self._has_begun:
+            self._tell(
+                BadRequest(
+                    f"The request's head did not come within {patience:g} s (limits.header_timeout).",
+                    hint="Send it at once.",
+                    status=408,
+                ),
+                "Request Timeout",
+            )
+        else:
+            self.force_close()
+
+    def _tell(self, problem: Problem, reason: str) -> None:
+        """Answer a connection on which no request has come, and close it."""
+        answer = problem_answer(problem)
+        self._server.unparsed(answer, problem.type)
+        if self.transport is not None:
+            self.transport.write(_raw(answer, reason))
+        self.force_close()
+
+    def pause_writing(self) -> None:
+        """Watch a client that does not take what is written to it; asyncio would wait for as long as it likes."""
+        super().pause_writing()
+        if self.transport is not None:
+            self._watch_sending(self.transport, self.transport.get_write_buffer_size())
+
+    def resume_writing(self) -> None:
+        """Watch no more."""
+        super().resume_writing()
+        if self._sending_timer is not None:
+            self._sending_timer.cancel()
+            self._sending_timer = None
+
+    def _watch_sending(self, transport: asyncio.Transport, size: int) -> None:
+        self._sending_timer = self._loop.call_later(self._server.send_timeout, self._check_sending, transport, size)
+
+    def _check_sending(self, transport: asyncio.Transport, before: int) -> None:
+        if (size := transport.get_write_buffer_size()) < before:
+            self._watch_sending(transport, size)
+        else:
+            self.stalled = True
+            transport.abort()
+
+    def data_received(self, data: bytes) -> None:
+        """Parse what arrived; fail a body that does not parse.
+
+        aiohttp queues the error as a further message and leaves the body of the current one open, so that whoever
+        reads it waits for ever (aiohttp/web_protocol.py, ``data_received``). A message can only be queued behind a
+        body that has not ended when it is such an error.
+        """
+        super().data_received(data)
+        if self._is_idle:
+            if data.strip(b"\r\n"):  # line ends before a head are nothing (RFC 9112 §2.2)
+                self._has_begun = True
+                self._await_head()
+        elif self._head_timer is not None or self._has_begun:
+            self._has_begun = False
+            self._stop_awaiting()
+        request = self._current_request
+        if request is None or not self._messages:
+            return
+        body = request.content
+        if not body.is_eof() and body.exception() is None:
+            body.set_exception(web.RequestPayloadError("the body does not parse"))
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,  # aiohttp's signature, here and below
+        status: int = 500,  # noqa: ARG002
+        exc: BaseException | None = None,
+        message: str | None = None,  # noqa: ARG002
+    ) -> web.StreamResponse:
+        """Answer with a problem: aiohttp's own page names its version and echoes the offending bytes.
+
+        Raises ConnectionError, with which aiohttp ends the connection, where there is nobody to answer, or where an
+        answer has begun: a second one would be written into the first.
+        """
+        if isinstance(exc, ConnectionError):
+            raise exc
+        if request.writer.output_size > 0:
+            log.error("a defect in slproxy, in the middle of a response", exc_info=exc)
+            abort(request)
+            raise ConnectionError from exc
+        problem: Problem
+        if isinstance(exc, LineTooLong):
+            # Its arguments are the line and the limit that it broke (aiohttp/http_exceptions.py).
+            target = exc.args[1] == self.max_line_size
+            what = "request target" if target else "header block"
+            problem = TooLarge(f"The {what} is over the limit.", hint="Send less.", status=414 if target else 431)
+        elif isinstance(exc, BadHttpMethod):
+            problem = MethodRefused(
+                "The method is not one this proxy knows.",
+                hint="Use a method of HTTP. If this was TLS: the proxy speaks plain HTTP, use http://.",
+                status=501,
+            )
+        elif isinstance(exc, HttpProcessingError):
+            problem = BadRequest("The request is not valid HTTP/1.1.", hint="Send it with an HTTP client.")
+        else:
+            log.error("a defect in slproxy", exc_info=exc)
+            problem = InternalError("slproxy failed on this request.", hint=REPORT)
+        answer = problem_answer(problem)
+        self._server.unparsed(answer, problem.type)
+        response = Response(status=answer.status, reason=None, headers=answer.headers, whole=problem.body())
+        response.force_close()
+        return response
