@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import re
 import socket
 import struct
 from typing import Protocol
@@ -30,6 +31,8 @@ log = logging.getLogger("slproxy.connection")
 IDLE_LONG, IDLE_LONG_UNASKED = 1.0, 5.0
 # How long a connection past the limit may take to ask, so that it can be told, in seconds.
 REFUSAL_PATIENCE = 1.0
+
+_RTSP = re.compile(rb"(?:\A|\r\n\r\n)[A-Z_]+ [^ \r\n]* RTSP/[0-9.]+\r?\n")
 
 REPORT = "Please report it, with the traceback in the log."
 
@@ -60,7 +63,7 @@ def problem_answer(problem: Problem) -> Answer:
         ("Proxy-Status", problem.proxy_status),
         *problem.headers,
     ]
-    return Answer(status=problem.status, headers=headers, body=body)
+    return Answer(status=problem.status, headers=headers, body=body, last=problem.closes)
 
 
 def overloaded() -> Overloaded:
@@ -92,6 +95,11 @@ class Response(web.StreamResponse):
     async def write_eof(self, data: bytes = b"") -> None:
         """End the response; aiohttp calls this without arguments on whatever a handler returns."""
         await super().write_eof(data or (b"" if self._must_be_empty_body else self._whole))
+
+    async def _write_headers(self) -> None:
+        """Write the head, as HTTP/1.1: aiohttp repeats the client's version, be it 2.0 (``_write_headers`` there)."""
+        assert self._payload_writer is not None
+        await self._payload_writer.write_headers(f"HTTP/1.1 {self._status} {self._reason}", self._headers)
 
     async def _prepare_headers(self) -> None:
         """Frame the message for this hop.
@@ -132,14 +140,16 @@ def abort(request: web.BaseRequest) -> None:
 class Connection(web.RequestHandler):
     """One connection of a client: how long it may take for what, and what it is told when it does not parse."""
 
-    __slots__ = ("_has_begun", "_head_timer", "_idle_since", "_sending_timer", "_server", "refused", "stalled")
+    __slots__ = ("_head_timer", "_idle_since", "_partial", "_sending_timer", "_server", "foreign", "refused", "stalled")
 
     def __init__(self, server: Admission, **options: object) -> None:
         super().__init__(server, **options)  # type: ignore[arg-type]  # aiohttp's own options, passed through
         self._server = server
         self._idle_since = self._loop.time()
-        # Whether a part of a head has come.
-        self._has_begun = False
+        # What has come of a head that is not whole yet.
+        self._partial = bytearray()
+        # Whether another protocol is spoken on it, one that the parser takes for HTTP.
+        self.foreign = False
         self._head_timer: asyncio.TimerHandle | None = None
         self._sending_timer: asyncio.TimerHandle | None = None
         # Past the limit of connections: there is one answer for it.
@@ -201,7 +211,7 @@ class Connection(web.RequestHandler):
             return
         if self.refused:
             self._tell(overloaded(), "Service Unavailable")
-        elif self._has_begun:
+        elif self._partial:
             self._tell(
                 BadRequest(
                     f"The request's head did not come within {patience:g} s (limits.header_timeout).",
@@ -253,11 +263,14 @@ class Connection(web.RequestHandler):
         """
         super().data_received(data)
         if self._is_idle:
-            if data.strip(b"\r\n"):  # line ends before a head are nothing (RFC 9112 §2.2)
-                self._has_begun = True
+            if self._partial or data.strip(b"\r\n"):  # line ends before a head are nothing (RFC 9112 §2.2)
+                self._partial += data
                 self._await_head()
-        elif self._head_timer is not None or self._has_begun:
-            self._has_begun = False
+        else:
+            # llhttp takes RTSP for HTTP, and does not say which it was (llhttp's HTTPMode, `RTSP/` in the grammar).
+            head = self._partial + data if self._partial else data
+            self.foreign = self.foreign or (b"RTSP/" in head and _RTSP.search(head) is not None)
+            self._partial.clear()
             self._stop_awaiting()
         request = self._current_request
         if request is None or not self._messages:

@@ -66,6 +66,8 @@ class Problem(SlproxyError):  # noqa: N818  # RFC 9457's own word
     status: int
     # One of RFC 9209 §2.3's error types.
     proxy_error: str
+    # Whether the connection ends with it: what follows a request that was not understood is no request either.
+    closes: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -122,6 +124,7 @@ class BadRequest(Refused):
     title = "The request cannot be passed on"
     status = 400
     proxy_error = "http_request_error"
+    closes = True
 
 
 class BadTarget(Refused):
@@ -131,6 +134,7 @@ class BadTarget(Refused):
     title = "The request target is refused"
     status = 400
     proxy_error = "http_request_error"
+    closes = True
 
 
 class TooLarge(Refused):
@@ -140,6 +144,7 @@ class TooLarge(Refused):
     title = "The request is over a limit"
     status = 413
     proxy_error = "http_request_error"
+    closes = True
 
 
 class MethodRefused(Refused):
@@ -148,6 +153,7 @@ class MethodRefused(Refused):
     type = "method-refused"
     title = "The method is refused"
     status = 405
+    closes = True
 
 
 class HostRefused(Refused):
@@ -156,6 +162,7 @@ class HostRefused(Refused):
     type = "host-refused"
     title = "This proxy does not answer to that host"
     status = 421
+    closes = True
 
 
 class OriginRefused(Refused):

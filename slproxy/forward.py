@@ -83,6 +83,8 @@ class Answer:
     reason: str | None = None
     headers: Fields = field(repr=False)
     body: ReplyBody | bytes = field(repr=False)
+    # Whether the connection ends with it.
+    last: bool = False
     # The upstream may answer while it still takes the request's body, so that is freed last.
     request_body: Body | None = field(default=None, repr=False)
 

@@ -245,6 +245,9 @@ def is_own_host(policy: Policy, host: str) -> bool:
     except ValueError:
         return False
     # Brackets are for IPv6 alone (RFC 3986 §3.2.2); ip_address refuses short forms such as 127.1 by itself.
+    # A mapped IPv4 address is loopback from Python 3.13 on, and is written by nobody who means this proxy.
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+        return False
     return address.is_loopback and (address.version == 6) == name.startswith("[")
 
 

@@ -16,6 +16,7 @@ import logging
 from collections.abc import Awaitable, Callable
 
 from aiohttp import ClientError, hdrs, web
+from aiohttp.http import HttpVersion10, HttpVersion11
 from aiohttp.http_parser import HttpRequestParser, HttpRequestParserPy
 
 from slproxy import cors
@@ -160,7 +161,10 @@ class Server(web.Server):
             if self._allow_origins:
                 answer.headers.extend(cors.shared(by_name(request.raw_headers), self._allow_origins))
             exchange.status = answer.status
-            return await _respond(request, answer, exchange, last=self._draining or connection.refused)
+            # aiohttp drops what came in one packet behind a request for an upgrade to anything but WebSocket, and takes
+            # the rest of it for a request of its own (web_protocol.py, `if upgraded and tail`).
+            last = self._draining or connection.refused or answer.last or hdrs.UPGRADE in request.headers
+            return await _respond(request, answer, exchange, last=last)
         except (asyncio.CancelledError, ConnectionError):
             exchange.status = exchange.status or CLIENT_LEFT
             exchange.ended = exchange.ended or (
@@ -189,6 +193,8 @@ class Server(web.Server):
         try:
             if _connection(request).refused:
                 raise overloaded()
+            if (fault := _framing_fault(request)) is not None:
+                raise BadRequest(f"The request {fault}.", hint="Send HTTP/1.1, with Content-Length or chunked.")
             return await self._handle(_inbound(request, self.limits), exchange)
         except Problem as problem:
             answered = problem
@@ -209,6 +215,21 @@ def _connection(request: web.BaseRequest) -> Connection:
     connection = request.protocol
     assert isinstance(connection, Connection), "our server makes no others"
     return connection
+
+
+def _framing_fault(request: web.BaseRequest) -> str | None:
+    """Return what is wrong with how a message is framed where aiohttp's parser finds nothing, or ``None``."""
+    if request.version not in (HttpVersion10, HttpVersion11) or _connection(request).foreign:
+        return "is not in HTTP/1.1"
+    codings = request.headers.getall(hdrs.TRANSFER_ENCODING, ())
+    if not codings:
+        return None
+    if request.version < HttpVersion11:
+        return "has a Transfer-Encoding, which HTTP/1.0 does not know"  # RFC 9112 §6.1
+    # Any other coding would be lost on the way: the proxy frames each hop anew.
+    if [coding.lower() for coding in codings] != ["chunked"] or hdrs.CONTENT_LENGTH in request.headers:
+        return "has a transfer coding that is not chunked alone"
+    return None
 
 
 def _inbound(request: web.BaseRequest, limits: Limits) -> Inbound:

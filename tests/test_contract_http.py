@@ -1468,3 +1468,93 @@ def test_settings_stand_as_the_contract_lists_them() -> None:
     assert shape["limits"].default == Limits()
     assert (Limits().max_target, Limits().max_headers) == (32 * 1024, 64 * 1024)
     assert (Limits().replay_memory, Limits().replay_disk) == (2**20, 64 * 2**20)
+
+
+# What stands behind a request that ends its connection.
+
+
+@pytest.mark.parametrize(
+    ("first", "rest"),
+    [
+        pytest.param(b"", b"GET /v2/smuggled HTTP/1.1\r\nHost: localhost\r\n\r\n", id="a request"),
+        pytest.param(
+            b"POST /v2/b HTTP/1.1\r\nHost: localhost\r\nContent-Length: 51\r\n\r\n",
+            b"DELETE /v2/smuggled HTTP/1.1\r\nHost: localhost\r\n\r\n",
+            id="the head of a request, and its body in another packet",
+        ),
+    ],
+)
+@pytest.mark.parametrize("upgrade", ["h2c", "websocket", "TLS/1.2"])
+async def test_behind_a_request_for_an_upgrade_nothing_is_read_and_the_connection_ends(
+    upgrade: str, first: bytes, rest: bytes
+) -> None:
+    request = get("/v2/a", "Connection: Upgrade", f"Upgrade: {upgrade}")
+    async with pair() as (upstream, app):
+        reader, writer = await opened(app)
+        writer.write(request + first)
+        await until(lambda: len(upstream.seen) == 1)
+        with suppress(ConnectionError):
+            writer.write(rest)
+        async with asyncio.timeout(SOON):
+            answer = await reader.read()
+        assert answer.startswith(b"HTTP/1.1 200 ")
+        assert answer.count(b"HTTP/1.1 ") == 1
+        assert [message.head.target for message in upstream.seen] == ["/v2/a"]
+        assert await asked(app.urls[0], get("/v2/after"))
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        "CONNECT localhost:443 HTTP/1.1",
+        "OPTIONS * HTTP/1.1",
+        "TRACE /v2/a HTTP/1.1",
+        "GET v2/a HTTP/1.1",
+        "GET /v2/../a HTTP/1.1",
+        "GET http://evil.test/v2/a HTTP/1.1",
+        "GET /v2/a HTTP/2.0",
+        "GET /v2/a HTTP/0.9",
+        "GET /v2/a RTSP/1.0",
+    ],
+)
+async def test_behind_a_request_that_was_not_understood_nothing_is_read_and_the_connection_ends(head: str) -> None:
+    async with pair() as (upstream, app):
+        reader, writer = await opened(app)
+        writer.write(f"{head}\r\nHost: localhost\r\n\r\n".encode() + get("/v2/smuggled"))
+        async with asyncio.timeout(SOON):
+            answer = await reader.read()
+        assert re.match(rb"HTTP/1\.1 (?:4|5)\d\d ", answer)
+        assert answer.count(b"HTTP/1.1 ") == 1
+        assert upstream.seen == []
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ["Transfer-Encoding: gzip, chunked"],
+        ["Transfer-Encoding: identity, chunked"],
+        ["Transfer-Encoding: ,chunked"],
+        ["Transfer-Encoding:", "Content-Length: 5"],
+        ["Transfer-Encoding: chunked", "Transfer-Encoding: chunked"],
+    ],
+    ids=repr,
+)
+async def test_a_transfer_coding_that_is_not_chunked_alone_is_refused(lines: list[str]) -> None:
+    async with pair() as (upstream, app):
+        request = get("/v2/a", *lines, method="POST") + b"0\r\n\r\n"
+        problem(await asked(app.urls[0], request), status=400, kind="bad-request")
+        assert upstream.seen == []
+
+
+async def test_chunks_in_http_1_0_are_refused() -> None:
+    async with pair() as (upstream, app):
+        request = b"POST /v2/a HTTP/1.0\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
+        problem(await asked(app.urls[0], request), status=400, kind="bad-request")
+        assert upstream.seen == []
+
+
+async def test_a_body_that_speaks_of_rtsp_is_a_body() -> None:
+    body = b"DESCRIBE rtsp://a RTSP/1.0\n"
+    async with pair() as (upstream, app):
+        assert (await asked(app.urls[0], get("/v2/a", method="POST", body=body))).head.status == 200
+        assert upstream.seen[0].body == body

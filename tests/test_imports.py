@@ -152,7 +152,13 @@ def test_only_upstream_knows_the_client_of_aiohttp(module: str) -> None:
 
 
 def test_aiohttp_is_known_at_the_edges_alone() -> None:
-    assert [module for module in modules() if "aiohttp" in foreign(module)] == ["app", "connection", "login", "server", "upstream"]
+    assert [module for module in modules() if "aiohttp" in foreign(module)] == [
+        "app",
+        "connection",
+        "login",
+        "server",
+        "upstream",
+    ]
     assert {"TCPConnector", "ClientRequest"} <= names_of_aiohttp("upstream"), "so that the rule above can fail"
 
 

@@ -20,8 +20,8 @@ from slproxy.errors import (
     TooLarge,
 )
 from slproxy.headers import by_name
-from slproxy.policy import METHODS, OWN_PAGES, PROBES, Place, Policy, check
-from slproxy.settings import Secret
+from slproxy.policy import METHODS, PROBES, Place, Policy, check
+from slproxy.settings import OWN_PAGES, Secret
 
 OPEN = Policy(pseudonym="slproxy-7f3a")
 KEY = "local-key-7f3a"
