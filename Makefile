@@ -44,7 +44,7 @@ $(VENV)/installed: pyproject.toml
 	@touch $@
 
 $(VENV)/tested: $(VENV)/installed
-	@$(BIN)/pip install --quiet --disable-pip-version-check $$($(BIN)/python tests/requirements.py test)
+	@$(BIN)/pip install --quiet --disable-pip-version-check $$($(BIN)/python tests/requirements.py test witness)
 	@touch $@
 
 $(VENV)/linted: $(VENV)/tested

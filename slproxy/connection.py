@@ -33,6 +33,7 @@ IDLE_LONG, IDLE_LONG_UNASKED = 1.0, 5.0
 REFUSAL_PATIENCE = 1.0
 
 _RTSP = re.compile(rb"(?:\A|\r\n\r\n)[A-Z_]+ [^ \r\n]* RTSP/[0-9.]+\r?\n")
+_RTSP_FIRST = re.compile(rb"[A-Z_]+ [^ \r\n]* RTSP/[0-9.]+\r?\n")
 
 REPORT = "Please report it, with the traceback in the log."
 
@@ -261,15 +262,17 @@ class Connection(web.RequestHandler):
         reads it waits for ever (aiohttp/web_protocol.py, ``data_received``). A message can only be queued behind a
         body that has not ended when it is such an error.
         """
+        before = self._request_count
         super().data_received(data)
         if self._is_idle:
             if self._partial or data.strip(b"\r\n"):  # line ends before a head are nothing (RFC 9112 §2.2)
                 self._partial += data
                 self._await_head()
-        else:
-            # llhttp takes RTSP for HTTP, and does not say which it was (llhttp's HTTPMode, `RTSP/` in the grammar).
+        elif (parsed := self._request_count - before) > 0:
+            # llhttp takes RTSP for HTTP, and does not say which it was. Behind a single request stands its body.
             head = self._partial + data if self._partial else data
-            self.foreign = self.foreign or (b"RTSP/" in head and _RTSP.search(head) is not None)
+            if b"RTSP/" in head and (_RTSP_FIRST.match(head) or (parsed > 1 and _RTSP.search(head))):
+                self.foreign = True
             self._partial.clear()
             self._stop_awaiting()
         request = self._current_request

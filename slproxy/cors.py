@@ -46,9 +46,7 @@ def preflight(headers: ByName, methods: Sequence[str]) -> Fields:
 
 
 def shared(headers: ByName, origins: frozenset[str]) -> Fields:
-    """Return what each answer says: that it depends on ``Origin``, and to whom it may be shown."""
-    if not origins:
-        return []
+    """Return what each answer says where there are allowed origins: that it depends on them, and who may read it."""
     origin = allowed(headers, origins)
     if origin is None:
         return [("Vary", "Origin")]

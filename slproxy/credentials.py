@@ -170,6 +170,8 @@ class Credentials:
                 return stale
             await self._renew_shared(rejected=stale.token)
             if self._is_current(stale):
+                if self._failure is None and self._held() is not None:
+                    return stale  # renewed, and the same token came back: the 401 is the client's to have
                 raise self.problem(rejected=stale) or _no_login()
         return await self.bearer()
 

@@ -269,8 +269,10 @@ class Forwarder:
         next_wait = functools.partial(self._next_wait, request, exchange)
         try:
             last: Reply = await retry.ladder(next_wait, sleep=self._sleep, before_wait=before_wait)(attempt)
-        except UpstreamFault:
-            if kept is None:
+        except UpstreamFault as fault:
+            # What was kept says that the request was not carried out (429). That is no longer so of one that was lost
+            # since and that nobody may repeat.
+            if kept is None or (fault.reached and request.method not in retry.REPEATABLE):
                 raise
             return kept
         return last

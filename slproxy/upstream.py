@@ -85,7 +85,10 @@ class Outbound:
 class Reply:
     """The upstream's reply: its head, and a body that is read once. Close it, or read it to the end."""
 
-    def __init__(self, message: RawResponseMessage, content: aiohttp.StreamReader, line: _Line) -> None:
+    def __init__(
+        self, message: RawResponseMessage, content: aiohttp.StreamReader, line: _Line, *, idle_timeout: float
+    ) -> None:
+        self._idle_timeout = idle_timeout
         self._message = message
         self._content = content
         self._line = line
@@ -131,7 +134,7 @@ class Reply:
         """
         self._line.waits_no_more()
         try:
-            while chunk := await self._content.readany():
+            while chunk := self._content.read_nowait() or await self._next():
                 self._line.waits_for_client()
                 yield chunk
                 self._line.waits_no_more()
@@ -139,6 +142,14 @@ class Reply:
             raise self._broken(error) from error
         self._check_end()
         self.close()
+
+    async def _next(self) -> bytes:
+        """Wait for more of the body. aiohttp's own timer starts again with each byte, be it none of a body."""
+        try:
+            async with asyncio.timeout(self._idle_timeout):
+                return await self._content.readany()
+        except TimeoutError as error:
+            raise aiohttp.SocketTimeoutError from error
 
     def _check_end(self) -> None:
         if self._end is not None and self._end.done() and (error := self._end.exception()) is not None:
@@ -205,7 +216,7 @@ class _Line:
         return protocol
 
     async def exchange(
-        self, head: bytes, outbound: Outbound, *, response_timeout: float, idle_timeout: float
+        self, head: bytes, outbound: Outbound, *, response_timeout: float
     ) -> tuple[RawResponseMessage, aiohttp.StreamReader]:
         """Write a request and return the head of its reply, and the body that may still be on its way."""
         protocol = self.protocol
@@ -218,7 +229,6 @@ class _Line:
             max_field_size=MAX_HEADER_LINE,
             max_headers=MAX_HEADER_COUNT,
         )
-        protocol.start_timeout()  # with no read timeout, this ends the one that the last reply may have left running
         writer = StreamWriter(protocol, self._loop)
         self.reached = True
         if callable(outbound.body):
@@ -240,9 +250,6 @@ class _Line:
         self.waits_no_more()
         if self._deadline is not None:
             self._deadline.cancel()
-        if not content.is_eof():
-            protocol.read_timeout = idle_timeout
-            protocol.start_timeout()
         return message, content
 
     async def _stream(self, writer: StreamWriter, outbound: Outbound, *, patience: float) -> None:
@@ -555,15 +562,13 @@ class Upstream:
         try:
             connection = await self._connector.connect(origin.request, [], self._connect_timeout)
             line = _Line(connection, on_close, self._lines)
-            message, content = await line.exchange(
-                head, outbound, response_timeout=response_timeout, idle_timeout=self._rules.idle_timeout
-            )
+            message, content = await line.exchange(head, outbound, response_timeout=response_timeout)
             if message.code < 200:
                 # 101 without having asked for an upgrade, which is not passed on (RFC 9110 §15.2.2).
                 raise _not_http()
             if not content.is_eof():
                 self._connector.bodies[line.protocol].content = content
-            return Reply(message, content, line)
+            return Reply(message, content, line, idle_timeout=self._rules.idle_timeout)
         except BaseException as error:
             if line is not None:
                 line.abandon()
@@ -638,6 +643,8 @@ def _fault(error: Exception, *, reached: bool, patience: float) -> UpstreamFault
                 reached=reached,
                 hint="If it does not pass, see https://status.salesloft.com.",
             )
+        case aiohttp.ClientConnectorError() if error.os_error.errno in (None, errno.ECONNRESET):
+            name, detail = "connection_terminated", "SalesLoft's host closed the connection in the TLS handshake."
         case aiohttp.ClientConnectorError():
             name, detail = _ERRNO.get(
                 error.os_error.errno or 0, ("destination_unavailable", "SalesLoft's host cannot be reached.")

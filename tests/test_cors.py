@@ -43,10 +43,6 @@ def test_an_answer_to_anybody_else_still_varies_by_origin() -> None:
     assert cors.shared(headers("Origin: https://evil.test"), ORIGINS) == [("Vary", "Origin")]
 
 
-def test_without_allowed_origins_nothing_is_said() -> None:
-    assert cors.shared(headers(f"Origin: {APP}"), frozenset()) == []
-
-
 def test_a_preflight_allows_the_methods_that_pass_and_the_headers_that_were_asked_for() -> None:
     asked = headers(
         f"Origin: {APP}", "Access-Control-Request-Method: PUT", "Access-Control-Request-Headers: authorization,x-a"

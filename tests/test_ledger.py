@@ -263,7 +263,7 @@ def hurried() -> Clock:
 async def run(method: str, count: int, *, home: Path | None = None) -> tuple[Books, dict[bytes, int]]:
     """Send that many requests; return the books, and the status that each client was told.
 
-    With ``home`` the proxy is a process of its own: there, what it does and what becomes of its connections really race.
+    With ``home`` the proxy is a process of its own: what it does and what becomes of its connections really race.
     """
     # A program waits out a minute in earnest.
     async with Books([kind for kind in KINDS if home is None or kind != "429 for a minute"]) as books:
@@ -334,6 +334,32 @@ async def test_what_may_be_repeated_is_cured(method: str, pytestconfig: pytest.C
     assert sum(len(came) for came in books.arrivals.values()) <= 1.2 * count
 
 
+@pytest.mark.parametrize("refusal", [LIMITED_NOW, REFUSED], ids=["429", "401"])
+@pytest.mark.parametrize("method", ["POST", "PATCH"])
+async def test_a_request_that_was_refused_once_and_then_lost_is_not_told_as_refused(
+    method: str, refusal: bytes
+) -> None:
+    """A 429 says that it was not carried out: whoever is told so sends it again, and doubles what the last one did."""
+    seen: list[rig.Message] = []
+
+    async def script(message: rig.Message, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if message.head.target == "/oauth/token":
+            writer.write(rig.reply("200 OK", b'{"access_token":"at_%d","token_type":"bearer"}' % len(seen)))
+            return
+        seen.append(message)
+        if len(seen) == 1:
+            writer.write(refusal)
+        else:
+            reset(writer)
+
+    async with rig.ScriptedUpstream(script) as upstream:
+        settings = rig.settings_for(upstream.url, auth=Auth(client_id="app", client_secret=Secret(SECRET)))
+        async with rig.proxy(settings, clock=hurried()) as app:
+            answer = await rig.raw(app.urls[0], rig.get("/v2/a", method=method, body=b"{}"))
+    assert (answer.head.status, len(seen)) == (502, 2)
+    assert answer.head.get("Proxy-Status") == "slproxy; error=connection_terminated"
+
+
 # An outage.
 
 
@@ -376,6 +402,7 @@ OUTAGES: dict[str, tuple[rig.Handler, int]] = {"503": (down, 503), "reset": (res
 async def test_an_outage_of_a_minute_is_met_with_a_fifth_more_requests_at_most(outage: str) -> None:
     script, status = OUTAGES[outage]
     time = Simulated()
+    running: set[asyncio.Task[rig.Message]] = set()
     answered: list[asyncio.Task[rig.Message]] = []
     asked = 0
 
@@ -387,7 +414,8 @@ async def test_an_outage_of_a_minute_is_met_with_a_fifth_more_requests_at_most(o
         rig.proxy(rig.settings_for(upstream.url), clock=time.clock()) as app,
     ):
         for asked in range(1, 601):
-            asyncio.create_task(rig.raw(app.urls[0], rig.get("/v2/a"))).add_done_callback(answered.append)
+            running.add(task := asyncio.create_task(rig.raw(app.urls[0], rig.get("/v2/a"))))
+            task.add_done_callback(answered.append)
             await soon(settled)
             # At no moment more than the floor, or a fifth of what was asked until then, begun repeats included.
             assert len(upstream.seen) - asked <= max(10, 0.2 * asked + 1)
