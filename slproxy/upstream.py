@@ -410,7 +410,8 @@ class _Body:
         """Break the body that the connection leaves unfinished."""
         if not closed.cancelled():
             closed.exception()  # retrieved, or asyncio would complain that nobody did
-        content = self.content
+        # Let go of: it knows the connection that `bodies` knows it by, and neither would ever be freed.
+        content, self.content = self.content, None
         if content is None or content.exception() is not None:
             return
         if not content.is_eof():
