@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
 import struct
 from dataclasses import replace
 
 import pytest
+from aiohttp.client_proto import ResponseHandler
 
 from slproxy.settings import Retry
 from tests import rig
@@ -118,3 +120,20 @@ async def test_a_header_of_the_budget_that_is_no_number_is_passed_on_and_not_lea
             assert app.forwarder.seen is None
     assert [answer.head.status for answer in answers] == [200, 200, 200]
     assert answers[0].head.get("x-ratelimit-remaining-minute") == "9" * 5000
+
+
+async def test_what_a_closed_connection_carried_is_freed_with_it() -> None:
+    def connections() -> int:
+        gc.collect()
+        return sum(isinstance(each, ResponseHandler) for each in gc.get_objects())
+
+    async def last(message: rig.Message, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(rig.reply("200 OK", b"{}", "Connection: close"))
+        await writer.drain()
+        writer.close()
+
+    async with rig.ScriptedUpstream(last) as upstream, rig.proxy(rig.settings_for(upstream.url)) as app:
+        before = connections()
+        for _ in range(20):
+            await rig.raw(app.urls[0], rig.get("/v2/a"))
+        await rig.until(lambda: connections() <= before + 1)
