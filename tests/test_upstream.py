@@ -127,13 +127,16 @@ async def test_what_a_closed_connection_carried_is_freed_with_it() -> None:
         gc.collect()
         return sum(isinstance(each, ResponseHandler) for each in gc.get_objects())
 
-    async def last(message: rig.Message, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(rig.reply("200 OK", b"{}", "Connection: close"))
-        await writer.drain()
-        writer.close()
+    async def breaks_off(message: rig.Message, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nabc")
+        await reader.read()  # until the client, who has the head, leaves
 
-    async with rig.ScriptedUpstream(last) as upstream, rig.proxy(rig.settings_for(upstream.url)) as app:
+    async with rig.ScriptedUpstream(breaks_off) as upstream, rig.proxy(rig.settings_for(upstream.url)) as app:
         before = connections()
         for _ in range(20):
-            await rig.raw(app.urls[0], rig.get("/v2/a"))
-        await rig.until(lambda: connections() <= before + 1)
+            reader, writer = await asyncio.open_connection("127.0.0.1", rig.port_of(app.urls[0]))
+            writer.write(rig.get("/v2/a"))
+            async with asyncio.timeout(SOON):
+                await reader.readuntil(b"abc")
+            writer.close()
+        await rig.until(lambda: connections() <= before + 1, timeout=SOON)
