@@ -4,7 +4,7 @@ The map, one noun a file. A module imports only from lines above its own (``test
 
     errors settings paths                      know nothing of the rest
     values → sources → config                  from a file, the environment and flags to settings
-    headers retry oauth journal → cors → policy
+    headers framing retry oauth journal → cors → policy
                                                decisions: no aiohttp, asyncio, files or clock, but journal's writer
     store grants → credentials                 the token at rest; the ways to get one; the token in use
     body upstream                              a request's body, replayable; sends one request: aiohttp's client is here

@@ -76,6 +76,7 @@ class App:
         self._started = clock.monotonic()
         self._stack = contextlib.AsyncExitStack()
         self._runner: web.ServerRunner | None = None
+        self._socket_file: Path | None = None
         self.urls: list[str] = []
 
         self.store = token_store(settings) if store is None else store
@@ -152,19 +153,15 @@ class App:
         listen = self.settings.listen
         if listen.uds is not None:
             sock = _unix_socket(Path(listen.uds), listen.uds_mode)
-            self._stack.callback(Path(listen.uds).unlink, missing_ok=True)
+            self._socket_file = Path(listen.uds)
+            self._stack.callback(self._remove_socket_file)
             await web.SockSite(self._runner, sock, backlog=BACKLOG).start()
             self.urls = [f"unix:{listen.uds}"]
             return
         try:
             await web.TCPSite(self._runner, listen.host, listen.port, backlog=BACKLOG).start()
         except OSError as error:
-            reason = "is in use" if error.errno == errno.EADDRINUSE else "cannot be listened on"
-            raise ConfigError(
-                f"{listen.host}:{listen.port} {reason} ({os.strerror(error.errno or 0)}).",
-                hint=f"Stop the other program, or choose another port, such as --port {listen.port + 8} "
-                "(make demo: PORT=...).",
-            ) from error
+            raise _cannot_listen(listen.host, listen.port, error) from error
         self.urls = [url_of(str(address[0]), int(address[1])) for address in self._runner.addresses]
 
     async def drain(self, *, at_once: asyncio.Event) -> None:
@@ -172,6 +169,8 @@ class App:
         self.forwarder.draining = True
         if self._runner is None or self.server is None:
             return
+        # Before anybody can take its place: the file that another proxy makes from now on is that one's.
+        self._remove_socket_file()
         for site in list(self._runner.sites):
             await site.stop()
         log.info("shutting down: %d requests in flight", self.server.in_flight)
@@ -181,6 +180,11 @@ class App:
         for task in (draining, enough):
             task.cancel()
         await asyncio.gather(draining, enough, return_exceptions=True)
+
+    def _remove_socket_file(self) -> None:
+        if self._socket_file is not None:
+            self._socket_file.unlink(missing_ok=True)
+            self._socket_file = None
 
     async def ask(self, target: str) -> tuple[int, bytes]:
         """Ask the API for something, with all cures, and return status and body. Raises Problem."""
@@ -219,6 +223,19 @@ class App:
                 "in_flight": self.server.in_flight if self.server is not None else 0,
             },
         }
+
+
+def _cannot_listen(host: str, port: int, error: OSError) -> ConfigError:
+    where = f"{host}:{port}"
+    if error.errno == errno.EADDRINUSE:
+        return ConfigError(
+            f"{where} is in use.",
+            hint=f"Stop the other program, or choose another port, such as --port {port + 8} (make demo: PORT=...).",
+        )
+    if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
+        return ConfigError(f"{where}: this machine has no such address.", hint="Set listen.host to one of its own.")
+    reason = os.strerror(error.errno) if error.errno else "unknown reason"
+    return ConfigError(f"{where} cannot be listened on ({reason}).", hint="Choose another port, above 1023.")
 
 
 def _unix_socket(path: Path, mode: int) -> socket.socket:

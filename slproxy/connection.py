@@ -7,15 +7,19 @@ pages of its own for what does not parse. Each override says what it is there fo
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import fcntl
 import logging
 import math
 import re
 import socket
 import struct
-from typing import Protocol
+import termios
+from typing import Protocol, cast
 
-from aiohttp import hdrs, web
-from aiohttp.http import HttpVersion11
+from aiohttp import StreamReader, hdrs, web
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.http import HttpVersion11, RawRequestMessage
 from aiohttp.http_exceptions import BadHttpMethod, HttpProcessingError, LineTooLong
 from multidict import CIMultiDict
 
@@ -31,6 +35,13 @@ log = logging.getLogger("slproxy.connection")
 IDLE_LONG, IDLE_LONG_UNASKED = 1.0, 5.0
 # How long a connection past the limit may take to ask, so that it can be told, in seconds.
 REFUSAL_PATIENCE = 1.0
+
+# What a body in chunks ends in where it has no trailers (RFC 9112 §7.1).
+LAST_CHUNK = b"\r\n0\r\n\r\n"
+# What the kernel may hold of a reply, in bytes; Linux doubles it (socket(7)).
+SEND_BUFFER = 64 * 1024
+# How long a client that has ended its half waits for its answer to begin, in seconds.
+HALF_CLOSED = 0.5
 
 _RTSP = re.compile(rb"(?:\A|\r\n\r\n)[A-Z_]+ [^ \r\n]* RTSP/[0-9.]+\r?\n")
 _RTSP_FIRST = re.compile(rb"[A-Z_]+ [^ \r\n]* RTSP/[0-9.]+\r?\n")
@@ -128,9 +139,8 @@ class Response(web.StreamResponse):
             self.headers[hdrs.CONNECTION] = "keep-alive"
 
 
-def abort(request: web.BaseRequest) -> None:
-    """Cut the client's connection off with a reset, which no client takes for the end of a body."""
-    transport = request.transport
+def reset(transport: asyncio.Transport | None) -> None:
+    """Cut a client's connection off with a reset, which no client takes for the end of a body."""
     if transport is None:
         return
     if (peer := transport.get_extra_info("socket")) is not None:
@@ -138,10 +148,32 @@ def abort(request: web.BaseRequest) -> None:
     transport.abort()
 
 
+def _unsent(transport: asyncio.Transport) -> int:
+    """Return how much of what was written the client has not taken, the kernel's share included, in bytes."""
+    size = transport.get_write_buffer_size()
+    with contextlib.suppress(OSError):
+        unsent = fcntl.ioctl(transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, struct.pack("i", 0))
+        size += struct.unpack("i", unsent)[0]
+    return size
+
+
 class Connection(web.RequestHandler):
     """One connection of a client: how long it may take for what, and what it is told when it does not parse."""
 
-    __slots__ = ("_head_timer", "_idle_since", "_partial", "_sending_timer", "_server", "foreign", "refused", "stalled")
+    __slots__ = (
+        "_chunked",
+        "_half_timer",
+        "_head_timer",
+        "_idle_since",
+        "_partial",
+        "_sending_timer",
+        "_server",
+        "_tail",
+        "foreign",
+        "refused",
+        "stalled",
+        "writer",
+    )
 
     def __init__(self, server: Admission, **options: object) -> None:
         super().__init__(server, **options)  # type: ignore[arg-type]  # aiohttp's own options, passed through
@@ -149,10 +181,16 @@ class Connection(web.RequestHandler):
         self._idle_since = self._loop.time()
         # What has come of a head that is not whole yet.
         self._partial = bytearray()
+        # The body that is coming in chunks, and its last bytes so far.
+        self._chunked: StreamReader | None = None
+        self._tail = b""
         # Whether another protocol is spoken on it, one that the parser takes for HTTP.
         self.foreign = False
         self._head_timer: asyncio.TimerHandle | None = None
         self._sending_timer: asyncio.TimerHandle | None = None
+        self._half_timer: asyncio.TimerHandle | None = None
+        # What the reply in hand is written to.
+        self.writer: AbstractStreamWriter | None = None
         # Past the limit of connections: there is one answer for it.
         self.refused = False
         # Cut off since it took nothing of its reply.
@@ -181,6 +219,12 @@ class Connection(web.RequestHandler):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin to wait for a head, or refuse to."""
         super().connection_made(transport)
+        stream = cast("asyncio.Transport", transport)  # uvloop's are none of asyncio's classes
+        # Every byte that waits is watched (`pause_writing`), and the kernel's share of them is small, or a client that
+        # reads slowly would look like one that does not: Linux says that there is room only once a third is free.
+        stream.set_write_buffer_limits(high=0)
+        if (peer := stream.get_extra_info("socket")) is not None:
+            peer.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
         self.refused = not self._server.admit(self)
         if self.refused and self._server.is_flooded:
             self._tell(overloaded(), "Service Unavailable")
@@ -190,10 +234,47 @@ class Connection(web.RequestHandler):
     def connection_lost(self, exc: BaseException | None) -> None:
         """End with the connection."""
         self._server.forget(self)
-        for timer in (self._head_timer, self._sending_timer):
+        for timer in (self._head_timer, self._sending_timer, self._half_timer):
             if timer is not None:
                 timer.cancel()
         super().connection_lost(exc)
+
+    async def shutdown(self, timeout: float | None = 15.0) -> None:  # noqa: ASYNC109  # aiohttp's signature
+        """End on the way down; a reply in the middle is cut off, not ended: it would look whole to HTTP/1.0."""
+        if not self._is_idle:
+            reset(self.transport)
+        await super().shutdown(timeout)
+
+    def eof_received(self) -> bool:  # type: ignore[override]  # asyncio asks for it; aiohttp never says yes
+        """Keep a connection whose client will send no more: it may still want its answer.
+
+        A client that has left looks the same until something is written to it, so this is not for long.
+        """
+        if self._is_idle:
+            return False
+        # Not now: a request that came with the end is not yet being served.
+        self._half_timer = self._loop.call_later(HALF_CLOSED / 50, self._check_half_closed, None, 0)
+        return True
+
+    def _check_half_closed(self, before: web.BaseRequest | None, written: int) -> None:
+        request = self._current_request
+        if self._is_idle or (request is None and not self._messages):
+            self.force_close()  # it was answered
+        elif request is None or before is None or request is not before or request.writer.output_size > written:
+            # It is there, since it took what was written; or it has HALF_CLOSED to show that it is.
+            if request is not None and not request.content.is_eof():
+                self._abort()  # the rest of its body will never come
+                return
+            if not self._messages:
+                self.close()  # once it has its answer
+            size = 0 if request is None else request.writer.output_size
+            self._half_timer = self._loop.call_later(HALF_CLOSED, self._check_half_closed, request, size)
+        else:
+            self._abort()
+
+    def _abort(self) -> None:
+        if self.transport is not None:
+            self.transport.abort()
 
     def _await_head(self, patience: float | None = None) -> None:
         if self._head_timer is None:
@@ -236,7 +317,7 @@ class Connection(web.RequestHandler):
         """Watch a client that does not take what is written to it; asyncio would wait for as long as it likes."""
         super().pause_writing()
         if self.transport is not None:
-            self._watch_sending(self.transport, self.transport.get_write_buffer_size())
+            self._watch_sending(self.transport)
 
     def resume_writing(self) -> None:
         """Watch no more."""
@@ -245,15 +326,21 @@ class Connection(web.RequestHandler):
             self._sending_timer.cancel()
             self._sending_timer = None
 
-    def _watch_sending(self, transport: asyncio.Transport, size: int) -> None:
-        self._sending_timer = self._loop.call_later(self._server.send_timeout, self._check_sending, transport, size)
+    def _watch_sending(self, transport: asyncio.Transport) -> None:
+        self._sending_timer = self._loop.call_later(
+            self._server.send_timeout, self._check_sending, transport, self.writer, self._taken(transport)
+        )
 
-    def _check_sending(self, transport: asyncio.Transport, before: int) -> None:
-        if (size := transport.get_write_buffer_size()) < before:
-            self._watch_sending(transport, size)
+    def _check_sending(self, transport: asyncio.Transport, writer: AbstractStreamWriter | None, before: int) -> None:
+        if writer is not self.writer or self._taken(transport) > before:
+            self._watch_sending(transport)
         else:
             self.stalled = True
-            transport.abort()
+            reset(transport)
+
+    def _taken(self, transport: asyncio.Transport) -> int:
+        """Return how much of the reply the client has taken; what the kernel still holds it has not."""
+        return (0 if self.writer is None else self.writer.output_size) - _unsent(transport)
 
     def data_received(self, data: bytes) -> None:
         """Parse what arrived; fail a body that does not parse.
@@ -264,23 +351,51 @@ class Connection(web.RequestHandler):
         """
         before = self._request_count
         super().data_received(data)
+        parsed = self._request_count - before
         if self._is_idle:
             if self._partial or data.strip(b"\r\n"):  # line ends before a head are nothing (RFC 9112 §2.2)
                 self._partial += data
                 self._await_head()
-        elif (parsed := self._request_count - before) > 0:
+        elif parsed > 0:
             # llhttp takes RTSP for HTTP, and does not say which it was. Behind a single request stands its body.
             head = self._partial + data if self._partial else data
             if b"RTSP/" in head and (_RTSP_FIRST.match(head) or (parsed > 1 and _RTSP.search(head))):
                 self.foreign = True
             self._partial.clear()
             self._stop_awaiting()
+        if self._chunked is not None or parsed > 0:
+            self._keep_trailers_apart(data, parsed)
         request = self._current_request
         if request is None or not self._messages:
             return
         body = request.content
         if not body.is_eof() and body.exception() is None:
             body.set_exception(web.RequestPayloadError("the body does not parse"))
+            self._lingering_time = 0.0  # aiohttp would read on, and raise it once more
+
+    def _keep_trailers_apart(self, data: bytes, parsed: int) -> None:
+        """End the connection with a request whose body ends in trailers.
+
+        aiohttp keeps the last trailer, and gives it to the next request as a header of its own (_http_parser.pyx: the
+        pending field is only taken up at the next field, or at the end of a head).
+        """
+        came = list(self._messages)[-parsed:] if parsed > 0 else []
+        bodies = [body for message, body in came if isinstance(message, RawRequestMessage) and message.chunked]
+        if bodies:
+            self._chunked = bodies[-1]
+        if self._chunked is None:
+            return
+        self._tail = (self._tail + data)[-len(LAST_CHUNK) :]
+        alone = len(bodies) <= 1 and (not bodies or came[-1][1] is self._chunked)
+        if self._chunked.is_eof() or not alone:
+            if not alone or self._tail != LAST_CHUNK:
+                self.close()
+            self._chunked, self._tail = None, b""
+
+    @property
+    def is_closing(self) -> bool:
+        """Whether the request in hand is the last one."""
+        return self._close
 
     def handle_error(
         self,
@@ -298,7 +413,7 @@ class Connection(web.RequestHandler):
             raise exc
         if request.writer.output_size > 0:
             log.error("a defect in slproxy, in the middle of a response", exc_info=exc)
-            abort(request)
+            reset(request.transport)
             raise ConnectionError from exc
         problem: Problem
         if isinstance(exc, LineTooLong):
@@ -306,6 +421,9 @@ class Connection(web.RequestHandler):
             target = exc.args[1] == self.max_line_size
             what = "request target" if target else "header block"
             problem = TooLarge(f"The {what} is over the limit.", hint="Send less.", status=414 if target else 431)
+        elif isinstance(exc, HttpProcessingError) and exc.message.startswith("Too many headers"):
+            # The limit of their number follows from that of their size; aiohttp has no type for it (_http_parser.pyx).
+            problem = TooLarge("The header block is over the limit.", hint="Send less.", status=431)
         elif isinstance(exc, BadHttpMethod):
             problem = MethodRefused(
                 "The method is not one this proxy knows.",

@@ -16,13 +16,13 @@ import logging
 from collections.abc import Awaitable, Callable
 
 from aiohttp import ClientError, hdrs, web
-from aiohttp.http import HttpVersion10, HttpVersion11
 from aiohttp.http_parser import HttpRequestParser, HttpRequestParserPy
 
 from slproxy import cors
-from slproxy.connection import REPORT, Connection, Response, abort, overloaded, problem_answer
+from slproxy.connection import REPORT, Connection, Response, overloaded, problem_answer, reset
 from slproxy.errors import BadRequest, ConfigError, InternalError, Overloaded, Problem, UpstreamFault
 from slproxy.forward import Answer, Inbound
+from slproxy.framing import request_fault
 from slproxy.headers import by_name
 from slproxy.journal import Exchange, Journal, path_of
 from slproxy.settings import Limits
@@ -151,6 +151,7 @@ class Server(web.Server):
     async def _serve(self, request: web.BaseRequest) -> web.StreamResponse:
         """Serve one request: the outermost frame, where whatever went wrong becomes an answer and a line in the log."""
         connection = _connection(request)
+        connection.writer = request.writer
         exchange = Exchange(method=request.method, path=path_of(request.raw_path), started=self._monotonic())
         self._in_flight.add(exchange)
         self._idle.clear()
@@ -163,7 +164,13 @@ class Server(web.Server):
             exchange.status = answer.status
             # aiohttp drops what came in one packet behind a request for an upgrade to anything but WebSocket, and takes
             # the rest of it for a request of its own (web_protocol.py, `if upgraded and tail`).
-            last = self._draining or connection.refused or answer.last or hdrs.UPGRADE in request.headers
+            last = (
+                self._draining
+                or connection.refused
+                or connection.is_closing
+                or answer.last
+                or hdrs.UPGRADE in request.headers
+            )
             return await _respond(request, answer, exchange, last=last)
         except (asyncio.CancelledError, ConnectionError):
             exchange.status = exchange.status or CLIENT_LEFT
@@ -218,18 +225,13 @@ def _connection(request: web.BaseRequest) -> Connection:
 
 
 def _framing_fault(request: web.BaseRequest) -> str | None:
-    """Return what is wrong with how a message is framed where aiohttp's parser finds nothing, or ``None``."""
-    if request.version not in (HttpVersion10, HttpVersion11) or _connection(request).foreign:
+    if _connection(request).foreign:
         return "is not in HTTP/1.1"
-    codings = request.headers.getall(hdrs.TRANSFER_ENCODING, ())
-    if not codings:
-        return None
-    if request.version < HttpVersion11:
-        return "has a Transfer-Encoding, which HTTP/1.0 does not know"  # RFC 9112 §6.1
-    # Any other coding would be lost on the way: the proxy frames each hop anew.
-    if [coding.lower() for coding in codings] != ["chunked"] or hdrs.CONTENT_LENGTH in request.headers:
-        return "has a transfer coding that is not chunked alone"
-    return None
+    return request_fault(
+        version=(request.version.major, request.version.minor),
+        codings=request.headers.getall(hdrs.TRANSFER_ENCODING, ()),
+        lengths=request.headers.getall(hdrs.CONTENT_LENGTH, ()),
+    )
 
 
 def _inbound(request: web.BaseRequest, limits: Limits) -> Inbound:
@@ -252,12 +254,12 @@ def _reader(request: web.BaseRequest, patience: float) -> Callable[[], Awaitable
 
     async def read() -> bytes:
         nonlocal expects
-        if expects:
-            expects = False
-            await request.writer.write(CONTINUE)
-            # aiohttp takes written bytes for a response that has begun (web_protocol.py, handle_error).
-            request.writer.output_size = 0
         try:
+            if expects:
+                expects = False
+                await request.writer.write(CONTINUE)
+                # aiohttp takes written bytes for a response that has begun (web_protocol.py, handle_error).
+                request.writer.output_size = 0
             if (chunk := content.read_nowait()) or content.at_eof():
                 return chunk
             async with asyncio.timeout(patience):
@@ -298,7 +300,7 @@ async def _respond(request: web.BaseRequest, answer: Answer, exchange: Exchange,
     except (UpstreamFault, Overloaded) as fault:
         exchange.ended = "upstream broke off" if isinstance(fault, UpstreamFault) else "gave way to others"
         log.warning("%s %s: %s", exchange.method, exchange.path, fault.detail)
-        abort(request)
+        reset(request.transport)
         return response
     await response.write_eof()
     return response

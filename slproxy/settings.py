@@ -141,7 +141,10 @@ class Listen:
     )
     key: Secret | None = field(default=None, metadata=_about("secret", "Local key that every client must show."))
     accept_hosts: tuple[str, ...] = field(
-        default=(), metadata=_about("list", "Names besides loopback ones that a Host header may carry, without port; set `key` as well.")
+        default=(),
+        metadata=_about(
+            "list", "Names besides loopback ones that a Host header may carry, without port; set `key` as well."
+        ),
     )
     allow_origins: tuple[str, ...] = field(
         default=(),

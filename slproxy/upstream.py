@@ -20,6 +20,8 @@ from __future__ import annotations
 import asyncio
 import asyncio.sslproto
 import errno
+import functools
+import math
 import select
 import socket
 import ssl
@@ -30,11 +32,13 @@ from urllib.parse import urlsplit
 from weakref import WeakKeyDictionary
 
 import aiohttp
+from aiohttp.client_proto import ResponseHandler
 from aiohttp.http import HttpProcessingError, StreamWriter
 from yarl import URL
 
 from slproxy import settings
 from slproxy.errors import ConfigError, Overloaded, Problem, UpstreamFault, UpstreamTimeout, UpstreamUnreachable
+from slproxy.framing import ReplyWatch
 from slproxy.headers import Fields, RawHeaders
 from slproxy.oauth import Answer, Form
 from slproxy.retry import Outcome
@@ -42,7 +46,6 @@ from slproxy.retry import Outcome
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from aiohttp.client_proto import ResponseHandler
     from aiohttp.connector import Connection
     from aiohttp.http import RawResponseMessage
     from aiohttp.tracing import Trace
@@ -60,14 +63,16 @@ KEEPALIVE = 50.0
 MAX_ANSWER = 64 * 1024
 ANSWER_TIMEOUT = 10.0
 # A connection that waits for nothing but its client for so long goes to whoever waits for one; both in seconds.
-STALLED = 5.0
-MAKE_ROOM_EVERY = 0.5
+STALLED = 1.0
+MAKE_ROOM_EVERY = 0.1
+# A client that moves less than this in that time is as one that moves nothing, in bytes.
+MOVEMENT = 16 * 1024
 # What the kernel may hold of a reply, in bytes; Linux doubles it (socket(7)). asyncio reads as much in one go, and two
 # such pieces are in memory for a client that does not read. 64 KiB a round trip are plenty for pages of an API.
 RECEIVE_BUFFER = 32 * 1024
 # The same for TLS, whose buffers are asyncio's own.
 TLS_READ_AHEAD = 16 * 1024
-TLS_BUFFER = 64 * 1024
+TLS_BUFFER = 32 * 1024
 
 ReadBody = Callable[[], AsyncIterator[bytes]]
 
@@ -132,12 +137,12 @@ class Reply:
         Raises:
             UpstreamFault: the body broke off, or nothing came for ``upstream.idle_timeout``.
         """
-        self._line.waits_no_more()
+        self._line.waits_no_more(moved=0)
         try:
             while chunk := self._content.read_nowait() or await self._next():
                 self._line.waits_for_client()
                 yield chunk
-                self._line.waits_no_more()
+                self._line.waits_no_more(moved=len(chunk))
         except (aiohttp.ClientError, HttpProcessingError) as error:
             raise self._broken(error) from error
         self._check_end()
@@ -202,9 +207,11 @@ class _Line:
         self._deadline: asyncio.TimerHandle | None = None
         self._closed = False
         self._loop = asyncio.get_running_loop()
-        # Since when, in loop time, all that is missing is the client: the next piece of its body, or its taking of the
-        # last one of the reply's.
-        self._idle_since: float | None = None
+        # How long all that was missing was the client (the next piece of its body, or its taking of the last one of the
+        # reply's), in seconds, and since when it is, in loop time.
+        self._waited = 0.0
+        self._waits_since: float | None = None
+        self._moved = 0
         # Whether a byte of the request may have left, and whether the last one has.
         self.reached = self._sent = False
 
@@ -229,6 +236,8 @@ class _Line:
             max_field_size=MAX_HEADER_LINE,
             max_headers=MAX_HEADER_COUNT,
         )
+        assert isinstance(protocol, _Protocol), "the connector makes no others"
+        protocol.watch = watch = ReplyWatch(outbound.method)
         writer = StreamWriter(protocol, self._loop)
         self.reached = True
         if callable(outbound.body):
@@ -245,9 +254,11 @@ class _Line:
             if (informational := informational + 1) > MAX_INFORMATIONAL:
                 raise HttpProcessingError(message="no end of informational replies")
             message, content = await protocol.read()
+        if watch.is_in_head:
+            raise HttpProcessingError(message="a head whose end is not where the parser sees it")
         self._reply = message
         self._content = content
-        self.waits_no_more()
+        self.waits_no_more(moved=MOVEMENT)
         if self._deadline is not None:
             self._deadline.cancel()
         return message, content
@@ -261,15 +272,16 @@ class _Line:
         assert callable(outbound.body)
         chunked = not any(name.lower() == "content-length" for name, _ in outbound.headers)
         try:
-            self._waits_for_body()
+            self.waits_for_client()
             async for chunk in outbound.body():
-                self._waits_for_body(over=True)
+                self._took(chunk)
                 if await self._is_refused():
                     return
                 async with asyncio.timeout(patience):
                     await writer.write(b"%x\r\n%b\r\n" % (len(chunk), chunk) if chunked else chunk)
-                self._waits_for_body()
-            self._waits_for_body(over=True)
+                if self._reply is None:
+                    self.waits_for_client()
+            self._took(b"")
             if chunked:
                 await writer.write(b"0\r\n\r\n", drain=False)
             self._sent = True
@@ -281,22 +293,30 @@ class _Line:
         except Exception as error:  # noqa: BLE001  # `body.Body` keeps it, and `forward` raises it to the client
             self.protocol.set_exception(aiohttp.ClientConnectionError("the client's body broke off"), error)
 
+    def _took(self, chunk: bytes) -> None:
+        """Take note of a piece of the client's body; once there is a reply, it is the reply that counts."""
+        if self._reply is None:
+            self.waits_no_more(moved=len(chunk))
+
     def waits_for_client(self) -> None:
         """Take note that the connection now waits for the client."""
-        self._idle_since = self._loop.time()
+        if self._waits_since is None:
+            self._waits_since = self._loop.time()
 
-    def waits_no_more(self) -> None:
-        """Take note that the client has done its part."""
-        self._idle_since = None
-
-    def _waits_for_body(self, *, over: bool = False) -> None:
-        """Take note of a wait for the client's body; once there is a reply, it is the reply that counts."""
-        if self._reply is None:
-            self._idle_since = None if over else self._loop.time()
+    def waits_no_more(self, *, moved: int) -> None:
+        """Take note that the client has done its part, in bytes."""
+        if self._waits_since is not None:
+            self._waited += self._loop.time() - self._waits_since
+            self._waits_since = None
+        self._moved += moved
+        if self._moved >= MOVEMENT:
+            self._waited, self._moved = 0.0, 0
 
     def idle_for(self, now: float) -> float:
         """Return for how many seconds the client alone has held this connection; ``now`` is in loop time."""
-        return -1.0 if self._idle_since is None else now - self._idle_since
+        if self._content is not None and self._content.is_eof():
+            return math.inf  # all of the reply is here: nobody needs the connection any more
+        return self._waited + (0.0 if self._waits_since is None else now - self._waits_since)
 
     def give_way(self) -> None:
         """Part with the connection of a client that holds it and does not use it."""
@@ -363,6 +383,22 @@ def _socket(address: aiohttp.AddrInfoType) -> socket.socket:
     sock = socket.socket(family, kind, protocol)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
     return sock
+
+
+class _Protocol(ResponseHandler):
+    """A connection whose replies are looked at as their bytes arrive, before aiohttp's parser has mended them."""
+
+    watch: ReplyWatch | None = None
+
+    def data_received(self, data: bytes) -> None:
+        if self.watch is not None:
+            self.watch.feed(data)
+            if self.watch.is_faulty:
+                self.set_exception(HttpProcessingError(message="a reply that can be read in two ways"))
+                if self.transport is not None:
+                    self.transport.abort()  # which breaks the body that was on its way
+                return
+        super().data_received(data)
 
 
 class _Connector(aiohttp.TCPConnector):
@@ -458,10 +494,12 @@ class Upstream:
     async def __aenter__(self) -> Self:
         # asyncio zeroes 256 KiB for each TLS connection, and there is no parameter for it (asyncio/sslproto.py).
         asyncio.sslproto.SSLProtocol.max_size = TLS_BUFFER
-        self._connector = _Connector(
+        self._connector = connector = _Connector(
             limit=0, keepalive_timeout=KEEPALIVE, ssl=_ssl_context(self._rules), socket_factory=_socket
         )
-        self._connector.bodies = WeakKeyDictionary()
+        # There is no parameter for the protocol that a connection gets (aiohttp/connector.py, BaseConnector.__init__).
+        connector._factory = functools.partial(_Protocol, loop=asyncio.get_running_loop())  # type: ignore[assignment]  # noqa: SLF001
+        connector.bodies = WeakKeyDictionary()
         self._api, self._accounts = _Origin(self._rules.api_url), _Origin(self._rules.accounts_url)
         return self
 

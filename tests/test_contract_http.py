@@ -1558,3 +1558,45 @@ async def test_a_body_that_speaks_of_rtsp_is_a_body() -> None:
     async with pair() as (upstream, app):
         assert (await asked(app.urls[0], get("/v2/a", method="POST", body=body))).head.status == 200
         assert upstream.seen[0].body == body
+
+
+@pytest.mark.parametrize("trailer", ["X-Sum: 1", "Connection: X-A", "Authorization: Bearer evil"])
+async def test_a_trailer_is_never_a_header_of_the_next_request(trailer: str) -> None:
+    """aiohttp keeps the last trailer for the next head, so the connection ends with the request that had some."""
+    request = (
+        get("/v2/a", "Transfer-Encoding: chunked", method="POST") + f"2\r\n{{}}\r\n0\r\n{trailer}\r\n\r\n".encode()
+    )
+    async with pair() as (upstream, app):
+        reader, writer = await opened(app)
+        writer.write(request)
+        first = await read_message(reader)
+        assert first.head.status == 200
+        assert first.head.get("Connection") == "close"
+        with suppress(ConnectionError):
+            writer.write(get("/v2/b", "X-A: 1"))
+        async with asyncio.timeout(SOON):
+            assert await reader.read() == b""
+        assert [message.head.target for message in upstream.seen] == ["/v2/a"]
+        assert upstream.seen[0].head.get("X-Sum") is None
+
+
+async def test_chunks_without_trailers_leave_the_connection_open() -> None:
+    request = get("/v2/a", "Transfer-Encoding: chunked", method="POST")
+    async with pair() as (upstream, app):
+        reader, writer = await opened(app)
+        for pieces in ([b"2\r\n{}\r\n0\r\n\r\n"], [b"2\r\n{}\r", b"\n0\r\n", b"\r\n"], [b"0\r\n\r\n"]):
+            writer.write(request)
+            for piece in pieces:
+                await asyncio.sleep(0)
+                writer.write(piece)
+            answer = await read_message(reader)
+            assert answer.head.status == 200
+            assert answer.head.get("Connection") is None
+        assert [message.body for message in upstream.seen] == [b"{}", b"{}", b""]
+
+
+async def test_a_length_beyond_63_bits_is_refused() -> None:
+    async with pair() as (upstream, app):
+        request = get("/v2/a", "Content-Length: 18446744073709551610", method="POST")
+        problem(await asked(app.urls[0], request), status=400, kind="bad-request")
+        assert upstream.seen == []

@@ -33,7 +33,19 @@ def drawn() -> list[list[list[str]]]:
 GROUPS = [*(group for line in drawn() for group in line), ["__main__"]]
 ORDER = {module: place for place, group in enumerate(GROUPS) for module in group}
 
-DECISIONS = ["headers", "cors", "paths", "policy", "retry", "oauth", "journal", "errors", "settings", "values"]
+DECISIONS = [
+    "headers",
+    "cors",
+    "framing",
+    "paths",
+    "policy",
+    "retry",
+    "oauth",
+    "journal",
+    "errors",
+    "settings",
+    "values",
+]
 # What has a clock, a socket, a file or a loop in it. `time` only converts where a row below allows it.
 EDGES = {
     "aiohttp",

@@ -391,7 +391,7 @@ async def test_one_that_goes_down_leaves_the_socket_file_of_the_one_that_took_ov
                 assert await new.stop() == 0
 
 
-@pytest.mark.parametrize("mode", [0o600, 0o660, 0o666])
+@pytest.mark.parametrize("mode", [0o600, 0o660, 0o666], ids=oct)
 async def test_a_socket_file_has_its_mode_from_its_first_moment(tmp_path: Path, mode: int) -> None:
     path = tmp_path / "s"
     seen: list[int] = []
