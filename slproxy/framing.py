@@ -18,7 +18,6 @@ _HEAD = re.compile(
     rb"(?:\r?\n)*HTTP/1\.[01] (?P<status>[1-9][0-9]{2})(?: " + _TEXT + rb")?\r?\n"
     rb"(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+:" + _TEXT + rb"\r?\n)*\r?\n"
 )
-_HEAD_END = re.compile(rb"[^\r\n]\r?\n\r?\n")
 _CODING = re.compile(rb"\ntransfer-encoding:[ \t]*([^\r\n]*)", re.IGNORECASE)
 # RFC 9112 §7.1, and the spaces that some servers pad a size with: they say nothing.
 _SIZE = re.compile(rb"0*(?P<size>[0-9A-Fa-f]{1,15})[ \t]*(?:;" + _TEXT + rb")?\r\n")
@@ -77,8 +76,8 @@ class ReplyWatch:
         """Look at the head, and return where in ``data`` it ends; further heads and chunks are looked at from there."""
         before = len(self._line)
         self._line += data
-        while (end := _HEAD_END.search(self._line)) is not None:
-            head = _HEAD.fullmatch(self._line, 0, end.end())
+        while (end := _head_end(self._line)) > 0:
+            head = _HEAD.fullmatch(self._line, 0, end)
             coding = None if head is None else _coding(head)
             if head is None or coding == "unknown":
                 self.is_faulty = True
@@ -88,9 +87,9 @@ class ReplyWatch:
                 chunked = coding == "chunked" and self._has_body and status not in (204, 304)
                 self._part = _Part.SIZE if chunked else _Part.REST
                 self._line = bytearray()
-                return end.end() - before
-            del self._line[: end.end()]
-            before -= end.end()
+                return end - before
+            del self._line[:end]
+            before -= end
         return len(data)
 
     def _between_chunks(self, data: bytes, at: int) -> int:
@@ -113,7 +112,18 @@ class ReplyWatch:
         return end
 
 
+def _head_end(data: bytearray) -> int:
+    """Return where the first head ends that has a line in it, or 0. (A pattern took four times as long.)"""
+    start = len(data) - len(data.lstrip(b"\r\n"))
+    at_crlf, at_lf = data.find(b"\n\r\n", start), data.find(b"\n\n", start)
+    if at_lf >= 0 and (at_crlf < 0 or at_lf < at_crlf):
+        return at_lf + 2
+    return at_crlf + 3 if at_crlf >= 0 else 0
+
+
 def _coding(head: re.Match[bytes]) -> Literal["none", "chunked", "unknown"]:
+    if b"transfer-encoding" not in head[0].lower():
+        return "none"
     codings = [coding.strip().lower() for coding in _CODING.findall(head[0])]
     if not codings:
         return "none"
