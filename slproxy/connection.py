@@ -40,7 +40,7 @@ REFUSAL_PATIENCE = 1.0
 LAST_CHUNK = b"\r\n0\r\n\r\n"
 # What the kernel may hold of a reply, in bytes; Linux doubles it (socket(7)).
 SEND_BUFFER = 64 * 1024
-# How long a client that has ended its half waits for its answer to begin, in seconds.
+# How long a client that has ended its half is waited with for the first byte to it since, in seconds.
 HALF_CLOSED = 0.5
 
 _RTSP = re.compile(rb"(?:\A|\r\n\r\n)[A-Z_]+ [^ \r\n]* RTSP/[0-9.]+\r?\n")
@@ -252,29 +252,29 @@ class Connection(web.RequestHandler):
         """
         if self._is_idle:
             return False
+        request = self._current_request
+        written = 0 if request is None else request.writer.output_size
         # Not now: a request that came with the end is not yet being served.
-        self._half_timer = self._loop.call_later(HALF_CLOSED / 50, self._check_half_closed, None, 0)
+        self._half_timer = self._loop.call_later(HALF_CLOSED / 50, self._check_half_closed, written, False)
         return True
 
-    def _check_half_closed(self, before: web.BaseRequest | None, written: int) -> None:
+    def _check_half_closed(self, written: int, waited: bool) -> None:
+        """Go on for a client that takes what is written to it since its end; cut off one that shows no sign of life."""
         request = self._current_request
         if self._is_idle or (request is None and not self._messages):
             self.force_close()  # it was answered
-        elif request is None or before is None or request is not before or request.writer.output_size > written:
-            # It is there, since it took what was written; or it has HALF_CLOSED to show that it is.
-            if request is not None and not request.content.is_eof():
-                self._abort()  # the rest of its body will never come
-                return
-            if not self._messages:
-                self.close()  # once it has its answer
-            size = 0 if request is None else request.writer.output_size
-            self._half_timer = self._loop.call_later(HALF_CLOSED, self._check_half_closed, request, size)
+            return
+        if not self._messages:
+            self.close()  # once it has its answer
+        if request is not None and not request.content.is_eof():
+            reset(self.transport)  # the rest of its body will never come
+        elif request is None or request.writer.output_size != written:
+            # It is there: a client that has left would have answered with a reset. `send_timeout` sees to the rest.
+            self._half_timer = self._loop.call_later(HALF_CLOSED, self._check_half_closed, -1, True)
+        elif waited:
+            reset(self.transport)
         else:
-            self._abort()
-
-    def _abort(self) -> None:
-        if self.transport is not None:
-            self.transport.abort()
+            self._half_timer = self._loop.call_later(HALF_CLOSED, self._check_half_closed, written, True)
 
     def _await_head(self, patience: float | None = None) -> None:
         if self._head_timer is None:
@@ -379,6 +379,7 @@ class Connection(web.RequestHandler):
         aiohttp keeps the last trailer, and gives it to the next request as a header of its own (_http_parser.pyx: the
         pending field is only taken up at the next field, or at the end of a head).
         """
+        going_on = self._chunked is not None
         came = list(self._messages)[-parsed:] if parsed > 0 else []
         bodies = [body for message, body in came if isinstance(message, RawRequestMessage) and message.chunked]
         if bodies:
@@ -386,7 +387,7 @@ class Connection(web.RequestHandler):
         if self._chunked is None:
             return
         self._tail = (self._tail + data)[-len(LAST_CHUNK) :]
-        alone = len(bodies) <= 1 and (not bodies or came[-1][1] is self._chunked)
+        alone = len(bodies) + going_on <= 1 and (not bodies or came[-1][1] is self._chunked)
         if self._chunked.is_eof() or not alone:
             if not alone or self._tail != LAST_CHUNK:
                 self.close()

@@ -1580,6 +1580,21 @@ async def test_a_trailer_is_never_a_header_of_the_next_request(trailer: str) -> 
         assert upstream.seen[0].head.get("X-Sum") is None
 
 
+async def test_a_trailer_that_comes_with_the_next_request_is_never_its_header() -> None:
+    head = get("/v2/a", "Transfer-Encoding: chunked", method="POST")
+    async with pair() as (upstream, app):
+        _, writer = await opened(app)
+        writer.write(head + b"3\r\nabc\r\n")
+        await until(lambda: app.app.server is not None and app.app.server.in_flight == 1)
+        with suppress(ConnectionError):
+            writer.write(b"0\r\nX-Evil: 1\r\n\r\n" + head.replace(b"/v2/a", b"/v2/c") + b"3\r\n")
+            await until(lambda: len(upstream.seen) == 1)
+            writer.write(b"abc\r\n0\r\n\r\n")
+        assert (await asked(app.urls[0], get("/v2/after"))).head.status == 200
+        assert [message.head.target for message in upstream.seen] == ["/v2/a", "/v2/after"]
+        assert all(message.head.get("X-Evil") is None for message in upstream.seen)
+
+
 async def test_chunks_without_trailers_leave_the_connection_open() -> None:
     request = get("/v2/a", "Transfer-Encoding: chunked", method="POST")
     async with pair() as (upstream, app):

@@ -868,6 +868,21 @@ async def test_a_client_that_closes_its_half_after_a_whole_request_is_answered(s
     assert len(upstream.seen) == answers
 
 
+async def test_a_client_that_closes_its_half_and_takes_its_time_gets_all_of_a_long_reply() -> None:
+    async def script(message: rig.Message, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + chunk(b"a" * MIB))
+        await asyncio.sleep(1.2)
+        writer.write(chunk(b"b") + chunk(b""))
+
+    async with pair(script) as (_, app), client(app.urls[0]) as half:
+        await half.send(rig.get("/v2/a"))
+        half.writer.write_eof()
+        async with asyncio.timeout(SOON):
+            message = await half.message()
+        assert message.body == b"a" * MIB + b"b"
+        await rig.until(lambda: connections(app) == 0, timeout=SOON)
+
+
 @pytest.mark.parametrize(
     "sent",
     [b"", b"GET /v2/a HTT", *(rig.get("/v2/up", length, method="POST") + some for length, some in FRAMINGS.values())],
