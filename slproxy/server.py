@@ -16,7 +16,6 @@ import logging
 from collections.abc import Awaitable, Callable
 
 from aiohttp import ClientError, hdrs, web
-from aiohttp.http import HttpVersion11
 from aiohttp.http_parser import HttpRequestParser, HttpRequestParserPy
 
 from slproxy import cors
@@ -228,8 +227,6 @@ def _connection(request: web.BaseRequest) -> Connection:
 def _framing_fault(request: web.BaseRequest) -> str | None:
     if _connection(request).foreign:
         return "is not in HTTP/1.1"
-    if request.version == HttpVersion11 and not request.body_exists:
-        return None
     return request_fault(
         version=(request.version.major, request.version.minor),
         codings=request.headers.getall(hdrs.TRANSFER_ENCODING, ()),

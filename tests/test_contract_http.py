@@ -1546,6 +1546,12 @@ async def test_a_transfer_coding_that_is_not_chunked_alone_is_refused(lines: lis
         assert upstream.seen == []
 
 
+async def test_an_empty_transfer_coding_is_refused_without_a_body_too() -> None:
+    async with pair() as (upstream, app):
+        problem(await asked(app.urls[0], get("/v2/a", "Transfer-Encoding:")), status=400, kind="bad-request")
+        assert upstream.seen == []
+
+
 async def test_chunks_in_http_1_0_are_refused() -> None:
     async with pair() as (upstream, app):
         request = b"POST /v2/a HTTP/1.0\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
