@@ -6,12 +6,14 @@ The map, one noun a file. A module imports only from lines above its own (``test
     values → sources → config                  from a file, the environment and flags to settings
     headers framing retry oauth journal → cors → policy
                                                decisions: no aiohttp, asyncio, files or clock, but journal's writer
-    store grants → credentials                 the token at rest; the ways to get one; the token in use
+    seal store → filestore redisstore → keyringstore
+                                               the token at rest: what encrypts it, and the places for it
+    grants → credentials                       the ways to get a token; the token in use
     body upstream                              a request's body, replayable; sends one request: aiohttp's client is here
     forward                                    the recipe: handle → _send → _dispatch
     login pages probe                          a login's redirect; the proxy's own pages; who asks for them from here
     connection → server                        aiohttp's listening side, and what it decides wrongly for a proxy
-    app → cli                                  app builds everything; cli talks to a person
+    app → doctor commands → cli                app builds everything; what is wrong; what a person types; serve, sandbox
     sandbox                                    alone: a fake SalesLoft that imports nothing of slproxy
 
 The life of a request stands in ``forward.Forwarder.handle``, in the order of the contract:

@@ -12,8 +12,8 @@ import secrets
 import socket
 import stat
 import time
-from collections.abc import Awaitable, Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -21,16 +21,18 @@ from typing import Self
 from aiohttp import web
 
 import slproxy
-from slproxy import pages
+from slproxy import config, pages
 from slproxy.credentials import Credentials
-from slproxy.errors import ConfigError
-from slproxy.forward import Answer, Forwarder
-from slproxy.journal import Journal
+from slproxy.errors import ConfigError, StoreError
+from slproxy.filestore import FileStore
+from slproxy.forward import Answer, Forwarder, Inbound
+from slproxy.journal import Exchange, Journal
 from slproxy.policy import Policy
 from slproxy.probe import url_of
+from slproxy.seal import Keyring, Seal
 from slproxy.server import Server
-from slproxy.settings import Settings
-from slproxy.store import FileStore, MemoryStore, TokenStore
+from slproxy.settings import CATALOGUE, Settings
+from slproxy.store import MemoryStore, TokenStore
 from slproxy.upstream import Upstream
 
 log = logging.getLogger("slproxy")
@@ -39,6 +41,10 @@ log = logging.getLogger("slproxy")
 GRACE = 30.0
 # Connections that the kernel holds while they wait to be accepted; a burst of `limits.max_connections` must fit.
 BACKLOG = 1024
+
+
+# What is made once, at the start.
+AT_START = frozenset({"listen.host", "listen.port", "listen.uds", "listen.uds_mode", "log.level", "log.format"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,9 +60,37 @@ class Clock:
 REAL_CLOCK = Clock()
 
 
-def token_store(settings: Settings) -> TokenStore:
+def seal_of(settings: Settings) -> Seal:
+    """Return what encrypts the login by the settings."""
+    rules = settings.store
+
+    def keyring() -> Keyring | None:
+        if rules.kind == "redis":
+            return None  # other machines could not open it
+        from slproxy import keyringstore  # noqa: PLC0415  # its library takes 50 ms to load
+
+        return keyringstore.find()
+
+    return Seal(rules.encryption, key=rules.key, keyring=keyring)
+
+
+def token_store(settings: Settings, *, seal: Seal | None = None) -> TokenStore:
     """Return the store that the settings name."""
-    return MemoryStore() if settings.store.kind == "memory" else FileStore(settings.store.path)
+    rules = settings.store
+    seal = seal or seal_of(settings)
+    match rules.kind:
+        case "memory":
+            return MemoryStore()
+        case "keyring":
+            from slproxy.keyringstore import KeyringStore  # noqa: PLC0415  # its library takes 50 ms to load
+
+            return KeyringStore(settings.profile, lock_path=rules.path.with_suffix(".keyring.lock"))
+        case "redis":
+            from slproxy.redisstore import RedisStore  # noqa: PLC0415  # its library takes 100 ms to load
+
+            assert rules.redis_url is not None, "config refuses redis without an address"
+            return RedisStore(rules.redis_url, settings.profile, seal)
+    return FileStore(rules.path, seal)
 
 
 class App:
@@ -77,23 +111,34 @@ class App:
         self._stack = contextlib.AsyncExitStack()
         self._runner: web.ServerRunner | None = None
         self._socket_file: Path | None = None
+        self._retiring: set[asyncio.Task[None]] = set()
+        self._closing = asyncio.Event()
         self.urls: list[str] = []
 
         self.store = token_store(settings) if store is None else store
         self.upstream = Upstream(settings.upstream)
-        self.credentials = Credentials(
+        self.credentials = self._credentials(settings, self.store, self.upstream)
+        # Its own for each process: a chain of two proxies is no loop, the same one twice is.
+        self._pseudonym = f"slproxy-{secrets.token_hex(4)}"
+        self.forwarder = self._forwarder(settings)
+        self.server: Server | None = None
+
+    def _credentials(self, settings: Settings, store: TokenStore, upstream: Upstream) -> Credentials:
+        return Credentials(
             auth=settings.auth,
             accounts_url=settings.upstream.accounts_url,
             profile=settings.profile,
             redirect_uri_given=settings.was_given("auth.redirect_uri"),
-            store=self.store,
-            ask=self.upstream.ask,
-            now=clock.now,
-            monotonic=clock.monotonic,
-            sleep=clock.sleep,
-            dice=clock.dice,
+            store=store,
+            ask=upstream.ask,
+            now=self._clock.now,
+            monotonic=self._clock.monotonic,
+            sleep=self._clock.sleep,
+            dice=self._clock.dice,
         )
-        self.forwarder = Forwarder(
+
+    def _forwarder(self, settings: Settings) -> Forwarder:
+        return Forwarder(
             policy=Policy(
                 accept_paths=settings.policy.accept_paths,
                 reject_paths=settings.policy.reject_paths,
@@ -101,8 +146,7 @@ class App:
                 allow_origins=frozenset(settings.listen.allow_origins),
                 read_only=settings.policy.read_only,
                 key=settings.listen.key,
-                # Its own for each process: a chain of two proxies is no loop, the same one twice is.
-                pseudonym=f"slproxy-{secrets.token_hex(4)}",
+                pseudonym=self._pseudonym,
                 max_target=settings.limits.max_target,
             ),
             credentials=self.credentials,
@@ -111,21 +155,24 @@ class App:
             retries=settings.retry,
             limits=settings.limits,
             own_page=self._own_page,
-            now=clock.now,
-            monotonic=clock.monotonic,
-            sleep=clock.sleep,
-            dice=clock.dice,
+            now=self._clock.now,
+            monotonic=self._clock.monotonic,
+            sleep=self._clock.sleep,
+            dice=self._clock.dice,
         )
-        self.server: Server | None = None
 
     async def __aenter__(self) -> Self:
-        await self._stack.enter_async_context(self.upstream)
+        try:
+            await self.upstream.__aenter__()
+        except BaseException:
+            await self.store.close()
+            raise
+        self._stack.push_async_callback(self._close_parts)
         try:
             await self.credentials.load()
         except BaseException:
             await self._stack.aclose()
             raise
-        self._stack.push_async_callback(self.credentials.close)
         return self
 
     async def __aexit__(
@@ -135,11 +182,83 @@ class App:
         # Whatever goes wrong with one of them, the others still happen.
         await self._stack.aclose()
 
+    async def _close_parts(self) -> None:
+        self._closing.set()
+        async with contextlib.AsyncExitStack() as stack:
+            stack.push_async_callback(self.store.close)
+            stack.push_async_exit(self.upstream)
+            stack.push_async_callback(self.credentials.close)
+            if self._retiring:
+                await asyncio.wait(self._retiring)
+
+    async def reload(self, asked: Settings) -> tuple[list[str], list[str]]:
+        """Put other settings in force; requests in flight end under those that they began with.
+
+        Returns the keys that changed, and those that only a new start puts in force. Raises SlproxyError; then all is
+        as it was.
+        """
+        before = self.settings
+        # Beside what stays, the rest must still be safe: a socket that others reach keeps its key.
+        settings = _with_sections(asked, before, AT_START)
+        config.check(settings)
+        changed = [key for key in CATALOGUE if _value(before, key) != _value(settings, key)]
+        later = [key for key in CATALOGUE if _value(asked, key) != _value(settings, key)]
+        store, upstream, credentials = self.store, self.upstream, self.credentials
+        # What is replaced is closed when nothing uses it any more; if this fails, what is new is closed instead.
+        new, retired = contextlib.AsyncExitStack(), contextlib.AsyncExitStack()
+        async with new:
+            if before.store != settings.store:
+                store = token_store(settings)
+                new.push_async_callback(store.close)
+                retired.push_async_callback(self.store.close)
+            if before.upstream != settings.upstream:
+                upstream = await new.enter_async_context(Upstream(settings.upstream))
+                retired.push_async_exit(self.upstream)
+            if (before.auth, before.upstream, before.store) != (settings.auth, settings.upstream, settings.store):
+                await self.credentials.settled()
+                credentials = self._credentials(settings, store, upstream)
+                await credentials.load()
+                # Nothing is awaited from here on: what is read from the store is the newest there is.
+                if not self.credentials.is_settled:
+                    raise StoreError(
+                        self.credentials.warning or "The token is being renewed just now.",
+                        hint="Send SIGHUP again when the token is in its store.",
+                    )
+                if self.server is not None:
+                    credentials.keep_fresh()
+                retired.push_async_callback(self.credentials.close)
+                retired.push_async_callback(self._saved, self.credentials)
+            new.pop_all()
+        seen = self.forwarder.seen
+        self.settings, self.store, self.upstream, self.credentials = settings, store, upstream, credentials
+        self.forwarder = self._forwarder(settings)
+        self.forwarder.seen = seen
+        if self.server is not None:
+            self.server.reconfigure(settings.limits, allow_origins=frozenset(settings.listen.allow_origins))
+            waiting = asyncio.create_task(self._retire(self.server, retired), name="slproxy: let the old settings go")
+            self._retiring.add(waiting)
+            waiting.add_done_callback(self._retiring.discard)
+        else:
+            await retired.aclose()
+        return changed, later
+
+    async def _saved(self, credentials: Credentials) -> None:
+        """Wait until a token that a last request renewed is in its store, or the proxy ends."""
+        while credentials.warning is not None and not self._closing.is_set():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(1.0):
+                    await self._closing.wait()
+
+    async def _retire(self, server: Server, retired: contextlib.AsyncExitStack) -> None:
+        """Close what nothing uses any more, once the requests that are in flight now have ended."""
+        await server.those_in_flight_ended()
+        await retired.aclose()
+
     async def listen(self) -> None:
         """Start to renew in the background and to serve. Raises ConfigError when the address cannot be had."""
         self.credentials.keep_fresh()
         self.server = Server(
-            self.forwarder.handle,
+            self._handle,
             self.settings.limits,
             monotonic=self._clock.monotonic,
             journal=self._journal,
@@ -163,6 +282,9 @@ class App:
         except OSError as error:
             raise _cannot_listen(listen.host, listen.port, error) from error
         self.urls = [url_of(str(address[0]), int(address[1])) for address in self._runner.addresses]
+
+    async def _handle(self, inbound: Inbound, exchange: Exchange) -> Answer:
+        return await self.forwarder.handle(inbound, exchange)
 
     async def drain(self, *, at_once: asyncio.Event) -> None:
         """Let what is in flight end, for ``GRACE`` seconds, or until ``at_once`` is set."""
@@ -199,6 +321,7 @@ class App:
             method,
             path,
             not_ready=lambda: pages.not_ready(self.credentials.problem(), draining=self.forwarder.draining),
+            warning=self.credentials.warning,
             state=self.state,
         )
 
@@ -213,6 +336,7 @@ class App:
             "reason": None
             if problem is None
             else {"type": problem.type, "detail": problem.detail, "hint": problem.hint},
+            "warning": self.credentials.warning,
             "draining": self.forwarder.draining,
             "uptime": round(self._clock.monotonic() - self._started, 1),
             "upstream": self.settings.upstream.api_url,
@@ -223,6 +347,20 @@ class App:
                 "in_flight": self.server.in_flight if self.server is not None else 0,
             },
         }
+
+
+def _with_sections(settings: Settings, other: Settings, keys: Iterable[str]) -> Settings:
+    """Return settings in which some keys are as in ``other``."""
+    for key in keys:
+        section, name = key.split(".")
+        part = replace(getattr(settings, section), **{name: _value(other, key)})
+        settings = replace(settings, **{section: part})
+    return settings
+
+
+def _value(settings: Settings, key: str) -> object:
+    section, name = key.split(".")
+    return getattr(getattr(settings, section), name)
 
 
 def _cannot_listen(host: str, port: int, error: OSError) -> ConfigError:

@@ -5,39 +5,42 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import functools
 import http.client
 import json
+import logging
 import os
+import re
 import resource
 import signal
 import sys
-import threading
 import time
-import webbrowser
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
-from concurrent.futures import Future
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn, TypeVar
+from typing import TYPE_CHECKING, NoReturn
 
 import slproxy
-from slproxy import config, journal, login, oauth, probe
+from slproxy import commands, config, doctor, journal, login, oauth, probe
 from slproxy.app import App
-from slproxy.errors import ConfigError, LoginError, LoginRequired, Problem, SlproxyError
-from slproxy.settings import Auth, Secret, Settings, effective
+from slproxy.commands import complain, say
+from slproxy.errors import ConfigError, LoginRequired, SlproxyError
+from slproxy.settings import Auth, Secret, Settings
+from slproxy.settings import Store as StoreRules
 from slproxy.store import MemoryStore, Record, TokenStore
 
 if TYPE_CHECKING:
     from slproxy.sandbox import Options, Sandbox
 
 STDIN, STDERR = 0, 2
-DONE, FAILED, USAGE, LOGIN_NEEDED = 0, 1, 2, 3
+DONE, FAILED = 0, 1
 
-T = TypeVar("T")
+log = logging.getLogger("slproxy")
 
-# How long a login waits for a browser in the terminal to be left, in seconds.
-BROWSER_LEAVES = 1.0
+# How often the files that hold secrets are looked at, in seconds.
+WATCH = 2.0
+
 Command = Callable[[Settings, argparse.Namespace], Awaitable[int]]
 
 
@@ -61,15 +64,18 @@ def run(argv: Sequence[str]) -> int:
     args = _parser().parse_args(argv)
     command: Command = args.run
     try:
-        settings = config.load(
-            config=args.config, profile=args.profile, flags=_flags(args), environ=os.environ, cwd=Path.cwd()
-        )
+        settings = _settings(args, args.profile, Path.cwd())
         # The other commands say themselves what failed.
         level = settings.log.level if command is _serve else "error"
         args.journal = journal.start(level=level, form=settings.log.format)
         return _in_a_loop(command(settings, args))
+    except ConfigError as error:
+        if command is _doctor:
+            return _diagnosed([doctor.of_error("config", error)], as_json=args.json)
+        complain(error)
+        return error.exit_code
     except SlproxyError as error:
-        _complain(error)
+        complain(error)
         return error.exit_code
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
@@ -111,37 +117,103 @@ def _in_a_loop(work: Coroutine[object, object, int] | Awaitable[int]) -> int:
         return runner.run(working())
 
 
-def _complain(error: SlproxyError) -> None:
-    _say(f"slproxy: {error.detail}" + (f"\n  {error.hint}" if error.hint else ""))
-
-
-def _say(text: str) -> None:
-    """Tell a person something that is not the command's result."""
-    print(text, file=sys.stderr, flush=True)
-
-
 # The commands, in the order of the help.
 
 
 async def _serve(settings: Settings, args: argparse.Namespace) -> int:
-    stop, at_once = asyncio.Event(), asyncio.Event()
+    stop, at_once, hup = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    # nohup(1) has the signal ignored: then the end of the terminal is not ours.
+    ends_with_terminal = _has_terminal() and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN
 
     def ask_to_stop() -> None:
         (at_once if stop.is_set() else stop).set()
 
+    def hang_up() -> None:
+        # The same signal says that the terminal was closed: then whoever started the proxy there has gone.
+        (stop if ends_with_terminal and not _has_terminal() else hup).set()
+
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, ask_to_stop)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, hang_up)
     _allow_open_files()
+    seen = _stamps(settings)
     async with contextlib.AsyncExitStack() as stack:
         store: TokenStore | None = None
+        fit: Callable[[Settings], Settings] = _as_given
         if args.sandbox:
-            settings, store = await stack.enter_async_context(_against_a_sandbox(settings))
-        app = await stack.enter_async_context(App(settings, store=store, journal=args.journal))
+            fit, store = await stack.enter_async_context(_against_a_sandbox(settings))
+        app = await stack.enter_async_context(App(fit(settings), store=store, journal=args.journal))
         await app.listen()
+        load = functools.partial(_settings, args, settings.profile, Path.cwd())
+        reloading = asyncio.create_task(_keep_reloading(app, lambda: fit(load()), hup, seen))
         await _announce(app, sandbox=args.sandbox)
         await stop.wait()
+        reloading.cancel()
+        await asyncio.wait({reloading})
         await app.drain(at_once=at_once)
     return DONE
+
+
+def _has_terminal() -> bool:
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY | os.O_CLOEXEC))
+    except OSError:
+        return False
+    return True
+
+
+def _as_given(settings: Settings) -> Settings:
+    return settings
+
+
+def _settings(args: argparse.Namespace, profile: str | None, cwd: Path) -> Settings:
+    return config.load(config=args.config, profile=profile, flags=_flags(args), environ=os.environ, cwd=cwd)
+
+
+Stamps = dict[str, tuple[int, int, int] | None]
+
+
+async def _keep_reloading(app: App, load: Callable[[], Settings], hup: asyncio.Event, seen: Stamps) -> None:
+    """Read the settings again at SIGHUP, and when a file that holds a secret is not as it was ``seen``."""
+    while True:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(WATCH):
+                await hup.wait()
+        # Before the files are read: what changes meanwhile is seen the next time.
+        now = _stamps(app.settings)
+        asked = hup.is_set()
+        hup.clear()
+        if now == seen and not asked:
+            continue
+        try:
+            # In a thread that nobody waits for at the end: what is mounted may hang.
+            changed, later = await app.reload(await commands.in_a_daemon(load))
+        except SlproxyError as error:
+            log.error("the settings stay as they were: %s %s", error.detail, error.hint)  # noqa: TRY400  # says it all
+            # What is wrong with the settings changes when they do; what is wrong with the store may be over soon.
+            seen = now if isinstance(error, ConfigError) else seen
+        except Exception:
+            # The outermost frame of this task: without it a defect would end the reloading, and say nothing.
+            log.exception("a defect in slproxy, while reading the settings again")
+            seen = now
+        else:
+            if changed or asked:
+                log.info("settings read again; changed: %s", ", ".join(changed) or "none")
+            if later:
+                log.warning("these want a new start of the proxy: %s", ", ".join(later))
+            # A file that was not looked at before may have changed since it was read: another look costs nothing.
+            seen = {path: now.get(path) for path in _stamps(app.settings)}
+
+
+def _stamps(settings: Settings) -> Stamps:
+    """Return what tells whether the files that hold secrets have changed."""
+    stamps: Stamps = {}
+    for origin in settings.origins.values():
+        if origin.path:
+            with contextlib.suppress(OSError):
+                status = os.stat(origin.path)  # noqa: PTH116  # a path is a text here
+                stamps[origin.path] = (status.st_mtime_ns, status.st_ino, status.st_size)
+    return stamps
 
 
 def _allow_open_files() -> None:
@@ -153,8 +225,10 @@ def _allow_open_files() -> None:
 
 
 @asynccontextmanager
-async def _against_a_sandbox(settings: Settings) -> AsyncIterator[tuple[Settings, TokenStore]]:
-    """Run a sandbox, and give settings and a store in which nothing real is left."""
+async def _against_a_sandbox(
+    settings: Settings,
+) -> AsyncIterator[tuple[Callable[[Settings], Settings], TokenStore]]:
+    """Run a sandbox, and give what fits settings to it, and a store in which nothing real is left."""
     from slproxy.sandbox import Options, Sandbox  # noqa: PLC0415  # only this command wants it
 
     options = Options()
@@ -172,19 +246,22 @@ async def _against_a_sandbox(settings: Settings) -> AsyncIterator[tuple[Settings
         store = MemoryStore(
             Record(client_id=options.client_id, accounts_url=sandbox.url, profile=settings.profile, token=token)
         )
-        yield (
-            replace(
+
+        def fit(settings: Settings) -> Settings:
+            return replace(
                 settings,
                 upstream=replace(settings.upstream, api_url=sandbox.url, accounts_url=sandbox.url),
+                # Always the same, so that no reload takes the real one.
+                store=StoreRules(kind="memory", path=Path("none")),
                 auth=Auth(
                     grant="authorization_code",
                     client_id=options.client_id,
                     client_secret=Secret(options.client_secret),
                     leeway=settings.auth.leeway,
                 ),
-            ),
-            store,
-        )
+            )
+
+        yield fit, store
     finally:
         await sandbox.stop()
 
@@ -193,230 +270,43 @@ async def _announce(app: App, *, sandbox: bool) -> None:
     """Say where the proxy listens and, against the sandbox, make the first call through it."""
     where, upstream = app.urls[0], app.settings.upstream.api_url
     if sandbox:
-        _say(f"slproxy {slproxy.__version__}: SANDBOX, no real data. A fake SalesLoft at {upstream}.")
+        say(f"slproxy {slproxy.__version__}: SANDBOX, no real data. A fake SalesLoft at {upstream}.")
         try:
             status, body = await asyncio.to_thread(
                 probe.ask, probe.reachable(where), "/v2/me.json", key=app.settings.listen.key
             )
-            print(_authenticated_as(status, body), flush=True)
+            print(f"Authenticated as: {login.identity_in(status, body)}", flush=True)
         except (OSError, http.client.HTTPException, SlproxyError) as error:
-            _say(f"  The first call through it failed: {error}")
+            say(f"  The first call through it failed: {error}")
     else:
-        _say(f"slproxy {slproxy.__version__}: forwarding to {upstream}.")
+        say(f"slproxy {slproxy.__version__}: forwarding to {upstream}.")
         choice = app.credentials.choice
-        _say(f"  Way in: {choice.grant or 'none'}, since {choice.why}.")
+        say(f"  Way in: {choice.grant or 'none'}, since {choice.why}.")
         if isinstance(problem := app.credentials.problem(), LoginRequired):
-            _say(f"  Not ready: {problem.detail} {problem.hint}")
-        elif app.settings.store.kind == "file" and app.credentials.choice.grant == "authorization_code":
-            _say(f"  The token is kept in {app.settings.store.path}, mode 0600, not encrypted.")
+            say(f"  Not ready: {problem.detail} {problem.hint}")
+        elif app.credentials.choice.grant == "authorization_code":
+            say(f"  The token is kept in {app.store.description}, {app.store.encryption}.")
     if app.settings.listen.allow_unauthenticated and app.settings.listen.key is None:
-        _say("  WARNING: whoever reaches this address uses your SalesLoft token: no local key is set.")
+        say("  WARNING: whoever reaches this address uses your SalesLoft token: no local key is set.")
     key = ' -H "X-Slproxy-Key: $KEY"' if app.settings.listen.key is not None else ""
     unix = f" --unix-socket {where.removeprefix('unix:')}" if where.startswith("unix:") else ""
     base = "http://localhost" if unix else probe.reachable(where)
     print(f"Listening on {where}. Try: curl{key}{unix} {base}/v2/me.json", flush=True)
 
 
-async def _login(settings: Settings, args: argparse.Namespace) -> int:
-    # Whoever logs in beside an API key wants to know who the login is, not the key.
-    settings = replace(settings, auth=replace(settings.auth, grant="authorization_code"))
-    async with App(settings) as app:
-        attempt = login.begin(settings)
-        if args.no_browser:
-            _say(f"Open this address in any browser, and allow access:\n\n  {attempt.url}\n")
-            _say("Then paste the address that the browser ends on, even if its page does not load:")
-            code = login.code_in_paste(attempt, await _in_a_daemon(_pasted_line))
-            print(await _logged_in(app, attempt, code))
-            return DONE
-        async with login.callback(attempt) as callback:
-            _say(f"Opening the browser to log in to SalesLoft. If it does not open, go to:\n\n  {attempt.url}\n")
-            # Some browsers run in the terminal, and this call lasts as long as they do.
-            browser = asyncio.ensure_future(_in_a_daemon(lambda: webbrowser.open(attempt.url)))
-            code = await callback.code()
-            try:
-                told = await _logged_in(app, attempt, code)
-            except SlproxyError as error:
-                callback.show("Not logged in", f"{error.detail} {error.hint}")
-                raise
-            callback.show("Logged in", f"{told} You can close this tab and go back to the terminal.")
-            await asyncio.wait({browser}, timeout=BROWSER_LEAVES)
-        print(told)
-    return DONE
+async def _doctor(settings: Settings, args: argparse.Namespace) -> int:
+    return _diagnosed([finding async for finding in doctor.examine(settings)], as_json=args.json)
 
 
-def _pasted_line() -> str:
-    """Read a line from standard input, past Python's buffer: its lock would be held when Ctrl-C ends the program."""
-    line = b""
-    while not line.endswith(b"\n") and (character := os.read(STDIN, 1)):
-        line += character
-    return line.decode("utf-8", "replace")
-
-
-async def _in_a_daemon(work: Callable[[], T]) -> T:
-    """Do blocking work that must not hold up the end of the program, as a thread of asyncio's executor would."""
-    loop = asyncio.get_running_loop()
-    done: asyncio.Future[T] = loop.create_future()
-
-    def tell(outcome: Future[T]) -> None:
-        if not done.done():
-            try:
-                done.set_result(outcome.result())
-            except Exception as error:  # noqa: BLE001  # whatever it was, who waits gets it
-                done.set_exception(error)
-
-    def thread() -> None:
-        outcome: Future[T] = Future()
-        try:
-            outcome.set_result(work())
-        except Exception as error:  # noqa: BLE001  # as above
-            outcome.set_exception(error)
-        with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile, and nobody waits
-            loop.call_soon_threadsafe(tell, outcome)
-
-    threading.Thread(target=thread, daemon=True).start()
-    return await done
-
-
-async def _logged_in(app: App, attempt: login.Attempt, code: str) -> str:
-    """Turn a code into a stored token, and say who it is."""
-    try:
-        await login.finish(app.settings, attempt, code, ask=app.upstream.ask, store=app.store, now=time.time)
-    except LoginRequired as error:
-        raise LoginError(
-            "SalesLoft did not accept the code: it was used before, is too old, or belongs to another redirect URI.",
-            hint="Run slproxy login again; SALESLOFT_REDIRECT_URI must equal one registered with the app.",
-        ) from error
-    await app.credentials.load()
-    try:
-        return _authenticated_as(*await app.ask("/v2/me.json"))
-    except SlproxyError as error:
-        return f"Logged in. Who it is could not be asked: {error.detail}"
-
-
-def _authenticated_as(status: int, body: bytes) -> str:
-    """Return the line that names who a token belongs to. Raises SlproxyError when the API did not say."""
-    try:
-        me = json.loads(body)["data"]
-        return f"Authenticated as: {me['name']} ({me['email']})"
-    except (ValueError, KeyError, TypeError):
-        raise SlproxyError(
-            f"SalesLoft answered {status} to the question who this token belongs to.",
-            hint="Check SALESLOFT_API_KEY, or log in again: slproxy login",
-        ) from None
-
-
-async def _logout(settings: Settings, args: argparse.Namespace) -> int:  # noqa: ARG001
-    # Under the lock: a proxy that renews meanwhile would leave a newer token alive.
-    async with App(settings) as app, app.store.lock():
-        record = await app.store.read()
-        client_id = settings.auth.client_id or (record.client_id if record is not None else "")
-        accounts_url, profile = settings.upstream.accounts_url, settings.profile
-        if record is None or not record.belongs_to(client_id, accounts_url, profile):
-            print("There is no login of this client to forget.")
-            return DONE
-        revoked = await _revoked(app, record)
-        await app.store.forget()
-    if revoked:
-        print("Logged out: the token was revoked at SalesLoft and forgotten here.")
+def _diagnosed(findings: Sequence[doctor.Finding], *, as_json: bool) -> int:
+    if as_json:
+        print(json.dumps([finding.fields() for finding in findings], indent=2))
     else:
-        print("Forgotten here, but SalesLoft could not be told: the token was not revoked there.")
-        _say("  Revoke it in SalesLoft's settings, or wait for the access token to expire.")
-    return DONE
-
-
-async def _revoked(app: App, record: Record) -> bool:
-    """Revoke a login at SalesLoft, and tell whether that worked."""
-    auth = app.settings.auth
-    secret = auth.client_secret.reveal() if auth.client_secret is not None else None
-    client = oauth.Client(id=record.client_id, secret=secret)
-    revoked = True
-    # The refresh token first: it is the one that lives on.
-    for token in (record.token.refresh_token, record.token.access_token):
-        if token:
-            try:
-                answer = await app.upstream.ask(oauth.revocation(client, token=token))
-                revoked = revoked and 200 <= answer.status < 300
-            except Problem:
-                revoked = False
-    return revoked
-
-
-async def _whoami(settings: Settings, args: argparse.Namespace) -> int:
-    async with App(settings) as app:
-        status, body = await app.ask("/v2/me.json")
-    line = _authenticated_as(status, body)
-    print(body.decode().rstrip() if args.json else line)
-    return DONE
-
-
-async def _status(settings: Settings, args: argparse.Namespace) -> int:
-    async with App(settings) as app:
-        problem = app.credentials.problem()
-        # A token that has expired, or was never asked for, is no fault: it is renewed when it is wanted.
-        needs_login = isinstance(problem, LoginRequired)
-        token = app.credentials.snapshot()
-    proxy = await asyncio.to_thread(probe.status_of, settings.listen)
-    if args.json:
-        facts = {"profile": settings.profile, "token": token, "login_needed": needs_login, "proxy": proxy}
-        print(json.dumps(facts, indent=2))
-        return LOGIN_NEEDED if needs_login else DONE
-    rows = [
-        ("profile", settings.profile),
-        ("grant", f"{token['grant'] or 'none'}: {token['why']}"),
-        ("token", _told_token(token) if not needs_login or problem is None else f"{problem.detail} {problem.hint}"),
-        ("kept in", str(token["store"])),
-        ("proxy", _told_proxy(proxy, settings)),
-    ]
-    for name, value in rows:
-        print(f"{name:<8} {value}")
-    return LOGIN_NEEDED if needs_login else DONE
-
-
-def _told_token(token: dict[str, object]) -> str:
-    if token["grant"] == "api_key":
-        return "an API key; it does not expire"
-    expires_in = token["expires_in"]
-    if not isinstance(expires_in, float | int):
-        return "none yet; it is asked for when it is wanted" if token["generation"] is None else "does not expire"
-    if expires_in <= 0:
-        return f"expired, generation {token['generation']}; it is renewed when it is wanted"
-    minutes, seconds = divmod(int(expires_in), 60)
-    return f"valid for {minutes // 60} h {minutes % 60} min {seconds} s, generation {token['generation']}"
-
-
-def _told_proxy(proxy: dict[str, object] | None, settings: Settings) -> str:
-    where = f"unix:{settings.listen.uds}" if settings.listen.uds else f"{settings.listen.host}:{settings.listen.port}"
-    if proxy is None:
-        return f"none answers at {where}"
-    if "version" not in proxy:
-        return f"something answers at {where}, but not with its status: {proxy.get('detail', 'is it another program?')}"
-    reason, budget, token = (proxy.get(name) for name in ("reason", "budget", "token"))
-    told = [f"up at {where}"]
-    told.append(f"not ready: {reason.get('detail')} {reason.get('hint')}" if isinstance(reason, dict) else "ready")
-    if isinstance(token, dict):
-        told.append(f"by {token.get('grant')}")
-    if isinstance(budget, dict):
-        told.append(f"{budget.get('remaining')} of this minute's budget left")
-    return ", ".join(told)
-
-
-async def _token(settings: Settings, args: argparse.Namespace) -> int:
-    async with App(settings) as app:
-        bearer = await app.credentials.bearer()
-    print(json.dumps({"access_token": bearer.token}) if args.json else bearer.token)
-    return DONE
-
-
-async def _config(settings: Settings, args: argparse.Namespace) -> int:
-    rows = effective(settings)
-    if args.json:
-        print(json.dumps({row.key: {"value": row.value, "origin": row.origin} for row in rows}, indent=2))
-        return DONE
-    key_width = max(len(row.key) for row in rows)
-    value_width = min(max(len(row.value) for row in rows), 48)
-    for row in rows:
-        print(f"{row.key:<{key_width}}  {row.value:<{value_width}}  {row.origin}")
-    return DONE
+        for finding in findings:
+            print(f"{finding.state:<8} {finding.check:<12} {finding.detail}")
+            if finding.remedy and finding.state in ("warning", "broken"):
+                print(f"{'':<21} -> {finding.remedy}")
+    return FAILED if any(finding.state == "broken" for finding in findings) else DONE
 
 
 async def _sandbox(settings: Settings, args: argparse.Namespace) -> int:  # noqa: ARG001
@@ -455,7 +345,7 @@ def _sandbox_options(args: argparse.Namespace) -> Options:
 
 
 def _tell_about_sandbox(sandbox: Sandbox, options: Options) -> None:
-    _say(f"slproxy {slproxy.__version__}: a fake SalesLoft, with no real data. Point a proxy at it with:\n")
+    say(f"slproxy {slproxy.__version__}: a fake SalesLoft, with no real data. Point a proxy at it with:\n")
     for name, value in (
         ("SLPROXY_UPSTREAM__API_URL", sandbox.url),
         ("SLPROXY_UPSTREAM__ACCOUNTS_URL", sandbox.url),
@@ -463,16 +353,29 @@ def _tell_about_sandbox(sandbox: Sandbox, options: Options) -> None:
         # No secrets: they open nothing but the sandbox.
         ("SALESLOFT_CLIENT_SECRET", options.client_secret),
     ):
-        _say(f"  export {name}={value}")
-    _say(f"\nand then: slproxy serve. Or, instead of the client: export SALESLOFT_API_KEY={options.api_key}\n")
+        say(f"  export {name}={value}")
+    say(f"\nand then: slproxy serve. Or, instead of the client: export SALESLOFT_API_KEY={options.api_key}\n")
     print(f"Listening on {sandbox.url}", flush=True)
 
 
 # What can be typed.
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+class _Parser(argparse.ArgumentParser):
+    """Complains without repeating a value: it may be a secret, and standard error is often kept."""
+
+    def error(self, message: str) -> NoReturn:
+        """End the program with exit code 2, naming flags only."""
+        known, _, given = message.partition("unrecognized arguments: ")
+        if given:
+            flags = [word.partition("=")[0] if word.startswith("--") else word[:2] for word in given.split()]
+            message = " ".join([f"{known}unrecognized arguments:", *(flag for flag in flags if flag[0] == "-"), "..."])
+        message = re.sub(r"(invalid choice|invalid \w+ value|explicit argument):? '.*'(?= \(|$)", r"\1", message)
+        super().error(re.sub(r"=.* could match", " could match", message))
+
+
+def _parser() -> _Parser:
+    parser = _Parser(
         prog="slproxy",
         description="A local reverse proxy for the SalesLoft API that holds the token. Without a command it serves.",
         epilog="Settings come from flags, the environment, .env and slproxy.toml: see config.example.toml.",
@@ -483,19 +386,35 @@ def _parser() -> argparse.ArgumentParser:
         parser.set_defaults(**{name: None})
     _add_common(parser)
     _add_listening(parser)
-    commands = parser.add_subparsers(metavar="COMMAND", title="commands")
+    parsers = parser.add_subparsers(metavar="COMMAND", title="commands")
 
-    serve = _command(commands, "serve", _serve, "run the proxy (the default)")
+    serve = _command(parsers, "serve", _serve, "run the proxy (the default)")
     _add_listening(serve)
-    logging_in = _command(commands, "login", _login, "log in once, in the browser")
+    logging_in = _command(parsers, "login", commands.log_in, "log in once, in the browser")
     logging_in.add_argument("--no-browser", action="store_true", help="print the address and take the pasted answer")
-    _command(commands, "logout", _logout, "revoke the token at SalesLoft, then forget it")
-    _command(commands, "whoami", _whoami, "ask SalesLoft who the token belongs to", facts=True)
-    _command(commands, "status", _status, "tell about the grant, the token and the proxy", facts=True)
-    _command(commands, "token", _token, "print a valid access token, for scripts", facts=True)
-    _command(commands, "config", _config, "print the settings in force and where each came from", facts=True)
+    logging_in.add_argument("--replace", action="store_true", help="replace the login of somebody else, unasked")
+    logging_out = _command(parsers, "logout", commands.log_out, "revoke the token at SalesLoft, then forget it")
+    logging_out.add_argument("--all", action="store_true", help="log out of every profile")
+    _command(parsers, "whoami", commands.who_am_i, "ask SalesLoft who the token belongs to", facts=True)
+    _command(parsers, "status", commands.status, "tell about the grant, the token and the proxy", facts=True)
+    _command(parsers, "token", commands.token, "print a valid access token, for scripts", facts=True)
+    _command(parsers, "doctor", _doctor, "look for what is wrong, and say what to do", facts=True)
+    _command(
+        parsers, "config", commands.show_config, "print the settings in force and where each came from", facts=True
+    )
+    _command(parsers, "profiles", commands.profiles, "list the profiles and their logins", facts=True)
+    store = parsers.add_parser("store", help="move a login to another store, or change its key")
+    of_store = store.add_subparsers(metavar="COMMAND", title="commands", required=True)
+    moving = _command(of_store, "move", commands.move, "move the login to another kind of store")
+    kinds = ("file", "keyring", "redis")
+    moving.add_argument("--to", choices=kinds, required=True, help="where it goes")
+    moving.add_argument("--from", dest="source", choices=kinds, help="where it is (default: store.kind)")
+    rekeying = _command(of_store, "rekey", commands.rekey, "seal the login with another key")
+    rekeying.add_argument(
+        "--new-key-file", type=Path, metavar="FILE", help="file that holds it (default: a new one in the keyring)"
+    )
 
-    sandbox = _command(commands, "sandbox", _sandbox, "run only the fake SalesLoft")
+    sandbox = _command(parsers, "sandbox", _sandbox, "run only the fake SalesLoft")
     sandbox.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     sandbox.add_argument("--port", type=int, default=8643, help="port to listen on (default: %(default)s; 0: any)")
     sandbox.add_argument("--client-id", help="the one OAuth client that it knows")
@@ -517,14 +436,14 @@ def _flags(args: argparse.Namespace) -> dict[str, object]:
 
 
 def _command(
-    commands: argparse._SubParsersAction[argparse.ArgumentParser],
+    parsers: argparse._SubParsersAction[_Parser],
     name: str,
     command: Command,
     summary: str,
     *,
     facts: bool = False,
-) -> argparse.ArgumentParser:
-    parser = commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
+) -> _Parser:
+    parser = parsers.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
     parser.set_defaults(run=command)
     _add_common(parser)
     if facts:

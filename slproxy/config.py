@@ -44,9 +44,11 @@ from slproxy.sources import (
     Given,
     Variable,
     from_dotenv,
+    from_environ,
     from_flags,
     from_toml,
     from_variables,
+    profiles_in,
     read,
 )
 from slproxy.values import is_loopback, shown, understand
@@ -68,9 +70,12 @@ __all__ = [
     "Settings",
     "Store",
     "Upstream",
+    "check",
     "effective",
     "is_loopback",
     "load",
+    "profiles",
+    "secret_in",
 ]
 
 # Far above any key or token; a larger file is not a secret but a mistake, such as a log or a disk image.
@@ -89,9 +94,7 @@ def load(
 
     Raises ConfigError, with every mistake found, one a line.
     """
-    variables = [
-        Variable(name=name, value=value, origin=Origin(layer="env", place=name)) for name, value in environ.items()
-    ]
+    variables = from_environ(environ)
     dotenv = list(from_dotenv(cwd))
     mistakes: list[ConfigError] = []
     chosen = _chosen(profile, _first("SLPROXY_PROFILE", variables, dotenv))
@@ -114,8 +117,21 @@ def load(
     if values["store.path"] is None:
         values["store.path"] = _folder(environ, "XDG_STATE_HOME", user_state_path) / f"{chosen}.json"
     settings = _built(values, chosen, origins)
-    _raise(list(_clashes(settings)))
+    check(settings)
     return settings
+
+
+def profiles(*, config: Path | None, environ: Mapping[str, str], cwd: Path) -> list[str]:
+    """Return the names of the profiles that have a table in the file or a token in the state folder."""
+    variable = _first("SLPROXY_CONFIG", from_environ(environ), from_dotenv(cwd))
+    path, content = _file(config, variable, environ, cwd)
+    kept = {each.stem for each in _folder(environ, "XDG_STATE_HOME", user_state_path).glob("*.json")}
+    return sorted(name for name in {"default", *kept, *profiles_in(path, content, cwd)} if PROFILE.fullmatch(name))
+
+
+def check(settings: Settings) -> None:
+    """Raise ConfigError when two of the settings clash."""
+    _raise(list(_clashes(settings)))
 
 
 def _raise(mistakes: list[ConfigError]) -> None:
@@ -197,33 +213,51 @@ def _understood(given: Given) -> tuple[object, Origin]:
 
 
 def _mounted(given: Given) -> tuple[str, Origin]:
-    """Return what the file of a mounted secret holds, less the line end that editors and ``echo`` put there."""
+    """Return what the file of a mounted secret holds, and where that is."""
     key = given.setting.key
     if not isinstance(given.value, str) or not given.value:
         raise ConfigError(f"{key}_file ({given.origin}): expected the path of a file", hint="or give the value itself")
-    origin = replace(given.origin, path=given.value)
     try:
         path = given.base / Path(given.value).expanduser()
-        origin = replace(given.origin, path=str(path))
+    except (ValueError, RuntimeError) as error:
+        raise ConfigError(f"{key}_file ({given.origin}): is no path", hint="give the path of a file") from error
+    origin = replace(given.origin, path=str(path))
+    return _content(path, f"{key} ({origin})"), origin
+
+
+def secret_in(path: Path) -> Secret:
+    """Return the key that a file holds, as ``store.key_file`` has it. Raises ConfigError."""
+    setting = CATALOGUE["store.key"]
+    try:
+        secret = understand(setting, _content(path, str(path)), text=True, base=path.parent)
+    except ConfigError as refused:
+        raise ConfigError(f"{path}: {refused.detail}", hint=refused.hint) from refused
+    assert isinstance(secret, Secret), "that setting is one"
+    return secret
+
+
+def _content(path: Path, name: str) -> str:
+    """Return what a file holds, less the line end that editors and ``echo`` put there."""
+    try:
         with path.open("rb") as file:
             content = file.read(SECRET_FILE_MAX + 1)
     except FileNotFoundError as error:
-        raise ConfigError(f"{key} ({origin}): the file does not exist", hint="correct the path, or mount it") from error
-    except (OSError, ValueError, RuntimeError) as error:
+        raise ConfigError(f"{name}: the file does not exist", hint="correct the path, or mount it") from error
+    except (OSError, ValueError) as error:
         raise ConfigError(
-            f"{key} ({origin}): the file cannot be read", hint="it must be a file that this user may read"
+            f"{name}: the file cannot be read", hint="it must be a file that this user may read"
         ) from error
     if len(content) > SECRET_FILE_MAX:
-        raise ConfigError(f"{key} ({origin}): the file is over 64 KiB", hint="name a file that holds the value alone")
+        raise ConfigError(f"{name}: the file is over 64 KiB", hint="name a file that holds the value alone")
     value = content.decode(errors="replace").rstrip("\r\n")
     if not value:
-        raise ConfigError(f"{key} ({origin}): the file is empty", hint="write the value into it")
-    return value, origin
+        raise ConfigError(f"{name}: the file is empty", hint="write the value into it")
+    return value
 
 
 def _clashes(settings: Settings) -> Iterator[ConfigError]:
     """Yield what is wrong between two settings, or not built."""
-    listen, auth, store, origins = settings.listen, settings.auth, settings.store, settings.origins
+    listen, auth, origins = settings.listen, settings.auth, _origins(settings)
     for key in ("listen.host", "listen.port"):
         if listen.uds is not None and origins[key].layer != "default":
             yield ConfigError(
@@ -249,16 +283,34 @@ def _clashes(settings: Settings) -> Iterator[ConfigError]:
             f"auth.client_secret ({origins['auth.client_secret']}) is set, and auth.client_id is not: they are a pair",
             hint="set SALESLOFT_CLIENT_ID as well",
         )
-    unbuilt = {
-        "store.kind": store.kind in ("keyring", "redis"),
-        "store.redis_url": store.redis_url is not None,
-        "store.encryption": store.encryption in ("keyring", "key"),
-        "store.key": store.key is not None,
-    }
-    for key, asked in unbuilt.items():
-        if asked:
-            what = "encryption of the token file" if key in ("store.encryption", "store.key") else "this kind of store"
-            yield ConfigError(
-                f"{key} ({origins[key]}): {what} is not built yet: use file or memory, unencrypted",
-                hint="leave it out; store.kind = memory keeps the token off the disk",
-            )
+    yield from _store_clashes(settings)
+
+
+def _origins(settings: Settings) -> Mapping[str, Origin]:
+    return {key: settings.origins.get(key, Origin(layer="default")) for key in CATALOGUE}
+
+
+def _store_clashes(settings: Settings) -> Iterator[ConfigError]:
+    store, origins = settings.store, _origins(settings)
+    if store.kind == "redis" and store.redis_url is None:
+        yield ConfigError(
+            f"store.kind ({origins['store.kind']}): redis needs store.redis_url",
+            hint="such as redis://localhost:6379/0",
+        )
+    if store.encryption == "key" and store.key is None:
+        yield ConfigError(
+            f"store.encryption ({origins['store.encryption']}): key needs store.key",
+            hint="set SLPROXY_STORE__KEY_FILE to a file that holds it",
+        )
+    if store.key is not None and (store.encryption in ("keyring", "off") or store.kind in ("memory", "keyring")):
+        plain_kind = store.kind in ("memory", "keyring")
+        why = f"store.kind is {store.kind}" if plain_kind else f"store.encryption is {store.encryption}"
+        yield ConfigError(
+            f"store.key ({origins['store.key']}) is set, and would not be used: {why}",
+            hint="leave one of the two out",
+        )
+    if store.encryption == "keyring" and store.kind != "file":
+        yield ConfigError(
+            f"store.encryption ({origins['store.encryption']}): keyring is for store.kind = file",
+            hint="leave it out, or use store.key",
+        )

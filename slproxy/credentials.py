@@ -20,7 +20,14 @@ import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 
-from slproxy.errors import CredentialsRefused, LoginRequired, Problem, StoreError, TokenEndpointDown
+from slproxy.errors import (
+    CredentialsRefused,
+    LoginRequired,
+    Problem,
+    StoreError,
+    SupersededError,
+    TokenEndpointDown,
+)
 from slproxy.grants import Choice, TokenEndpoint, choose_grant
 from slproxy.oauth import Answer, Form, Token
 from slproxy.settings import Auth
@@ -49,10 +56,10 @@ class Bearer:
 def renewal_margin(token: Token, *, leeway: float, dice: float) -> float:
     """Return how long before its expiry a token is renewed, in seconds.
 
-    At most a quarter of a short life, so that a token of seconds is not renewed all the time; up to a quarter more by
-    ``dice`` (uniform in [0, 1)), so that replicas which started together do not renew together.
+    At most a twentieth of a short life, so that there are hardly more renewals than lives (issue 4, race test); up to a
+    quarter more by ``dice`` (uniform in [0, 1)), so that replicas which started together do not renew together.
     """
-    return min(leeway, token.lifetime / 4) * (1 + dice / 4)
+    return min(leeway, token.lifetime / 20) * (1 + dice / 4)
 
 
 def _same(one: Record, other: Record) -> bool:
@@ -107,15 +114,19 @@ class Credentials:
         self.choice = Choice(None, "not looked at yet")
         self._record: Record | None = None
         self._margin = 0.0
-        # The record in the store that the one in hand was renewed from, as long as the newer one could not be written.
-        self._unsaved_since: Record | None = None
+        # Why the token in hand is not in the store; None when it is.
+        self._unsaved: str | None = None
+        # A renewal was not begun, since it could not have been kept and the token was still valid.
+        self._put_off = False
         self._renewal: asyncio.Task[None] | None = None
         self._saving: asyncio.Task[None] | None = None
         self._keeper: asyncio.Task[None] | None = None
+        self._wake = asyncio.Event()
         self._failure: Problem | None = None
         self._failures = 0
         self._not_before = -math.inf
         self._uncured_at = -math.inf
+        self._glanced_at = -math.inf
         self._renewals = 0
         self._last_renewal: dict[str, object] | None = None
 
@@ -196,6 +207,22 @@ class Credentials:
             "No token has been granted yet, or it has just expired.", hint="Wait for the token endpoint to answer."
         )
 
+    @property
+    def warning(self) -> str | None:
+        """What a person should know although the token can be used: that it would not survive this process."""
+        return None if self._unsaved is None else f"The newest token is only in memory. {self._unsaved}"
+
+    async def settled(self) -> None:
+        """Wait until no renewal and no write is under way."""
+        tasks = {task for task in (self._renewal, self._saving) if task is not None}
+        if tasks:
+            await asyncio.wait(tasks)
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether the token in hand is in the store, and nothing is about to change it."""
+        return self._unsaved is None and all(task is None or task.done() for task in (self._renewal, self._saving))
+
     def snapshot(self) -> dict[str, object]:
         """Return what may be told about the token; nothing in it is secret."""
         record = self._record
@@ -204,10 +231,14 @@ class Credentials:
             "grant": self.choice.grant,
             "why": self.choice.why,
             "store": "none" if self.choice.grant == "api_key" else self._store.description,
-            "saved": self._unsaved_since is None,
+            "encryption": self._store.encryption if record is not None else None,
+            "saved": self._unsaved is None,
             "valid": self._held() is not None,
             "expires_in": None if expires_at is None else round(expires_at - self._now(), 3),
+            "age": None if record is None else round(self._now() - record.token.obtained_at, 3),
             "generation": record.generation if record is not None else None,
+            "user_id": record.user_id if record is not None else None,
+            "team_id": record.team_id if record is not None else None,
             "renewals": self._renewals,
             "last_renewal": self._last_renewal,
         }
@@ -262,7 +293,11 @@ class Credentials:
                 await self._look_for_a_login()
                 if (found := self._held()) is not None and found.token != rejected:
                     return
-            if self._monotonic() < self._not_before or isinstance(self._failure, LoginRequired):
+            # What was put off while the token was valid is not put off any longer once it has expired.
+            too_soon = self._monotonic() < self._not_before and not (self._put_off and self._held() is None)
+            if too_soon and ((held := self._held()) is None or held.token == rejected):
+                await self._glance_at_the_store()
+            if too_soon or isinstance(self._failure, LoginRequired):
                 return
         # Asked again: there was an await, and another task may have started it meanwhile.
         if self._renewal is None or self._renewal.done():
@@ -281,7 +316,22 @@ class Credentials:
         except StoreError as error:
             self._failure = LoginRequired(error.detail, hint=error.hint)
             return
-        if record is not None and (self._record is None or not _same(record, self._record)):
+        mine = self._record
+        if record is not None and (mine is None or not (_same(record, mine) or record.is_older_than(mine))):
+            self._take_up(record)
+            self._not_before = -math.inf
+
+    async def _glance_at_the_store(self) -> None:
+        """Adopt what another process renewed while this one pauses after a failure."""
+        if self._monotonic() - self._glanced_at < FIRST_PAUSE:
+            return
+        self._glanced_at = self._monotonic()
+        try:
+            record = await self._stored_login()
+        except StoreError:
+            return  # the renewal after the pause says so
+        mine = self._record
+        if record is not None and mine is not None and mine.is_older_than(record):
             self._take_up(record)
             self._not_before = -math.inf
 
@@ -297,7 +347,8 @@ class Credentials:
         except (Problem, StoreError) as error:
             self._remember(error)
             self._last_renewal = {"at": started, "outcome": error.detail}
-            cause = f" ({error.__cause__})" if error.__cause__ is not None else ""
+            # The system's own words help; another library's may quote what it was given.
+            cause = f" ({error.__cause__})" if isinstance(error.__cause__, OSError) else ""
             log.warning("renewing the token failed: %s %s%s", error.detail, error.hint, cause)
         else:
             self._failure, self._failures, self._not_before = None, 0, -math.inf
@@ -307,39 +358,75 @@ class Credentials:
     async def _renew_locked(self, rejected: str | None) -> str:
         store = self._store
         async with store.lock():
-            record = await store.read()
-            mine = self._record
             if self.choice.grant == "authorization_code":
-                if record is None or not self._is_ours(record):
-                    self._record = self._unsaved_since = None
+                record = await self._newest()
+                if record is None:
+                    self._record = self._unsaved = None
                     raise _no_login()
-                if mine is not None and self._unsaved_since is not None and _same(record, self._unsaved_since):
-                    record = mine  # newer than what is stored, whatever became of that
-                else:
-                    self._unsaved_since = None
                 if record.refused:
                     self._adopt(record)
                     raise _refused(record)
                 expires_at = record.token.expires_at
                 alive = expires_at is None or expires_at - self._margin > self._now()
-                if alive and (mine is None or not _same(record, mine)):
+                if alive and (self._record is None or not _same(record, self._record)):
                     self._adopt(record)
                     return "taken over from another process"
                 await self._check_that_it_can_be_kept(record, rejected=rejected)
-            stored, record = record, await self._granted(record, store, rejected=rejected)
-            self._unsaved_since = self._unsaved_since or stored
+            else:
+                record = await store.read()
+            record = await self._granted(record, store, rejected=rejected)
             try:
-                await store.write(record)
-                self._unsaved_since = None
-            except StoreError as error:
-                # The new token is all there is: the old one is revoked. In use and in memory is better than lost.
-                log.error(  # noqa: TRY400  # the hint says more than a traceback
-                    "%s The newest token is only in memory. %s", error.detail, error.hint
-                )
+                await self._write(record)
+            except SupersededError:
+                # Another process brought a newer one meanwhile, though the lock was ours; or it had expired.
+                record = await self._stored_login() or record
             finally:
                 self._adopt(record)
             self._renewals += 1
             return "renewed"
+
+    async def _newest(self) -> Record | None:
+        """Return the newer of the stored login and the one in hand, which is then stored; under the lock.
+
+        The store is behind where the last write failed, or where it has lost what it held: a folder that vanished, a
+        Redis that came back empty or from an old snapshot. ``None`` is a logout, or another client's login.
+        """
+        try:
+            stored = await self._store.read()
+        except StoreError as error:
+            if not await self._store.is_lost():
+                raise
+            log.warning("%s %s", error.detail, error.hint)
+            stored = None
+        mine = self._record
+        if stored is not None and not self._is_ours(stored):
+            return None
+        if mine is None or (stored is not None and not stored.is_older_than(mine)):
+            self._unsaved = None
+            return stored
+        if stored is None and not await self._store.is_lost():
+            return None
+        await self._write(mine)
+        return mine
+
+    async def _write(self, record: Record) -> None:
+        """Store a record; where that fails it is all there is, and in memory is better than lost.
+
+        Raises SupersededError: what is stored is newer.
+        """
+        try:
+            await self._store.write(record)
+        except SupersededError:
+            self._unsaved = None
+            raise
+        except StoreError as error:
+            self._unsaved = error.detail
+            self._wake.set()
+            log.error(  # noqa: TRY400  # the hint says more than a traceback
+                "%s The newest token is only in memory. %s", error.detail, error.hint
+            )
+        else:
+            self._unsaved = None
 
     async def _check_that_it_can_be_kept(self, record: Record, *, rejected: str | None) -> None:
         """Write what is in the store once more before its refresh token is spent.
@@ -347,32 +434,30 @@ class Credentials:
         Where that fails, the renewed token would be in this process's memory alone. A proxy that goes on running, and
         has no valid token left, takes that chance; everybody else waits. Raises StoreError.
         """
-        if self._unsaved_since is not None:
+        if self._unsaved is not None:
             return
+        self._put_off = False
         try:
             await self._login_store.write(record)
         except StoreError:
             if self._keeper is None or (self._held() is not None and rejected is None):
+                self._put_off = True
                 raise
 
     async def _save(self) -> None:
         """Write the renewed token that could not be written, unless something newer took its place meanwhile."""
-        if self._unsaved_since is None or self._record is None:
+        if self._unsaved is None or self._record is None:
             return
-        store = self._store
         try:
-            async with store.lock():
-                stored = await store.read()
-                if stored is None or not self._is_ours(stored):
-                    self._record = None
-                elif _same(stored, self._unsaved_since):
-                    await store.write(self._record)
-                else:
-                    self._adopt(stored)
+            async with self._store.lock():
+                record = await self._newest()
+                if record is None:
+                    self._record = self._unsaved = None
+                elif not _same(record, self._record):
+                    self._adopt(record)
         except StoreError as error:
+            self._unsaved = error.detail
             log.warning("%s The newest token is still only in memory. %s", error.detail, error.hint)
-        else:
-            self._unsaved_since = None
 
     async def _granted(self, record: Record | None, store: TokenStore, *, rejected: str | None) -> Record:
         """Ask the token endpoint for the next token."""
@@ -397,6 +482,10 @@ class Credentials:
             self._record = replace(record, token=token, refused="invalid_grant")
             try:
                 await store.write(self._record)
+            except SupersededError:
+                # Not dead but renewed: by a process that hung with the lock, and woke up.
+                if (newer := await self._stored_login()) is not None and not newer.refused:
+                    return newer
             except StoreError as error:
                 log.warning("%s That the login is refused is only in memory. %s", error.detail, error.hint)
             raise
@@ -419,7 +508,7 @@ class Credentials:
         """Renew before it matters; write what could not be written; look for a login where there is none."""
         while True:
             try:
-                if self._unsaved_since is not None:
+                if self._unsaved is not None:
                     # A task of its own, as a renewal is: `close` cancels this one, and waits for that.
                     self._saving = asyncio.create_task(self._save(), name="slproxy: write the token")
                     await asyncio.wait({self._saving})
@@ -428,7 +517,17 @@ class Credentials:
             except Exception:
                 # The outermost frame of this task: without it a defect would end the renewals, and say nothing.
                 log.exception("a defect in slproxy, while keeping the token fresh")
-            await self._sleep(self._until_next_glance())
+            await self._pause(self._until_next_glance())
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait, but for no longer than until there is something to be written."""
+        self._wake.clear()
+        waits = [asyncio.ensure_future(self._sleep(seconds)), asyncio.ensure_future(self._wake.wait())]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for each in waits:
+                each.cancel()
 
     def _renewal_due_in(self) -> float:
         if self._record is None:
@@ -440,5 +539,5 @@ class Credentials:
     def _until_next_glance(self) -> float:
         due = self._renewal_due_in()
         if due > 0.0:
-            return min(due, GLANCE if self._unsaved_since is None else GLANCE_WITHOUT_TOKEN)
+            return min(due, GLANCE if self._unsaved is None else GLANCE_WITHOUT_TOKEN)
         return max(GLANCE_WITHOUT_TOKEN, min(self._not_before - self._monotonic(), GLANCE))

@@ -5,8 +5,10 @@
     SlproxyError
     ├── ConfigError                the user's: a setting, a flag, a file        exit 2
     ├── StoreError                 the machine's: the token's place             exit 1
+    │   └── SupersededError SealedError DamagedError
     ├── LoginError                 the login's: denied, no answer               exit 1
-    │   └── ForeignCallbackError   another login's callback: its state is wrong
+    │   ├── ForeignCallbackError   another login's callback: its state is wrong
+    │   └── OtherLoginError        somebody else is logged in
     └── Problem                    what the proxy answers a request itself      exit 1
         ├── Refused                the client's
         │   ├── NotFound BadRequest BadTarget TooLarge MethodRefused
@@ -50,12 +52,28 @@ class StoreError(SlproxyError):
     """The place of the token cannot be read, written or trusted."""
 
 
+class SupersededError(StoreError):
+    """A token that is older than the one that is kept; it was not written."""
+
+
+class SealedError(StoreError):
+    """What is kept does not open: its key is missing or wrong. It was left as it is."""
+
+
+class DamagedError(StoreError):
+    """What was kept is no token; it was set aside under another name."""
+
+
 class LoginError(SlproxyError):
     """A login that did not end in a token; the token from before, if any, is as it was."""
 
 
 class ForeignCallbackError(LoginError):
     """A callback that this login did not ask for: somebody else's, who shall not be able to end it."""
+
+
+class OtherLoginError(LoginError):
+    """The profile holds the login of somebody else, who was not to be replaced."""
 
 
 class Problem(SlproxyError):  # noqa: N818  # RFC 9457's own word

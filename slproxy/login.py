@@ -11,17 +11,28 @@ import asyncio
 import errno
 import hmac
 import html
+import json
 import os
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from urllib.parse import parse_qs, urlsplit
 
 from aiohttp import web
 
 from slproxy import oauth
-from slproxy.errors import ConfigError, ForeignCallbackError, LoginError, StoreError
+from slproxy.errors import (
+    ConfigError,
+    DamagedError,
+    ForeignCallbackError,
+    LoginError,
+    LoginRequired,
+    OtherLoginError,
+    SealedError,
+    SlproxyError,
+    StoreError,
+)
 from slproxy.oauth import Client
 from slproxy.settings import Settings
 from slproxy.store import Record, TokenStore
@@ -144,7 +155,7 @@ class Callback:
 
     async def serve(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer the browser."""
-        if request.method != "GET" or request.path != (urlsplit(self._attempt.redirect_uri).path or "/"):
+        if request.method != "GET" or request.rel_url.raw_path != (urlsplit(self._attempt.redirect_uri).path or "/"):
             return _page(404, "Nothing here", "This address only waits for SalesLoft's answer to a login.")
         if self._code.done():
             return _page(400, "Already used", "This login has had its answer. You can close this tab.")
@@ -192,36 +203,122 @@ async def callback(attempt: Attempt) -> AsyncIterator[Callback]:
         await runner.cleanup()
 
 
-async def finish(
+@dataclass(frozen=True, kw_only=True)
+class Identity:
+    """Who a token belongs to, as ``/v2/me`` tells."""
+
+    user_id: int | None
+    team_id: int | None
+    name: str
+    email: str
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.email})"
+
+
+def identity_in(status: int, body: bytes) -> Identity:
+    """Return who it is by the API's answer to ``/v2/me.json``. Raises SlproxyError when the API did not say."""
+    try:
+        me = json.loads(body)["data"]
+        team = me.get("team") or {}
+        user_id, team_id = (each if type(each) is int else None for each in (me.get("id"), team.get("id")))
+        return Identity(user_id=user_id, team_id=team_id, name=me["name"], email=me["email"])
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise SlproxyError(
+            f"SalesLoft answered {status} to the question who this token belongs to.",
+            hint="Check SALESLOFT_API_KEY, or log in again: slproxy login",
+        ) from None
+
+
+async def exchange(
     settings: Settings,
     attempt: Attempt,
     code: str,
     *,
     ask: Callable[[oauth.Form], Awaitable[oauth.Answer]],
-    store: TokenStore,
     now: Callable[[], float],
 ) -> Record:
-    """Exchange the code and keep the token. Raises TokenUnavailable, UpstreamFault or StoreError."""
+    """Exchange the code for a token. Raises TokenUnavailable or UpstreamFault."""
     client = client_of(settings)
     form = oauth.code_grant(client, code=code, redirect_uri=attempt.redirect_uri, verifier=attempt.verifier)
-    token = oauth.token_of(await ask(form), now=now())
+    try:
+        token = oauth.token_of(await ask(form), now=now())
+    except LoginRequired as error:
+        raise LoginError(
+            "SalesLoft did not accept the code: it was used before, is too old, or belongs to another redirect URI.",
+            hint="Run slproxy login again; SALESLOFT_REDIRECT_URI must equal one registered with the app.",
+        ) from error
+    return Record(
+        client_id=client.id,
+        accounts_url=settings.upstream.accounts_url,
+        profile=settings.profile,
+        token=token,
+        login=int(now() * 1000),
+    )
+
+
+async def keep(store: TokenStore, record: Record, who: Identity | None, *, replace_other: bool) -> None:
+    """Put a new login into the store, in the place of the one before.
+
+    What does not open, or is damaged, is set aside, never overwritten.
+
+    Raises:
+        OtherLoginError: the login before is somebody else's, as far as is known, and is not to be replaced.
+        StoreError: the place is another profile's, or cannot be written.
+    """
     async with store.lock():
-        before = await store.read()
-        if before is not None and before.profile != settings.profile:
-            raise StoreError(
-                f"The token of the profile {before.profile} is kept in the same place: {store.description}.",
-                hint="Give each profile a store.path of its own, or none; then log in again.",
-            )
-        record = Record(
-            client_id=client.id,
-            accounts_url=settings.upstream.accounts_url,
-            profile=settings.profile,
-            token=token,
-            # Goes on counting, so that a proxy which runs beside sees a newer token, not its own again.
-            generation=before.generation + 1 if before is not None else 1,
+        try:
+            before = await store.read()
+        except DamagedError:
+            before = None
+        except SealedError:
+            if not replace_other:
+                raise
+            await store.set_aside()
+            before = None
+        if before is not None:
+            _check_that_it_may_go(before, record, who, store, replace_other=replace_other)
+            # Later than any before it, whatever the clocks of two machines say.
+            record = replace(record, login=max(record.login, before.login + 1))
+        if who is not None:
+            record = replace(record, user_id=who.user_id, team_id=who.team_id)
+        writing = asyncio.ensure_future(store.write(record))
+        try:
+            await asyncio.shield(writing)
+        except asyncio.CancelledError:
+            # A write that has begun ends, whoever gives up: the lock is held until then.
+            await asyncio.wait({writing})
+            raise
+
+
+def _check_that_it_may_go(
+    before: Record, record: Record, who: Identity | None, store: TokenStore, *, replace_other: bool
+) -> None:
+    if before.profile != record.profile:
+        raise StoreError(
+            f"The token of the profile {before.profile} is kept in the same place: {store.description}.",
+            hint="Give each profile a store.path of its own, or none; then log in again.",
         )
-        await store.write(record)
-    return record
+    if replace_other:
+        return
+    if not before.belongs_to(*record.owner):
+        raise OtherLoginError(
+            f"The profile {before.profile} holds the login of another app, {before.client_id}. Nothing was replaced.",
+            hint="To replace it: slproxy login --replace. To keep both: slproxy login --profile NAME",
+        )
+    if before.user_id is None:
+        return
+    if who is None:
+        raise OtherLoginError(
+            "The profile has a login already, and who this one is could not be asked. Nothing was replaced.",
+            hint="Run slproxy login again when the API answers, or: slproxy login --replace",
+        )
+    if (before.user_id, before.team_id) != (who.user_id, who.team_id):
+        raise OtherLoginError(
+            f"The profile {before.profile} is logged in as somebody else (user {before.user_id} of team"
+            f" {before.team_id}); this is {who}, user {who.user_id} of team {who.team_id}. Nothing was replaced.",
+            hint="To replace it: slproxy login --replace. To keep both: slproxy login --profile NAME",
+        )
 
 
 def _page(status: int, title: str, text: str) -> web.Response:

@@ -25,8 +25,11 @@ REVOKE_PATH = "/oauth/revoke"
 # What SalesLoft documents; used where a reply names no lifetime that makes sense (RFC 6749 §5.1 leaves it optional).
 DEFAULT_LIFETIME = 7200.0
 
-# What RFC 6749 §5.2 allows in `error`: it goes into our messages, so nothing else is let in.
-_ERROR_CODE = re.compile(r"[a-z_]{1,40}")
+# What RFC 6749 §5.2 and §4.1.2.1 name: it goes into our messages, so nothing else is let in.
+_ERROR_CODES = {
+    *("invalid_request", "invalid_client", "invalid_grant", "unauthorized_client", "unsupported_grant_type"),
+    *("invalid_scope", "server_error", "temporarily_unavailable", "access_denied"),
+}
 _REFRESH_TOKEN = re.compile(r"[\x20-\x7e]+")  # RFC 6749 Appendix A.17
 # It goes into a header, so: visible ASCII. RFC 6750 §2.1 allows less, and no reason to be stricter than the issuer.
 _BEARER = re.compile(r"[\x21-\x7e]+")
@@ -169,7 +172,7 @@ _CHECK_CREDENTIALS = {
 def _refusal(status: int, document: Mapping[str, object] | None) -> TokenUnavailable:
     """Return the error that a refusal of the token endpoint means (RFC 6749 §5.2)."""
     code = document.get("error") if document is not None else None
-    if not isinstance(code, str) or not _ERROR_CODE.fullmatch(code):
+    if not isinstance(code, str) or code not in _ERROR_CODES:
         return TokenEndpointDown(f"The token endpoint answered {status}.", hint=_CHECK_ACCOUNTS_URL)
     if code == "invalid_grant":
         return LoginRequired(

@@ -17,6 +17,7 @@ def page(
     path: str,
     *,
     not_ready: Callable[[], Problem | None],
+    warning: str | None,
     state: Callable[[], State],
 ) -> Answer:
     """Return one of the proxy's own pages.
@@ -32,7 +33,7 @@ def page(
         case "readyz":
             if (problem := not_ready()) is not None:
                 raise problem
-            return _json({"status": "ready"})
+            return _json({"status": "ready"} | ({"warning": warning} if warning else {}))
         case "status.json":
             return _json(state())
     raise NotFound(

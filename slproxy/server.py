@@ -76,16 +76,11 @@ class Server(web.Server):
             access_log=None,
             keepalive_timeout=KEEPALIVE,
             read_bufsize=READ_AHEAD,
-            max_line_size=limits.max_target + REQUEST_LINE_REST,
-            max_field_size=limits.max_headers,
-            # Their size is limited, not their number: a header takes at least four bytes.
-            max_headers=limits.max_headers // 4,
         )
         self._handle = handle
         self._monotonic = monotonic
         self._journal = journal
-        self._allow_origins = allow_origins
-        self.limits = limits
+        self.reconfigure(limits, allow_origins=allow_origins)
         self.send_timeout = send_timeout
         self._admitted: set[Connection] = set()
         self._refused: set[Connection] = set()
@@ -93,12 +88,31 @@ class Server(web.Server):
         self._in_flight: set[Exchange] = set()
         # No request comes after those in flight; those that are still there are cut off.
         self._draining = self._cutting = False
+        self._ended = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
         self.served = 0
 
     def __call__(self) -> web.RequestHandler:
         return Connection(self, loop=self._loop, **self._kwargs)
+
+    def reconfigure(self, limits: Limits, *, allow_origins: frozenset[str]) -> None:
+        """Put other settings in force, for the connections and requests that come."""
+        self.limits, self._allow_origins = limits, allow_origins
+        # What aiohttp hands to each connection that comes (web_server.py, Server.__call__).
+        self._kwargs.update(
+            max_line_size=limits.max_target + REQUEST_LINE_REST,
+            max_field_size=limits.max_headers,
+            # Their size is limited, not their number: a header takes at least four bytes.
+            max_headers=limits.max_headers // 4,
+        )
+
+    async def those_in_flight_ended(self) -> None:
+        """Wait until the requests that are in flight now have ended."""
+        now = set(self._in_flight)
+        while now & self._in_flight:
+            self._ended.clear()
+            await self._ended.wait()
 
     @property
     def in_flight(self) -> int:
@@ -183,6 +197,7 @@ class Server(web.Server):
                 answer.close()
             connection.went_idle()
             self._in_flight.discard(exchange)
+            self._ended.set()
             if not self._in_flight:
                 self._idle.set()
             self.record(exchange)

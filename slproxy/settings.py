@@ -248,7 +248,7 @@ class Store:
         default="file",
         metadata=_about(
             "text",
-            "Where the token is kept; memory forgets it at exit; keyring and redis are not built yet.",
+            "Where a login is kept: a file, memory (forgotten at exit), the system's keyring, or a Redis.",
             choices=get_args(StoreKind),
         ),
     )
@@ -260,18 +260,20 @@ class Store:
         )
     )
     redis_url: Secret | None = field(
-        default=None, metadata=_about("secret", "Address of the Redis that replicas share; not built yet.")
+        default=None,
+        metadata=_about("secret", "Address of the Redis that replicas share, such as redis://localhost:6379/0."),
     )
     encryption: Encryption = field(
         default="auto",
         metadata=_about(
             "text",
-            "How the token file is encrypted; auto keeps it plain, mode 0600; keyring and key are not built yet.",
+            "What encrypts the token: the keyring's key or store.key; auto takes what there is, else none.",
             choices=get_args(Encryption),
         ),
     )
     key: Secret | None = field(
-        default=None, metadata=_about("secret", "Key that encrypts the token file; not built yet.")
+        default=None,
+        metadata=_about("secret", "Key without spaces that encrypts the token in its file or in Redis."),
     )
 
 

@@ -95,6 +95,11 @@ def _decoded(content: bytes, label: str) -> str:
         raise ConfigError(f"{label}:{line}:{column}: is not UTF-8", hint="save the file as UTF-8") from error
 
 
+def from_environ(environ: Mapping[str, str]) -> list[Variable]:
+    """Return the variables of the environment."""
+    return [Variable(name=name, value=value, origin=Origin(layer="env", place=name)) for name, value in environ.items()]
+
+
 def from_dotenv(cwd: Path) -> Iterator[Variable]:
     """Yield the variables of ``.env``; a line of another program's that does not parse is that program's affair."""
     path = cwd / ".env"
@@ -173,22 +178,36 @@ def from_flags(flags: Mapping[str, object], cwd: Path) -> list[Given]:
     ]
 
 
+def profiles_in(path: Path, content: bytes | None, cwd: Path) -> list[str]:
+    """Return the names of the profiles that the file has tables for. Raises ConfigError when it does not parse."""
+    named = {} if content is None else _tree(content, _label(path, cwd)).get("profile", {})
+    return list(named) if isinstance(named, dict) else []
+
+
+def _label(path: Path, cwd: Path) -> str:
+    return str(path.relative_to(cwd)) if path.is_relative_to(cwd) else str(path)
+
+
+def _tree(content: bytes, label: str) -> dict[str, object]:
+    source = _decoded(content, label)
+    try:
+        return tomllib.loads(source)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(
+            f"{label}:{_toml_place(str(error), source)}: is not valid TOML",
+            hint="text stands in quotes, and a name is given once: toml.io",
+        ) from error
+
+
 def from_toml(
     path: Path, content: bytes | None, profile: str, cwd: Path, mistakes: list[ConfigError]
 ) -> tuple[list[Given], list[Given]]:
     """Return what the file says for everyone and what it says for ``profile``; names are checked in all profiles."""
     if content is None:
         return [], []
-    label = str(path.relative_to(cwd)) if path.is_relative_to(cwd) else str(path)
-    source = _decoded(content, label)
-    try:
-        tree = tomllib.loads(source)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(
-            f"{label}:{_toml_place(str(error), source)}: is not valid TOML",
-            hint="text stands in quotes, and a name is given once: toml.io",
-        ) from error
-    file = _TomlFile(label=label, base=path.parent, lines=_lines(source), mistakes=mistakes)
+    label = _label(path, cwd)
+    tree = _tree(content, label)
+    file = _TomlFile(label=label, base=path.parent, lines=_lines(content.decode()), mistakes=mistakes)
     profiles = tree.pop("profile", {})
     given = file.sections(tree, ())
     special: list[Given] = []

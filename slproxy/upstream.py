@@ -589,8 +589,22 @@ class Upstream:
                     reply.close()
         except TimeoutError as error:
             raise _fault(error, reached=True, patience=ANSWER_TIMEOUT) from error
-        headers_by_name = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in reply.headers}
-        return Answer(status=reply.status, headers=headers_by_name, body=content)
+        return Answer(status=reply.status, headers=_by_name(reply), body=content)
+
+    async def glance(self, *, accounts: bool) -> Answer:
+        """Ask one of the two hosts for its front page, without a token, and return what it says but for the body.
+
+        Raises UpstreamFault: it cannot be reached, or is not who it should be.
+        """
+        outbound = Outbound(method="GET", target="/", headers=[("Accept", "*/*")])
+        reply = await self._send(
+            self._accounts if accounts else self._api,
+            outbound,
+            response_timeout=ANSWER_TIMEOUT,
+            on_close=lambda: None,
+        )
+        reply.close()
+        return Answer(status=reply.status, headers=_by_name(reply), body=b"")
 
     async def _send(
         self, origin: _Origin, outbound: Outbound, *, response_timeout: float, on_close: Callable[[], None]
@@ -617,6 +631,10 @@ class Upstream:
                 reached = line is not None and line.reached
                 raise _fault(error, reached=reached, patience=response_timeout) from error
             raise
+
+
+def _by_name(reply: Reply) -> dict[str, str]:
+    return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in reply.headers}
 
 
 def _head(outbound: Outbound, host: str) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +15,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """Add what makes the long runs longer: CI takes the defaults."""
     parser.addoption("--fuzz", type=int, default=20_000, help="mutated messages that the fuzz tests send in all")
     parser.addoption("--ledger", type=int, default=5_000, help="POSTs that the ledger test sends")
+    parser.addoption("--kills", type=int, default=100, help="how often the kill test kills the program")
+    parser.addoption("--kills-to", type=Path, help="file for the figures of the kill test, in JSON")
     parser.addoption("--long", action="store_true", help="also what takes minutes, at its full length")
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from slproxy.filestore import FileStore
 from slproxy.sandbox import Sandbox
-from slproxy.store import FileStore
 from tests import rig
 
 

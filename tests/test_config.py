@@ -189,10 +189,9 @@ def test_every_setting_can_be_set_from_the_environment(setting: Setting, tmp_pat
         "list": "x",
     }
     pair = {"SALESLOFT_CLIENT_ID": "id"} if setting.key == "auth.client_secret" else {}
+    if setting.key == "store.redis_url":
+        pair = {"SLPROXY_STORE__KIND": "redis"}
     env = {setting.variables[-1]: special.get(setting.key, plain[setting.kind])} | pair
-    if setting.key in ("store.redis_url", "store.key"):
-        assert "not built yet" in refusal(tmp_path, env=env)
-        return
     settings = loaded(tmp_path, env=env)
     assert value(settings, setting.key) != setting.default
     assert str(settings.origins[setting.key]) == f"env SLPROXY_{setting.section.upper()}__{setting.name.upper()}"
@@ -627,8 +626,8 @@ def test_a_mangled_credential_is_told_without_showing_it(key: str, text: str, tm
         f"[auth]\nclient_secret = '{SECRET}'",
         f"[auth]\napi_kee = '{SECRET}'",
         f"[auth]\napi_key = '{SECRET}",
-        f"[store]\nredis_url = 'redis://:{SECRET}@r.test'",
-        f"[store]\nkey = '{SECRET}'",
+        f"[store]\nredis_url = 'redis://:{SECRET}@r.test'\nencryption = 'key'",
+        f"[store]\nkey = '{SECRET}'\nencryption = 'off'",
         f"[upstream]\napi_url = 'https://me:{SECRET}@a.test'",
     ],
 )
@@ -779,11 +778,23 @@ def test_a_grant_without_its_credentials_still_starts(grant: str, tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    "toml", ["kind = 'keyring'", "kind = 'redis'", "encryption = 'keyring'", "encryption = 'key'", f"key = '{SECRET}'"]
+    ("toml", "key"),
+    [
+        ("kind = 'redis'", "store.kind"),
+        ("encryption = 'key'", "store.encryption"),
+        (f"key = '{SECRET}'\nencryption = 'off'", "store.key"),
+        (f"key = '{SECRET}'\nencryption = 'keyring'", "store.key"),
+        (f"key = '{SECRET}'\nkind = 'memory'", "store.key"),
+        (f"key = '{SECRET}'\nkind = 'keyring'", "store.key"),
+        ("encryption = 'keyring'\nkind = 'memory'", "store.encryption"),
+        (f"encryption = 'keyring'\nkind = 'redis'\nredis_url = 'redis://:{SECRET}@r.test'", "store.encryption"),
+    ],
+    ids=range(8),
 )
-def test_nobody_is_let_to_believe_in_a_store_that_is_not_built(toml: str, tmp_path: Path) -> None:
+def test_a_store_that_could_not_be_what_was_asked_for_stops_the_start(toml: str, key: str, tmp_path: Path) -> None:
     message = refusal(tmp_path, toml=f"[store]\n{toml}")
-    assert "is not built yet: use file or memory" in message
+    assert f"{key} (file slproxy.toml:" in message
+    assert SECRET not in message
 
 
 # What is shown

@@ -19,8 +19,8 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from aiohttp import ClientSession
 
+from slproxy.filestore import FileStore
 from slproxy.sandbox import Options, Sandbox
-from slproxy.store import FileStore
 from tests.rig import (
     Message,
     Program,
@@ -791,7 +791,7 @@ async def test_a_rotated_refresh_token_is_on_disk_before_its_access_token_is_use
     assert (on_disk["access_token"], on_disk["refresh_token"]) == ("access-2", "refresh-2")
 
 
-@pytest.mark.parametrize("harm", ["0644", "symlink", "folder", "junk"])
+@pytest.mark.parametrize("harm", ["0644", "symlink", "folder"])
 async def test_a_token_file_that_cannot_be_trusted_is_refused_with_what_repairs_it(tmp_path: Path, harm: str) -> None:
     async with sandboxed() as sandbox:
         env = oauth(sandbox)
@@ -804,10 +804,8 @@ async def test_a_token_file_that_cannot_be_trusted_is_refused_with_what_repairs_
         elif harm == "symlink":
             path.rename(tmp_path / "elsewhere.json")
             path.symlink_to(tmp_path / "elsewhere.json")
-        elif harm == "folder":
-            path.parent.chmod(0o777)
         else:
-            path.write_text('{"format": "slproxy-token-1"')
+            path.parent.chmod(0o777)
         results = await asyncio.gather(*(run(command, home=tmp_path, env=env) for command in ("token", "serve")))
         for code, out, err in results:
             assert code != 0
@@ -819,6 +817,51 @@ async def test_a_token_file_that_cannot_be_trusted_is_refused_with_what_repairs_
                 assert "chmod" in err
             no_secret_in(out, err, secrets=(SECRET, kept["access_token"], kept["refresh_token"]))
         assert len(sandbox.requests) == asked
+
+
+async def test_a_damaged_token_file_is_set_aside_and_told_and_a_login_is_wanted_from_then_on(tmp_path: Path) -> None:
+    async with sandboxed() as sandbox:
+        env = oauth(sandbox)
+        await logged_in(tmp_path, sandbox)
+        path = token_file(tmp_path)
+        damaged = path.read_bytes()[:-40]
+        path.write_bytes(damaged)
+        code, out, err = await run("token", home=tmp_path, env=env)
+        assert code == 1
+        assert str(path) in err
+        (aside,) = path.parent.glob("default.json.aside-*")
+        assert str(aside) in err
+        assert aside.read_bytes() == damaged
+        no_secret_in(out, err, secrets=(SECRET,))
+        code, _, err = await run("token", home=tmp_path, env=env)
+        assert code == 3
+        assert "slproxy login" in err
+
+
+@pytest.mark.parametrize("key", ["a-phrase-of-words", "x"])
+async def test_a_token_file_is_sealed_with_the_key_of_the_settings_and_opens_with_no_other(
+    tmp_path: Path, key: str
+) -> None:
+    async with sandboxed() as sandbox:
+        env = oauth(sandbox)
+        await logged_in(tmp_path, sandbox)
+        secrets = tuple(
+            json.loads(token_file(tmp_path).read_text())[name] for name in ("access_token", "refresh_token")
+        )
+        sandbox.expire(secrets[0])
+        sealed = {**env, "SLPROXY_STORE__KEY": key}
+        assert (await run("whoami", home=tmp_path, env=sealed))[0] == 0
+        kept = token_file(tmp_path).read_text()
+        assert "slproxy-sealed-1" in kept
+        no_secret_in(kept, secrets=(SECRET, *secrets))
+        code, out, err = await run("whoami", home=tmp_path, env={**env, "SLPROXY_STORE__KEY": "another"})
+        assert (code, out) == (1, "")
+        assert "does not open with the key" in err
+        code, _, err = await run("whoami", home=tmp_path, env=env)
+        assert code == 1
+        assert "store.key is not set" in err
+        assert token_file(tmp_path).read_text() == kept
+        assert (await run("whoami", home=tmp_path, env=sealed))[0] == 0
 
 
 async def test_a_token_is_never_used_for_another_client_profile_or_host(tmp_path: Path) -> None:

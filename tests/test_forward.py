@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 
 from slproxy.app import Clock
+from slproxy.filestore import FileStore
 from slproxy.headers import by_name
 from slproxy.sandbox import Options, Sandbox
 from slproxy.settings import Auth, Secret
-from slproxy.store import FileStore, MemoryStore
+from slproxy.store import MemoryStore
 from tests import rig
 
 MANY = 200
@@ -216,10 +217,10 @@ async def test_a_login_made_beside_a_running_proxy_is_taken_up(sandbox: Sandbox)
 
 
 async def test_a_token_that_is_still_valid_stays_in_use_while_the_token_endpoint_is_down(sandbox: Sandbox) -> None:
-    store = MemoryStore(rig.login_at(sandbox, lifetime=60.0))
+    store = MemoryStore(rig.login_at(sandbox, lifetime=600.0))
     sandbox.fault("down;times=1000", on="token")
     settings = rig.settings_for(sandbox.url, auth=rig.sandbox_auth(sandbox, leeway=3600.0))
-    fake = rig.FakeTime(now=time.time() + 50.0)  # well inside the margin: the background renewal has begun to fail
+    fake = rig.FakeTime(now=time.time() + 580.0)  # well inside the margin: the background renewal has begun to fail
     async with rig.proxy(settings, store=store, clock=background_waits(fake)) as app:
         await rig.until(lambda: app.credentials.snapshot()["last_renewal"] is not None)
         answer = await rig.raw(app.urls[0], rig.get("/v2/me.json"))
