@@ -406,7 +406,10 @@ class Credentials:
             return stored
         if stored is None and not await self._store.is_lost():
             return None
-        await self._write(mine)
+        try:
+            await self._write(mine)
+        except SupersededError:
+            return await self._stored_login()
         return mine
 
     async def _write(self, record: Record) -> None:
@@ -439,6 +442,8 @@ class Credentials:
         self._put_off = False
         try:
             await self._login_store.write(record)
+        except SupersededError:
+            raise  # read again after a pause, and used: what is in hand has been spent
         except StoreError:
             if self._keeper is None or (self._held() is not None and rejected is None):
                 self._put_off = True

@@ -278,7 +278,7 @@ class FileStore:
 
     def _unfinished(self) -> list[Path]:
         """Return the temporary files of writes that did not come to their end."""
-        return list(self._path.parent.glob(f".{glob.escape(self._path.name)}.*"))
+        return list(self._path.parent.glob(f".{glob.escape(self._path.name)}.{'?' * 8}"))  # as mkstemp(3) names them
 
     def _finish(self) -> None:
         """Take up what a process that was killed had written, but not yet renamed: it may be the only living token.
@@ -288,7 +288,9 @@ class FileStore:
         for unfinished in self._unfinished():
             try:
                 record = decoded(self._seal.open(unfinished.read_bytes()))
-            except (OSError, ValueError, StoreError):
+            except StoreError:
+                continue  # whoever has its key may take it up
+            except (OSError, ValueError):
                 record = None
             try:
                 kept = self._read()

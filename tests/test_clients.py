@@ -23,6 +23,8 @@ from slproxy.settings import Listen, Secret
 from tests import node
 from tests.rig import API_KEY, ScriptedUpstream, proxy, replies, reply, running_sandbox, settings_for
 
+pytestmark = pytest.mark.heavy
+
 # As a shell passes it on: brackets, a plus, an escape in capitals and one in small letters.
 BRACKETS = "/v2/people.json?ids[]=1&ids[]=2&q=a+b%20c%2F%2f&updated_at[gt]=2020-01-01T00:00:00.000000-05:00"
 # What a program has that expects a token to be its own affair: it must not get far.

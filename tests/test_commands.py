@@ -55,6 +55,8 @@ from tests.test_contract_program import (
     token_file,
 )
 
+pytestmark = pytest.mark.heavy
+
 # The keyring that a machine without a desktop can have.
 KEYRING = {"PYTHON_KEYRING_BACKEND": "keyrings.alt.file.PlaintextKeyring"}
 FIRST, SECOND = "first-key-of-the-store", "second-key-of-the-store"

@@ -38,6 +38,8 @@ from slproxy.settings import Limits, Listen
 from slproxy.sources import META, VARIABLES
 from tests.rig import PATIENCE, until
 
+pytestmark = pytest.mark.heavy
+
 ROOT = Path(__file__).parent.parent
 DOCKERFILE = ROOT / "Dockerfile"
 COMPOSE_FILE = ROOT / "compose.yaml"

@@ -37,6 +37,8 @@ from tests.rig import (
 )
 from tests.test_contract_program import KEY, SECRET, free_port, oauth, pointed_at, sandboxed, token_file
 
+pytestmark = pytest.mark.heavy
+
 ME = json.dumps({"data": {"id": 1, "team": {"id": 3}, "name": "Jane Smith", "email": "jane@company.com"}}).encode()
 CHECKS = ("config", "permissions", "store", "dns", "tls", "clock", "credentials", "port")
 

@@ -12,6 +12,8 @@ from slproxy.settings import Listen
 from tests import node
 from tests.rig import program, running_sandbox
 
+pytestmark = pytest.mark.heavy
+
 FOLDER = Path(__file__).parent.parent / "postman"
 COLLECTION = FOLDER / "slproxy.postman_collection.json"
 ENVIRONMENT = FOLDER / "slproxy.postman_environment.json"

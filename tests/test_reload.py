@@ -35,6 +35,8 @@ from tests.rig import (
     until,
 )
 
+pytestmark = pytest.mark.heavy
+
 # A process of a session of its own, as a terminal's shell starts it: the kernel sends it SIGHUP when that is closed.
 ON_ITS_TERMINAL = """
 import fcntl, os, sys, termios
