@@ -328,8 +328,9 @@ class Credentials:
         self._glanced_at = self._monotonic()
         try:
             record = await self._stored_login()
-        except StoreError:
-            return  # the renewal after the pause says so
+        except StoreError as error:
+            log.warning("%s %s", error.detail, error.hint)
+            return
         mine = self._record
         if record is not None and mine is not None and mine.is_older_than(record):
             self._take_up(record)

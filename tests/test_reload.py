@@ -39,7 +39,8 @@ pytestmark = pytest.mark.heavy
 
 # A process of a session of its own, as a terminal's shell starts it: the kernel sends it SIGHUP when that is closed.
 ON_ITS_TERMINAL = """
-import fcntl, os, sys, termios
+import fcntl, os, signal, sys, termios
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # whoever runs the tests by nohup has it ignored
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 os.execv(sys.executable, [sys.executable, "-m", "slproxy", "serve"])
 """
