@@ -33,7 +33,7 @@ from keyrings.alt.file import PlaintextKeyring
 from redis.asyncio import Redis
 
 from slproxy import cli, config
-from slproxy.app import token_store
+from slproxy.app import App, token_store
 from slproxy.errors import SlproxyError
 from slproxy.login import Attempt, code_in, code_in_paste
 from slproxy.oauth import Token
@@ -1010,8 +1010,10 @@ async def test_no_error_of_a_store_shows_what_is_in_it(
     async with ScriptedUpstream(SalesLoft().script) as upstream:
         auth = Auth(client_id=CLIENT_ID, client_secret=Secret(CLIENT_SECRET), grant="authorization_code")
         await keep(path, stored(upstream.url, lifetime=-1.0), key=None)
-        async with proxy(settings_for(upstream.url, auth=auth, path=path)) as app:
+        async with App(settings_for(upstream.url, auth=auth, path=path)) as app:
+            # It has read a good one, and renews from now on.
             write_damaged(path, content)
+            await app.listen()
             answer = await raw(app.urls[0], get("/v2/me.json"))
         evidence.note("the answer", answer.head.raw + answer.body)
     evidence.note("the log", caplog.text)
