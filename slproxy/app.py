@@ -218,7 +218,7 @@ class App:
                 await self.credentials.settled()
                 credentials = self._credentials(settings, store, upstream)
                 await credentials.load()
-                # Nothing is awaited from here on: what is read from the store is the newest there is.
+                # A token that is only in memory must not be given up; nothing is awaited from here on.
                 if not self.credentials.is_settled:
                     raise StoreError(
                         self.credentials.warning or "The token is being renewed just now.",
