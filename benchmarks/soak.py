@@ -47,6 +47,8 @@ CONNECTIONS = 30
 SAMPLE_EVERY = 10.0
 # Caches, pools and the allocator fill in the first minutes; a trend needs many more than those.
 WARM_UP, TREND = 300.0, 1800.0
+# Memory is kept for the most that was ever in flight at once, which by chance comes late: so it comes in the warm-up.
+WARM_UP_RATE = 2.0
 # A count is flat when its straight line rises by less than this in an hour. Clients and pooled connections come and go:
 # the counts of two moments differ by 10, so the slope of an hour errs by 2. A single one left over shows at the end.
 FLAT = 10.0
@@ -434,7 +436,7 @@ class Load:
                 if (wait := self._begun + due - loop.time()) > 0:
                     await asyncio.sleep(wait)
                 self._begin(due)
-                due += self._dice.expovariate(self._rate)
+                due += self._dice.expovariate(self._rate_at(due))
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(LAST_ANSWERS):
                     await self._queue.join()
@@ -444,6 +446,10 @@ class Load:
                 task.cancel()
         while not self._queue.empty():
             self._failed(self._queue.get_nowait(), "not sent before the load had ended")
+
+    def _rate_at(self, due: float) -> float:
+        """Return the rate at a moment: twice as high in the warm-up, so that no later peak is the highest."""
+        return self._rate * WARM_UP_RATE if due < WARM_UP < self._seconds else self._rate
 
     def _begin(self, due: float) -> None:
         (kind,) = self._dice.choices(list(MIX), list(MIX.values()))

@@ -18,6 +18,7 @@ idempotent requests by itself (``retry_persistent_connection``), merges headers 
 from __future__ import annotations
 
 import asyncio
+import asyncio.selector_events
 import asyncio.sslproto
 import errno
 import functools
@@ -70,6 +71,7 @@ MOVEMENT = 16 * 1024
 # What the kernel may hold of a reply, in bytes; Linux doubles it (socket(7)). asyncio reads as much in one go, and two
 # such pieces are in memory for a client that does not read. 64 KiB a round trip are plenty for pages of an API.
 RECEIVE_BUFFER = 32 * 1024
+READ_SIZE = 32 * 1024
 # The same for TLS, whose buffers are asyncio's own.
 TLS_READ_AHEAD = 16 * 1024
 TLS_BUFFER = 32 * 1024
@@ -494,6 +496,9 @@ class Upstream:
     async def __aenter__(self) -> Self:
         # asyncio zeroes 256 KiB for each TLS connection, and there is no parameter for it (asyncio/sslproto.py).
         asyncio.sslproto.SSLProtocol.max_size = TLS_BUFFER
+        # Nor for this: it allocates 256 KiB for each read, on the clients' side as well, and gives back what it did not
+        # need, which leaves holes in the C heap (asyncio/selector_events.py; benchmarks/README.md, Soak).
+        asyncio.selector_events._SelectorTransport.max_size = READ_SIZE  # type: ignore[attr-defined]  # noqa: SLF001
         self._connector = connector = _Connector(
             limit=0, keepalive_timeout=KEEPALIVE, ssl=_ssl_context(self._rules), socket_factory=_socket
         )
