@@ -370,7 +370,9 @@ class Connection(web.RequestHandler):
             return
         body = request.content
         if not body.is_eof() and body.exception() is None:
-            body.set_exception(web.RequestPayloadError("the body does not parse"))
+            # The reason is in the queue; a trailer over the limit is told as a header is, however it was cut in pieces.
+            reason = getattr(self._messages[0][0], "exc", None)
+            body.set_exception(self._too_large(reason) or web.RequestPayloadError("the body does not parse"))
             self._lingering_time = 0.0  # aiohttp would read on, and raise it once more
 
     def _keep_trailers_apart(self, data: bytes, parsed: int) -> None:
@@ -392,6 +394,17 @@ class Connection(web.RequestHandler):
             if not alone or self._tail != LAST_CHUNK:
                 self.close()
             self._chunked, self._tail = None, b""
+
+    def _too_large(self, error: BaseException | None) -> TooLarge | None:
+        """Return what to answer where it was a limit that stopped the parser."""
+        if isinstance(error, LineTooLong) and error.args[1] == self.max_line_size:
+            # Its arguments are the line and the limit that it broke (aiohttp/http_exceptions.py).
+            return TooLarge("The request target is over the limit.", hint="Send less.", status=414)
+        # The limit of their number follows from that of their size; aiohttp has no type for it (_http_parser.pyx).
+        many = isinstance(error, HttpProcessingError) and error.message.startswith("Too many headers")
+        if many or isinstance(error, LineTooLong):
+            return TooLarge("The header block is over the limit.", hint="Send less.", status=431)
+        return None
 
     @property
     def is_closing(self) -> bool:
@@ -417,14 +430,8 @@ class Connection(web.RequestHandler):
             reset(request.transport)
             raise ConnectionError from exc
         problem: Problem
-        if isinstance(exc, LineTooLong):
-            # Its arguments are the line and the limit that it broke (aiohttp/http_exceptions.py).
-            target = exc.args[1] == self.max_line_size
-            what = "request target" if target else "header block"
-            problem = TooLarge(f"The {what} is over the limit.", hint="Send less.", status=414 if target else 431)
-        elif isinstance(exc, HttpProcessingError) and exc.message.startswith("Too many headers"):
-            # The limit of their number follows from that of their size; aiohttp has no type for it (_http_parser.pyx).
-            problem = TooLarge("The header block is over the limit.", hint="Send less.", status=431)
+        if (too_large := self._too_large(exc)) is not None:
+            problem = too_large
         elif isinstance(exc, BadHttpMethod):
             problem = MethodRefused(
                 "The method is not one this proxy knows.",

