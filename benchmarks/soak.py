@@ -774,7 +774,6 @@ def _environment(home: Path, url: str) -> dict[str, str]:
         "SALESLOFT_CLIENT_ID": Options().client_id,
         "SALESLOFT_CLIENT_SECRET": Options().client_secret,
         "SLPROXY_LISTEN__PORT": "0",
-        "SLPROXY_PACE__MODE": "off",
         "SLPROXY_UPSTREAM__ACCOUNTS_URL": url,
         "SLPROXY_UPSTREAM__API_URL": url,
         "SLPROXY_UPSTREAM__RESPONSE_TIMEOUT": RESPONSE_TIMEOUT,

@@ -103,6 +103,7 @@ def processes(*, uvloop: bool) -> Iterator[dict[str, tuple[int, int]]]:
         "SLPROXY_UPSTREAM__ACCOUNTS_URL": origin,
         "SLPROXY_LISTEN__PORT": str(ports["slproxy"]),
         "SLPROXY_STORE__KIND": "memory",
+        "SLPROXY_PACE__LIMIT": "1000000000",
     }
     python = [sys.executable] if uvloop else [sys.executable, "-c", _WITHOUT_UVLOOP]
     started: list[Popen[bytes]] = []

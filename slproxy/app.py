@@ -13,7 +13,7 @@ import socket
 import stat
 import time
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -27,11 +27,13 @@ from slproxy.errors import ConfigError, StoreError
 from slproxy.filestore import FileStore
 from slproxy.forward import Answer, Forwarder, Inbound
 from slproxy.journal import Exchange, Journal
+from slproxy.pacing import Pacer
 from slproxy.policy import Policy
 from slproxy.probe import url_of
+from slproxy.redisbudget import RedisBudget
 from slproxy.seal import Keyring, Seal
 from slproxy.server import Server
-from slproxy.settings import CATALOGUE, Settings
+from slproxy.settings import CATALOGUE, Auth, Settings
 from slproxy.store import MemoryStore, TokenStore
 from slproxy.upstream import Upstream
 
@@ -120,6 +122,7 @@ class App:
         self.credentials = self._credentials(settings, self.store, self.upstream)
         # Its own for each process: a chain of two proxies is no loop, the same one twice is.
         self._pseudonym = f"slproxy-{secrets.token_hex(4)}"
+        self.pacer = self._pacer(settings)
         self.forwarder = self._forwarder(settings)
         self.server: Server | None = None
 
@@ -137,6 +140,19 @@ class App:
             dice=self._clock.dice,
         )
 
+    def _pacer(self, settings: Settings) -> Pacer:
+        return Pacer(
+            settings.pace,
+            limit_given=settings.was_given("pace.limit"),
+            shared=self._shared_budget(settings),
+            now=self._clock.now,
+            monotonic=self._clock.monotonic,
+        )
+
+    def _shared_budget(self, settings: Settings) -> RedisBudget | None:
+        url = settings.store.redis_url
+        return RedisBudget(url, settings.profile) if settings.store.kind == "redis" and url is not None else None
+
     def _forwarder(self, settings: Settings) -> Forwarder:
         return Forwarder(
             policy=Policy(
@@ -151,6 +167,7 @@ class App:
             ),
             credentials=self.credentials,
             upstream=self.upstream,
+            pacer=self.pacer,
             api_url=settings.upstream.api_url,
             retries=settings.retry,
             limits=settings.limits,
@@ -187,6 +204,7 @@ class App:
         async with contextlib.AsyncExitStack() as stack:
             stack.push_async_callback(self.store.close)
             stack.push_async_exit(self.upstream)
+            stack.push_async_callback(self.pacer.close)
             stack.push_async_callback(self.credentials.close)
             if self._retiring:
                 await asyncio.wait(self._retiring)
@@ -228,11 +246,20 @@ class App:
                     credentials.keep_fresh()
                 retired.push_async_callback(self.credentials.close)
                 retired.push_async_callback(self._saved, self.credentials)
+            shared = self.pacer.shared
+            if before.store != settings.store:
+                shared = self._shared_budget(settings)
+                if self.pacer.shared is not None:
+                    retired.push_async_callback(self.pacer.shared.close)
             new.pop_all()
-        seen = self.forwarder.seen
         self.settings, self.store, self.upstream, self.credentials = settings, store, upstream, credentials
+        self.pacer.reconfigure(
+            settings.pace,
+            limit_given=settings.was_given("pace.limit"),
+            shared=shared,
+            is_same_team=_whose(before.auth) == _whose(settings.auth),
+        )
         self.forwarder = self._forwarder(settings)
-        self.forwarder.seen = seen
         if self.server is not None:
             self.server.reconfigure(settings.limits, allow_origins=frozenset(settings.listen.allow_origins))
             waiting = asyncio.create_task(self._retire(self.server, retired), name="slproxy: let the old settings go")
@@ -289,6 +316,7 @@ class App:
     async def drain(self, *, at_once: asyncio.Event) -> None:
         """Let what is in flight end, for ``GRACE`` seconds, or until ``at_once`` is set."""
         self.forwarder.draining = True
+        self.pacer.drain(GRACE)
         if self._runner is None or self.server is None:
             return
         # Before anybody can take its place: the file that another proxy makes from now on is that one's.
@@ -328,7 +356,6 @@ class App:
     def state(self) -> dict[str, object]:
         """Return what ``status.json`` tells."""
         problem = pages.not_ready(self.credentials.problem(), draining=self.forwarder.draining)
-        seen = self.forwarder.seen
         return {
             "version": slproxy.__version__,
             "profile": self.settings.profile,
@@ -341,12 +368,17 @@ class App:
             "uptime": round(self._clock.monotonic() - self._started, 1),
             "upstream": self.settings.upstream.api_url,
             "token": self.credentials.snapshot(),
-            "budget": None if seen is None else asdict(seen),
+            "budget": self.pacer.state(),
             "requests": {
                 "served": self.server.served if self.server is not None else 0,
                 "in_flight": self.server.in_flight if self.server is not None else 0,
             },
         }
+
+
+def _whose(auth: Auth) -> tuple[object, ...]:
+    """Return what tells one team's credentials from another's, as far as settings go."""
+    return (auth.grant, auth.client_id, auth.api_key)
 
 
 def _with_sections(settings: Settings, other: Settings, keys: Iterable[str]) -> Settings:

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 import slproxy
-from slproxy import commands, config, doctor, journal, login, oauth, probe
+from slproxy import commands, config, doctor, journal, login, oauth, probe, status
 from slproxy.app import App
 from slproxy.commands import complain, say
 from slproxy.errors import ConfigError, LoginRequired, SlproxyError
@@ -211,8 +211,8 @@ def _stamps(settings: Settings) -> Stamps:
     for origin in settings.origins.values():
         if origin.path:
             with contextlib.suppress(OSError):
-                status = os.stat(origin.path)  # noqa: PTH116  # a path is a text here
-                stamps[origin.path] = (status.st_mtime_ns, status.st_ino, status.st_size)
+                stat = os.stat(origin.path)  # noqa: PTH116  # a path is a text here
+                stamps[origin.path] = (stat.st_mtime_ns, stat.st_ino, stat.st_size)
     return stamps
 
 
@@ -272,10 +272,10 @@ async def _announce(app: App, *, sandbox: bool) -> None:
     if sandbox:
         say(f"slproxy {slproxy.__version__}: SANDBOX, no real data. A fake SalesLoft at {upstream}.")
         try:
-            status, body = await asyncio.to_thread(
+            answered, body = await asyncio.to_thread(
                 probe.ask, probe.reachable(where), "/v2/me.json", key=app.settings.listen.key
             )
-            print(f"Authenticated as: {login.identity_in(status, body)}", flush=True)
+            print(f"Authenticated as: {login.identity_in(answered, body)}", flush=True)
         except (OSError, http.client.HTTPException, SlproxyError) as error:
             say(f"  The first call through it failed: {error}")
     else:
@@ -396,7 +396,7 @@ def _parser() -> _Parser:
     logging_out = _command(parsers, "logout", commands.log_out, "revoke the token at SalesLoft, then forget it")
     logging_out.add_argument("--all", action="store_true", help="log out of every profile")
     _command(parsers, "whoami", commands.who_am_i, "ask SalesLoft who the token belongs to", facts=True)
-    _command(parsers, "status", commands.status, "tell about the grant, the token and the proxy", facts=True)
+    _command(parsers, "status", status.status, "tell about the grant, the token and the proxy", facts=True)
     _command(parsers, "token", commands.token, "print a valid access token, for scripts", facts=True)
     _command(parsers, "doctor", _doctor, "look for what is wrong, and say what to do", facts=True)
     _command(

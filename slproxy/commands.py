@@ -18,10 +18,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
-from slproxy import config, login, oauth, probe
+from slproxy import config, login, oauth
 from slproxy.app import App, seal_of, token_store
 from slproxy.errors import ConfigError, DamagedError, LoginRequired, OtherLoginError, Problem, SlproxyError, StoreError
 from slproxy.settings import Settings, effective
+from slproxy.status import told_token
 from slproxy.store import MemoryStore, Record, TokenStore
 
 STDIN = 0
@@ -266,7 +267,7 @@ async def profiles(settings: Settings, args: argparse.Namespace) -> int:
         try:
             async with App(_of_profile(name, args)) as app:
                 problem, token = app.credentials.problem(), app.credentials.snapshot()
-            state = "login needed" if isinstance(problem, LoginRequired) else _told_token(token)
+            state = "login needed" if isinstance(problem, LoginRequired) else told_token(token)
             kept_in = token["store"]
         except SlproxyError as error:
             state, kept_in = f"broken: {'; '.join(error.detail.splitlines())}", None
@@ -363,80 +364,6 @@ async def who_am_i(settings: Settings, args: argparse.Namespace) -> int:
     who = login.identity_in(status, body)
     print(body.decode().rstrip() if args.json else f"Authenticated as: {who}")
     return DONE
-
-
-async def status(settings: Settings, args: argparse.Namespace) -> int:
-    """Run ``slproxy status``."""
-    async with App(settings) as app:
-        problem = app.credentials.problem()
-        # A token that has expired, or was never asked for, is no fault: it is renewed when it is wanted.
-        needs_login = isinstance(problem, LoginRequired)
-        token = app.credentials.snapshot()
-    proxy = await asyncio.to_thread(probe.status_of, settings.listen)
-    if args.json:
-        facts = {"profile": settings.profile, "token": token, "login_needed": needs_login, "proxy": proxy}
-        print(json.dumps(facts, indent=2))
-        return LOGIN_NEEDED if needs_login else DONE
-    rows = [
-        ("profile", settings.profile),
-        ("grant", f"{token['grant'] or 'none'}: {token['why']}"),
-        ("token", f"{problem.detail} {problem.hint}" if needs_login and problem else _told_token(token)),
-        ("user", f"{token['user_id']} of team {token['team_id']}" if token["user_id"] is not None else ""),
-        ("kept in", ", ".join(str(each) for each in (token["store"], token["encryption"]) if each)),
-        ("proxy", _told_proxy(proxy, settings)),
-        ("renewal", _told_renewal(proxy) if proxy and proxy.get("profile") == settings.profile else ""),
-    ]
-    for name, value in rows:
-        if value:
-            print(f"{name:<8} {value}")
-    return LOGIN_NEEDED if needs_login else DONE
-
-
-def _told_token(token: Mapping[str, object]) -> str:
-    if token["grant"] == "api_key":
-        return "an API key; it does not expire"
-    expires_in, age = token["expires_in"], token["age"]
-    if token["generation"] is None:
-        return "none yet; it is asked for when it is wanted"
-    known = f"generation {token['generation']}, {_span(age)} old"
-    if not isinstance(expires_in, float | int):
-        return f"does not expire, {known}"
-    if expires_in <= 0:
-        return f"expired, {known}; it is renewed when it is wanted"
-    return f"valid for {_span(expires_in)}, {known}"
-
-
-def _span(seconds: object) -> str:
-    minutes, rest = divmod(int(seconds) if isinstance(seconds, float | int) else 0, 60)
-    return f"{minutes // 60} h {minutes % 60} min {rest} s"
-
-
-def _told_proxy(proxy: Mapping[str, object] | None, settings: Settings) -> str:
-    where = f"unix:{settings.listen.uds}" if settings.listen.uds else f"{settings.listen.host}:{settings.listen.port}"
-    if proxy is None:
-        return f"none answers at {where}"
-    if "version" not in proxy:
-        return f"something answers at {where}, but not with its status: {proxy.get('detail', 'is it another program?')}"
-    reason, budget, token = (proxy.get(name) for name in ("reason", "budget", "token"))
-    of = "" if proxy.get("profile") == settings.profile else f", of the profile {proxy.get('profile')}"
-    told = [f"up at {where}{of}"]
-    told.append(f"not ready: {reason.get('detail')} {reason.get('hint')}" if isinstance(reason, dict) else "ready")
-    if isinstance(token, dict):
-        told.append(f"by {token.get('grant')}")
-    if isinstance(budget, dict):
-        told.append(f"{budget.get('remaining')} of this minute's budget left")
-    if isinstance(proxy.get("warning"), str):
-        told.append(f"WARNING: {proxy['warning']}")
-    return ", ".join(told)
-
-
-def _told_renewal(proxy: Mapping[str, object]) -> str:
-    """Return how the running proxy's last renewal went."""
-    token = proxy.get("token")
-    last = token.get("last_renewal") if isinstance(token, dict) else None
-    if not isinstance(last, dict) or not isinstance(last.get("at"), float | int):
-        return ""
-    return f"{time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(last['at']))}: {last.get('outcome')}"
 
 
 async def token(settings: Settings, args: argparse.Namespace) -> int:

@@ -200,7 +200,11 @@ class Credentials:
             return _no_credentials()
         if self._failure is not None:
             # A copy: raising one object again and again would make its traceback grow for ever.
-            return copy.copy(self._failure)
+            failure = copy.copy(self._failure)
+            if isinstance(failure, TokenEndpointDown):
+                wait = max(1, math.ceil(self._not_before - self._monotonic()))
+                failure.headers = (("Retry-After", str(wait)),)
+            return failure
         if self.choice.grant == "authorization_code" and self._record is None:
             return _no_login()
         return TokenEndpointDown(
@@ -501,13 +505,12 @@ class Credentials:
         if isinstance(error, StoreError):
             error = TokenEndpointDown(error.detail, hint=error.hint)
         self._failures += 1
+        pause = min(FIRST_PAUSE * 2.0 ** (self._failures - 1), LAST_PAUSE)
         if isinstance(error, CredentialsRefused):
             pause = REFUSED_PAUSE
-        else:
-            pause = min(FIRST_PAUSE * 2.0 ** (self._failures - 1), LAST_PAUSE)
+        elif isinstance(error, TokenEndpointDown):
+            pause = max(pause, error.again_in)
         self._not_before = self._monotonic() + pause
-        if isinstance(error, TokenEndpointDown):
-            error.headers = (("Retry-After", str(math.ceil(pause))),)
         self._failure = error
 
     async def _keep_fresh(self) -> None:

@@ -236,6 +236,8 @@ class TokenEndpointDown(TokenUnavailable):
     type = "token-endpoint-down"
     title = "The token endpoint does not answer"
     proxy_error = "destination_unavailable"
+    # In how many seconds it wants to be asked again, where it said so.
+    again_in: float = 0.0
 
 
 class UpstreamFault(Problem):

@@ -15,7 +15,6 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
-import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -26,10 +25,12 @@ from slproxy import cors, retry
 from slproxy import headers as header
 from slproxy.body import Body
 from slproxy.credentials import Bearer, Credentials
-from slproxy.errors import BadRequest, Draining, TooLarge, UpstreamFault, UpstreamUnreachable
+from slproxy.errors import BadRequest, Draining, OverBudget, TooLarge, UpstreamFault, UpstreamUnreachable
 from slproxy.headers import Fields, InexactHeaderError, RawHeaders
 from slproxy.journal import Exchange
+from slproxy.pacing import Pacer, Wish, wish_of
 from slproxy.policy import Place, Policy, check
+from slproxy.ratelimit import told
 from slproxy.retry import Outcome
 from slproxy.settings import Limits, Retry
 from slproxy.upstream import Outbound, Reply, Upstream
@@ -39,8 +40,6 @@ log = logging.getLogger("slproxy.forward")
 # What is kept of a reply that is given up for a retry, in bytes and seconds: it may be the last one the upstream gives.
 KEPT_BODY = 256 * 1024
 KEEPING = 2.0
-
-_COST = re.compile(r"[0-9]{1,9}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -106,19 +105,11 @@ class _Request:
     body: Body | None = field(repr=False)
     # False where the client said `X-Slproxy-Retry: off`.
     retries: bool
+    wish: Wish
 
     @property
     def repeatable(self) -> bool:
         return self.body is None or self.body.repeatable
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Seen:
-    """The budget, as the upstream last told it; ``at`` is Unix time."""
-
-    remaining: int
-    limit: int | None
-    at: float
 
 
 class _Kept:
@@ -154,6 +145,7 @@ class Forwarder:
         policy: Policy,
         credentials: Credentials,
         upstream: Upstream,
+        pacer: Pacer,
         api_url: str,
         retries: Retry,
         limits: Limits,
@@ -166,6 +158,7 @@ class Forwarder:
         self._policy = policy
         self._credentials = credentials
         self._upstream = upstream
+        self._pacer = pacer
         self._api_url = api_url
         self._retries = retries
         self._limits = limits
@@ -174,7 +167,6 @@ class Forwarder:
         self._via = f"1.1 {policy.pseudonym}"
         self._retry_budget = retry.Budget(retries.budget)
         self.draining = False
-        self.seen: Seen | None = None
 
     async def handle(self, inbound: Inbound, exchange: Exchange) -> Answer:
         """Return the answer to one request.
@@ -209,6 +201,7 @@ class Forwarder:
             fields=fields,
             body=body,
             retries=[value.lower() for value in named.get(b"x-slproxy-retry", ())] != [b"off"],
+            wish=wish_of(named),
         )
         try:
             reply = await self._send(request, exchange)
@@ -224,7 +217,12 @@ class Forwarder:
     async def fetch(self, target: str) -> ReplyBody:
         """Get something from the API for the proxy itself: with all cures, and without the clients' policy."""
         request = _Request(
-            method="GET", target=target, fields=[("Accept", "application/json")], body=None, retries=True
+            method="GET",
+            target=target,
+            fields=[("Accept", "application/json")],
+            body=None,
+            retries=True,
+            wish=Wish(client="slproxy"),
         )
         return await self._send(request, Exchange(method="GET", path=target, started=self._monotonic()))
 
@@ -269,10 +267,12 @@ class Forwarder:
         next_wait = functools.partial(self._next_wait, request, exchange)
         try:
             last: Reply = await retry.ladder(next_wait, sleep=self._sleep, before_wait=before_wait)(attempt)
-        except UpstreamFault as fault:
+        except (UpstreamFault, OverBudget) as fault:
             # What was kept says that the request was not carried out (429). That is no longer so of one that was lost
             # since and that nobody may repeat.
-            if kept is None or (fault.reached and request.method not in retry.REPEATABLE):
+            if kept is None or (
+                isinstance(fault, UpstreamFault) and fault.reached and request.method not in retry.REPEATABLE
+            ):
                 raise
             return kept
         return last
@@ -289,7 +289,10 @@ class Forwarder:
             dice=self._dice(),
             max_wait=self._retries.max_wait,
         )
-        if wait is None or self._monotonic() - exchange.started + wait > self._retries.deadline:
+        # What pacing has held it is no attempt's fault.
+        if wait is None or self._monotonic() - exchange.started - exchange.held + wait > self._retries.deadline:
+            return None
+        if exchange.wait + wait > request.wish.patience:
             return None
         # Only a repeat of what may have cost the upstream work counts: not a refused connection, not a 429.
         costs = outcome.reached and outcome.status != retry.TOO_MANY
@@ -297,8 +300,9 @@ class Forwarder:
 
     async def _authorized(self, request: _Request, exchange: Exchange) -> Reply:
         """Send with the token of the moment; when it is rejected, once more with a newer one."""
-        bearer = await self._credentials.bearer()
-        reply = await self._dispatch(request, exchange, bearer)
+        # Before it is held as well: without a token there is nothing to wait for.
+        await self._credentials.bearer()
+        reply, bearer = await self._dispatch(request, exchange)
         if reply.status != 401:
             return reply
         try:
@@ -309,34 +313,40 @@ class Forwarder:
         if newer == bearer or not request.repeatable:
             return reply
         reply.close()
-        reply = await self._dispatch(request, exchange, newer)
+        reply, bearer = await self._dispatch(request, exchange)
         if reply.status == 401:
-            self._credentials.not_cured(newer)
+            self._credentials.not_cured(bearer)
         return reply
 
-    async def _dispatch(self, request: _Request, exchange: Exchange, bearer: Bearer) -> Reply:
-        """Make one physical send, and learn from its reply."""
-        outbound = Outbound(
-            method=request.method,
-            target=request.target,
-            headers=header.injected(request.fields, bearer=bearer.token, via=self._via),
-            body=None if request.body is None else await request.body.whole() or request.body.chunks,
-        )
-        exchange.attempts += 1
-        sent = self._monotonic()
+    async def _dispatch(self, request: _Request, exchange: Exchange) -> tuple[Reply, Bearer]:
+        """Pace, inject, make one physical send, and learn from its reply; return the token that it was sent with too.
+
+        The token is taken when it goes: one taken before may expire while the request is held (airbyte#13660).
+        """
+        # A small body is taken in first, or nobody would see that its client has left while it is held.
+        body = None if request.body is None else await request.body.whole() or request.body.chunks
+        turn = await self._pacer.take(request.method, request.target, request.wish, exchange)
+        reached = False
         try:
-            reply = await self._upstream.send(outbound)
-        finally:
-            exchange.upstream += self._monotonic() - sent
-        self._learn(reply)
-        return reply
-
-    def _learn(self, reply: Reply) -> None:
-        """Take note of the team's budget, as the upstream tells it on each reply."""
-        remaining = _cost_in(reply.header("x-ratelimit-remaining-minute"))
-        if remaining is not None:
-            limit = _cost_in(reply.header("x-ratelimit-limit-minute"))
-            self.seen = Seen(remaining=remaining, limit=limit, at=self._now())
+            bearer = await self._credentials.bearer()
+            outbound = Outbound(
+                method=request.method,
+                target=request.target,
+                headers=header.injected(request.fields, bearer=bearer.token, via=self._via),
+                body=body,
+            )
+            exchange.attempts += 1
+            sent = self._monotonic()
+            reached = True
+            try:
+                reply = await self._upstream.send(outbound)
+            finally:
+                exchange.upstream += self._monotonic() - sent
+        except BaseException as error:
+            self._pacer.lost(turn, reached=error.reached if isinstance(error, UpstreamFault) else reached)
+            raise
+        self._pacer.replied(turn, told(reply.status, reply.header, now=self._now()))
+        return reply, bearer
 
     def _answer(self, reply: ReplyBody, request: _Request, exchange: Exchange, *, host: str) -> Answer:
         """Return the upstream's reply as the client gets it: as it came, less what stops here, plus what we say."""
@@ -355,6 +365,8 @@ class Forwarder:
         fields.append(
             ("Server-Timing", header.server_timing(total=total, upstream=exchange.upstream, wait=exchange.wait))
         )
+        if not any(name.lower() == "ratelimit" for name, _ in fields):
+            fields += self._pacer.fields()
         if not request.repeatable:
             fields.append(("X-Slproxy-Attempts", f"{exchange.attempts}; not-replayable"))
         elif exchange.attempts > 1:
@@ -370,10 +382,6 @@ class Forwarder:
             memory=self._limits.replay_memory,
             disk=self._limits.replay_disk,
         )
-
-
-def _cost_in(value: str | None) -> int | None:
-    return int(value) if value is not None and _COST.fullmatch(value) else None
 
 
 async def _keep(reply: Reply) -> _Kept | None:

@@ -6,6 +6,7 @@ try says so. Who asks holds the store's lock meanwhile, so all tries together ar
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
@@ -17,6 +18,8 @@ from slproxy.settings import Auth, Grant
 # A renewal gives up in time for whoever waits for the store's lock: no try begins that could, with the ten seconds that
 # `upstream.ANSWER_TIMEOUT` gives it, end after `store.LOCK_TIMEOUT`.
 RENEWAL_ATTEMPTS, LAST_TRY_BEGINS = 3, 18.0
+# The longest that the token endpoint is left alone because it asks for it, in seconds.
+LONGEST_PAUSE = 900.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +122,15 @@ class TokenEndpoint:
                 f"The token endpoint cannot be reached: {error.detail}",
                 hint="Check the network and upstream.accounts_url.",
             ) from error
-        return oauth.token_of(reply.answer, now=self._now(), renews=renews)
+        try:
+            return oauth.token_of(reply.answer, now=self._now(), renews=renews)
+        except TokenEndpointDown as error:
+            # A rate limit of its own (429), or a Retry-After that is longer than a renewal may take.
+            asked = retry.wait_before_next(
+                reply.outcome, method="GET", attempt=1, now=self._now(), dice=self._dice(), max_wait=math.inf
+            )
+            error.again_in = min(asked or 0.0, LONGEST_PAUSE)
+            raise
 
 
 class _TokenReply:
@@ -129,4 +140,6 @@ class _TokenReply:
         self.answer = answer
         # Any 5xx is a token endpoint that is unwell, and worth another try: RFC 6749 §5.2 knows only 400 and 401.
         status = 503 if answer.status >= 500 else answer.status
-        self.outcome = retry.Outcome(status=status, reached=True, retry_after=answer.headers.get("retry-after"))
+        self.outcome = retry.Outcome(
+            status=status, reached=True, retry_after=answer.headers.get("retry-after"), date=answer.headers.get("date")
+        )

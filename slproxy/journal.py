@@ -29,7 +29,11 @@ class Exchange:
     status: int = 0
     attempts: int = 0
     upstream: float = 0.0
+    # All waiting between sends, and what of it pacing has held it.
     wait: float = 0.0
+    held: float = 0.0
+    # Its place among those who wait for the budget, which a repeat keeps.
+    place: int | None = None
     # The type of the proxy's own answer, such as "login-required"; empty when the reply is SalesLoft's.
     error: str = ""
     # How the answer ended, when it did not end well: "client left", "upstream broke off".
@@ -44,6 +48,8 @@ class Exchange:
             "attempts": self.attempts,
             "ms": round((now - self.started) * 1000, 1),
         }
+        if self.wait >= 0.001:
+            fields["waited_ms"] = round(self.wait * 1000, 1)
         if self.error:
             fields["error"] = self.error
         if self.ended:
@@ -87,6 +93,8 @@ def pretty_exchange(exchange: Exchange, now: float, *, colour: bool) -> str:
     line = f"{exchange.method:<6} {exchange.path} {status} {fields['ms']} ms"
     if exchange.attempts > 1:
         line += f", {exchange.attempts} attempts"
+    if "waited_ms" in fields:
+        line += f", waited {exchange.wait:.1f} s"
     return line + "".join(f", {fields[key]}" for key in ("error", "ended") if key in fields)
 
 

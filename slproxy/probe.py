@@ -31,7 +31,7 @@ def ask(url: str, target: str, *, key: Secret | None) -> tuple[int, bytes]:
         connection: http.client.HTTPConnection = _UnixConnection(url.removeprefix("unix:"))
     else:
         connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=GLANCE)
-    headers = {"Host": "localhost"}
+    headers = {"Host": "localhost", "User-Agent": "slproxy"}
     if key is not None:
         headers["X-Slproxy-Key"] = key.reveal()
     with contextlib.closing(connection):

@@ -51,41 +51,56 @@ return redis.call('GET', KEYS[1]) == ARGV[1] and 1 or 0
 _RELEASE = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0"
 
 
+def client(url: Secret, *, connect_timeout: float, answer_timeout: float, retries: int) -> tuple[Redis, str]:
+    """Return a client of the Redis at ``url``, and what its host is called; timeouts are in seconds.
+
+    A command whose answer was lost is sent again ``retries`` times: it may then be carried out more than once.
+
+    Raises ConfigError when ``url`` is none of Redis, or redis-py is missing.
+    """
+    try:
+        from redis.asyncio import Redis  # noqa: PLC0415  # the extra `redis`
+        from redis.asyncio.retry import Retry  # noqa: PLC0415
+        from redis.backoff import ExponentialBackoff  # noqa: PLC0415
+    except ImportError as error:
+        raise ConfigError("store.kind = redis needs the package redis.", hint="pip install 'slproxy[redis]'") from error
+    try:
+        parts = urlsplit(url.reveal())
+        if "@" in parts.path + parts.query + parts.fragment:
+            raise ValueError("a password that is not percent-encoded would be taken for a host")
+        if "decode_responses" in parts.query:
+            raise ValueError("what is sealed is bytes")
+        redis: Redis = Redis.from_url(
+            url.reveal(),
+            socket_connect_timeout=connect_timeout,
+            socket_timeout=answer_timeout,
+            retry=Retry(ExponentialBackoff(cap=0.2, base=0.05), retries),
+        )
+    except (ValueError, TypeError):
+        # Without the cause, which repeats what may be the password.
+        raise ConfigError(
+            "store.redis_url is no address of a Redis.",
+            hint="such as redis://localhost:6379/0; write %40 for @ in a password, %2F for / and %3F for ?",
+        ) from None
+    return redis, parts.hostname or "by a socket"
+
+
+def errors() -> tuple[type[Exception], ...]:
+    """Return what a client raises when Redis does not answer, or answers with an error."""
+    from redis.exceptions import RedisError  # noqa: PLC0415
+
+    return RedisError, OSError
+
+
 class RedisStore:
     """A token as a hash of Redis, one a profile."""
 
     def __init__(self, url: Secret, profile: str, seal: Seal) -> None:
         """Raises ConfigError when ``url`` is none of Redis, or redis-py is missing."""
-        try:
-            from redis.asyncio import Redis  # noqa: PLC0415  # the extra `redis`
-            from redis.asyncio.retry import Retry  # noqa: PLC0415
-            from redis.backoff import ExponentialBackoff  # noqa: PLC0415
-            from redis.exceptions import RedisError  # noqa: PLC0415
-        except ImportError as error:
-            raise ConfigError(
-                "store.kind = redis needs the package redis.", hint="pip install 'slproxy[redis]'"
-            ) from error
-        try:
-            parts = urlsplit(url.reveal())
-            if "@" in parts.path + parts.query + parts.fragment:
-                raise ValueError("a password that is not percent-encoded would be taken for a host")
-            if "decode_responses" in parts.query:
-                raise ValueError("what is sealed is bytes")
-            self._redis: Redis = Redis.from_url(
-                url.reveal(),
-                socket_connect_timeout=CONNECT_TIMEOUT,
-                socket_timeout=ANSWER_TIMEOUT,
-                retry=Retry(ExponentialBackoff(cap=0.2, base=0.05), 1),
-            )
-        except (ValueError, TypeError):
-            # Without the cause, which repeats what may be the password.
-            raise ConfigError(
-                "store.redis_url is no address of a Redis.",
-                hint="such as redis://localhost:6379/0; write %40 for @ in a password, %2F for / and %3F for ?",
-            ) from None
-        self._error = (RedisError, OSError)
+        self._redis, host = client(url, connect_timeout=CONNECT_TIMEOUT, answer_timeout=ANSWER_TIMEOUT, retries=1)
+        self._error = errors()
         # Without the password that it may hold.
-        self.description = f"redis {parts.hostname or 'by a socket'}"
+        self.description = f"redis {host}"
         self._token, self._lock = f"slproxy:token:{profile}", f"slproxy:lock:{profile}"
         self._forgotten = f"slproxy:logout:{profile}"
         self._seal = seal

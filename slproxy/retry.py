@@ -12,17 +12,15 @@ Decisions take the time and the dice as arguments. Only ``ladder`` knows tenacit
 
 from __future__ import annotations
 
-import re
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from datetime import UTC
-from email.utils import parsedate_to_datetime
 from typing import Protocol
 
 from tenacity import AsyncRetrying, RetryCallState
 
 from slproxy.errors import UpstreamFault
+from slproxy.servertime import MINUTE, parsed_date, retry_after
 
 REPEATABLE = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
 PASSING = frozenset({502, 503, 504})
@@ -31,12 +29,8 @@ TOO_MANY = 429
 # The first wait is at most this long, each further one at most twice the last: full jitter over an exponential ceiling,
 # after "Exponential Backoff And Jitter" (AWS Architecture Blog, 2015).
 FIRST_BACKOFF = 0.25
-# A budget lasts one clock minute, and no reset header exists (salesloft-facts, Rate limit).
-MINUTE = 60.0
 # Whoever waits for the same minute spreads over this much of it.
 MINUTE_JITTER = 1.0
-
-_DELTA_SECONDS = re.compile(r"[0-9]+")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,29 +70,10 @@ def wait_before_next(
     return None
 
 
-def retry_after(value: str | None, *, now: float) -> float | None:
-    """Return the seconds that a ``Retry-After`` asks for (RFC 9110 §10.2.3), or ``None`` if it is absent or junk."""
-    if value is None:
-        return None
-    if _DELTA_SECONDS.fullmatch(value.strip()):
-        return float(value)
-    then = _http_date(value)
-    return None if then is None else max(then - now, 0.0)
-
-
 def _clock(date: str | None, now: float) -> float:
     """Return the time by the upstream's clock, since its minute is what counts; ours where it sent no ``Date``."""
-    there = _http_date(date) if date else None
+    there = parsed_date(date) if date else None
     return now if there is None else there
-
-
-def _http_date(value: str) -> float | None:
-    try:
-        date = parsedate_to_datetime(value)
-        # RFC 9110 §5.6.7: every form is in UTC, also asctime's, which does not say so.
-        return (date if date.tzinfo is not None else date.replace(tzinfo=UTC)).timestamp()
-    except (ValueError, OverflowError):
-        return None
 
 
 def _until_next_minute(now: float) -> float:

@@ -310,26 +310,39 @@ class Pace:
         default="pace",
         metadata=_about(
             "text",
-            "Not yet in effect: hold requests that would overdraw (pace), only count them (observe), or neither (off).",
+            "Hold requests that would overdraw (pace), only count them (observe), or neither (off).",
             choices=get_args(PaceMode),
         ),
     )
     limit: int = field(
         default=600,
-        metadata=_about("integer", "Not yet in effect: cost that the team may spend in a clock minute.", minimum=1),
+        metadata=_about(
+            "integer",
+            "Cost that the team may spend in a clock minute; if set, it is kept even where SalesLoft allows more.",
+            minimum=1,
+        ),
     )
     reserve: float = field(
         default=0.0,
         metadata=_about(
             "number",
-            "Not yet in effect: share of the budget left to the team's other integrations.",
+            "Share of the budget left to the team's other integrations.",
             minimum=0,
             maximum=0.9,
         ),
     )
     max_wait: float = field(
         default=75.0,
-        metadata=_about("number", "Not yet in effect: seconds that a request may be held.", minimum=0, maximum=DAY),
+        metadata=_about("number", "Seconds that a request may be held.", minimum=0, maximum=DAY),
+    )
+    burst: float = field(
+        default=1.0,
+        metadata=_about(
+            "number",
+            "Share of a minute's budget that may be spent at once; the rest is spread evenly over the minute.",
+            minimum=0.01,
+            maximum=1,
+        ),
     )
 
 

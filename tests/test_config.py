@@ -106,6 +106,7 @@ def test_with_nothing_set_every_value_is_the_default_of_the_contract(tmp_path: P
         "pace.limit": 600,
         "pace.reserve": 0.0,
         "pace.max_wait": 75.0,
+        "pace.burst": 1.0,
         "policy.read_only": False,
         "policy.accept_paths": ("/v2/",),
         "policy.reject_paths": (),
@@ -176,6 +177,7 @@ def test_every_setting_can_be_set_from_the_environment(setting: Setting, tmp_pat
         "policy.accept_paths": "/v2/me.json",
         "policy.reject_paths": "/v2/users/",
         "pace.reserve": "0.5",
+        "pace.burst": "0.5",
     }
     plain = {
         "text": setting.choices[-1] if setting.choices else "x",

@@ -1207,6 +1207,7 @@ async def test_connections_that_end_while_idle_fail_no_get_and_double_no_post(tm
             "SALESLOFT_API_KEY": rig.API_KEY,
             "SLPROXY_UPSTREAM__API_URL": f"http://127.0.0.1:{origin.port}",
             "SLPROXY_STORE__KIND": "memory",
+            "SLPROXY_PACE__MODE": "off",
         }
         async with rig.program("serve", "--port", "0", home=tmp_path, env=settings) as running:
             lanes = await asyncio.gather(*(client(lane, gap, running.url) for lane, gap in enumerate(GAPS)))

@@ -107,6 +107,7 @@ def test_times_are_utc_with_milliseconds(at: float, stamp: str) -> None:
                 "status": 200,
                 "attempts": 3,
                 "ms": 1234.6,
+                "waited_ms": 500.0,
                 "ended": "client left",
             },
         ),

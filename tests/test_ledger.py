@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from slproxy.app import Clock
-from slproxy.settings import Auth, Retry, Secret
+from slproxy.settings import Auth, Pace, Retry, Secret
 from tests import rig
 
 pytestmark = pytest.mark.heavy
@@ -25,6 +25,8 @@ RATE = 0.05
 LANES = 40
 # Long enough for a busy machine: what is said to hang, hangs for as long as this.
 RESPONSE_TIMEOUT = 2.0
+# More is sent here than a team may send in a minute.
+UNPACED = Pace(mode="off")
 SECRET = "cs_" + "c4" * 32
 HEAD_END = b"\r\n\r\n"
 # Above what is read whole before it is sent: these are streamed.
@@ -275,12 +277,13 @@ async def run(method: str, count: int, *, home: Path | None = None) -> tuple[Boo
                 "SLPROXY_UPSTREAM__ACCOUNTS_URL": books.url,
                 "SLPROXY_UPSTREAM__RESPONSE_TIMEOUT": str(RESPONSE_TIMEOUT),
                 "SLPROXY_STORE__KIND": "memory",
+                "SLPROXY_PACE__MODE": "off",
             }
             async with rig.program("serve", "--port", "0", home=home, env=settings) as running:
                 told = await send_all(running.url, method, count)
         else:
             built = rig.settings_for(books.url, auth=Auth(client_id="app", client_secret=Secret(SECRET)))
-            built = replace(built, upstream=replace(built.upstream, response_timeout=RESPONSE_TIMEOUT))
+            built = replace(built, upstream=replace(built.upstream, response_timeout=RESPONSE_TIMEOUT), pace=UNPACED)
             async with rig.proxy(built, clock=hurried()) as app:
                 told = await send_all(app.urls[0], method, count)
     # Every time that a request came was an attempt of ours, and was counted as one.
@@ -411,7 +414,7 @@ async def test_an_outage_of_a_minute_is_met_with_a_fifth_more_requests_at_most(o
 
     async with (
         rig.ScriptedUpstream(script) as upstream,
-        rig.proxy(rig.settings_for(upstream.url), clock=time.clock()) as app,
+        rig.proxy(replace(rig.settings_for(upstream.url), pace=UNPACED), clock=time.clock()) as app,
     ):
         for asked in range(1, 601):
             running.add(task := asyncio.create_task(rig.raw(app.urls[0], rig.get("/v2/a"))))

@@ -14,7 +14,8 @@ import pytest
 from tenacity import RetryCallState
 
 from slproxy.errors import CredentialsRefused, SlproxyError, UpstreamTimeout, UpstreamUnreachable
-from slproxy.retry import REPEATABLE, Budget, Outcome, is_final, ladder, retry_after, wait_before_next
+from slproxy.retry import REPEATABLE, Budget, Outcome, is_final, ladder, wait_before_next
+from slproxy.servertime import retry_after
 
 # A whole clock minute, in Unix time.
 MINUTE = 1_795_000_020.0

@@ -1,0 +1,406 @@
+"""How long a job takes that the team's budget limits: with slproxy, and with what clients do without it.
+
+``python -m benchmarks.pacing`` runs 3,000 requests of mixed cost from 20 clients against a model of SalesLoft's limit,
+on a simulated clock, and prints a table. What decides is the program's own ``ratelimit.Budget`` and, for replicas, the
+two scripts of ``redisbudget`` in a real Redis. What is simulated is the network, the upstream and the time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import heapq
+import itertools
+import json
+import math
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from slproxy.ratelimit import Budget, Rules, Told, Turn
+from slproxy.redisbudget import KEPT, RESERVE, SETTLE, minute_key
+from slproxy.servertime import MINUTE
+
+if TYPE_CHECKING:
+    from redis import Redis
+
+REQUESTS, CLIENTS, LIMIT = 3000, 20, 600
+# Pages of lists, by weight: what they cost is in salesloft-facts, Rate limit.
+PAGES = {1: 80, 120: 10, 200: 5, 300: 4, 600: 1}
+COST_OF_PAGE = {1: 1, 120: 3, 200: 8, 300: 10, 600: 30}
+# Seconds that an answer takes, and the share of those that are slow.
+FAST, SLOW, SLOW_SHARE = (0.05, 0.4), 2.0, 0.02
+# Another integration's costs, by weight.
+FOREIGN_COSTS = {1: 85, 3: 10, 8: 5}
+# Ours is wrong, as clocks are.
+CLOCK_ERROR = 37.0
+EPOCH = 1_750_000_020.0  # a minute begins
+ATTEMPTS, MAX_WAIT = 4, 75.0
+# No job of these takes longer, in simulated seconds.
+HORIZON = 4 * 3600.0
+
+Reply = tuple[bool, int, float]  # whether it was accepted, what remains, when
+
+
+class Simulation:
+    """Things that happen at their times."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self._events: list[tuple[float, int, Callable[[], None]]] = []
+        self._numbers = itertools.count()
+
+    def at(self, moment: float, what: Callable[[], None]) -> None:
+        heapq.heappush(self._events, (max(moment, self.now), next(self._numbers), what))
+
+    def run(self, enough: Callable[[], bool]) -> None:
+        while self._events and not enough():
+            self.now, _, what = heapq.heappop(self._events)
+            if self.now > HORIZON:
+                raise RuntimeError("the job does not end")
+            what()
+
+
+class Team:
+    """SalesLoft's limit for a team: a clock minute's, or a sliding one's."""
+
+    def __init__(self, limit: int, window: Literal["minute", "sliding"] = "minute") -> None:
+        self.limit, self._window = limit, window
+        self._spends: deque[tuple[float, int]] = deque()
+        self._sum = 0
+        self.accepted: Counter[str] = Counter()
+        self.refused: Counter[str] = Counter()
+
+    def spend(self, cost: int, at: float, who: str) -> Reply:
+        begin = at - MINUTE if self._window == "sliding" else math.floor((EPOCH + at) / MINUTE) * MINUTE - EPOCH
+        while self._spends and self._spends[0][0] < begin:
+            self._sum -= self._spends.popleft()[1]
+        accepted = self._sum + cost <= self.limit
+        if accepted:
+            self._spends.append((at, cost))
+            self._sum += cost
+            self.accepted[who] += cost
+        else:
+            self.refused[who] += 1
+        return accepted, self.limit - self._sum, at
+
+
+@dataclass
+class Job:
+    """What is to be done, and what came of it."""
+
+    pages: Sequence[int]
+    dice: random.Random
+    answered: int = 0
+    seen_refusals: int = 0
+    waits: list[float] = field(default_factory=list)
+    ended: float = 0.0
+
+    @property
+    def cost(self) -> int:
+        return sum(COST_OF_PAGE[page] for page in self.pages)
+
+    def latency(self) -> float:
+        return SLOW if self.dice.random() < SLOW_SHARE else self.dice.uniform(*FAST)
+
+
+Ask = Callable[[int, Callable[[bool], None]], None]
+
+
+class Naive:
+    """A client of its own, without a proxy: it sends, and sleeps when it is refused."""
+
+    def __init__(self, world: World, pause: Callable[[int], float]) -> None:
+        self._world, self._pause = world, pause
+
+    def ask(self, page: int, done: Callable[[bool], None], attempt: int = 1) -> None:
+        def answered(reply: Reply) -> None:
+            if reply[0]:
+                done(True)
+                return
+            self._world.job.seen_refusals += 1
+            world.at(world.now + self._pause(attempt), lambda: self.ask(page, done, attempt + 1))
+
+        world = self._world.simulation
+        self._world.send(COST_OF_PAGE[page], answered)
+
+
+class Paced:
+    """slproxy's decisions, and what forward and pacing do around them; with a Redis, one of several replicas."""
+
+    def __init__(self, world: World, rules: Rules, redis: Redis | None = None, *, told_limit: bool = True) -> None:
+        self._world, self._redis, self._told_limit = world, redis, told_limit
+        self.budget = Budget(rules, unix=EPOCH + CLOCK_ERROR, now=0.0)
+        self._going: dict[Turn, Callable[[], None]] = {}
+        self._alarm = 0
+
+    def ask(
+        self, page: int, done: Callable[[bool], None], number: int | None = None, attempt: int = 1, held: float = 0.0
+    ) -> None:
+        now = self._world.simulation.now
+        turn = self.budget.turn(
+            "GET", f"/v2/people?page={page}", client="", bulk=False, now=now, patience=MAX_WAIT - held, number=number
+        )
+
+        def go() -> None:
+            waited = held + self._world.simulation.now - turn.since
+            reserved_in = turn.minute
+
+            def answered(reply: Reply) -> None:
+                self._answered(turn, reserved_in, COST_OF_PAGE[page], reply)
+                if reply[0]:
+                    self._world.job.waits.append(waited)
+                    done(True)
+                elif attempt == ATTEMPTS:
+                    done(False)
+                else:
+                    date = math.floor(EPOCH + reply[2])
+                    again = self._world.simulation.now + MINUTE - date % MINUTE + self._world.job.dice.random()
+                    self._world.simulation.at(again, lambda: self.ask(page, done, turn.number, attempt + 1, waited))
+
+            self._world.send(COST_OF_PAGE[page], answered)
+
+        if self.budget.enter(turn, now) is not None:
+            done(False)
+            return
+        self._going[turn] = go
+        self._pump()
+
+    def _answered(self, turn: Turn, reserved_in: int | None, cost: int, reply: Reply) -> None:
+        accepted, remaining, at = reply
+        told = Told(
+            cost=cost,
+            remaining=remaining,
+            limit=self._world.team.limit if self._told_limit else None,
+            date=float(math.floor(EPOCH + at)),
+            refused=not accepted,
+        )
+        reserved = turn.cost
+        spent, left = self.budget.replied(turn, self._world.simulation.now, told)
+        if self._redis is not None and reserved_in is not None:
+            key = minute_key("bench", reserved_in)
+            self._redis.eval(SETTLE, 1, key, str(reserved), str(spent), "" if left is None else str(left))
+        self._pump()
+
+    def _pump(self) -> None:
+        now, budget = self._world.simulation.now, self.budget
+        while (turn := budget.due(now)) is not None:
+            if self._redis is not None and not self._reserved(self._redis, turn, now):
+                break
+            budget.send(turn, now)
+            self._going.pop(turn)()
+        for turn in budget.expired(now):
+            del self._going[turn]
+            raise RuntimeError(f"turn {turn.number} was let in and did not come in time")
+        if (wait := budget.wake_in(now)) is not None:
+            self._alarm = alarm = self._alarm + 1
+            # The last one counts: the others were set before more was known.
+            self._world.simulation.at(now + max(wait, 0.001), lambda: self._pump() if alarm == self._alarm else None)
+
+    def _reserved(self, redis: Redis, turn: Turn, now: float) -> bool:
+        budget = self.budget
+        cost = min(turn.cost, budget.ours)
+        arguments = (budget.limit, budget.ours, budget.kept_back, KEPT, cost)
+        granted, left = redis.eval(RESERVE, 1, minute_key("bench", budget.minute.number), *map(str, arguments))
+        if not granted:
+            budget.hold(now + (0.1 if cost <= left else budget.time.until(budget.minute.number + 1, now)))
+        return bool(granted)
+
+
+class World:
+    """A team's upstream, its clients and whatever stands between them."""
+
+    def __init__(self, seed: int, *, team: Team, foreign: float = 0.0, requests: int = REQUESTS) -> None:
+        dice = random.Random(seed)
+        self.simulation = Simulation()
+        self.team = team
+        self.job = Job(dice.choices(list(PAGES), list(PAGES.values()), k=requests), dice)
+        self._queue: Iterator[int] = iter(self.job.pages)
+        if foreign:
+            mean = sum(c * w for c, w in FOREIGN_COSTS.items()) / sum(FOREIGN_COSTS.values())
+            self._foreign(random.Random(seed + 1), foreign * team.limit / mean / MINUTE)
+
+    def _foreign(self, dice: random.Random, rate: float) -> None:
+        def spend() -> None:
+            (cost,) = dice.choices(list(FOREIGN_COSTS), list(FOREIGN_COSTS.values()))
+            self.team.spend(cost, self.simulation.now, "others")
+            self.simulation.at(self.simulation.now + dice.expovariate(rate), spend)
+
+        self.simulation.at(dice.expovariate(rate), spend)
+
+    def send(self, cost: int, answered: Callable[[Reply], None]) -> None:
+        """Carry a request to the upstream and its reply back."""
+        latency = self.job.latency()
+        now = self.simulation.now
+
+        def arrive() -> None:
+            reply = self.team.spend(cost, self.simulation.now, "ours")
+            self.simulation.at(now + latency, lambda: answered(reply))
+
+        self.simulation.at(now + latency / 2, arrive)
+
+    def run(self, asks: Sequence[Ask]) -> None:
+        """Let the clients work, each one request after the other."""
+
+        def work(ask: Ask) -> None:
+            if (page := next(self._queue, None)) is None:
+                return
+
+            def done(accepted: bool) -> None:
+                self.job.answered += 1
+                self.job.seen_refusals += not accepted
+                self.job.ended = self.simulation.now
+                self.simulation.at(self.simulation.now, lambda: work(ask))
+
+            ask(page, done)
+
+        for ask in asks:
+            self.simulation.at(0.0, lambda ask=ask: work(ask))  # type: ignore[misc]
+        self.simulation.run(lambda: self.job.answered == len(self.job.pages))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """A line of the table; times are in seconds."""
+
+    what: str
+    seconds: float
+    floor: float
+    refused_upstream: int
+    refused_per_1000: float
+    seen_by_clients: int
+    longest_wait: float
+
+    @property
+    def ratio(self) -> float:
+        return self.seconds / self.floor
+
+
+def measured(what: str, world: World) -> Row:
+    """Return what came of a run; others leave less than the limit, and so raise the floor."""
+    job, team = world.job, world.team
+    others = team.accepted["others"] / (job.ended / MINUTE)
+    return Row(
+        what=what,
+        seconds=job.ended,
+        floor=job.cost / (team.limit - others) * MINUTE,
+        refused_upstream=team.refused["ours"],
+        refused_per_1000=team.refused["ours"] * 1000 / len(job.pages),
+        seen_by_clients=job.seen_refusals,
+        longest_wait=max(job.waits, default=0.0),
+    )
+
+
+def paced(
+    what: str,
+    seed: int,
+    *,
+    foreign: float = 0.0,
+    processes: int = 1,
+    redis: Redis | None = None,
+    team: Team | None = None,
+    told_limit: bool = True,
+    requests: int = REQUESTS,
+) -> Row:
+    """Run the job through slproxy, one process or several that have the clients in equal parts."""
+    world = World(seed, team=team or Team(LIMIT), foreign=foreign, requests=requests)
+    rules = Rules(limit=LIMIT, is_shared=redis is not None)
+    proxies = [Paced(world, rules, redis, told_limit=told_limit) for _ in range(processes)]
+    world.run([proxies[number % processes].ask for number in range(CLIENTS)])
+    return measured(what, world)
+
+
+def naive(what: str, seed: int, *, foreign: float = 0.0, pause: Callable[[int, random.Random], float]) -> Row:
+    """Run the job with clients that help themselves."""
+    world = World(seed, team=Team(LIMIT), foreign=foreign)
+    dice = random.Random(seed + 2)
+    client = Naive(world, lambda attempt: pause(attempt, dice))
+    world.run([client.ask] * CLIENTS)
+    return measured(what, world)
+
+
+def a_minute(attempt: int, dice: random.Random) -> float:  # noqa: ARG001
+    """Sleep as one does who has read that the limit is per minute."""
+    return MINUTE
+
+
+def backoff(attempt: int, dice: random.Random) -> float:
+    """Sleep with exponential backoff and full jitter, from 1 s to a minute."""
+    return dice.uniform(0.0, min(MINUTE, 2.0 ** (attempt - 1)))
+
+
+@contextmanager
+def redis_server() -> Iterator[Redis | None]:
+    """Run a real Redis on a socket file; ``None`` where there is no redis-server."""
+    if shutil.which("redis-server") is None:
+        yield None
+        return
+    from redis import Redis  # noqa: PLC0415
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = f"{folder}/redis.sock"
+        command = ["redis-server", "--port", "0", "--unixsocket", path, "--save", "", "--dir", folder]
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL) as server:
+            try:
+                deadline = time.monotonic() + 10
+                while not Path(path).exists():
+                    if time.monotonic() > deadline or server.poll() is not None:
+                        raise RuntimeError("redis-server does not start")
+                    time.sleep(0.01)
+                with Redis(unix_socket_path=path) as redis:
+                    yield redis
+            finally:
+                server.terminate()
+
+
+def table(seed: int) -> list[Row]:
+    """Return the rows, in the order in which they are printed."""
+    rows = [
+        paced("slproxy", seed),
+        paced("slproxy, another integration spends 30 %", seed, foreign=0.3),
+        paced("slproxy, a sliding minute", seed, team=Team(LIMIT, "sliding")),
+    ]
+    with redis_server() as redis:
+        if redis is not None:
+            rows.append(paced("slproxy, 4 replicas and a Redis", seed, processes=4, redis=redis))
+            redis.flushall()
+            rows.append(paced("the same, others spend 30 %", seed, processes=4, redis=redis, foreign=0.3))
+    rows += [
+        paced("slproxy, 4 processes that share nothing", seed, processes=4),
+        naive("clients that sleep for 60 s", seed, pause=a_minute),
+        naive("the same, others spend 30 %", seed, pause=a_minute, foreign=0.3),
+        naive("clients with exponential backoff", seed, pause=backoff),
+        naive("the same, others spend 30 %", seed, pause=backoff, foreign=0.3),
+    ]
+    return rows
+
+
+def main() -> None:
+    """Print the table; exit with 1 where slproxy's rows are not what is asked of them."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seed", type=int, default=1, help="of costs, latencies and others (default: %(default)s)")
+    parser.add_argument("--json", type=Path, help="also write the figures there")
+    args = parser.parse_args()
+    rows = table(args.seed)
+    print("| | minutes | of the floor | 429 upstream | per 1,000 | seen by clients | longest wait, s |")
+    print("|---|---|---|---|---|---|---|")
+    for row in rows:
+        figures = f"{row.seconds / 60:.2f} | {row.ratio:.3f} | {row.refused_upstream} | {row.refused_per_1000:.1f}"
+        print(f"| {row.what} | {figures} | {row.seen_by_clients} | {row.longest_wait:.1f} |")
+    if args.json:
+        args.json.write_text(
+            json.dumps([row.__dict__ | {"ratio": round(row.ratio, 4)} for row in rows], indent=2) + "\n"
+        )
+    sys.exit(int(any(row.seen_by_clients for row in rows if "slproxy" in row.what)))
+
+
+if __name__ == "__main__":
+    main()
