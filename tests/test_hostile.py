@@ -804,7 +804,7 @@ FLOODS = {
     "line ends": (b"", b"\r\n", None),
     "a chunk's size": (rig.get("/v2/a", "Transfer-Encoding: chunked", method="POST"), b"0", 408),
     "a chunk's extension": (rig.get("/v2/a", "Transfer-Encoding: chunked", method="POST") + b"1;", b"a", 408),
-    "trailers": (rig.get("/v2/a", "Transfer-Encoding: chunked", method="POST") + b"0\r\n", b"X-A: b\r\n", 400),
+    "trailers": (rig.get("/v2/a", "Transfer-Encoding: chunked", method="POST") + b"0\r\n", b"X-A: b\r\n", 431),
 }
 
 

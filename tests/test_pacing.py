@@ -1,0 +1,52 @@
+"""Time to the floor: the simulation of ``benchmarks.pacing`` within the bounds that issue 5 sets."""
+
+from __future__ import annotations
+
+import pytest
+
+from benchmarks.pacing import LIMIT, Row, Team, a_minute, naive, paced, redis_server
+
+SEEDS = range(3)
+
+
+def within(row: Row, *, ratio: float, refused: float) -> None:
+    """Hold a row to a share of the floor, and to so many 429s upstream for each 1,000 requests."""
+    assert row.ratio <= ratio, row
+    assert row.refused_per_1000 <= refused, row
+    assert row.seen_by_clients == 0, row
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_alone_a_job_takes_the_least_time_that_the_budget_allows(seed: int) -> None:
+    within(paced("", seed), ratio=1.02, refused=0.0)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_beside_others_who_spend_untold(seed: int) -> None:
+    within(paced("", seed, foreign=0.3), ratio=1.10, refused=3.0)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_in_a_minute_that_slides(seed: int) -> None:
+    within(paced("", seed, team=Team(LIMIT, "sliding")), ratio=1.2, refused=2.0)
+
+
+@pytest.mark.parametrize("foreign", [0.0, 0.3])
+def test_four_replicas_with_a_redis(foreign: float) -> None:
+    with redis_server() as redis:
+        if redis is None:
+            pytest.skip("there is no redis-server")
+        within(
+            paced("", 1, processes=4, redis=redis, foreign=foreign), ratio=1.02 if not foreign else 1.10, refused=3.0
+        )
+
+
+def test_four_processes_that_share_nothing() -> None:
+    within(paced("", 1, processes=4), ratio=1.05, refused=12.0)
+
+
+def test_clients_that_help_themselves_see_what_they_do_not_see_through_slproxy() -> None:
+    """The model is no friend of ours: without a proxy it refuses."""
+    row = naive("", 1, pause=a_minute)
+    assert row.seen_by_clients > 100
+    assert row.ratio > paced("", 1).ratio
