@@ -93,6 +93,10 @@ def _in_a_loop(work: Coroutine[object, object, int] | Awaitable[int]) -> int:
 
         factory = uvloop.new_event_loop
 
+    # While the loop is made and taken down a signal would be a traceback: there it waits.
+    ends = (signal.SIGTERM, signal.SIGINT)
+    signal.pthread_sigmask(signal.SIG_BLOCK, ends)
+
     async def working() -> int:
         task = asyncio.current_task()
         assert task is not None
@@ -104,14 +108,17 @@ def _in_a_loop(work: Coroutine[object, object, int] | Awaitable[int]) -> int:
                 ended_by.append(number)
                 task.cancel()
 
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in ends:
             asyncio.get_running_loop().add_signal_handler(number, end, number)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ends)
         try:
             return await work
         except asyncio.CancelledError:
             if not ended_by:
                 raise
             return 128 + ended_by[0]
+        finally:
+            signal.pthread_sigmask(signal.SIG_BLOCK, ends)
 
     with asyncio.Runner(loop_factory=factory) as runner:
         return runner.run(working())

@@ -811,3 +811,23 @@ async def test_a_login_that_is_given_up_while_it_is_being_written_leaves_one_tha
             assert await login.end() in (0, 128 + number), login.err
         assert await login_kept(tmp_path, relay, earlier)
         assert leftovers(path) == []
+
+
+@pytest.mark.usefixtures("strace")
+@pytest.mark.parametrize(("call", "last"), [("epoll_ctl", 2), ("close", 3), ("rt_sigaction", 5)])
+def test_a_signal_while_the_event_loop_is_made_or_closed_is_no_traceback(tmp_path: Path, call: str, last: int) -> None:
+    # asyncio's own loop makes and closes what a signal is written to with these calls, its last of the run.
+    (tmp_path / "uvloop.py").write_text("raise ImportError")
+
+    def told(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = ["strace", "-qq", *arguments, sys.executable, "-m", "slproxy", "whoami", "--config", os.devnull]
+        env = {"HOME": str(tmp_path), "PATH": os.environ["PATH"], "PYTHONPATH": f"{tmp_path}:{Path.cwd()}"}
+        return subprocess.run(command, check=False, capture_output=True, text=True, timeout=PATIENCE, env=env)
+
+    calls = tmp_path / "calls"
+    assert "No credentials are set." in told("-o", str(calls), "-e", f"trace={call}").stderr
+    count = calls.read_text().count(f"{call}(")
+    for nth in range(count - last + 1, count + 1):
+        struck = told(*injected(call, "signal=INT", nth))
+        assert struck.returncode in (3, 128 + signal.SIGINT)
+        assert "Traceback" not in struck.stderr, (nth, count)
