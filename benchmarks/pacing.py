@@ -209,7 +209,8 @@ class Paced:
         budget = self.budget
         cost = min(turn.cost, budget.ours)
         arguments = (budget.limit, budget.ours, budget.kept_back, KEPT, cost)
-        granted, left = redis.eval(RESERVE, 1, minute_key("bench", budget.minute.number), *map(str, arguments))
+        granted, left, others = redis.eval(RESERVE, 1, minute_key("bench", budget.minute.number), *map(str, arguments))
+        budget.others_spent(others, now)
         if not granted:
             budget.hold(now + (0.1 if cost <= left else budget.time.until(budget.minute.number + 1, now)))
         return bool(granted)

@@ -280,6 +280,8 @@ class Pacer:
             now, budget = self._monotonic(), self.budget
             if answer is None:
                 self._alone_until = now + ALONE
+            elif minute == budget.minute.number:
+                budget.others_spent(answer.others, now)
             granted = len(asked) if answer is None else answer.granted
             lowest = min((turn.cost for turn in asked[granted:]), default=0)
             for number, turn in enumerate(asked):

@@ -39,6 +39,12 @@ HISTORY = 10
 # A limit that no header tells is believed once it was seen in so many minutes running.
 SEEN_MINUTES = 3
 
+# How fast others spend is taken over this many seconds of a minute or more; what they spend in so many is kept back,
+# up to a share of the limit: who spends faster does so in bursts, and is done.
+RATE_OVER = 5.0
+UNHEARD = 3.0
+MOST_UNHEARD = 0.025
+
 _NUMBER = re.compile(r"[0-9]{1,9}")
 
 
@@ -115,8 +121,9 @@ class Turn:
 
 @dataclass(kw_only=True, slots=True)
 class Minute:
-    """What became of one minute; ``number`` counts from 1970, ``foreign`` is the most that others were seen to spend.
+    """What became of one minute; ``number`` counts from 1970.
 
+    ``foreign`` is the most that others were seen to spend, within so many seconds of its beginning: ``foreign_within``.
     ``had`` is what there was before we spent of it, as far as it was told; ``exactly`` the same, where that is certain.
     """
 
@@ -124,6 +131,7 @@ class Minute:
     limit: int = 0
     spent: int = 0
     foreign: int = 0
+    foreign_within: float = RATE_OVER
     refused: int = 0
     waited: int = 0
     longest_wait: float = 0.0
@@ -169,11 +177,12 @@ class Budget:
         # While it slides: what was spent in each second.
         self._spent_in_second: deque[list[float]] = deque()
         self._foreign = 0.0
+        self._foreign_rate = 0.0
         self._margin = 0.0
         self._seen: deque[int] = deque(maxlen=SEEN_MINUTES)
         self._sends = 0
 
-        self.is_told = False
+        self.limit, self.is_told = rules.limit, False
         self.set_rules(rules)
 
     def set_rules(self, rules: Rules) -> None:
@@ -188,6 +197,10 @@ class Budget:
         return other
 
     def _set_limit(self, limit: int, *, is_told: bool = True) -> None:
+        # What was missing of a higher one was never spent by others.
+        missing = max(0, self.limit - limit)
+        self.minute.foreign = max(0, self.minute.foreign - missing)
+        self._foreign = max(0.0, self._foreign - missing)
         # The team's limit, and whether a header, or what was seen, has told it.
         self.limit, self.is_told = limit, is_told
         ours = min(limit, self.rules.limit) if self.rules.is_cap else limit
@@ -400,9 +413,15 @@ class Budget:
             if had > self.limit:
                 self._set_limit(had)
         if not self.rules.is_shared:
-            minute.foreign = max(minute.foreign, self.limit - remaining - minute.spent)
+            self.others_spent(self.limit - remaining - minute.spent, now)
         if self._low is None or remaining <= self._low:
             self._low, self._low_at = remaining, now
+
+    def others_spent(self, cost: int, now: float) -> None:
+        """Take note of what others have spent of this minute, at least."""
+        if cost > self.minute.foreign:
+            self.minute.foreign = cost
+            self.minute.foreign_within = max(now - self._began_at, RATE_OVER)
 
     def _is_first_of_sliding(self, had: int) -> bool:
         """Tell whether a new minute has not brought back what the last one had spent."""
@@ -469,11 +488,8 @@ class Budget:
 
     @property
     def kept_back(self) -> int:
-        """What others may spend before we hear of it: two seconds of theirs, and what 429s have taught."""
-        return self._kept_back(self._foreign) if self._foreign or self._margin else 0
-
-    def _kept_back(self, foreign: float) -> int:
-        return math.ceil(2 * foreign / MINUTE + self._margin)
+        """What others may spend before we hear of it: three seconds of theirs, and what 429s have taught."""
+        return math.floor(min(UNHEARD * self._foreign_rate, self.limit * MOST_UNHEARD) + self._margin)
 
     def _allowance(self, now: float) -> float:
         """Return what we may have spent by this moment of the minute."""
@@ -518,7 +534,7 @@ class Budget:
             return 0.0
         # Whoever spends more than half is met at the next minute's beginning, and then it is anybody's.
         foreign = max(self._foreign, self.minute.foreign)
-        a_minute = max(cap / 2, min(cap, self.limit - foreign - self._kept_back(foreign))) * share
+        a_minute = max(cap / 2, min(cap, self.limit - foreign - self.kept_back)) * share
         wait = closed
         opening = self.time.until(self.minute.number + 1, now)
         left = left * share if closed < opening else a_minute
@@ -580,9 +596,6 @@ class Budget:
         if ended.exactly is not None:
             self._seen.append(ended.exactly)
             if len(self._seen) == SEEN_MINUTES and len(set(self._seen)) == 1:
-                # Then what was missing of a higher one was never spent by others.
-                ended.foreign = max(0, ended.foreign - max(0, self.limit - self._seen[0]))
-                self._foreign = min(self._foreign, ended.foreign)
                 self._set_limit(self._seen[0])
         self._doubtful = ended.refused > 0 or any(True for _ in self.waiting())
         if not ended.refused:
@@ -590,6 +603,8 @@ class Budget:
         # An average over some minutes, that follows a rise at once.
         self._foreign = max(float(ended.foreign), (self._foreign + ended.foreign) / 2)
         self._foreign = self._foreign if self._foreign >= 1.0 else 0.0
+        rate = ended.foreign / ended.foreign_within
+        self._foreign_rate = max(rate, (self._foreign_rate + rate) / 2) if self._foreign else 0.0
         if ended.spent or ended.foreign:
             self.history.append(ended)
         self.minute = Minute(number=number, early=self._early if number == ended.number + 1 else 0)

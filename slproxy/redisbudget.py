@@ -26,8 +26,8 @@ ALONE = 2.0
 KEPT = 180_000
 
 # KEYS: the minute. ARGV: the team's limit; the share of it that is ours; what is kept back for others; how long to keep
-# the minute, in ms; the costs, in the order of those who wait. Returns how many of them were reserved, and what is left
-# at best: if the upstream has counted what is in flight.
+# the minute, in ms; the costs, in the order of those who wait. Returns how many of them were reserved; what is left at
+# best, if the upstream has counted what is in flight; and what others than the replicas have spent at least.
 RESERVE = """
 local kept = redis.call('HMGET', KEYS[1], 'spent', 'flying', 'low')
 local spent, flying, low = tonumber(kept[1]) or 0, tonumber(kept[2]) or 0, tonumber(kept[3])
@@ -44,7 +44,7 @@ if granted > 0 then
   redis.call('HINCRBY', KEYS[1], 'flying', sum)
   redis.call('PEXPIRE', KEYS[1], ARGV[4])
 end
-return {granted, math.min((low or limit - spent) - back, ours) - sum}
+return {granted, math.min((low or limit - spent) - back, ours) - sum, low and math.max(0, limit - low - spent) or 0}
 """
 # KEYS: the minute. ARGV: what was reserved; what it has cost; what remains, empty if that was not told.
 SETTLE = """
@@ -68,10 +68,11 @@ def minute_key(profile: str, minute: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Reservation:
-    """How many costs were reserved, and what is left at best of the minute."""
+    """How many costs were reserved, what is left at best of the minute, and what no replica has spent of it."""
 
     granted: int
     left: int
+    others: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -162,7 +162,8 @@ async def test_a_reservation(
             if before:
                 await redis.hset(THIS_MINUTE, mapping=before)  # type: ignore[arg-type]
             reserved = await budget.reserve(int(MINUTE // 60), [cost], limit=limit, ours=ours, kept_back=kept_back)
-            assert reserved == Reservation(*answer)
+            others = max(0, limit - before["low"] - before["spent"]) if "low" in before else 0
+            assert reserved == Reservation(*answer, others)
             after = await kept(redis, THIS_MINUTE)
             if not answer[0]:
                 assert after == before
@@ -211,7 +212,7 @@ async def test_reservations_are_made_in_order_and_none_overtakes() -> None:
     with redis_server() as url:
         async with looking_into(url) as redis, contextlib.aclosing(Shared(url)) as budget:
             # The 8 does not fit, and the 1 behind it waits as well.
-            assert await budget.reserve(7, [10, 3, 8, 1], limit=20, ours=20, kept_back=0) == Reservation(2, 7)
+            assert await budget.reserve(7, [10, 3, 8, 1], limit=20, ours=20, kept_back=0) == Reservation(2, 7, 0)
             assert await kept(redis, minute_key("default", 7)) == {"spent": 13, "flying": 13}
             await budget.settle([Settlement(7, 10, 10, 10), Settlement(7, 3, 5, None)])
             assert await kept(redis, minute_key("default", 7)) == {"spent": 15, "flying": 0, "low": 5}
@@ -238,7 +239,7 @@ async def test_no_more_is_reserved_than_there_is_however_many_ask_at_once() -> N
             assert sum(answer is not None and answer.granted == 1 for answer in answers) == 30
             # Another minute, and another profile, are another budget.
             for each, minute in ((clients[0], 8), (other, 7)):
-                assert await each.reserve(minute, [30], limit=30, ours=30, kept_back=0) == Reservation(1, 0)
+                assert await each.reserve(minute, [30], limit=30, ours=30, kept_back=0) == Reservation(1, 0, 0)
 
 
 # Replicas.

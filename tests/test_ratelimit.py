@@ -176,8 +176,32 @@ def test_what_others_spend_is_taken_note_of() -> None:
     assert (it.left(), it.budget.minute.foreign, it.budget.minute.spent) == (500, 99, 1)
     it.now = 60.0
     it.spend(left=599)
-    # The next minutes keep back what they spend in two seconds.
-    assert (it.budget.kept_back, it.left()) == (4, 595)
+    # That was at once, so that no more than a fortieth is kept back.
+    assert (it.budget.kept_back, it.left()) == (15, 584)
+
+
+def test_the_next_minutes_keep_back_what_others_spend_in_three_seconds() -> None:
+    it = desk(10.0)
+    it.spend(left=579)
+    assert it.budget.kept_back == 0
+    it.now = 60.0
+    it.spend(left=599)
+    # Two a second, until they are seen to stop: then half of it in each minute.
+    assert (it.budget.kept_back, it.left()) == (6, 593)
+    it.now = 120.0
+    it.spend(left=599)
+    assert it.budget.kept_back == 3
+
+
+def test_what_was_missing_of_a_limit_that_is_none_was_not_spent_by_others() -> None:
+    it = desk(10.0)
+    turn = it.send()
+    it.budget.others_spent(570, it.now)  # another replica was told that 29 remain
+    it.reply(turn, 29, limit=30)
+    assert (it.budget.limit, it.budget.minute.foreign, it.left()) == (30, 0, 29)
+    it.now = 60.0
+    it.spend(left=29)
+    assert it.budget.kept_back == 0
 
 
 def test_a_request_between_two_minutes_tells_of_neither() -> None:
