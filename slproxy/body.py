@@ -19,13 +19,13 @@ WHOLE = 64 * 1024
 
 
 class Body:
-    """One request body; ``memory`` and ``disk`` limit in bytes what is kept of it for a repeat."""
+    """One request body; ``disk`` limits what is kept of it for a repeat, ``memory`` what of that is kept in memory."""
 
     def __init__(self, read: Callable[[], Awaitable[bytes]], *, length: int | None, memory: int, disk: int) -> None:
         """``read`` returns the next bytes from the client, or none at the end; ``length`` is None when chunked."""
         self._read = read
         self._length = length
-        self._memory, self._disk = memory, max(disk, memory)
+        self._memory, self._disk = min(memory, disk), disk
         self._pieces: list[bytes] = []
         self._file: FileIO | None = None
         self._kept = 0

@@ -956,9 +956,12 @@ SMALL = Limits(replay_memory=1000, replay_disk=10_000)
 @pytest.mark.parametrize(
     "answer", [reply("503 S", b"once"), reply(LIMITED, b"once", "Retry-After: 1"), reply(body=b"once")]
 )
-async def test_a_body_over_replay_disk_is_streamed_once_and_the_reply_says_so(answer: bytes, framing: str) -> None:
+@pytest.mark.parametrize("memory", [1000, 100_000], ids=["in a file", "in memory"])
+async def test_a_body_over_replay_disk_is_streamed_once_and_the_reply_says_so(
+    memory: int, answer: bytes, framing: str
+) -> None:
     body = b"y" * 50_000
-    async with with_api_key(in_turn(answer, reply()), limits=SMALL) as line:
+    async with with_api_key(in_turn(answer, reply()), limits=replace(SMALL, replay_memory=memory)) as line:
         if framing == "length":
             response = await line.ask(method="PUT", body=body)
         else:
