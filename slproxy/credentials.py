@@ -53,6 +53,15 @@ class Bearer:
     generation: int
 
 
+@dataclass(frozen=True, slots=True)
+class _Cure:
+    """The token that a renewal after a 401 brought, and when; ``failed`` once it was seen to be rejected as well."""
+
+    token: str = field(repr=False)
+    at: float
+    failed: bool = False
+
+
 def renewal_margin(token: Token, *, leeway: float, dice: float) -> float:
     """Return how long before its expiry a token is renewed, in seconds.
 
@@ -125,7 +134,8 @@ class Credentials:
         self._failure: Problem | None = None
         self._failures = 0
         self._not_before = -math.inf
-        self._uncured_at = -math.inf
+        # The last renewal after a 401, until it is seen to have cured that.
+        self._cure: _Cure | None = None
         self._glanced_at = -math.inf
         self._renewals = 0
         self._last_renewal: dict[str, object] | None = None
@@ -177,7 +187,7 @@ class Credentials:
         if self.choice.grant == "api_key":
             return stale
         if self._is_current(stale):
-            if self._monotonic() - self._uncured_at < UNCURED_PAUSE:
+            if self._has_not_cured(stale):
                 return stale
             await self._renew_shared(rejected=stale.token)
             if self._is_current(stale):
@@ -186,10 +196,24 @@ class Credentials:
                 raise self.problem(rejected=stale) or _no_login()
         return await self.bearer()
 
+    def cured(self, bearer: Bearer) -> None:
+        """Take note that the upstream took a request with this token that it had rejected with the one before."""
+        if self._cure is not None and self._cure.token == bearer.token and not self._cure.failed:
+            self._cure = None
+
     def not_cured(self, bearer: Bearer) -> None:
         """Take note that the upstream rejected a token that had just been renewed."""
         if self._is_current(bearer):
-            self._uncured_at = self._monotonic()
+            self._cure = _Cure(bearer.token, self._monotonic(), failed=True)
+
+    def _has_not_cured(self, rejected: Bearer) -> bool:
+        """Tell whether a rejected token is what a renewal has just brought.
+
+        Nobody may have seen that before: the body of the request that it was for could not be sent again, or its client
+        has left. That others are served with the token does not tell either; only such a request is ``cured``.
+        """
+        cure = self._cure
+        return cure is not None and cure.token == rejected.token and self._monotonic() - cure.at < UNCURED_PAUSE
 
     def problem(self, *, rejected: Bearer | None = None) -> Problem | None:
         """Return why no token can be had, or ``None`` when one can; one that was ``rejected`` does not count."""
@@ -357,6 +381,8 @@ class Credentials:
             log.warning("renewing the token failed: %s %s%s", error.detail, error.hint, cause)
         else:
             self._failure, self._failures, self._not_before = None, 0, -math.inf
+            if rejected is not None and self._record is not None:
+                self._cure = _Cure(self._record.token.access_token, self._monotonic())
             self._last_renewal = {"at": started, "outcome": outcome}
             log.info("token %s", outcome)
 

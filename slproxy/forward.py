@@ -316,6 +316,8 @@ class Forwarder:
         reply, bearer = await self._dispatch(request, exchange)
         if reply.status == 401:
             self._credentials.not_cured(bearer)
+        elif retry.is_final(reply.status):
+            self._credentials.cured(bearer)
         return reply
 
     async def _dispatch(self, request: _Request, exchange: Exchange) -> tuple[Reply, Bearer]:

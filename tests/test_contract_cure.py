@@ -42,6 +42,7 @@ SOON = 5.0
 REPEATABLE = ["GET", "HEAD", "OPTIONS", "PUT", "DELETE"]
 ONCE_ONLY = ["POST", "PATCH"]
 ALL = [*REPEATABLE, *ONCE_ONLY]
+SMALL = Limits(replay_memory=1000, replay_disk=10_000)
 
 
 @dataclass
@@ -304,6 +305,59 @@ async def test_a_second_401_goes_to_the_client_and_the_renewal_is_not_repeated_w
         line.waits.skip(3)
         assert (await line.ask()).head.status == 401
         assert len(line.token_requests) == 2
+
+
+async def test_a_renewal_that_brings_the_same_token_back_is_not_repeated_within_30_seconds() -> None:
+    same = b'{"access_token":"access-1","token_type":"Bearer","expires_in":7200}'
+    script = SalesLoft(good=lambda shown: False, grant=lambda self, form: reply(body=same))
+    async with with_login(script) as line:
+        for skipped, renewals in ((0, 1), (1, 1), (28, 1), (2, 2), (28, 2), (3, 3)):
+            line.waits.skip(skipped)
+            response = await line.ask()
+            assert (response.head.status, attempts(response)) == (401, None)
+            assert len(line.token_requests) == renewals
+
+
+async def test_a_renewal_whose_token_the_next_request_finds_rejected_is_not_repeated_within_30_seconds() -> None:
+    async with with_login(SalesLoft(good=lambda shown: False), limits=SMALL) as line:
+        for skipped, renewals in ((0, 1), (1, 1), (28, 1), (2, 2)):
+            line.waits.skip(skipped)
+            response = await line.ask(method="PUT", body=b"y" * 50_000)
+            assert (response.head.status, attempts(response)) == (401, "1; not-replayable")
+            assert len(line.token_requests) == renewals
+        assert (await line.ask()).head.status == 401
+    assert len(line.token_requests) == 2
+
+
+async def test_a_renewal_whose_client_left_before_it_was_seen_to_cure_is_not_repeated_within_30_seconds() -> None:
+    script = SalesLoft(good=lambda shown: False)
+    hold = asyncio.Event()
+
+    async def slowly(message: Message, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if message.head.get("Authorization") == "Bearer access-2":
+            await hold.wait()
+        await script(message, reader, writer)
+
+    async with with_login(script) as line:
+        line.upstream.script = slowly
+        leaving = asyncio.create_task(line.ask())
+        await until(lambda: len(line.api) == 2, timeout=SOON)
+        leaving.cancel()
+        await asyncio.gather(leaving, return_exceptions=True)
+        await until(lambda: line.app.state()["requests"]["in_flight"] == 0, timeout=SOON)  # type: ignore[index]
+        hold.set()
+        assert (await line.ask()).head.status == 401
+    assert len(line.token_requests) == 1
+
+
+async def test_a_token_that_cured_and_is_rejected_later_is_renewed_at_once() -> None:
+    script = SalesLoft()
+    async with with_login(script) as line:
+        for renewals in range(1, 5):
+            script.good = lambda shown, renewals=renewals: shown > renewals
+            response = await line.ask()
+            assert (response.head.status, attempts(response)) == (200, "2")
+            assert len(line.token_requests) == renewals
 
 
 async def test_a_hundred_concurrent_401s_take_one_renewal() -> None:
@@ -947,9 +1001,6 @@ async def test_retry_off_leaves_the_cure_of_a_401() -> None:
         response = await line.ask("/v2/a", "X-Slproxy-Retry: off", method="POST", body=b"x")
         assert response.head.status == 200
         assert attempts(response) == "2"
-
-
-SMALL = Limits(replay_memory=1000, replay_disk=10_000)
 
 
 @pytest.mark.parametrize("framing", ["length", "chunks"])
