@@ -132,6 +132,7 @@ class App:
             accounts_url=settings.upstream.accounts_url,
             profile=settings.profile,
             redirect_uri_given=settings.was_given("auth.redirect_uri"),
+            leeway_given=settings.was_given("auth.leeway"),
             store=store,
             ask=upstream.ask,
             now=self._clock.now,

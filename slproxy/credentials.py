@@ -62,13 +62,16 @@ class _Cure:
     failed: bool = False
 
 
-def renewal_margin(token: Token, *, leeway: float, dice: float) -> float:
+def renewal_margin(token: Token, *, leeway: float, given: bool, dice: float) -> float:
     """Return how long before its expiry a token is renewed, in seconds.
 
-    At most a twentieth of a short life, so that there are hardly more renewals than lives (issue 4, race test); up to a
-    quarter more by ``dice`` (uniform in [0, 1)), so that replicas which started together do not renew together.
+    Unless the leeway was ``given``, at most a twentieth of a short life, so that there are hardly more renewals than
+    lives (issue 4, race test); else what leaves some of it. Up to a quarter more by ``dice`` (uniform in [0, 1)), so
+    that replicas which started together do not renew together.
     """
-    return min(leeway, token.lifetime / 20) * (1 + dice / 4)
+    life = token.lifetime
+    margin = min(leeway, 0.8 * life if given else life / 20)
+    return min(margin * (1 + dice / 4), 0.9 * life)
 
 
 def _same(one: Record, other: Record) -> bool:
@@ -104,6 +107,7 @@ class Credentials:
         accounts_url: str,
         profile: str,
         redirect_uri_given: bool,
+        leeway_given: bool,
         store: TokenStore,
         ask: Callable[[Form], Awaitable[Answer]],
         now: Callable[[], float],
@@ -114,7 +118,7 @@ class Credentials:
         self._auth = auth
         self._accounts_url = accounts_url
         self._profile = profile
-        self._redirect_uri_given = redirect_uri_given
+        self._redirect_uri_given, self._leeway_given = redirect_uri_given, leeway_given
         self._login_store = store
         self._granted_store = MemoryStore()
         self._endpoint = TokenEndpoint(auth, ask=ask, now=now, monotonic=monotonic, sleep=sleep, dice=dice)
@@ -295,7 +299,9 @@ class Credentials:
 
     def _adopt(self, record: Record) -> None:
         self._record = record
-        self._margin = renewal_margin(record.token, leeway=self._auth.leeway, dice=self._dice())
+        self._margin = renewal_margin(
+            record.token, leeway=self._auth.leeway, given=self._leeway_given, dice=self._dice()
+        )
         self._failure = None
         if record.refused:
             self._failure = _refused(record)

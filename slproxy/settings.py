@@ -236,7 +236,12 @@ class Auth:
     )
     leeway: float = field(
         default=120.0,
-        metadata=_about("number", "Seconds before its expiry at which a token is renewed.", minimum=0, maximum=DAY),
+        metadata=_about(
+            "number",
+            "Seconds before its expiry at which a token is renewed; if not set, at most a twentieth of its life.",
+            minimum=0,
+            maximum=DAY,
+        ),
     )
 
 

@@ -18,7 +18,7 @@ import pytest
 from slproxy.app import App, Clock
 from slproxy.errors import StoreError
 from slproxy.oauth import Token
-from slproxy.settings import Auth, Limits, Retry, Secret
+from slproxy.settings import Auth, Limits, Origin, Retry, Secret
 from slproxy.store import MemoryStore, Record
 from tests.rig import (
     API_KEY,
@@ -527,6 +527,23 @@ async def test_a_token_near_its_expiry_is_renewed_in_the_background_and_no_reque
             assert (await line.ask()).head.status == 200
     assert [each.head.get("Authorization") for each in line.api] == ["Bearer access-1"] * 3 + ["Bearer access-2"]
     assert len(line.token_requests) == 1
+
+
+async def test_a_leeway_that_was_set_holds_for_a_short_life_as_well() -> None:
+    waits = Waits()
+    async with ScriptedUpstream(SalesLoft()) as upstream:
+        auth = Auth(grant="authorization_code", client_id="cid", client_secret=Secret("cs-marker"), leeway=40.0)
+        settings = replace(settings_for(upstream.url, auth=auth), origins={"auth.leeway": Origin(layer="env")})
+        # 30 s are left of a hundred.
+        token = Token(
+            access_token="access-1",
+            refresh_token="refresh-1",
+            obtained_at=waits.start - 70,
+            expires_at=waits.start + 30,
+        )
+        store = MemoryStore(Record(client_id="cid", accounts_url=upstream.url, token=token))
+        async with proxy(settings, store=store, clock=waits.clock(keeper=True)) as app:
+            await until(lambda: app.state()["token"]["renewals"] == 1, timeout=SOON)  # type: ignore[index]
 
 
 async def test_a_client_that_leaves_does_not_lose_the_rotated_token() -> None:

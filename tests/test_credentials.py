@@ -56,20 +56,34 @@ def test_auto_picks_as_the_contract_says(auth: Auth, login: bool, redirect: bool
 
 
 @pytest.mark.parametrize(
-    ("lifetime", "leeway", "dice", "margin"),
+    ("lifetime", "leeway", "given", "dice", "margin"),
     [
-        (7200.0, 120.0, 0.0, 120.0),
-        (7200.0, 120.0, 1.0, 150.0),
-        (8.0, 120.0, 0.0, 0.4),
-        (8.0, 120.0, 1.0, 0.5),
-        (7200.0, 0.0, 1.0, 0.0),
+        (7200.0, 120.0, False, 0.0, 120.0),
+        (7200.0, 120.0, False, 1.0, 150.0),
+        (8.0, 120.0, False, 0.0, 0.4),
+        (8.0, 120.0, False, 1.0, 0.5),
+        (7200.0, 0.0, False, 1.0, 0.0),
+        (7200.0, 120.0, True, 0.0, 120.0),
+        (7200.0, 120.0, True, 1.0, 150.0),
+        (300.0, 100.0, True, 0.0, 100.0),
+        (300.0, 100.0, True, 1.0, 125.0),
+        (300.0, 230.0, True, 1.0, 270.0),
+        (300.0, 299.0, True, 0.0, 240.0),
+        (300.0, 299.0, True, 1.0, 270.0),
+        (300.0, 86400.0, True, 1.0, 270.0),
+        (7200.0, 0.0, True, 1.0, 0.0),
     ],
 )
 def test_a_token_is_renewed_before_its_expiry_with_jitter(
-    lifetime: float, leeway: float, dice: float, margin: float
+    lifetime: float, leeway: float, given: bool, dice: float, margin: float
 ) -> None:
     token = Token(access_token="a", obtained_at=100.0, expires_at=100.0 + lifetime)
-    assert renewal_margin(token, leeway=leeway, dice=dice) == pytest.approx(margin)
+    assert renewal_margin(token, leeway=leeway, given=given, dice=dice) == pytest.approx(margin)
+
+
+def test_a_token_that_never_expires_is_never_near_its_expiry() -> None:
+    token = Token(access_token="a", obtained_at=100.0)
+    assert renewal_margin(token, leeway=100.0, given=True, dice=0.0) == 100.0
 
 
 @dataclass
@@ -140,6 +154,7 @@ async def scene(record: Record | None, time: FakeTime, *answers: Answer | Except
         accounts_url=ACCOUNTS,
         profile="default",
         redirect_uri_given=False,
+        leeway_given=False,
         store=store,
         ask=accounts.ask,
         now=clock.now,
