@@ -230,14 +230,18 @@ class Credentials:
             # A copy: raising one object again and again would make its traceback grow for ever.
             failure = copy.copy(self._failure)
             if isinstance(failure, TokenEndpointDown):
-                wait = max(1, math.ceil(self._not_before - self._monotonic()))
-                failure.headers = (("Retry-After", str(wait)),)
+                failure.headers = self._retry_after()
             return failure
         if self.choice.grant == "authorization_code" and self._record is None:
             return _no_login()
         return TokenEndpointDown(
-            "No token has been granted yet, or it has just expired.", hint="Wait for the token endpoint to answer."
+            "No token has been granted yet, or it has just expired.",
+            hint="Wait for the token endpoint to answer.",
+            headers=self._retry_after(),
         )
+
+    def _retry_after(self) -> tuple[tuple[str, str], ...]:
+        return (("Retry-After", str(math.ceil(max(1.0, self._not_before - self._monotonic())))),)
 
     @property
     def warning(self) -> str | None:

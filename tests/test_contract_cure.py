@@ -420,6 +420,24 @@ async def test_client_credentials_are_asked_for_again_after_a_401() -> None:
     assert [message.body for message in line.api] == [b"", b"abc", b"abc"]
 
 
+async def test_while_the_first_token_is_asked_for_readyz_says_when_to_ask_again() -> None:
+    granting = asyncio.Event()
+    script = SalesLoft(grant=lambda self, form: self.granted())
+
+    async def slowly(message: Message, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await granting.wait()
+        await script(message, reader, writer)
+
+    async with ScriptedUpstream(slowly) as upstream:
+        auth = Auth(grant="client_credentials", client_id="cid", client_secret=Secret("cs-marker"))
+        async with proxy(settings_for(upstream.url, auth=auth), clock=Waits().clock(keeper=True)) as app:
+            await until(lambda: len(upstream.seen) == 1, timeout=SOON)
+            ready = await raw(app.urls[0], get("/_slproxy/readyz"), timeout=SOON)
+            granting.set()
+            assert (ready.head.status, json.loads(ready.body)["type"]) == (503, "token-endpoint-down")
+            assert ready.head.get("Retry-After") == "1"
+
+
 class SlowDisk(MemoryStore):
     """A store whose writes take until ``done`` is set."""
 
