@@ -33,9 +33,16 @@ class Body:
         self._ended = length == 0
         # A broken client's body shall be blamed on the client, though the failure surfaces in the upstream's write.
         self.error: Exception | None = None
-        self.repeatable = length is None or length <= self._disk
+        # For the limit, or for the room on the disk.
+        self.too_large = length is not None and length > self._disk
+        self._begun = False
         # The attempt that was given up and the one that follows never read from the client at the same time.
         self._turn = asyncio.Lock()
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether it can be read from its start again: all of it is kept, or nobody has begun to read it."""
+        return self.error is None and not (self.too_large and self._begun)
 
     async def whole(self) -> bytes | None:
         """Return a small body of known length as one piece; ``None`` where it has to be streamed."""
@@ -68,15 +75,15 @@ class Body:
     async def _next(self) -> bytes:
         if self._ended:
             return b""
+        self._begun = True
         try:
             chunk = await self._read()
         except Exception as error:
             self.error = error
-            self.repeatable = False
             raise
         self._received += len(chunk)
         self._ended = not chunk or self._received == self._length
-        if chunk and self.repeatable:
+        if chunk and not self.too_large:
             self._keep(chunk)
         return chunk
 
@@ -106,7 +113,7 @@ class Body:
         self._kept = size
 
     def _give_up(self) -> None:
-        self.repeatable = False
+        self.too_large = True
         self._kept = 0
         self.close()
 

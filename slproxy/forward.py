@@ -302,23 +302,27 @@ class Forwarder:
         """Send with the token of the moment; when it is rejected, once more with a newer one."""
         # Before it is held as well: without a token there is nothing to wait for.
         await self._credentials.bearer()
-        reply, bearer = await self._dispatch(request, exchange)
-        if reply.status != 401:
-            return reply
         try:
-            newer = await self._credentials.renew(stale=bearer)
-        except BaseException:
+            reply, bearer = await self._dispatch(request, exchange)
+            if reply.status != 401:
+                return reply
+            try:
+                newer = await self._credentials.renew(stale=bearer)
+            except BaseException:
+                reply.close()
+                raise
+            if newer == bearer or not request.repeatable:
+                return reply
             reply.close()
-            raise
-        if newer == bearer or not request.repeatable:
+            reply, bearer = await self._dispatch(request, exchange)
+            if reply.status == 401:
+                self._credentials.not_cured(bearer)
+            elif retry.is_final(reply.status):
+                self._credentials.cured(bearer)
             return reply
-        reply.close()
-        reply, bearer = await self._dispatch(request, exchange)
-        if reply.status == 401:
-            self._credentials.not_cured(bearer)
-        elif retry.is_final(reply.status):
-            self._credentials.cured(bearer)
-        return reply
+        finally:
+            # Of a body in chunks it is known only once it has been read so far.
+            exchange.once = request.body is not None and request.body.too_large
 
     async def _dispatch(self, request: _Request, exchange: Exchange) -> tuple[Reply, Bearer]:
         """Pace, inject, make one physical send, and learn from its reply; return the token that it was sent with too.
@@ -369,10 +373,7 @@ class Forwarder:
         )
         if not any(name.lower() == "ratelimit" for name, _ in fields):
             fields += self._pacer.fields()
-        if not request.repeatable:
-            fields.append(("X-Slproxy-Attempts", f"{exchange.attempts}; not-replayable"))
-        elif exchange.attempts > 1:
-            fields.append(("X-Slproxy-Attempts", str(exchange.attempts)))
+        fields += exchange.told_attempts
         return Answer(status=reply.status, reason=reply.reason, headers=fields, body=reply, request_body=request.body)
 
     def _body(self, inbound: Inbound) -> Body | None:

@@ -28,6 +28,8 @@ class Exchange:
     started: float
     status: int = 0
     attempts: int = 0
+    # Whether its body is sent once, since it is not kept.
+    once: bool = False
     upstream: float = 0.0
     # All waiting between sends, and what of it pacing has held it.
     wait: float = 0.0
@@ -38,6 +40,13 @@ class Exchange:
     error: str = ""
     # How the answer ended, when it did not end well: "client left", "upstream broke off".
     ended: str = ""
+
+    @property
+    def told_attempts(self) -> list[tuple[str, str]]:
+        """The header that tells the client how often its request was sent, where there is something to tell."""
+        if self.once and self.attempts:
+            return [("X-Slproxy-Attempts", f"{self.attempts}; not-replayable")]
+        return [("X-Slproxy-Attempts", str(self.attempts))] if self.attempts > 1 else []
 
     def fields(self, now: float) -> dict[str, object]:
         """Return what the JSON line holds; ``now`` is monotonic."""

@@ -228,8 +228,7 @@ class Server(web.Server):
             answered = InternalError("slproxy failed on this request.", hint=REPORT)
         exchange.error = answered.type
         answer = problem_answer(answered)
-        if exchange.attempts > 1:
-            answer.headers.append(("X-Slproxy-Attempts", str(exchange.attempts)))
+        answer.headers.extend(exchange.told_attempts)
         return answer
 
 

@@ -60,6 +60,7 @@ async def test_a_body_goes_up_whole_and_as_often_as_the_limits_allow(
         body = Body(client(*pieces), length=size if known else None, memory=memory, disk=disk)
         assert await read(body) == data
         assert body.repeatable is (size <= disk)
+        assert body.too_large is (size > disk)
         if body.repeatable:
             assert [await read(body), await read(body)] == [data, data]
         assert body.error is None
@@ -131,11 +132,21 @@ async def test_a_body_over_the_disk_limit_frees_what_was_kept_of_it() -> None:
     assert open_files() == before
 
 
-@pytest.mark.parametrize(("length", "repeatable"), [(100, True), (101, False), (None, True)])
-async def test_a_body_that_says_it_is_too_large_is_known_to_be_not_repeatable_before_it_is_read(
-    length: int | None, repeatable: bool
+@pytest.mark.parametrize(("length", "too_large"), [(100, False), (101, True), (None, False)])
+async def test_a_body_that_says_it_is_too_large_is_known_before_it_is_read_and_repeatable_until_then(
+    length: int | None, too_large: bool
 ) -> None:
-    assert Body(client(), length=length, memory=10, disk=100).repeatable is repeatable
+    stream = asyncio.StreamReader()
+    body = Body(lambda: stream.read(1000), length=length, memory=10, disk=100)
+    assert (body.too_large, body.repeatable) == (too_large, True)
+    # From the moment that somebody waits for it: what comes is that reader's, though it may have given up.
+    reading = asyncio.create_task(read(body))
+    await asyncio.sleep(0)
+    assert body.repeatable is not too_large
+    reading.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await reading
+    assert body.repeatable is not too_large
 
 
 async def test_closing_twice_is_no_error() -> None:

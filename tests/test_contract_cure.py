@@ -951,7 +951,8 @@ async def test_a_get_that_is_answered_the_second_time_is_cured() -> None:
 
 @pytest.mark.parametrize("method", [method for method in ALL if method != "HEAD"])
 @pytest.mark.parametrize("size", [0, 300_000])
-async def test_a_refused_connection_is_tried_again_for_any_method(method: str, size: int) -> None:
+@pytest.mark.parametrize("limits", [Limits(), SMALL], ids=["default limits", "small limits"])
+async def test_a_refused_connection_is_tried_again_for_any_method(method: str, size: int, limits: Limits) -> None:
     async with ScriptedUpstream() as upstream:
         url = upstream.url
     server: list[asyncio.Server] = []
@@ -970,10 +971,10 @@ async def test_a_refused_connection_is_tried_again_for_any_method(method: str, s
                 server.append(await asyncio.start_server(serve, "127.0.0.1", port_of(url)))
 
     waits = UntilItIsUp()
-    async with proxy(settings_for(url), clock=waits.clock()) as app:
+    async with proxy(replace(settings_for(url), limits=limits), clock=waits.clock()) as app:
         response = await raw(app.urls[0], get("/v2/a", method=method, body=b"x" * size), timeout=SOON)
         assert response.head.status == 200
-        assert attempts(response) == "3"
+        assert attempts(response) == ("3; not-replayable" if size > limits.replay_disk else "3")
     server[0].close()
     assert [len(message.body) for message in seen] == [size]
 
@@ -1056,6 +1057,28 @@ async def test_a_body_over_replay_disk_is_streamed_once_and_the_reply_says_so(
         assert response.body == b"once"
         assert attempts(response) == "1; not-replayable"
     assert [message.body for message in line.api] == [body]
+
+
+@pytest.mark.parametrize("framing", ["length", "chunks"])
+async def test_the_proxys_own_error_for_a_body_over_replay_disk_says_so_too(framing: str) -> None:
+    async with with_api_key(in_turn(reset), limits=SMALL) as line:
+        if framing == "length":
+            response = await line.ask(method="PUT", body=b"y" * 50_000)
+        else:
+            more = chunked(*[b"y" * 5000] * 10)
+            response = await line.ask("/v2/a", "Transfer-Encoding: chunked", method="PUT", more=more)
+        assert (response.head.status, json.loads(response.body)["type"]) == (502, "upstream-unreachable")
+        assert response.head.all("X-Slproxy-Attempts") == ["1; not-replayable"]
+    assert len(line.api) == 1
+
+
+async def test_an_error_before_anything_of_a_body_over_replay_disk_was_sent_says_nothing_of_attempts() -> None:
+    script = SalesLoft(grant=lambda self, form: reply("401 Unauthorized", b'{"error":"invalid_client"}'))
+    async with with_login(script, limits=SMALL) as line:
+        line.waits.skip(7300)
+        response = await line.ask(method="PUT", body=b"y" * 50_000)
+        assert response.head.status == 503
+        assert attempts(response) is None
 
 
 @pytest.mark.parametrize("framing", ["length", "chunks"])
