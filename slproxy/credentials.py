@@ -138,6 +138,8 @@ class Credentials:
         self._failure: Problem | None = None
         self._failures = 0
         self._not_before = -math.inf
+        # The token in hand, where the upstream has rejected it and it could not be replaced.
+        self._rejected: str | None = None
         # The last renewal after a 401, until it is seen to have cured that.
         self._cure: _Cure | None = None
         self._glanced_at = -math.inf
@@ -197,8 +199,15 @@ class Credentials:
             if self._is_current(stale):
                 if self._failure is None and self._held() is not None:
                     return stale  # renewed, and the same token came back: the 401 is the client's to have
-                raise self.problem(rejected=stale) or _no_login()
+                self._rejected = stale.token
+                self._wake.set()
+                raise self.problem() or _no_login()
         return await self.bearer()
+
+    def accepted(self, bearer: Bearer) -> None:
+        """Take note that the upstream took a token, whatever it said of it before."""
+        if bearer.token == self._rejected:
+            self._rejected = None
 
     def cured(self, bearer: Bearer) -> None:
         """Take note that the upstream took a request with this token that it had rejected with the one before."""
@@ -219,10 +228,13 @@ class Credentials:
         cure = self._cure
         return cure is not None and cure.token == rejected.token and self._monotonic() - cure.at < UNCURED_PAUSE
 
-    def problem(self, *, rejected: Bearer | None = None) -> Problem | None:
-        """Return why no token can be had, or ``None`` when one can; one that was ``rejected`` does not count."""
-        held = self._held()
-        if held is not None and held != rejected:
+    def problem(self) -> Problem | None:
+        """Return why no token can be had, or ``None`` when one can.
+
+        One that the upstream has rejected does not count, though it goes on being sent: the upstream may err, or reject
+        it for some requests only.
+        """
+        if self._is_good():
             return None
         if not self.choice.is_backed_by(self._auth):
             return _no_credentials()
@@ -269,7 +281,7 @@ class Credentials:
             "store": "none" if self.choice.grant == "api_key" else self._store.description,
             "encryption": self._store.encryption if record is not None else None,
             "saved": self._unsaved is None,
-            "valid": self._held() is not None,
+            "valid": self._is_good(),
             "expires_in": None if expires_at is None else round(expires_at - self._now(), 3),
             "age": None if record is None else round(self._now() - record.token.obtained_at, 3),
             "generation": record.generation if record is not None else None,
@@ -293,6 +305,10 @@ class Credentials:
             return None
         return Bearer(record.token.access_token, record.generation)
 
+    def _is_good(self) -> bool:
+        """Tell whether there is a token in hand that has neither expired nor been rejected for good."""
+        return (held := self._held()) is not None and held.token != self._rejected
+
     def _take_up(self, record: Record | None) -> None:
         """Choose the way in, now that it is known whether there is a login."""
         self.choice = choose_grant(
@@ -303,6 +319,8 @@ class Credentials:
 
     def _adopt(self, record: Record) -> None:
         self._record = record
+        if record.token.access_token != self._rejected:
+            self._rejected = None
         self._margin = renewal_margin(
             record.token, leeway=self._auth.leeway, given=self._leeway_given, dice=self._dice()
         )
@@ -390,7 +408,7 @@ class Credentials:
             cause = f" ({error.__cause__})" if isinstance(error.__cause__, OSError) else ""
             log.warning("renewing the token failed: %s %s%s", error.detail, error.hint, cause)
         else:
-            self._failure, self._failures, self._not_before = None, 0, -math.inf
+            self._failure, self._failures, self._not_before, self._rejected = None, 0, -math.inf, None
             if rejected is not None and self._record is not None:
                 self._cure = _Cure(self._record.token.access_token, self._monotonic())
             self._last_renewal = {"at": started, "outcome": outcome}
@@ -558,7 +576,7 @@ class Credentials:
                     self._saving = asyncio.create_task(self._save(), name="slproxy: write the token")
                     await asyncio.wait({self._saving})
                 if self._renewal_due_in() <= 0.0:
-                    await self._renew_shared()
+                    await self._renew_shared(rejected=self._rejected)
             except Exception:
                 # The outermost frame of this task: without it a defect would end the renewals, and say nothing.
                 log.exception("a defect in slproxy, while keeping the token fresh")
@@ -575,7 +593,7 @@ class Credentials:
                 each.cancel()
 
     def _renewal_due_in(self) -> float:
-        if self._record is None:
+        if self._record is None or self._rejected is not None:
             return 0.0
         if self._record.token.expires_at is None:
             return math.inf

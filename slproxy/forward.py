@@ -305,6 +305,8 @@ class Forwarder:
         try:
             reply, bearer = await self._dispatch(request, exchange)
             if reply.status != 401:
+                if retry.is_final(reply.status):
+                    self._credentials.accepted(bearer)
                 return reply
             try:
                 newer = await self._credentials.renew(stale=bearer)

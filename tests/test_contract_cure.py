@@ -628,6 +628,34 @@ async def test_a_renewal_that_fails_gives_the_error_that_the_contract_names(answ
     assert line.api == []
 
 
+@pytest.mark.parametrize(
+    ("answer", "kind"),
+    [
+        (reply("401 Unauthorized", b'{"error":"invalid_client"}'), "credentials-refused"),
+        (reply("400 Bad Request", b'{"error":"invalid_scope"}'), "credentials-refused"),
+        (reply("200 OK", b"<html>", "Content-Type: text/html"), "token-endpoint-down"),
+    ],
+)
+async def test_while_the_api_rejects_the_token_and_none_other_can_be_had_readyz_says_so(
+    answer: bytes, kind: str
+) -> None:
+    script = SalesLoft(good=lambda shown: False, grant=lambda self, form: answer)
+    async with with_login(script) as line:
+        for _ in range(2):
+            response = await line.ask()
+            assert (response.head.status, json.loads(response.body)["type"]) == (503, kind)
+            ready = await line.ask("/_slproxy/readyz")
+            assert (ready.head.status, json.loads(ready.body)["type"]) == (503, kind)
+            assert (ready.head.get("Retry-After") is not None) is (kind == "token-endpoint-down")
+            state = json.loads((await line.ask("/_slproxy/status.json")).body)
+            assert (state["ready"], state["reason"]["type"], state["token"]["valid"]) == (False, kind, False)
+        assert len(line.token_requests) == 1
+        # The API takes it after all, as a request finds out.
+        script.good = lambda shown: True
+        assert (await line.ask()).head.status == 200
+        assert (await line.ask("/_slproxy/readyz")).head.status == 200
+
+
 @pytest.mark.parametrize("expires_in", ["missing", "7200", -5, None, "soon", 1e400, True, [7200]])
 async def test_a_strange_lifetime_is_no_reason_to_refuse_a_token(expires_in: object) -> None:
     def grant(self: SalesLoft, form: dict[str, list[str]]) -> bytes:

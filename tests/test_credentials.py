@@ -275,6 +275,33 @@ async def test_a_failed_renewal_is_not_repeated_at_once(answer: Answer, problem:
     assert (await it.credentials.bearer()).token == "access-3"
 
 
+async def test_a_rejected_token_that_could_not_be_replaced_is_renewed_though_nobody_asks_for_it() -> None:
+    time = FakeTime()
+    it = await scene(login(time=time), time, refused("invalid_client", 401))
+    with pytest.raises(CredentialsRefused):
+        await it.credentials.renew(stale=await it.credentials.bearer())
+    assert isinstance(it.credentials.problem(), CredentialsRefused)
+    time.now += REFUSED_PAUSE
+    it.credentials.keep_fresh()
+    while it.credentials.problem() is not None:
+        await asyncio.sleep(0)
+    assert await it.credentials.bearer() == Bearer("access-3", 2)
+    await it.credentials.close()
+    assert len(it.accounts.asked) == 2
+
+
+async def test_a_rejected_token_that_the_token_endpoint_gives_again_is_asked_for_no_more() -> None:
+    time = FakeTime()
+    same = b'{"access_token":"access-1","token_type":"bearer","expires_in":7200}'
+    it = await scene(login(time=time), time, refused("invalid_client", 401), Answer(status=200, headers={}, body=same))
+    stale = await it.credentials.bearer()
+    with pytest.raises(CredentialsRefused):
+        await it.credentials.renew(stale=stale)
+    time.now += REFUSED_PAUSE
+    assert await it.credentials.renew(stale=stale) == stale
+    assert it.credentials.problem() is None
+
+
 async def test_a_lost_reply_is_asked_for_once_more_with_the_same_refresh_token() -> None:
     time = FakeTime()
     lost = UpstreamUnreachable("lost", reached=True)
