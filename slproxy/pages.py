@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 
 from slproxy.errors import Draining, MethodRefused, NotFound, Problem
 from slproxy.forward import Answer
+from slproxy.policy import OWN_METHODS
 from slproxy.settings import OWN_PAGES
 
 State = Mapping[str, object]
@@ -25,8 +26,10 @@ def page(
     Raises:
         Problem: there is no such page, or ``readyz`` is asked while no token can be had.
     """
-    if method not in ("GET", "HEAD"):
-        raise MethodRefused("The proxy's own pages are only read.", hint="Use GET.", headers=(("Allow", "GET, HEAD"),))
+    if method not in OWN_METHODS:
+        raise MethodRefused(
+            "The proxy's own pages are only read.", hint="Use GET.", headers=(("Allow", ", ".join(OWN_METHODS)),)
+        )
     match path.removeprefix(OWN_PAGES):
         case "healthz":
             return _json({"status": "alive"})

@@ -40,6 +40,8 @@ METHODS = (*READ_METHODS, "POST", "PUT", "PATCH", "DELETE")
 # Known to HTTP and never forwarded: CONNECT opens a tunnel, TRACE echoes the injected bearer (RFC 9110 §9.3.8).
 _REFUSED_METHODS = ("CONNECT", "TRACE")
 
+# What the proxy's own pages take.
+OWN_METHODS = ("GET", "HEAD")
 # Orchestrators ask these with whatever Host they like and without a key; they tell nothing but "up" and "ready".
 PROBES = (OWN_PAGES + "healthz", OWN_PAGES + "readyz")
 
@@ -92,10 +94,10 @@ def check(policy: Policy, *, method: str, target: str, headers: ByName) -> tuple
         raise TooLarge(
             f"The request target is longer than {policy.max_target} bytes.", hint="Send less in the query.", status=414
         )
-    _check_method(method)
+    _check_method(policy, method, target)
     origin_form = _origin_form(policy, target)
     path = _exact_path(origin_form)
-    if path in PROBES and method in ("GET", "HEAD"):
+    if path in PROBES and method in OWN_METHODS:
         return Place.OWN_PAGE, origin_form
     place = _place(policy, path)
     host = _check_host(policy, headers)
@@ -108,7 +110,7 @@ def check(policy: Policy, *, method: str, target: str, headers: ByName) -> tuple
             hint="Point upstream.api_url at SalesLoft, not at a proxy that leads back here.",
         )
     _check_key(policy, headers)
-    if method not in policy.methods:
+    if place is Place.UPSTREAM and method not in policy.methods:
         raise MethodRefused(
             f"This proxy is read-only: {method} is not passed on.",
             hint="Start it without --read-only to write.",
@@ -207,16 +209,17 @@ def _nearest(policy: Policy, path: str) -> str:
     return f"Only {', '.join(policy.accept_paths)} is forwarded."
 
 
-def _check_method(method: str) -> None:
+def _check_method(policy: Policy, method: str, target: str) -> None:
     if method in METHODS:
         return
+    allowed = ", ".join(OWN_METHODS if target.startswith(OWN_PAGES) else policy.methods)
     if method in _REFUSED_METHODS:
         raise MethodRefused(
             f"{method} is never passed on.",
             hint="Use one of the methods in Allow. This is a reverse proxy: set it as the base URL, not as HTTP_PROXY.",
-            headers=(("Allow", ", ".join(METHODS)),),
+            headers=(("Allow", allowed),),
         )
-    raise MethodRefused("The method is not one this proxy knows.", hint=f"Use {', '.join(METHODS)}.", status=501)
+    raise MethodRefused("The method is not one this proxy knows.", hint=f"Use {allowed}.", status=501)
 
 
 def _check_host(policy: Policy, headers: ByName) -> str:

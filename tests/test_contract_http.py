@@ -331,6 +331,16 @@ async def test_read_only_lets_reads_pass_and_refuses_writes_with_allow() -> None
     assert [message.head.method for message in upstream.seen] == ["GET", "OPTIONS"]
 
 
+@pytest.mark.parametrize("read_only", [False, True])
+@pytest.mark.parametrize("method", ["POST", "DELETE", "OPTIONS", "TRACE"])
+async def test_an_own_page_says_that_it_is_only_read(method: str, read_only: bool) -> None:
+    async with pair(policy=Policy(read_only=read_only)) as (_, app):
+        for page in ("healthz", "status.json"):
+            response = await asked(app.urls[0], get(f"/_slproxy/{page}", method=method))
+            problem(response, status=405, kind="method-refused")
+            assert response.head.all("Allow") == ["GET, HEAD"]
+
+
 # Who may ask.
 
 

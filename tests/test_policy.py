@@ -454,8 +454,22 @@ def test_another_method_is_405_with_allow_or_501(method: str, status: int) -> No
         refused = refusal(target, method=method)
         assert isinstance(refused, MethodRefused)
         assert (refused.type, refused.status) == ("method-refused", status)
-    if status == 405:
-        assert refused.headers == (("Allow", "GET, HEAD, OPTIONS, POST, PUT, PATCH, DELETE"),)
+
+
+@pytest.mark.parametrize("method", ["TRACE", "CONNECT"])
+@pytest.mark.parametrize(
+    ("target", "read_only", "allowed"),
+    [
+        ("/v2/a", False, "GET, HEAD, OPTIONS, POST, PUT, PATCH, DELETE"),
+        ("/v2/a", True, "GET, HEAD, OPTIONS"),
+        ("evil.test:443", True, "GET, HEAD, OPTIONS"),
+        ("/_slproxy/status.json", False, "GET, HEAD"),
+        ("/_slproxy/status.json", True, "GET, HEAD"),
+    ],
+)
+def test_allow_names_what_passes_there(method: str, target: str, read_only: bool, allowed: str) -> None:
+    refused = refusal(target, method=method, policy=replace(OPEN, read_only=read_only))
+    assert refused.headers == (("Allow", allowed),)
 
 
 @pytest.mark.parametrize(
