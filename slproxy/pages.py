@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 from collections.abc import Callable, Mapping
 
@@ -9,6 +10,8 @@ from slproxy.errors import Draining, MethodRefused, NotFound, Problem
 from slproxy.forward import Answer
 from slproxy.policy import OWN_METHODS
 from slproxy.settings import OWN_PAGES
+
+PAGES = tuple(OWN_PAGES + name for name in ("healthz", "readyz", "status.json"))
 
 State = Mapping[str, object]
 
@@ -39,9 +42,10 @@ def page(
             return _json({"status": "ready"} | ({"warning": warning} if warning else {}))
         case "status.json":
             return _json(state())
+    nearest = difflib.get_close_matches(path, PAGES, n=1, cutoff=0.8)
     raise NotFound(
         "The proxy has no such page.",
-        hint=f"There are {OWN_PAGES}healthz, {OWN_PAGES}readyz and {OWN_PAGES}status.json.",
+        hint=f"{f'Did you mean {nearest[0]}? ' if nearest else ''}There are {', '.join(PAGES)}.",
     )
 
 

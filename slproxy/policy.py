@@ -47,7 +47,8 @@ PROBES = (OWN_PAGES + "healthz", OWN_PAGES + "readyz")
 
 _CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
 _BROKEN_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
-_VERSIONED = re.compile(r"/v[0-9]")
+_VERSION = re.compile(r".*?/v[0-9]+(?=/|$)", re.IGNORECASE)
+_LIKE_A_VERSION = re.compile(r"/v[0-9]", re.IGNORECASE)
 _SLASHES = re.compile(r"/{2,}")
 _PARAMETERS = re.compile(r";[^/]*")
 _HOST = re.compile(r"(?P<name>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::(?P<port>[0-9]{1,5}))?")
@@ -200,13 +201,25 @@ def _is_rejected(policy: Policy, path: str) -> bool:
 
 def _nearest(policy: Policy, path: str) -> str:
     """Name the nearest thing that exists to a path that is not accepted."""
-    if path.rstrip("/") + "/" in policy.accept_paths or path == "/":
-        return f"Try {policy.accept_paths[0]}me.json; the proxy's own state is at {OWN_PAGES}status.json."
-    if path.startswith("/_slproxy"):
+    if OWN_PAGES + path[1:] in PROBES:
+        return f"Did you mean {OWN_PAGES}{path[1:]}?"
+    if path.lower().startswith("/_slproxy"):
         return f"The proxy's own state is at {OWN_PAGES}status.json."
-    if "/v2/" in policy.accept_paths and not _VERSIONED.match(path):
-        return f"Did you mean /v2{path.split('/v2', 1)[-1]}? Only {', '.join(policy.accept_paths)} is forwarded."
-    return f"Only {', '.join(policy.accept_paths)} is forwarded."
+    only = f"Only {', '.join(policy.accept_paths)} is forwarded."
+    if covers("/oauth", path):
+        return f"The OAuth endpoints are not forwarded: the proxy gets the token itself. {only}"
+    version = _VERSION.match(path)
+    rest = path[version.end() :] if version is not None else path
+    if rest in ("", "/"):
+        example = "/v2/me.json" if _is_forwarded(policy, "/v2/me.json") else policy.accept_paths[0]
+        return f"Try {example}; the proxy's own state is at {OWN_PAGES}status.json."
+    if "%" in rest or _LIKE_A_VERSION.match(rest) or not _is_forwarded(policy, "/v2" + rest):
+        return only
+    return f"Did you mean /v2{rest}? {only}"
+
+
+def _is_forwarded(policy: Policy, path: str) -> bool:
+    return any(covers(pattern, path) for pattern in policy.accept_paths) and not _is_rejected(policy, path)
 
 
 def _check_method(policy: Policy, method: str, target: str) -> None:

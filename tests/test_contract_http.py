@@ -227,6 +227,17 @@ async def test_a_path_that_is_not_accepted_is_404_and_the_hint_names_one_that_ex
     assert upstream.seen == []
 
 
+@pytest.mark.parametrize(
+    ("name", "nearest"), [("helthz", "healthz"), ("health", "healthz"), ("ready", "readyz"), ("status", "status.json")]
+)
+async def test_a_mistyped_own_page_is_404_and_the_hint_names_the_nearest(name: str, nearest: str) -> None:
+    async with pair() as (_, app):
+        document = problem(await asked(app.urls[0], get(f"/_slproxy/{name}")), status=404, kind="not-found")
+        assert str(document["hint"]).startswith(f"Did you mean /_slproxy/{nearest}?")
+        far = problem(await asked(app.urls[0], get("/_slproxy/x")), status=404, kind="not-found")
+        assert "Did you mean" not in str(far["hint"])
+
+
 async def test_a_rejected_path_is_404_in_any_spelling() -> None:
     async with pair(policy=Policy(reject_paths=("/v2/people",))) as (upstream, app):
         for target in ("/v2/people", "/v2/people/1.json", "/v2/%70eople", "/v2/peopl%65/1"):

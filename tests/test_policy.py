@@ -255,6 +255,50 @@ def test_a_path_that_is_not_accepted_is_404_and_the_hint_names_one_that_exists(t
 
 
 @pytest.mark.parametrize(
+    ("target", "hint"),
+    [
+        ("/V2/people", "Did you mean /v2/people? Only /v2/ is forwarded."),
+        ("/v3/people.json?page=2", "Did you mean /v2/people.json? Only /v2/ is forwarded."),
+        ("/api/v2/me", "Did you mean /v2/me? Only /v2/ is forwarded."),
+        ("/people/1", "Did you mean /v2/people/1? Only /v2/ is forwarded."),
+        ("/", "Try /v2/me.json; the proxy's own state is at /_slproxy/status.json."),
+        ("/v2", "Try /v2/me.json; the proxy's own state is at /_slproxy/status.json."),
+        ("/V3/", "Try /v2/me.json; the proxy's own state is at /_slproxy/status.json."),
+        ("/v2people", "Only /v2/ is forwarded."),
+        ("/v2%2fme", "Only /v2/ is forwarded."),
+        (
+            "/oauth/token",
+            "The OAuth endpoints are not forwarded: the proxy gets the token itself. Only /v2/ is forwarded.",
+        ),
+        ("/oauthx", "Did you mean /v2/oauthx? Only /v2/ is forwarded."),
+        ("/healthz", "Did you mean /_slproxy/healthz?"),
+        ("/_slproxy", "The proxy's own state is at /_slproxy/status.json."),
+        ("/_SLPROXY/healthz", "The proxy's own state is at /_slproxy/status.json."),
+    ],
+)
+def test_the_hint_names_the_nearest_thing_that_exists(target: str, hint: str) -> None:
+    assert refusal(target).hint == hint
+
+
+@pytest.mark.parametrize(
+    ("accept", "reject", "target", "hint"),
+    [
+        (("/v2/people",), (), "/people/1", "Did you mean /v2/people/1? Only /v2/people is forwarded."),
+        (("/v2/people",), (), "/V2/accounts", "Only /v2/people is forwarded."),
+        (("/v2/people",), (), "/", "Try /v2/people; the proxy's own state is at /_slproxy/status.json."),
+        (("/v3/", "/v2/"), (), "/me", "Did you mean /v2/me? Only /v3/, /v2/ is forwarded."),
+        (("/v3/",), (), "/v2/me", "Only /v3/ is forwarded."),
+        (("/v2/",), ("/v2/people",), "/people", "Only /v2/ is forwarded."),
+        (("/v2/",), ("/v2/me",), "/", "Try /v2/; the proxy's own state is at /_slproxy/status.json."),
+    ],
+)
+def test_the_hint_names_nothing_that_is_closed(
+    accept: tuple[str, ...], reject: tuple[str, ...], target: str, hint: str
+) -> None:
+    assert refusal(target, policy=replace(OPEN, accept_paths=accept, reject_paths=reject)).hint == hint
+
+
+@pytest.mark.parametrize(
     ("accept", "reject", "target", "let_in"),
     [
         (("/v2/people",), (), "/v2/people.json", True),
