@@ -139,19 +139,18 @@ class Paced:
     def __init__(self, world: World, rules: Rules, redis: Redis | None = None, *, told_limit: bool = True) -> None:
         self._world, self._redis, self._told_limit = world, redis, told_limit
         self.budget = Budget(rules, unix=EPOCH + CLOCK_ERROR, now=0.0)
+        self.budget.scouts_together = redis is not None
         self._going: dict[Turn, Callable[[], None]] = {}
         self._alarm = 0
 
-    def ask(
-        self, page: int, done: Callable[[bool], None], number: int | None = None, attempt: int = 1, held: float = 0.0
-    ) -> None:
+    def ask(self, page: int, done: Callable[[bool], None], number: int | None = None, attempt: int = 1) -> None:
         now = self._world.simulation.now
         turn = self.budget.turn(
-            "GET", f"/v2/people?page={page}", client="", bulk=False, now=now, patience=MAX_WAIT - held, number=number
+            "GET", f"/v2/people?page={page}", client="", bulk=False, now=now, patience=MAX_WAIT, number=number
         )
 
         def go() -> None:
-            waited = held + self._world.simulation.now - turn.since
+            waited = self._world.simulation.now - turn.since
             reserved_in = turn.minute
 
             def answered(reply: Reply) -> None:
@@ -161,10 +160,12 @@ class Paced:
                     done(True)
                 elif attempt == ATTEMPTS:
                     done(False)
+                elif self.budget.is_closed(self._world.simulation.now):
+                    self.ask(page, done, turn.number, attempt + 1)
                 else:
                     date = math.floor(EPOCH + reply[2])
                     again = self._world.simulation.now + MINUTE - date % MINUTE + self._world.job.dice.random()
-                    self._world.simulation.at(again, lambda: self.ask(page, done, turn.number, attempt + 1, waited))
+                    self._world.simulation.at(again, lambda: self.ask(page, done, turn.number, attempt + 1))
 
             self._world.send(COST_OF_PAGE[page], answered)
 
@@ -180,12 +181,12 @@ class Paced:
             cost=cost,
             remaining=remaining,
             limit=self._world.team.limit if self._told_limit else None,
-            date=float(math.floor(EPOCH + at)),
+            date=float(math.floor(EPOCH + at + self._world.ahead)),
             refused=not accepted,
         )
         reserved = turn.cost
         spent, left = self.budget.replied(turn, self._world.simulation.now, told)
-        if self._redis is not None and reserved_in is not None:
+        if self._redis is not None and reserved_in is not None and not self.budget.is_sliding:
             key = minute_key("bench", reserved_in)
             self._redis.eval(SETTLE, 1, key, str(reserved), str(spent), "" if left is None else str(left))
         self._pump()
@@ -193,7 +194,7 @@ class Paced:
     def _pump(self) -> None:
         now, budget = self._world.simulation.now, self.budget
         while (turn := budget.due(now)) is not None:
-            if self._redis is not None and not self._reserved(self._redis, turn, now):
+            if self._redis is not None and not budget.is_sliding and not self._reserved(self._redis, turn, now):
                 break
             budget.send(turn, now)
             self._going.pop(turn)()
@@ -208,9 +209,11 @@ class Paced:
     def _reserved(self, redis: Redis, turn: Turn, now: float) -> bool:
         budget = self.budget
         cost = min(turn.cost, budget.ours)
-        arguments = (budget.limit, budget.ours, budget.kept_back, KEPT, cost)
+        scouting = int(budget.is_scouting(now))
+        arguments = (budget.limit, budget.ours, budget.kept_back, KEPT, scouting, cost)
         granted, left, others = redis.eval(RESERVE, 1, minute_key("bench", budget.minute.number), *map(str, arguments))
-        budget.others_spent(others, now)
+        if others >= 0:
+            budget.heard_of_others(others, now)
         if not granted:
             budget.hold(now + (0.1 if cost <= left else budget.time.until(budget.minute.number + 1, now)))
         return bool(granted)
@@ -219,7 +222,11 @@ class Paced:
 class World:
     """A team's upstream, its clients and whatever stands between them."""
 
-    def __init__(self, seed: int, *, team: Team, foreign: float = 0.0, requests: int = REQUESTS) -> None:
+    def __init__(
+        self, seed: int, *, team: Team, foreign: float = 0.0, requests: int = REQUESTS, ahead: float = 0.0
+    ) -> None:
+        # By how much the clock that Date tells is ahead of the one that counts.
+        self.ahead = ahead
         dice = random.Random(seed)
         self.simulation = Simulation()
         self.team = team
@@ -310,12 +317,14 @@ def paced(
     team: Team | None = None,
     told_limit: bool = True,
     requests: int = REQUESTS,
+    clients: int = CLIENTS,
+    ahead: float = 0.0,
 ) -> Row:
     """Run the job through slproxy, one process or several that have the clients in equal parts."""
-    world = World(seed, team=team or Team(LIMIT), foreign=foreign, requests=requests)
+    world = World(seed, team=team or Team(LIMIT), foreign=foreign, requests=requests, ahead=ahead)
     rules = Rules(limit=LIMIT, is_shared=redis is not None)
     proxies = [Paced(world, rules, redis, told_limit=told_limit) for _ in range(processes)]
-    world.run([proxies[number % processes].ask for number in range(CLIENTS)])
+    world.run([proxies[number % processes].ask for number in range(clients)])
     return measured(what, world)
 
 

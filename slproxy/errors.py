@@ -289,7 +289,7 @@ class OverBudget(ProxyFault):
     """Pacing would hold the request for longer than it may wait."""
 
     type = "over-budget"
-    title = "The team's rate limit is spent"
+    title = "The budget is spent"
     status = 429
     proxy_error = "http_request_denied"
 

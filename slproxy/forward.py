@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -25,7 +26,7 @@ from slproxy import cors, retry
 from slproxy import headers as header
 from slproxy.body import Body
 from slproxy.credentials import Bearer, Credentials
-from slproxy.errors import BadRequest, Draining, OverBudget, TooLarge, UpstreamFault, UpstreamUnreachable
+from slproxy.errors import BadRequest, Draining, OverBudget, Problem, TooLarge, UpstreamFault, UpstreamUnreachable
 from slproxy.headers import Fields, InexactHeaderError, RawHeaders
 from slproxy.journal import Exchange
 from slproxy.pacing import Pacer, Wish, wish_of
@@ -40,6 +41,8 @@ log = logging.getLogger("slproxy.forward")
 # What is kept of a reply that is given up for a retry, in bytes and seconds: it may be the last one the upstream gives.
 KEPT_BODY = 256 * 1024
 KEEPING = 2.0
+# What a last attempt has at least, in seconds.
+LAST = 0.1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -212,6 +215,8 @@ class Forwarder:
                 # A broken client surfaces as a write to the upstream that failed; the blame goes where it belongs.
                 if isinstance(error, UpstreamFault) and body.error is not None:
                     raise body.error from error
+            if isinstance(error, Problem):
+                exchange.remarks = self._pacer.fields()
             raise
 
     async def fetch(self, target: str) -> ReplyBody:
@@ -262,12 +267,13 @@ class Forwarder:
             else:
                 what = fault.proxy_error if isinstance(fault, UpstreamFault) else type(fault).__name__
             exchange.wait += state.upcoming_sleep
-            log.info("%s %s: %s, again in %.2f s", exchange.method, exchange.path, what, state.upcoming_sleep)
+            when = f"in {state.upcoming_sleep:.2f} s" if exchange.cure is None else "in its turn"
+            log.info("%s %s: %s, again %s", exchange.method, exchange.path, what, when)
 
         next_wait = functools.partial(self._next_wait, request, exchange)
         try:
             last: Reply = await retry.ladder(next_wait, sleep=self._sleep, before_wait=before_wait)(attempt)
-        except (UpstreamFault, OverBudget) as fault:
+        except (UpstreamFault, OverBudget, Draining) as fault:
             # What was kept says that the request was not carried out (429). That is no longer so of one that was lost
             # since and that nobody may repeat.
             if kept is None or (
@@ -279,7 +285,7 @@ class Forwarder:
 
     def _next_wait(self, request: _Request, exchange: Exchange, outcome: Outcome, attempt: int) -> float | None:
         """Return the seconds to wait before another attempt, or ``None`` when there is to be none."""
-        if not request.retries or attempt >= self._retries.attempts or not request.repeatable:
+        if not request.retries or exchange.attempts >= self._retries.attempts or not request.repeatable:
             return None
         wait = retry.wait_before_next(
             outcome,
@@ -289,14 +295,21 @@ class Forwarder:
             dice=self._dice(),
             max_wait=self._retries.max_wait,
         )
-        # What pacing has held it is no attempt's fault.
-        if wait is None or self._monotonic() - exchange.started - exchange.held + wait > self._retries.deadline:
+        if wait is None or wait > (left := self._time_left(exchange)):
             return None
         if exchange.wait + wait > request.wish.patience:
             return None
+        if outcome.status == retry.TOO_MANY and self._pacer.is_closed:
+            # It waits with the others, at its place among them.
+            exchange.cure = left
+            return 0.0
         # Only a repeat of what may have cost the upstream work counts: not a refused connection, not a 429.
         costs = outcome.reached and outcome.status != retry.TOO_MANY
         return wait if not costs or self._retry_budget.spend(self._monotonic()) else None
+
+    def _time_left(self, exchange: Exchange) -> float:
+        """Return the seconds that are left for all attempts; what pacing has held it is no attempt's fault."""
+        return self._retries.deadline - (self._monotonic() - exchange.started - exchange.held)
 
     async def _authorized(self, request: _Request, exchange: Exchange) -> Reply:
         """Send with the token of the moment; when it is rejected, once more with a newer one."""
@@ -347,7 +360,9 @@ class Forwarder:
             sent = self._monotonic()
             reached = True
             try:
-                reply = await self._upstream.send(outbound)
+                reply = await self._upstream.send(
+                    outbound, patience=math.inf if exchange.attempts == 1 else max(self._time_left(exchange), LAST)
+                )
             finally:
                 exchange.upstream += self._monotonic() - sent
         except BaseException as error:

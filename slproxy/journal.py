@@ -13,6 +13,7 @@ import json
 import logging
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TextIO
 
@@ -34,10 +35,14 @@ class Exchange:
     # All waiting between sends, and what of it pacing has held it.
     wait: float = 0.0
     held: float = 0.0
+    # After a 429: for how long it may wait to be sent again, at its place among the others.
+    cure: float | None = None
     # Its place among those who wait for the budget, which a repeat keeps.
     place: int | None = None
     # The type of the proxy's own answer, such as "login-required"; empty when the reply is SalesLoft's.
     error: str = ""
+    # What the proxy's own answer says besides, as headers.
+    remarks: Sequence[tuple[str, str]] = ()
     # How the answer ended, when it did not end well: "client left", "upstream broke off".
     ended: str = ""
 

@@ -92,6 +92,7 @@ class Pacer:
         self._settlements: list[Settlement] = []
         self._alone_until = -math.inf
         self._said_at = -math.inf
+        self._saying: asyncio.TimerHandle | None = None
 
     def reconfigure(
         self, pace: settings.Pace, *, limit_given: bool, shared: RedisBudget | None, is_same_team: bool
@@ -123,13 +124,14 @@ class Pacer:
         if self._pace.mode == "off":
             return None
         now = self._monotonic()
+        longest = self._pace.max_wait - exchange.held if exchange.cure is None else exchange.cure
         turn = self.budget.turn(
             method,
             target,
             client=wish.client,
             bulk=wish.bulk,
             now=now,
-            patience=max(0.0, min(self._pace.max_wait - exchange.held, wish.patience - exchange.wait)),
+            patience=max(0.0, min(longest, wish.patience - exchange.wait)),
             number=exchange.place,
         )
         exchange.place = turn.number
@@ -140,10 +142,17 @@ class Pacer:
             return turn
         if (wait := self.budget.enter(turn, now)) is not None:
             raise self._over_budget(wait)
-        await self._wait(turn, exchange)
+        try:
+            await self._wait(turn)
+        finally:
+            held = self._monotonic() - turn.since
+            exchange.wait += held
+            # To be refused by SalesLoft is no fault of the request's: the wait for its cure is not charged.
+            exchange.held += held if exchange.cure is None else 0.0
+            exchange.cure = None
         return turn
 
-    async def _wait(self, turn: Turn, exchange: Exchange) -> None:
+    async def _wait(self, turn: Turn) -> None:
         future = self._waiting[turn] = asyncio.get_running_loop().create_future()
         try:
             self._pump()
@@ -162,9 +171,11 @@ class Pacer:
             raise
         finally:
             self._waiting.pop(turn, None)
-            held = self._monotonic() - turn.since
-            exchange.held += held
-            exchange.wait += held
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether all wait for a time that a reply has told, so that who was refused waits with them."""
+        return self._pace.mode == "pace" and self.budget.is_closed(self._monotonic())
 
     def replied(self, turn: Turn | None, told: Told) -> None:
         """Learn from the reply to what was sent."""
@@ -204,8 +215,9 @@ class Pacer:
 
     async def close(self) -> None:
         """Stop; what replicas share is told the last of it."""
-        if self._alarm is not None:
-            self._alarm.cancel()
+        for timer in (self._alarm, self._saying):
+            if timer is not None:
+                timer.cancel()
         for task in (self._reserving, self._settling):
             if task is not None:
                 await asyncio.wait({task})
@@ -217,6 +229,7 @@ class Pacer:
     def _pump(self) -> None:
         """Let those go whose turn it is, tell those whose time is up, and look again when that may change."""
         now, budget = self._monotonic(), self.budget
+        budget.scouts_together = self._is_sharing(now)
         if self._pace.mode != "pace":
             for turn in list(budget.waiting()):
                 budget.send(turn, now)
@@ -257,7 +270,9 @@ class Pacer:
             future.set_exception(error)
 
     def _is_sharing(self, now: float) -> bool:
-        return self.shared is not None and self._pace.mode == "pace" and now >= self._alone_until
+        # A minute that slides is none that replicas could share: each goes by what its replies tell.
+        together = self._pace.mode == "pace" and not self.budget.is_sliding
+        return self.shared is not None and together and now >= self._alone_until
 
     async def _reserve(self) -> None:
         """Reserve for all who are due here, as long as there are any and there is budget in Redis."""
@@ -276,12 +291,13 @@ class Pacer:
                 limit=budget.limit,
                 ours=budget.ours,
                 kept_back=budget.kept_back,
+                scouting=budget.is_scouting(now),
             )
             now, budget = self._monotonic(), self.budget
             if answer is None:
                 self._alone_until = now + ALONE
-            elif minute == budget.minute.number:
-                budget.others_spent(answer.others, now)
+            elif answer.others is not None and minute == budget.minute.number:
+                budget.heard_of_others(answer.others, now)
             granted = len(asked) if answer is None else answer.granted
             lowest = min((turn.cost for turn in asked[granted:]), default=0)
             for number, turn in enumerate(asked):
@@ -305,7 +321,15 @@ class Pacer:
         self._reserving = None
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("a defect in slproxy, while reserving budget", exc_info=error)
-            self._alone_until = self._monotonic() + ALONE
+            now = self._monotonic()
+            self._alone_until = now + ALONE
+            for turn in self._asked_for:
+                if turn in self._gone:
+                    self.budget.lost(turn, now, reached=False)
+                else:
+                    self.budget.put_back(turn, now)
+            self._asked_for.clear()
+            self._gone.clear()
         self._pump()
         self._say_who_waits()
 
@@ -328,16 +352,27 @@ class Pacer:
     # What is said.
 
     def _over_budget(self, wait: float) -> OverBudget:
+        budget = self.budget
+        whose = "The team's budget" if budget.ours == budget.limit else "This proxy's part of the team's budget"
         return OverBudget(
-            f"The team's budget of {self.budget.limit} a minute is spent, and the request may not wait for it.",
+            f"{whose}, {budget.ours} a minute, is spent, and the request may not wait for more.",
             hint="Send it again after Retry-After, or let it wait: pace.max_wait, and Prefer: wait=SECONDS.",
-            headers=(("Retry-After", str(math.ceil(wait))), *self.fields()),
+            headers=(("Retry-After", str(math.ceil(wait))),),
         )
 
     def _say_who_waits(self) -> None:
+        if self._saying is not None or self._reserving is not None:
+            return
         now = self._monotonic()
-        waiting = list(self.budget.waiting()) if now - self._said_at >= SAY_EVERY else []
-        if not waiting or self._reserving is not None:
+        if (early := self._said_at + SAY_EVERY - now) > 0:
+            self._saying = asyncio.get_running_loop().call_later(early, self._say_it)
+        else:
+            self._say_it()
+
+    def _say_it(self) -> None:
+        self._saying = None
+        now = self._monotonic()
+        if not (waiting := list(self.budget.waiting())):
             return
         self._said_at = now
         names = Counter(f"{turn.client} (bulk)" if turn.bulk else turn.client for turn in waiting)

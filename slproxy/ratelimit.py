@@ -6,7 +6,8 @@
    was told of it holds, and a reply that comes late never raises it.
 3. The minute is the upstream's. A request that was sent in one minute and answered in the next tells of neither.
 4. First come, first served within a priority; nobody overtakes, not even with a request that would still fit.
-5. A 429 is the last word: the minute is over for everybody.
+5. A 429 is the last word: the minute is over for everybody. But one at the beginning of a minute may still be about
+   the last one, for the clock that counts need not be the one that ``Date`` tells: it is asked again before that holds.
 
 ``Budget`` is the state; ``now`` is monotonic, in seconds, and never runs backwards. Costs are whole numbers. The limit,
 its headers and its window are SalesLoft's (salesloft-facts, Rate limit).
@@ -30,8 +31,14 @@ BULK_SHARE = 0.1
 # A minute that follows a spent one is opened by a single request, which tells whether the budget is back; the others
 # wait for its reply, but no longer than this, in seconds.
 SCOUTING = 3.0
+# How long after its refusal another one is sent, in seconds; and how far the clock that counts is believed to be behind
+# the one that ``Date`` tells, at most. That both are one is inferred only (salesloft-facts, Rate limit).
+SCOUT_AGAIN = 1.0
+MOST_LAG = 2.0
 # Where the minute slides, this share of the budget is sent evenly: all of it would be over by the least delay.
 EVENLY = 0.97
+# A minute is spent when so little of it is left, as a share.
+HARDLY = 0.05
 # How many clients and endpoints are told apart within a minute.
 MOST_LABELS = 100
 # How many minutes are remembered.
@@ -169,7 +176,13 @@ class Budget:
         self._low: int | None = None
         self._low_at = self._low_sent = -math.inf
         self._closed_until = -math.inf
-        self._doubtful = False
+        # Whether the budget may not be back in this minute, since the last one was spent; and so may a refusal tell.
+        self._doubtful = self._follows_spent = False
+        # Whether the replicas have one scout among them, and not each its own.
+        self.scouts_together = False
+        # By how many seconds the clock that counts is behind the one that Date tells; what was refused as too early.
+        self._lag = 0.0
+        self._too_early = 0
         # What both priorities, and bulk alone, have spent while both waited.
         self._contested = self._contested_bulk = 0
         self._even_at = -math.inf
@@ -178,6 +191,8 @@ class Budget:
         self._spent_in_second: deque[list[float]] = deque()
         self._foreign = 0.0
         self._foreign_rate = 0.0
+        # What there was of the last minute that somebody has waited for, as it began.
+        self._opening = math.inf
         self._margin = 0.0
         self._seen: deque[int] = deque(maxlen=SEEN_MINUTES)
         self._sends = 0
@@ -351,16 +366,17 @@ class Budget:
         if turn not in self._flying:
             return turn.cost, None
         booked_in = turn.minute
-        if reply.date is not None:
+        date = None if reply.date is None else reply.date - self._lag
+        if date is not None:
             was_known = self.time.is_known
-            if not self.time.learn(reply.date, sent=turn.sent, received=now):
+            if not self.time.learn(date, sent=turn.sent, received=now):
                 self._relabel(now, was_known=was_known)
             self._began_at = min(self._began_at, self.time.beginning(self.minute.number))
             self._ends_at = self.time.beginning(self.minute.number + 1)
         self._roll(now)
         # The last moment at which it may have been counted.
-        until = self.time.latest(now) if reply.date is None else reply.date
-        minute = self.minute.number if reply.date is None else int(reply.date // MINUTE)
+        until = self.time.latest(now) if date is None else date
+        minute = self.minute.number if date is None else int(date // MINUTE)
         if minute > self.minute.number:
             self._begin(minute, now)  # it begins just now, to the last digit
         free = reply.refused or (reply.unauthorized and reply.cost is None)
@@ -371,19 +387,21 @@ class Budget:
         if reply.limit is not None and reply.limit != self.limit:
             self._set_limit(reply.limit)
         sent_in = self.minute.number if turn.sent >= self._began_at else self.minute.number - 1
+        closed = False
         if reply.refused:
-            self._refused(reply, minute, now)
+            closed = self._refused(turn, reply, minute, now)
         elif self.is_sliding:
             self._learn_sliding(turn, cost, reply, now)
         elif reply.remaining is not None and self.minute.number == sent_in == int(until // MINUTE):
+            self._learn_lag(turn, reply.remaining + cost, now)
             self._learn(reply.remaining, now, exact=turn.alone == self._sends)
         elif minute == self.minute.number:
             self._count(turn, cost, until=until, now=now)
-        if sent_in == self.minute.number:
-            self._doubtful = False
+        if sent_in == self.minute.number and (closed or not reply.refused):
+            self._doubtful, self._too_early = False, 0
         if minute != sent_in or minute != booked_in:
             return cost, None
-        return cost, 0 if reply.refused and reply.retry_after is None else reply.remaining
+        return cost, reply.remaining if not reply.refused else 0 if closed else None
 
     def _count(self, turn: Turn, cost: int, *, until: float, now: float) -> None:
         """Take off what no reply has told to be taken off: in each minute that may have counted it.
@@ -407,18 +425,19 @@ class Budget:
             self._low_at = self._even_at = self._sliding_since = now
             self._spent_in_second.clear()
             return
+        if self._follows_spent and self._low is None:
+            self._opening = had
         minute.had = had if minute.had is None else max(had, minute.had)
         if exact and minute.exactly is None:
             minute.exactly = had
             if had > self.limit:
                 self._set_limit(had)
         if not self.rules.is_shared:
-            self.others_spent(self.limit - remaining - minute.spent, now)
+            self._others_spent(self.limit - remaining - minute.spent, now)
         if self._low is None or remaining <= self._low:
             self._low, self._low_at = remaining, now
 
-    def others_spent(self, cost: int, now: float) -> None:
-        """Take note of what others have spent of this minute, at least."""
+    def _others_spent(self, cost: int, now: float) -> None:
         if cost > self.minute.foreign:
             self.minute.foreign = cost
             self.minute.foreign_within = max(now - self._began_at, RATE_OVER)
@@ -448,19 +467,53 @@ class Budget:
                 self.is_sliding = False
         self._low, self._low_at, self._low_sent = reply.remaining, now, turn.sent
 
-    def _refused(self, reply: Told, minute: int, now: float) -> None:
-        """Close the budget: all of it is spent, whatever was believed."""
+    def _refused(self, turn: Turn, reply: Told, minute: int, now: float) -> bool:
+        """Close the budget: all of it is spent, whatever was believed. Return whether this minute is over."""
+        assert turn.sent is not None, "only what was sent is refused"
         self.minute.refused += 1
         if reply.retry_after is not None:
             if reply.retry_after <= MINUTE:  # a longer one is not about this budget
                 self.hold(now + reply.retry_after)
-            return
+            return False
         if minute < self.minute.number:
-            return
+            return False
+        into = self.time.earliest(turn.sent) - self.minute.number * MINUTE
+        if self._follows_spent and self._low is None and into < MOST_LAG and not self.is_sliding:
+            self._doubtful = True
+            self._too_early = max(self._too_early, turn.cost)
+            self.hold(now + SCOUT_AGAIN)
+            return False
         self._margin = min(max(2 * self._margin, 2.0), self.limit / 10)
         # Where it slides nothing comes back at once.
         self.hold(now + (MINUTE / 10 if self.is_sliding else self.time.until(minute + 1, now)))
         self._low, self._low_at = 0, now
+        return True
+
+    def _learn_lag(self, turn: Turn, had: int, now: float) -> None:
+        """Find out that a minute has begun later than ``Date`` told: it now had what it was said not to have."""
+        assert turn.sent is not None, "only what was sent is answered"
+        if not self._too_early or self._low is not None or had < self._too_early:
+            return
+        into = self.time.earliest(turn.sent) - self.minute.number * MINUTE
+        # In whole seconds, as Dates are.
+        lag = float(math.floor(min(into, MOST_LAG)))
+        self._lag += lag
+        self.time.set_back(lag)
+        self._began_at = min(now, self.time.beginning(self.minute.number))
+        self._ends_at = self.time.beginning(self.minute.number + 1)
+
+    def is_closed(self, now: float) -> bool:
+        """Tell whether nobody is sent before a time at which there is budget again."""
+        return now < self._closed_until and not self.is_sliding
+
+    def is_scouting(self, now: float) -> bool:
+        """Tell whether it is to be found out, by a single request, that the budget is back."""
+        return self._doubtful and now < self._began_at + SCOUTING
+
+    def heard_of_others(self, cost: int, now: float) -> None:
+        """Take note of what another replica has heard of this minute: it is back, and others have spent so much."""
+        self._doubtful = False
+        self._others_spent(cost, now)
 
     # The arithmetic.
 
@@ -506,7 +559,7 @@ class Budget:
 
     def _scouting_until(self, now: float) -> float:
         """Return until when all wait for the one that opened a doubtful minute; ``now`` if they need not."""
-        if not self._doubtful:
+        if not self._doubtful or self.scouts_together:
             return now
         opened = [turn.sent for turn in self._flying if turn.minute == self.minute.number and turn.sent is not None]
         return max(now, min(opened) + SCOUTING) if opened else now
@@ -532,9 +585,7 @@ class Budget:
             return max(closed, self._even_at - now + (cost - turn.cost) * MINUTE / cap, (cost - left) * MINUTE / cap, 0)
         if closed == 0.0 and not ahead and (turn.cost <= left or self._is_untouched()):
             return 0.0
-        # Whoever spends more than half is met at the next minute's beginning, and then it is anybody's.
-        foreign = max(self._foreign, self.minute.foreign)
-        a_minute = max(cap / 2, min(cap, self.limit - foreign - self.kept_back)) * share
+        a_minute = self._a_minute() * share
         wait = closed
         opening = self.time.until(self.minute.number + 1, now)
         left = left * share if closed < opening else a_minute
@@ -548,6 +599,13 @@ class Budget:
                     left = a_minute
             left -= price
         return wait
+
+    def _a_minute(self) -> float:
+        """Return what will be ours of a minute to come, at best: who could be served is not to be sent away."""
+        # Whoever spends more than half is met at the next minute's beginning, and then it is anybody's.
+        foreign = max(self._foreign, self.minute.foreign)
+        usual = max(self.ours / 2, self.limit - foreign - self.kept_back)
+        return max(1.0, min(self.ours, usual, self._opening - self.kept_back))
 
     def _smoothed(self, price: float, now: float, opening: float) -> tuple[float, float]:
         """Return what is left, and after how many seconds, once this minute's allowance has grown by a price."""
@@ -597,7 +655,12 @@ class Budget:
             self._seen.append(ended.exactly)
             if len(self._seen) == SEEN_MINUTES and len(set(self._seen)) == 1:
                 self._set_limit(self._seen[0])
-        self._doubtful = ended.refused > 0 or any(True for _ in self.waiting())
+        self._doubtful = ended.refused > 0 or self.is_waited_for
+        spent = ended.remaining is not None and ended.remaining <= ended.limit * HARDLY
+        self._follows_spent = number == ended.number + 1 and (self._doubtful or spent)
+        if not self._follows_spent:
+            self._opening = math.inf
+        self._too_early = 0
         if not ended.refused:
             self._margin = self._margin * 0.9 if self._margin > 1.0 else 0.0
         # An average over some minutes, that follows a rise at once.

@@ -26,16 +26,18 @@ ALONE = 2.0
 KEPT = 180_000
 
 # KEYS: the minute. ARGV: the team's limit; the share of it that is ours; what is kept back for others; how long to keep
-# the minute, in ms; the costs, in the order of those who wait. Returns how many of them were reserved; what is left at
-# best, if the upstream has counted what is in flight; and what others than the replicas have spent at least.
+# the minute, in ms; 1 if a single request is to find out whether the budget is back; the costs, in the order of those
+# who wait. Returns how many of them were reserved; what is left at best, if the upstream has counted what is in flight;
+# and what others than the replicas have spent at least, or -1 as long as no reply of this minute has told.
 RESERVE = """
 local kept = redis.call('HMGET', KEYS[1], 'spent', 'flying', 'low')
 local spent, flying, low = tonumber(kept[1]) or 0, tonumber(kept[2]) or 0, tonumber(kept[3])
 local limit, ours, back = tonumber(ARGV[1]), tonumber(ARGV[2]) - spent, tonumber(ARGV[3])
 local left = math.min((low and low - flying or limit - spent) - back, ours)
 local granted, sum = 0, 0
-for each = 5, #ARGV do
+for each = 6, #ARGV do
   local cost = tonumber(ARGV[each])
+  if spent + sum > 0 and not low and ARGV[5] == '1' then break end
   if sum + cost > left and (low or spent + sum > 0) then break end
   granted, sum = granted + 1, sum + cost
 end
@@ -44,7 +46,7 @@ if granted > 0 then
   redis.call('HINCRBY', KEYS[1], 'flying', sum)
   redis.call('PEXPIRE', KEYS[1], ARGV[4])
 end
-return {granted, math.min((low or limit - spent) - back, ours) - sum, low and math.max(0, limit - low - spent) or 0}
+return {granted, math.min((low or limit - spent) - back, ours) - sum, low and math.max(0, limit - low - spent) or -1}
 """
 # KEYS: the minute. ARGV: what was reserved; what it has cost; what remains, empty if that was not told.
 SETTLE = """
@@ -68,11 +70,14 @@ def minute_key(profile: str, minute: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Reservation:
-    """How many costs were reserved, what is left at best of the minute, and what no replica has spent of it."""
+    """How many costs were reserved, what is left at best of the minute, and what no replica has spent of it.
+
+    ``others`` is ``None`` as long as no reply of the minute has told what remains.
+    """
 
     granted: int
     left: int
-    others: int
+    others: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,13 +101,19 @@ class RedisBudget:
         self.is_alone = False
 
     async def reserve(
-        self, minute: int, costs: Sequence[int], *, limit: int, ours: int, kept_back: int
+        self, minute: int, costs: Sequence[int], *, limit: int, ours: int, kept_back: int, scouting: bool
     ) -> Reservation | None:
-        """Reserve costs for all replicas to see, as many as there is budget for; ``None`` without an answer."""
-        arguments = (limit, ours, kept_back, KEPT, *costs)
+        """Reserve costs for all replicas to see, as many as there is budget for; ``None`` without an answer.
+
+        While ``scouting``, the first of all replicas finds out whether the budget is back, and the others wait for it.
+        """
+        arguments = (limit, ours, kept_back, KEPT, int(scouting), *costs)
         key = minute_key(self._profile, minute)
         answer = await self._ask(cast("Awaitable[object]", self._redis.eval(RESERVE, 1, key, *map(str, arguments))))
-        return Reservation(*cast("list[int]", answer)) if answer is not None else None
+        if answer is None:
+            return None
+        granted, left, others = cast("list[int]", answer)
+        return Reservation(granted, left, others if others >= 0 else None)
 
     async def settle(self, settlements: Sequence[Settlement]) -> None:
         """Say what became of reservations."""

@@ -229,6 +229,7 @@ class Server(web.Server):
         exchange.error = answered.type
         answer = problem_answer(answered)
         answer.headers.extend(exchange.told_attempts)
+        answer.headers.extend(exchange.remarks)
         return answer
 
 

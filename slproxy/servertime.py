@@ -65,6 +65,11 @@ class ServerTime:
         self.is_known = True
         return agrees
 
+    def set_back(self, seconds: float) -> None:
+        """Take note that the upstream's clock is so far behind what was believed."""
+        self._low -= seconds
+        self._high -= seconds
+
     def earliest(self, now: float) -> float:
         """Return a time that the upstream's clock has certainly reached."""
         return now + self._low

@@ -513,8 +513,10 @@ class Upstream:
     ) -> None:
         await self._connector.close()
 
-    async def send(self, outbound: Outbound) -> Reply:
+    async def send(self, outbound: Outbound, *, patience: float = math.inf) -> Reply:
         """Send one request to the API and return the head of its reply, whatever its status.
+
+        The head is waited for as long as ``upstream.response_timeout``, or ``patience`` if that is less, in seconds.
 
         Raises:
             UpstreamFault: there was no reply.
@@ -523,7 +525,10 @@ class Upstream:
         await self._take_place()
         try:
             return await self._send(
-                self._api, outbound, response_timeout=self._rules.response_timeout, on_close=self._free.release
+                self._api,
+                outbound,
+                response_timeout=min(self._rules.response_timeout, patience),
+                on_close=self._free.release,
             )
         except BaseException:
             self._free.release()

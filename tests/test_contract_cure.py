@@ -112,7 +112,9 @@ async def with_api_key(
     response_timeout: float = 60.0,
     waits: Waits | None = None,
     whole: bool = True,
+    pace: str = "observe",
 ) -> AsyncIterator[Line]:
+    """Without pacing by default: it waits in real time for what a 429 has closed, and tests of its own do so."""
     waits = waits or Waits()
     async with ScriptedUpstream(script, whole=whole) as upstream:
         settings = settings_for(upstream.url)
@@ -121,6 +123,7 @@ async def with_api_key(
             retry=retry or settings.retry,
             limits=limits or settings.limits,
             upstream=replace(settings.upstream, response_timeout=response_timeout),
+            pace=replace(settings.pace, mode=pace),
         )
         async with proxy(settings, clock=waits.clock()) as app:
             yield Line(upstream, app, waits)
@@ -809,9 +812,10 @@ async def test_a_retry_after_over_the_longest_wait_is_told_to_the_client_at_once
     assert len(line.api) == 1
 
 
-async def test_429s_without_end_give_the_upstreams_own_last_one_in_the_end() -> None:
+@pytest.mark.parametrize("pace", ["pace", "observe", "off"])
+async def test_429s_without_end_give_the_upstreams_own_last_one_in_the_end(pace: str) -> None:
     script = in_turn(*[reply(LIMITED, b"%d" % number, "Retry-After: 1", f"X-N: {number}") for number in range(1, 9)])
-    async with with_api_key(script) as line:
+    async with with_api_key(script, pace=pace) as line:
         response = await line.ask(method="POST", body=b"x")
     assert response.head.status == 429
     assert (response.body, response.head.get("X-N"), attempts(response)) == (b"4", "4", "4")

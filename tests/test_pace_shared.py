@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import cast
 from urllib.parse import urlsplit
@@ -161,8 +162,10 @@ async def test_a_reservation(
         async with looking_into(url) as redis, contextlib.aclosing(Shared(url)) as budget:
             if before:
                 await redis.hset(THIS_MINUTE, mapping=before)  # type: ignore[arg-type]
-            reserved = await budget.reserve(int(MINUTE // 60), [cost], limit=limit, ours=ours, kept_back=kept_back)
-            others = max(0, limit - before["low"] - before["spent"]) if "low" in before else 0
+            reserved = await budget.reserve(
+                int(MINUTE // 60), [cost], limit=limit, ours=ours, kept_back=kept_back, scouting=False
+            )
+            others = max(0, limit - before["low"] - before["spent"]) if "low" in before else None
             assert reserved == Reservation(*answer, others)
             after = await kept(redis, THIS_MINUTE)
             if not answer[0]:
@@ -212,7 +215,8 @@ async def test_reservations_are_made_in_order_and_none_overtakes() -> None:
     with redis_server() as url:
         async with looking_into(url) as redis, contextlib.aclosing(Shared(url)) as budget:
             # The 8 does not fit, and the 1 behind it waits as well.
-            assert await budget.reserve(7, [10, 3, 8, 1], limit=20, ours=20, kept_back=0) == Reservation(2, 7, 0)
+            reserve = partial(budget.reserve, 7, limit=20, ours=20, kept_back=0, scouting=False)
+            assert await reserve([10, 3, 8, 1]) == Reservation(2, 7, None)
             assert await kept(redis, minute_key("default", 7)) == {"spent": 13, "flying": 13}
             await budget.settle([Settlement(7, 10, 10, 10), Settlement(7, 3, 5, None)])
             assert await kept(redis, minute_key("default", 7)) == {"spent": 15, "flying": 0, "low": 5}
@@ -234,12 +238,35 @@ async def test_no_more_is_reserved_than_there_is_however_many_ask_at_once() -> N
             clients = [await stack.enter_async_context(contextlib.aclosing(Shared(url))) for _ in range(4)]
             other = await stack.enter_async_context(contextlib.aclosing(Shared(url, "other")))
             answers = await asyncio.gather(
-                *(each.reserve(7, [1], limit=30, ours=30, kept_back=0) for each in clients for _ in range(20))
+                *(
+                    each.reserve(7, [1], limit=30, ours=30, kept_back=0, scouting=False)
+                    for each in clients
+                    for _ in range(20)
+                )
             )
             assert sum(answer is not None and answer.granted == 1 for answer in answers) == 30
             # Another minute, and another profile, are another budget.
             for each, minute in ((clients[0], 8), (other, 7)):
-                assert await each.reserve(minute, [30], limit=30, ours=30, kept_back=0) == Reservation(1, 0, 0)
+                reserved = await each.reserve(minute, [30], limit=30, ours=30, kept_back=0, scouting=False)
+                assert reserved == Reservation(1, 0, None)
+
+
+async def test_one_of_all_replicas_finds_out_whether_the_budget_is_back() -> None:
+    with redis_server() as url:
+        async with contextlib.aclosing(Shared(url)) as budget:
+            scout = partial(budget.reserve, limit=30, ours=30, kept_back=0, scouting=True)
+            assert await scout(7, [3, 1]) == Reservation(1, 27, None)
+            # The others wait for what it hears, unless they have waited for long.
+            assert await scout(7, [1, 1]) == Reservation(0, 27, None)
+            assert await budget.reserve(7, [1], limit=30, ours=30, kept_back=0, scouting=False) == Reservation(
+                1, 26, None
+            )
+            await budget.settle([Settlement(7, 3, 3, 20)])
+            assert await scout(7, [1, 1]) == Reservation(2, 18, 6)
+            # One that was refused leaves no trace: the next one may ask again.
+            assert await scout(8, [1]) == Reservation(1, 29, None)
+            await budget.settle([Settlement(8, 1, 0, None)])
+            assert await scout(8, [1]) == Reservation(1, 29, None)
 
 
 # Replicas.

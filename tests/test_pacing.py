@@ -41,6 +41,32 @@ def test_four_replicas_with_a_redis(foreign: float) -> None:
         )
 
 
+@pytest.mark.parametrize("ahead", [-1.0, 0.1, 0.5, 1.0, 2.0])
+def test_where_date_tells_another_time_than_the_one_that_counts(ahead: float) -> None:
+    """That both are one clock is inferred only (salesloft-facts, Rate limit)."""
+    within(paced("", 1, ahead=ahead), ratio=1.02, refused=1.0)
+
+
+@pytest.mark.parametrize("seed", SEEDS[:2])
+def test_more_clients_than_a_minute_serves(seed: int) -> None:
+    within(paced("", seed, clients=200, foreign=0.3), ratio=1.10, refused=1.0)
+
+
+def test_no_replica_is_left_out_when_many_ask() -> None:
+    with redis_server() as redis:
+        if redis is None:
+            pytest.skip("there is no redis-server")
+        within(paced("", 1, processes=4, redis=redis, clients=80), ratio=1.02, refused=0.0)
+
+
+def test_replicas_in_a_minute_that_slides_go_by_their_replies() -> None:
+    with redis_server() as redis:
+        if redis is None:
+            pytest.skip("there is no redis-server")
+        row = paced("", 1, processes=1, redis=redis, team=Team(LIMIT, "sliding"), requests=1500)
+        within(row, ratio=1.10, refused=1.0)
+
+
 def test_four_processes_that_share_nothing() -> None:
     within(paced("", 1, processes=4), ratio=1.05, refused=12.0)
 

@@ -196,7 +196,7 @@ def test_the_next_minutes_keep_back_what_others_spend_in_three_seconds() -> None
 def test_what_was_missing_of_a_limit_that_is_none_was_not_spent_by_others() -> None:
     it = desk(10.0)
     turn = it.send()
-    it.budget.others_spent(570, it.now)  # another replica was told that 29 remain
+    it.budget.heard_of_others(570, it.now)  # another replica was told that 29 remain
     it.reply(turn, 29, limit=30)
     assert (it.budget.limit, it.budget.minute.foreign, it.left()) == (30, 0, 29)
     it.now = 60.0
@@ -439,6 +439,81 @@ def test_a_429_closes_the_minute() -> None:
         it.now = minute * MINUTE
         assert it.left() > 0
     assert it.budget.kept_back == 0
+
+
+def awaited(*, count: int = 5) -> tuple[Desk, list[Turn]]:
+    """Return a spent minute at second 10, and those who wait for the next one."""
+    it = desk(10.0)
+    it.spend_all()
+    return it, [it.enter(patience=75.0) for _ in range(count)]
+
+
+def test_a_429_to_the_first_of_a_minute_is_asked_again_before_it_holds() -> None:
+    """That the clock that counts is the one that Date tells is inferred only: here it is half a second behind."""
+    it, turns = awaited()
+    it.now = 60.1
+    assert it.go() == turns[:1]
+    it.reply(turns[0], refused=True)
+    again = it.budget.turn("GET", "/v2/x", client="", bulk=False, now=it.now, patience=75.0, number=turns[0].number)
+    assert it.budget.enter(again, it.now) is None
+    assert it.budget.expired(it.now) == it.go() == []
+    it.now = 61.2
+    assert it.go() == [again]
+    it.reply(again, 599)
+    # It is learned, in whole seconds: the others go, and the next minute begins later.
+    assert it.go() == turns[1:]
+    assert it.budget.resets_in(it.now) == pytest.approx(59.8, abs=0.02)
+
+
+def test_a_minute_that_is_spent_as_it_begins_is_closed_after_three_429s() -> None:
+    it, turns = awaited()
+    it.now = 60.1
+    refusals = 0
+    while scouts := it.go():
+        assert len(scouts) == 1
+        it.reply(scouts[0], refused=True)
+        refusals += 1
+        it.now = it.now + 1.05
+    assert (refusals, it.budget.is_closed(it.now)) == (3, True)
+    # Now it is known that those who have waited for long would wait in vain.
+    assert it.budget.expired(it.now) == turns[3:]
+    assert it.budget.resets_in(it.now) == pytest.approx(60.0 - 3.25, abs=0.02)
+
+
+def test_a_429_to_the_first_of_a_minute_closes_it_where_the_last_one_was_not_spent() -> None:
+    it = desk(10.0)
+    it.spend(left=400)
+    it.now = 60.1
+    it.reply(it.send(), refused=True)
+    assert it.budget.wait_of(it.ask(), it.now) == pytest.approx(59.9, abs=0.02)
+
+
+def test_several_429s_of_one_moment_are_one() -> None:
+    it = desk(10.0)
+    it.spend_all()
+    it.now = 60.1
+    flood = [it.send() for _ in range(20)]
+    for turn in flood:
+        it.now += 0.01
+        it.reply(turn, refused=True)
+    assert not it.budget.expired(it.now)
+    assert it.budget.wait_of(it.ask(), it.now) == pytest.approx(1.0, abs=0.02)
+
+
+def test_a_limit_below_that_no_header_tells_is_foreseen_once_it_was_seen() -> None:
+    it = desk(10.0)
+    for left in range(39, -1, -1):
+        it.spend(left=left)
+    it.now = 11.0
+    first = it.enter()
+    it.now = 60.0
+    assert it.go() == [first]
+    it.reply(first, 39)
+    it.now = 61.0
+    for _ in range(39 + 40):
+        it.enter()
+    # Two minutes are full: forty and no more go into each.
+    assert it.budget.wait_of(it.ask(), it.now) >= 59 + MINUTE
 
 
 def test_a_429_of_the_last_minute_closes_nothing() -> None:
