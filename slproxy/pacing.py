@@ -369,14 +369,16 @@ class Pacer:
         else:
             self._say_it()
 
+    def _who_waits(self) -> Counter[str]:
+        return Counter(f"{turn.client} (bulk)" if turn.bulk else turn.client for turn in self.budget.waiting())
+
     def _say_it(self) -> None:
         self._saying = None
         now = self._monotonic()
         if not (waiting := list(self.budget.waiting())):
             return
         self._said_at = now
-        names = Counter(f"{turn.client} (bulk)" if turn.bulk else turn.client for turn in waiting)
-        named = ", ".join(f"{name} {count}" for name, count in names.most_common(NAMED))
+        named = ", ".join(f"{name} {count}" for name, count in self._who_waits().most_common(NAMED))
         wait = self.budget.wait_of(waiting[-1], now)
         until = time.strftime("%H:%M:%S", time.localtime(self._now() + wait))
         log.info("%d wait for the team's budget, the last until %s (%.1f s): %s", len(waiting), until, wait, named)
@@ -390,6 +392,7 @@ class Pacer:
         return {
             "mode": self._pace.mode,
             "limit": budget.limit,
+            "told": budget.is_told,
             "ours": budget.ours,
             "remaining": remaining,
             "resets_in": round(budget.resets_in(now), 1),
@@ -400,6 +403,7 @@ class Pacer:
                 "interactive": sum(not turn.bulk for turn in budget.waiting()),
                 "bulk": sum(turn.bulk for turn in budget.waiting()),
             },
+            "waiting": dict(self._who_waits().most_common()),
             "in_flight": budget.in_flight,
             "this_minute": _shown(budget.minute),
             "last_minutes": [_shown(minute) for minute in budget.history],

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from email.utils import formatdate
+from typing import Literal
 from urllib.parse import parse_qs
 
 import pytest
@@ -112,7 +113,7 @@ async def with_api_key(
     response_timeout: float = 60.0,
     waits: Waits | None = None,
     whole: bool = True,
-    pace: str = "observe",
+    pace: Literal["pace", "observe", "off"] = "observe",
 ) -> AsyncIterator[Line]:
     """Without pacing by default: it waits in real time for what a 429 has closed, and tests of its own do so."""
     waits = waits or Waits()
@@ -813,7 +814,9 @@ async def test_a_retry_after_over_the_longest_wait_is_told_to_the_client_at_once
 
 
 @pytest.mark.parametrize("pace", ["pace", "observe", "off"])
-async def test_429s_without_end_give_the_upstreams_own_last_one_in_the_end(pace: str) -> None:
+async def test_429s_without_end_give_the_upstreams_own_last_one_in_the_end(
+    pace: Literal["pace", "observe", "off"],
+) -> None:
     script = in_turn(*[reply(LIMITED, b"%d" % number, "Retry-After: 1", f"X-N: {number}") for number in range(1, 9)])
     async with with_api_key(script, pace=pace) as line:
         response = await line.ask(method="POST", body=b"x")
@@ -864,6 +867,35 @@ async def test_other_errors_go_to_the_client_at_once(status: str) -> None:
     assert response.head.first == f"HTTP/1.1 {status}"
     assert response.body == b"theirs"
     assert len(line.api) == 1
+
+
+async def test_the_send_that_cures_a_401_is_one_of_the_attempts() -> None:
+    async with with_login(SalesLoft()) as line:
+        tokens = SalesLoft(good=lambda shown: shown >= 2)
+
+        async def script(message: Message, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            if message.head.get("Authorization") == "Bearer access-2":
+                writer.write(reply("503 S", b"theirs"))
+            else:
+                await tokens(message, reader, writer)
+
+        line.upstream.script = script
+        response = await line.ask()
+    assert (response.head.status, response.body, attempts(response)) == (503, b"theirs", "4")
+    assert len(line.api) == 4
+
+
+async def test_a_repeat_waits_for_its_reply_no_longer_than_the_deadline_leaves() -> None:
+    async def silent(message: Message, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+
+    since = time.monotonic()
+    async with with_api_key(silent, retry=Retry(deadline=1.0), response_timeout=0.7) as line:
+        response = await line.ask()
+        took = time.monotonic() - since
+        assert (response.head.status, json.loads(response.body)["type"]) == (504, "upstream-timeout")
+        assert attempts(response) == "2"
+    assert 0.7 < took < 1.2
 
 
 async def test_backoff_grows_and_is_full_jitter() -> None:

@@ -22,6 +22,7 @@ from aiohttp import ClientSession, TCPConnector
 
 from slproxy.app import App, Clock
 from slproxy.errors import LoginRequired
+from slproxy.pacing import SAY_EVERY
 from slproxy.sandbox import Options, Sandbox
 from slproxy.settings import Auth, Origin, Secret, Settings
 from slproxy.store import MemoryStore
@@ -461,6 +462,30 @@ async def test_a_retry_after_on_a_429_holds_everybody_for_as_long_and_no_longer(
         assert [message.body for message in upstream.seen if message.head.method == "POST"] == [b"{}", b"{}"]
 
 
+async def test_who_was_refused_keeps_its_place_among_those_who_wait() -> None:
+    async with salesloft(58) as (line, sandbox):
+        assert (await line.at_once("/v2/me")).head.status == 200
+        sandbox.spend(sandbox.remaining())
+        refused = line.begin("/v2/people?first", "Prefer: wait=9")
+        await until(lambda: any(request.status == 429 for request in sandbox.requests))
+        others = [await line.hold(f"/v2/people?{n}") for n in range(20)]
+        answer = await refused
+        assert (answer.head.status, answer.head.get("X-Slproxy-Attempts")) == (200, "2")
+        assert {other.head.status for other in await asyncio.gather(*others)} == {200}
+        sent = [request.target for request in sandbox.requests if request.at >= MINUTE + 60]
+        assert sent[0] == "/v2/people?first"
+        assert waited(answer.head) > 0
+
+
+async def test_the_cure_of_a_429_has_a_time_of_its_own() -> None:
+    """Where nothing may be held, what SalesLoft has refused is still cured."""
+    async with salesloft(58, max_wait=0.0) as (line, sandbox):
+        assert (await line.at_once("/v2/me")).head.status == 200
+        sandbox.spend(sandbox.remaining())
+        answer = await line.ask("/v2/people", method="POST", body=b"{}")
+        assert (answer.head.status, answer.head.get("X-Slproxy-Attempts")) == (200, "2")
+
+
 async def test_interactive_goes_before_bulk_and_bulk_gets_a_tenth() -> None:
     async with salesloft(58, connections=1) as (line, sandbox):
         await spend_all(line, sandbox)
@@ -827,6 +852,24 @@ async def test_every_reply_of_salesloft_tells_of_the_budget(status: str) -> None
         assert 29 <= rate_limit(answer.head)[2] <= 31
 
 
+async def test_an_error_of_the_proxys_own_tells_of_the_budget_too() -> None:
+    async with salesloft(20) as (line, _):
+        answer = await line.at_once("/v2/me", "X-Sandbox-Fault: reset", "X-Slproxy-Retry: off")
+        problem(answer, status=502, kind="upstream-unreachable")
+        assert rate_limit(answer.head)[:2] == (600, 599)
+        # What Check refuses is about something else.
+        assert (await line.at_once("/v1/me")).head.get("RateLimit") is None
+
+
+@pytest.mark.parametrize(("reserve", "whose"), [(0.0, "The team's budget, 600"), (0.5, "This proxy's part")])
+async def test_who_is_over_budget_is_told_whose_it_is(reserve: float, whose: str) -> None:
+    async with salesloft(20, reserve=reserve) as (line, sandbox):
+        await spend_all(line, sandbox)
+        answer = await line.at_once("/v2/me", "Prefer: wait=1")
+        told_at_once(answer)
+        assert json.loads(answer.body)["detail"].startswith(whose)
+
+
 async def test_what_salesloft_tells_itself_is_left_as_it_is() -> None:
     own = (
         'RateLimit-Policy: "default";q=7;w=1',
@@ -955,6 +998,27 @@ async def others_held(count: int) -> AsyncIterator[tuple[Line, Sandbox, list[asy
     async with salesloft(59) as (line, sandbox):
         await spend_all(line, sandbox)
         yield line, sandbox, [await line.hold("/v2/me") for _ in range(count)]
+
+
+async def test_the_log_says_all_who_wait_and_once_a_second_at_most(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "slproxy.pacing")
+    async with salesloft(40) as (line, sandbox):
+        await spend_all(line, sandbox)
+        held = [await line.hold("/v2/me", f"X-Slproxy-Client: c{n % 3}") for n in range(12)]
+
+        def said() -> list[str]:
+            return [each.getMessage() for each in caplog.records if "wait for the team's budget" in each.getMessage()]
+
+        await until(lambda: len(said()) == 2)
+        assert said()[0].startswith("1 wait for")
+        assert said()[1].startswith("12 wait for")
+        assert said()[1].endswith("c0 4, c1 4, c2 4")
+        assert line.budget["waiting"] == {"c0": 4, "c1": 4, "c2": 4}
+        # Nobody comes, and nothing is said.
+        at = [each.created for each in caplog.records if "wait for the team's budget" in each.getMessage()]
+        assert at[1] - at[0] >= SAY_EVERY - 0.05
+        for task in held:
+            task.cancel()
 
 
 async def test_other_rules_keep_what_is_known_and_who_waits() -> None:

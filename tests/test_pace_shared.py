@@ -453,6 +453,24 @@ async def test_a_slow_redis_slows_nobody_by_more_than_its_timeout(delay: float) 
             assert max(took) < 2 * TIMEOUT + 0.5, [round(each, 1) for each in took]
 
 
+async def test_who_waits_for_a_redis_that_answers_nonsense_goes_on_alone(caplog: pytest.LogCaptureFixture) -> None:
+    """It is a defect, of ours or of its, and no reason to let anybody hang."""
+
+    async def nonsense(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65536):
+            writer.write(b":7\r\n" if b"EVAL" in data else b"+OK\r\n" * data.count(b"*"))
+        writer.close()
+
+    server = await asyncio.start_server(nonsense, "127.0.0.1", 0)
+    async with server, running_sandbox(clock=Ticking(5)) as sandbox:
+        url = f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}/0"
+        async with in_this_process(1, sandbox, url) as (line,):
+            answers = await asyncio.gather(*(line.at_once("/v2/me") for _ in range(5)))
+            assert {answer.head.status for answer in answers} == {200}
+            assert (line.held, line.budget["in_flight"]) == (0, 0)
+    assert "a defect" in caplog.text
+
+
 async def test_a_burst_does_not_take_redis_for_away() -> None:
     with redis_server() as url:
         async with (
