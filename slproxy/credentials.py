@@ -205,12 +205,9 @@ class Credentials:
         return await self.bearer()
 
     def accepted(self, bearer: Bearer) -> None:
-        """Take note that the upstream took a token, whatever it said of it before."""
+        """Take note that the upstream took a token, whatever it said of it before: the renewal has cured."""
         if bearer.token == self._rejected:
             self._rejected = None
-
-    def cured(self, bearer: Bearer) -> None:
-        """Take note that the upstream took a request with this token that it had rejected with the one before."""
         if self._cure is not None and self._cure.token == bearer.token and not self._cure.failed:
             self._cure = None
 
@@ -223,7 +220,7 @@ class Credentials:
         """Tell whether a rejected token is what a renewal has just brought.
 
         Nobody may have seen that before: the body of the request that it was for could not be sent again, or its client
-        has left. That others are served with the token does not tell either; only such a request is ``cured``.
+        has left. What was seen to be rejected a second time stays so, whoever else is served with it.
         """
         cure = self._cure
         return cure is not None and cure.token == rejected.token and self._monotonic() - cure.at < UNCURED_PAUSE

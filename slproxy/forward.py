@@ -333,7 +333,7 @@ class Forwarder:
             if reply.status == 401:
                 self._credentials.not_cured(bearer)
             elif retry.is_final(reply.status):
-                self._credentials.cured(bearer)
+                self._credentials.accepted(bearer)
             return reply
         finally:
             # Of a body in chunks it is known only once it has been read so far.
