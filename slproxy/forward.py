@@ -31,10 +31,10 @@ from slproxy.headers import Fields, InexactHeaderError, RawHeaders
 from slproxy.journal import Exchange
 from slproxy.pacing import Pacer, Wish, wish_of
 from slproxy.policy import Place, Policy, check
-from slproxy.ratelimit import told
+from slproxy.ratelimit import Turn, told
 from slproxy.retry import Outcome
 from slproxy.settings import Limits, Retry
-from slproxy.upstream import Outbound, Reply, Upstream
+from slproxy.upstream import Outbound, Reply, Slot, Upstream
 
 log = logging.getLogger("slproxy.forward")
 
@@ -346,7 +346,7 @@ class Forwarder:
         """
         # A small body is taken in first, or nobody would see that its client has left while it is held.
         body = None if request.body is None else await request.body.whole() or request.body.chunks
-        turn = await self._pacer.take(request.method, request.target, request.wish, exchange)
+        turn, slot = await self._turn(request, exchange)
         reached = False
         try:
             bearer = await self._credentials.bearer()
@@ -357,19 +357,35 @@ class Forwarder:
                 body=body,
             )
             exchange.attempts += 1
+            patience = math.inf if exchange.attempts == 1 else max(self._time_left(exchange), LAST)
             sent = self._monotonic()
             reached = True
             try:
-                reply = await self._upstream.send(
-                    outbound, patience=math.inf if exchange.attempts == 1 else max(self._time_left(exchange), LAST)
-                )
+                reply = await self._upstream.send(outbound, slot, patience=patience)
             finally:
                 exchange.upstream += self._monotonic() - sent
         except BaseException as error:
+            slot.free()
             self._pacer.lost(turn, reached=error.reached if isinstance(error, UpstreamFault) else reached)
             raise
         self._pacer.replied(turn, told(reply.status, reply.header, now=self._now()))
         return reply, bearer
+
+    async def _turn(self, request: _Request, exchange: Exchange) -> tuple[Turn | None, Slot]:
+        """Wait for a turn and for one of the upstream's connections; a turn that is over by then is taken anew."""
+        while True:
+            turn = await self._pacer.take(request.method, request.target, request.wish, exchange)
+            try:
+                slot = await self._upstream.slot()
+            except BaseException:
+                self._pacer.lost(turn, reached=False)
+                raise
+            exchange.wait += slot.waited
+            if not self._pacer.is_over(turn):
+                return turn, slot
+            slot.free()
+            self._pacer.lost(turn, reached=False)
+            exchange.cure = self._time_left(exchange)
 
     def _answer(self, reply: ReplyBody, request: _Request, exchange: Exchange, *, host: str) -> Answer:
         """Return the upstream's reply as the client gets it: as it came, less what stops here, plus what we say."""

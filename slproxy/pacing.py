@@ -177,6 +177,10 @@ class Pacer:
         """Whether all wait for a time that a reply has told, so that who was refused waits with them."""
         return self._pace.mode == "pace" and self.budget.is_closed(self._monotonic())
 
+    def is_over(self, turn: Turn | None) -> bool:
+        """Whether a turn that has not been sent yet is not to be: a 429 came meanwhile."""
+        return self.is_closed and turn is not None and self.budget.is_over(turn)
+
     def replied(self, turn: Turn | None, told: Told) -> None:
         """Learn from the reply to what was sent."""
         if turn is None:

@@ -175,7 +175,7 @@ class Budget:
         # The least that was told to remain of this minute, and when; of a sliding one the last that was told.
         self._low: int | None = None
         self._low_at = self._low_sent = -math.inf
-        self._closed_until = -math.inf
+        self._closed_until = self._refused_at = -math.inf
         # Whether the budget may not be back in this minute, since the last one was spent; and so may a refusal tell.
         self._doubtful = self._follows_spent = False
         # Whether the replicas have one scout among them, and not each its own.
@@ -471,6 +471,7 @@ class Budget:
         """Close the budget: all of it is spent, whatever was believed. Return whether this minute is over."""
         assert turn.sent is not None, "only what was sent is refused"
         self.minute.refused += 1
+        self._refused_at = now
         if reply.retry_after is not None:
             if reply.retry_after <= MINUTE:  # a longer one is not about this budget
                 self.hold(now + reply.retry_after)
@@ -505,6 +506,10 @@ class Budget:
     def is_closed(self, now: float) -> bool:
         """Tell whether nobody is sent before a time at which there is budget again."""
         return now < self._closed_until and not self.is_sliding
+
+    def is_over(self, turn: Turn) -> bool:
+        """Tell whether a 429 has come since a turn was given."""
+        return turn.sent is not None and turn.sent <= self._refused_at
 
     def is_scouting(self, now: float) -> bool:
         """Tell whether it is to be found out, by a single request, that the budget is back."""

@@ -354,11 +354,6 @@ class _Line:
             await asyncio.sleep(0)
         return self._reply is not None and (self._reply.code >= 400 or self._reply.should_close)
 
-    def abandon(self) -> None:
-        """Close the connection of a request that got no reply; whoever sent it knows."""
-        self._on_close = lambda: None
-        self.close(keep=False)
-
     def close(self, *, keep: bool) -> None:
         """Give the connection back to the pool with ``keep``, if all of the request went out on it; else close it.
 
@@ -466,6 +461,20 @@ def _is_readable(connection: Connection) -> bool:
     return bool(poll.poll(0))
 
 
+class Slot:
+    """One of the connections that there may be at a time, whether or not it has been made; ``waited`` is in seconds."""
+
+    def __init__(self, free: asyncio.Semaphore, *, waited: float = 0.0) -> None:
+        self._free: asyncio.Semaphore | None = free
+        self.waited = waited
+
+    def free(self) -> None:
+        """Let another one have it; may be called again."""
+        if self._free is not None:
+            self._free.release()
+            self._free = None
+
+
 class _Origin:
     """Where requests go: fixed at the start, so that nothing a client sends can change it."""
 
@@ -513,32 +522,29 @@ class Upstream:
     ) -> None:
         await self._connector.close()
 
-    async def send(self, outbound: Outbound, *, patience: float = math.inf) -> Reply:
+    async def send(self, outbound: Outbound, slot: Slot, *, patience: float) -> Reply:
         """Send one request to the API and return the head of its reply, whatever its status.
 
         The head is waited for as long as ``upstream.response_timeout``, or ``patience`` if that is less, in seconds.
+        The slot is freed once the reply is done with.
 
         Raises:
             UpstreamFault: there was no reply.
-            Overloaded: no connection came free in time, or this one had to be given up for others.
+            Overloaded: the connection had to be given up for others.
         """
-        await self._take_place()
-        try:
-            return await self._send(
-                self._api,
-                outbound,
-                response_timeout=min(self._rules.response_timeout, patience),
-                on_close=self._free.release,
-            )
-        except BaseException:
-            self._free.release()
-            raise
+        timeout = min(self._rules.response_timeout, patience)
+        return await self._send(self._api, outbound, response_timeout=timeout, on_close=slot.free)
 
-    async def _take_place(self) -> None:
-        """Wait for one of ``upstream.max_connections``, no longer than for a reply."""
+    async def slot(self) -> Slot:
+        """Wait for one of ``upstream.max_connections``, no longer than for a reply.
+
+        Raises:
+            Overloaded: none came free in time.
+        """
         if not self._free.locked():
             await self._free.acquire()
-            return
+            return Slot(self._free)
+        since = asyncio.get_running_loop().time()
         self._waiting += 1
         if self._making_room is None:
             self._make_room()
@@ -553,6 +559,7 @@ class Upstream:
             ) from error
         finally:
             self._waiting -= 1
+        return Slot(self._free, waited=asyncio.get_running_loop().time() - since)
 
     def _make_room(self) -> None:
         """As long as somebody waits for a connection, take those that stalled clients hold, the longest first.
@@ -619,7 +626,7 @@ class Upstream:
     async def _send(
         self, origin: _Origin, outbound: Outbound, *, response_timeout: float, on_close: Callable[[], None]
     ) -> Reply:
-        """Make the one physical send; ``on_close`` is called once the reply is done with, not where there is none."""
+        """Make the one physical send; ``on_close`` is called once the reply is done with."""
         head = _head(outbound, origin.host)
         line: _Line | None = None
         try:
@@ -634,7 +641,7 @@ class Upstream:
             return Reply(message, content, line, idle_timeout=self._rules.idle_timeout)
         except BaseException as error:
             if line is not None:
-                line.abandon()
+                line.close(keep=False)
             if isinstance(error, _GaveWayError):
                 raise _gave_way() from error
             if isinstance(error, aiohttp.ClientError | HttpProcessingError | OSError):

@@ -462,6 +462,17 @@ async def test_a_retry_after_on_a_429_holds_everybody_for_as_long_and_no_longer(
         assert [message.body for message in upstream.seen if message.head.method == "POST"] == [b"{}", b"{}"]
 
 
+async def test_a_429_stops_those_who_wait_for_a_connection_as_well() -> None:
+    async with salesloft(57, connections=2) as (line, sandbox):
+        assert (await line.at_once("/v2/me")).head.status == 200
+        sandbox.spend(sandbox.remaining() - 10)
+        answers = await asyncio.gather(*(line.ask(f"/v2/people?{n}") for n in range(40)))
+        assert {answer.head.status for answer in answers} == {200}
+        assert sum(request.status == 429 for request in sandbox.requests) <= 2
+        assert all(waited(answer.head) > 0 for answer in answers if answer.head.get("X-Slproxy-Attempts"))
+        assert (line.held, line.budget["in_flight"]) == (0, 0)
+
+
 async def test_who_was_refused_keeps_its_place_among_those_who_wait() -> None:
     async with salesloft(58) as (line, sandbox):
         assert (await line.at_once("/v2/me")).head.status == 200
