@@ -40,6 +40,8 @@ log = logging.getLogger("slproxy")
 
 # How often the files that hold secrets are looked at, in seconds.
 WATCH = 2.0
+# Where the fake SalesLoft listens, unless told otherwise.
+SANDBOX_HOST, SANDBOX_PORT = "127.0.0.1", 8643
 
 Command = Callable[[Settings, argparse.Namespace], Awaitable[int]]
 
@@ -63,6 +65,10 @@ def run(argv: Sequence[str]) -> int:
     """Run a command and return its exit code."""
     args = _parser().parse_args(argv)
     command: Command = args.run
+    for name in _SERVES - args.takes:
+        if getattr(args, name) is not None:
+            # It stood before the command: left aside in silence, `--sandbox whoami` would ask the real SalesLoft.
+            args.refuse(f"--{name.replace('_', '-')} is a flag of serve, and this command does not take it")
     try:
         settings = _settings(args, args.profile, Path.cwd())
         # The other commands say themselves what failed.
@@ -147,13 +153,13 @@ async def _serve(settings: Settings, args: argparse.Namespace) -> int:
     async with contextlib.AsyncExitStack() as stack:
         store: TokenStore | None = None
         fit: Callable[[Settings], Settings] = _as_given
-        if args.sandbox:
+        if args.sandbox is not None:
             fit, store = await stack.enter_async_context(_against_a_sandbox(settings))
         app = await stack.enter_async_context(App(fit(settings), store=store, journal=args.journal))
         await app.listen()
         load = functools.partial(_settings, args, settings.profile, Path.cwd())
         reloading = asyncio.create_task(_keep_reloading(app, lambda: fit(load()), hup, seen))
-        await _announce(app, sandbox=args.sandbox)
+        await _announce(app, sandbox=args.sandbox is not None)
         await stop.wait()
         reloading.cancel()
         await asyncio.wait({reloading})
@@ -324,11 +330,12 @@ async def _sandbox(settings: Settings, args: argparse.Namespace) -> int:  # noqa
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     options = _sandbox_options(args)
     sandbox = Sandbox(options)
+    host, port = args.host or SANDBOX_HOST, SANDBOX_PORT if args.port is None else args.port
     try:
-        await sandbox.start(args.host, args.port)
+        await sandbox.start(host, port)
     except OSError as error:
         raise ConfigError(
-            f"Cannot listen on {args.host}:{args.port}: {os.strerror(error.errno or 0)}.", hint="Choose another --port."
+            f"Cannot listen on {host}:{port}: {os.strerror(error.errno or 0)}.", hint="Choose another --port."
         ) from error
     try:
         _tell_about_sandbox(sandbox, options)
@@ -388,24 +395,29 @@ def _parser() -> _Parser:
         epilog="Settings come from flags, the environment, .env and slproxy.toml: see config.example.toml.",
     )
     parser.add_argument("--version", action="version", version=f"slproxy {slproxy.__version__}")
-    parser.set_defaults(run=_serve, config=None, profile=None, json=False, sandbox=False)
-    for name in _FLAGS:
-        parser.set_defaults(**{name: None})
+    parser.set_defaults(run=_serve, takes=_SERVES, config=None, profile=None, json=False)
+    parser.set_defaults(**dict.fromkeys(_SERVES))
     _add_common(parser)
-    _add_listening(parser)
+    _add_serving(parser)
     parsers = parser.add_subparsers(metavar="COMMAND", title="commands")
 
-    serve = _command(parsers, "serve", _serve, "run the proxy (the default)")
-    _add_listening(serve)
+    serve = _command(parsers, "serve", _serve, "run the proxy (the default)", takes=_SERVES)
+    _add_serving(serve)
     logging_in = _command(parsers, "login", commands.log_in, "log in once, in the browser")
     logging_in.add_argument("--no-browser", action="store_true", help="print the address and take the pasted answer")
     logging_in.add_argument("--replace", action="store_true", help="replace the login of somebody else, unasked")
     logging_out = _command(parsers, "logout", commands.log_out, "revoke the token at SalesLoft, then forget it")
     logging_out.add_argument("--all", action="store_true", help="log out of every profile")
     _command(parsers, "whoami", commands.who_am_i, "ask SalesLoft who the token belongs to", facts=True)
-    _command(parsers, "status", status.status, "tell about the grant, the token and the proxy", facts=True)
+    telling = _command(
+        parsers, "status", status.status, "tell about the grant, the token and the proxy", facts=True, takes=_ADDRESS
+    )
+    _add_address(telling, "the proxy listens")
     _command(parsers, "token", commands.token, "print a valid access token, for scripts", facts=True)
-    _command(parsers, "doctor", _doctor, "look for what is wrong, and say what to do", facts=True)
+    looking = _command(
+        parsers, "doctor", _doctor, "look for what is wrong, and say what to do", facts=True, takes=_ADDRESS
+    )
+    _add_address(looking, "the proxy listens, or would")
     _command(
         parsers, "config", commands.show_config, "print the settings in force and where each came from", facts=True
     )
@@ -421,9 +433,10 @@ def _parser() -> _Parser:
         "--new-key-file", type=Path, metavar="FILE", help="file that holds it (default: a new one in the keyring)"
     )
 
-    sandbox = _command(parsers, "sandbox", _sandbox, "run only the fake SalesLoft")
-    sandbox.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
-    sandbox.add_argument("--port", type=int, default=8643, help="port to listen on (default: %(default)s; 0: any)")
+    sandbox = _command(parsers, "sandbox", _sandbox, "run only the fake SalesLoft", takes=frozenset({"host", "port"}))
+    unset = argparse.SUPPRESS
+    sandbox.add_argument("--host", default=unset, help=f"address to listen on (default: {SANDBOX_HOST})")
+    sandbox.add_argument("--port", type=int, default=unset, help=f"port to listen on (default: {SANDBOX_PORT}; 0: any)")
     sandbox.add_argument("--client-id", help="the one OAuth client that it knows")
     sandbox.add_argument("--redirect-uri", action="append", help="a redirect URI of that client; may be repeated")
     sandbox.add_argument("--token-lifetime", type=float, metavar="SECONDS", help="how long an access token lives")
@@ -434,11 +447,14 @@ def _parser() -> _Parser:
 
 # Where each flag goes among the settings.
 _FLAGS = {"host": "listen.host", "port": "listen.port", "uds": "listen.uds", "read_only": "policy.read_only"}
+# What says where a proxy is, and all that serve takes; before the command or after it.
+_ADDRESS = frozenset({"host", "port", "uds"})
+_SERVES = _ADDRESS | {"read_only", "sandbox"}
 
 
 def _flags(args: argparse.Namespace) -> dict[str, object]:
-    if args.run is not _serve:
-        return {}
+    if args.run is _sandbox:
+        return {}  # its address is not the proxy's
     return {key: getattr(args, name) for name, key in _FLAGS.items()}
 
 
@@ -449,9 +465,10 @@ def _command(
     summary: str,
     *,
     facts: bool = False,
+    takes: frozenset[str] = frozenset(),
 ) -> _Parser:
     parser = parsers.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
-    parser.set_defaults(run=command)
+    parser.set_defaults(run=command, takes=takes, refuse=parser.error)
     _add_common(parser)
     if facts:
         parser.add_argument("--json", action="store_true", help="print JSON")
@@ -467,7 +484,14 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_listening(parser: argparse.ArgumentParser) -> None:
+def _add_address(parser: argparse.ArgumentParser, whose: str) -> None:
+    unset = argparse.SUPPRESS
+    parser.add_argument("--host", default=unset, help=f"address on which {whose} (default: 127.0.0.1)")
+    parser.add_argument("--port", type=int, default=unset, help="its port (default: 8642)")
+    parser.add_argument("--uds", metavar="PATH", default=unset, help="its Unix socket instead")
+
+
+def _add_serving(parser: argparse.ArgumentParser) -> None:
     unset = argparse.SUPPRESS
     parser.add_argument("--host", default=unset, help="address to listen on (default: 127.0.0.1)")
     parser.add_argument("--port", type=int, default=unset, help="port to listen on (default: 8642; 0: any)")

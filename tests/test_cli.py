@@ -95,6 +95,51 @@ async def test_two_profiles_do_not_share_a_token(sandbox: Sandbox, tmp_path: Pat
     assert (code, out) == (3, ""), err
 
 
+@pytest.mark.parametrize("before", [True, False], ids=["before the command", "after it"])
+async def test_status_and_doctor_ask_the_proxy_that_a_flag_names(
+    sandbox: Sandbox, tmp_path: Path, before: bool
+) -> None:
+    env = pointed_at(sandbox) | {"SALESLOFT_API_KEY": sandbox.options.api_key}
+    async with (
+        rig.program("serve", "--port", "0", home=tmp_path, env=env) as by_port,
+        rig.program("serve", "--uds", "s", home=tmp_path, env=env),
+    ):
+        port = str(rig.port_of(by_port.url))
+        for where, up_at in ((["--port", port], f"127.0.0.1:{port}"), (["--uds", "s"], f"unix:{tmp_path / 's'}")):
+            for command in ("status", "doctor"):
+                arguments = [*where, command] if before else [command, *where]
+                code, out, err = await rig.run(*arguments, home=tmp_path, env=env)
+                assert (code, err) == (0, ""), out
+                assert f"up at {up_at}" in out, out
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--sandbox", "whoami"],
+        ["--sandbox", "status"],
+        ["--read-only", "token"],
+        ["--port", "8700", "login"],
+        ["--uds", "s", "sandbox"],
+        ["--host", "localhost", "store", "rekey"],
+    ],
+    ids=" ".join,
+)
+async def test_a_flag_that_a_command_does_not_take_is_refused_before_it_as_after_it(
+    sandbox: Sandbox, tmp_path: Path, arguments: list[str]
+) -> None:
+    env = pointed_at(sandbox) | {"SALESLOFT_API_KEY": sandbox.options.api_key}
+    code, out, err = await rig.run(*arguments, home=tmp_path, env=env)
+    assert (code, out) == (2, "")
+    assert f"{arguments[0]} is a flag of serve" in err
+    assert sandbox.requests == []
+
+
+async def test_the_sandbox_takes_its_address_before_the_command_too(tmp_path: Path) -> None:
+    async with rig.program("--port", "0", "sandbox", home=tmp_path) as running:
+        assert rig.port_of(running.url) != 8643
+
+
 async def test_a_login_that_may_not_ask_who_it_is_is_a_login(sandbox: Sandbox, tmp_path: Path) -> None:
     sandbox.fault("status=403;times=9", path="/v2/me.json")
     env = pointed_at(sandbox)
