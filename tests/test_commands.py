@@ -20,6 +20,7 @@ import pytest
 from keyrings.alt.file import PlaintextKeyring
 from redis import Redis
 
+import slproxy
 from slproxy.errors import SealedError
 from slproxy.filestore import FileStore
 from slproxy.keyringstore import KeyringStore, SystemKeyring
@@ -717,7 +718,7 @@ async def test_status_tells_of_the_token_and_of_the_renewals_of_the_running_prox
 
         rows, facts = await told(0)
         assert set(rows) == {"profile", "grant", "token", "user", "kept in", "proxy"}
-        assert re.search(r"valid for 1 h 59 min \d+ s, generation 5, 0 h \d min \d+ s old", rows["token"]), rows
+        assert re.search(r"valid for 1 h 59 min( \d+ s)?, generation 5, \d+ s old", rows["token"]), rows
         assert "1 of team 3" in rows["user"]
         assert str(path) in rows["kept in"]
         assert "encrypted, key in store.key" in rows["kept in"]
@@ -742,7 +743,7 @@ async def test_status_tells_of_the_token_and_of_the_renewals_of_the_running_prox
             await serves_and_renews(server, sandbox, record)
             rows, facts = await told(0)
             assert "up at" in rows["proxy"]
-            assert re.search(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d: renewed", rows["renewal"]), rows
+            assert re.search(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\dZ: renewed", rows["renewal"]), rows
             proxy = facts["proxy"]
             assert isinstance(proxy, dict)
             assert (proxy["profile"], proxy["token"]["generation"], proxy["token"]["renewals"]) == ("default", 6, 1)
@@ -771,6 +772,119 @@ async def test_status_does_not_take_the_proxy_of_another_profile_for_its_own(tmp
     (row,) = [line for line in out.splitlines() if line.startswith("proxy")]
     assert "default" in row, "whose proxy it is"
     assert "renewal" not in out, "it is not this login that was renewed"
+
+
+async def rows_of_status(home: Path, env: Mapping[str, str], *, code: int) -> tuple[dict[str, str], str]:
+    """Run ``status``, and return its rows and what else it said."""
+    out, err = await command("status", home=home, env=env, code=code)
+    return {line[:8].strip(): line[9:] for line in out.splitlines()}, err
+
+
+async def test_status_tells_the_token_that_the_running_proxy_has(tmp_path: Path) -> None:
+    async with sandboxed() as sandbox:
+        env = {**oauth(sandbox), "SLPROXY_LISTEN__PORT": str(free_port())}
+        del env["SALESLOFT_REDIRECT_URI"]  # without one, id and secret are client credentials
+        async with program("serve", home=tmp_path, env=env) as server:
+            assert (await raw(server.url, get("/v2/me.json"))).head.status == 200
+            rows, _ = await rows_of_status(tmp_path, env, code=0)
+            assert rows["token"].startswith("valid for "), rows
+            assert "restart" not in rows
+            await put(FileStore(token_file(tmp_path)), of_somebody(sandbox))
+            rows, _ = await rows_of_status(tmp_path, env, code=0)
+    assert rows["grant"].startswith("client_credentials: ")
+    assert rows["restart"] == "a proxy that is started now takes authorization_code: a login is stored"
+
+
+async def test_status_needs_no_login_where_a_proxy_serves_the_sandbox(tmp_path: Path) -> None:
+    env = {"SLPROXY_LISTEN__PORT": str(free_port())}
+    await rows_of_status(tmp_path, env, code=3)
+    async with program("serve", "--sandbox", home=tmp_path, env=env):
+        rows, _ = await rows_of_status(tmp_path, env, code=0)
+    assert rows["token"].startswith("valid for "), rows
+    assert re.fullmatch(r"up at \S+, for http://127.0.0.1:\d+, ready, by authorization_code", rows["proxy"]), rows
+
+
+@pytest.mark.parametrize(
+    ("harm", "said"),
+    [("damaged", "set aside"), ("another key", "does not open")],
+)
+async def test_status_tells_of_the_proxy_where_the_store_is_wrong(tmp_path: Path, harm: str, said: str) -> None:
+    async with sandboxed() as sandbox:
+        await put(FileStore(token_file(tmp_path), given(FIRST)), of_somebody(sandbox))
+        env = {**oauth(sandbox), "SLPROXY_LISTEN__PORT": str(free_port()), "SLPROXY_STORE__KEY": FIRST}
+        async with program("serve", home=tmp_path, env=env) as server:
+            assert (await raw(server.url, get("/v2/me.json"))).head.status == 200
+            if harm == "damaged":
+                token_file(tmp_path).write_bytes(b"{")
+            rows, err = await rows_of_status(
+                tmp_path, env | ({"SLPROXY_STORE__KEY": SECOND} if harm == "another key" else {}), code=1
+            )
+    assert said in err
+    assert "ready" in rows["proxy"]
+    assert rows["budget"].startswith("599 may go now, of 600 a minute; ")
+    assert rows["token"].startswith("valid for ")
+
+
+BUDGET = {
+    "mode": "pace",
+    "limit": 600,
+    "ours": 600,
+    "remaining": 8,
+    "resets_in": 41.2,
+    "window": "minute",
+    "shared": None,
+    "alone": False,
+    "queue": {"interactive": 0, "bulk": 0},
+    "this_minute": {"by_client": {}, "by_endpoint": {}, "by_others": 0},
+    "last_minutes": [],
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "row", "told"),
+    [
+        ({}, "budget", "8 may go now, of 600 a minute; a new minute in 42 s"),
+        ({"ours": 60}, "budget", "8 may go now, of 60 a minute (the team has 600); a new minute in 42 s"),
+        ({"told": True}, "budget", "8 may go now, of 600 a minute; a new minute in 42 s"),
+        ({"told": False}, "budget", "8 may go now, of an assumed 600 a minute; a new minute in 42 s"),
+        (
+            {"queue": {"interactive": 1, "bulk": 0}},
+            "budget",
+            "8 may go now, of 600 a minute; a new minute in 42 s; 1 waiting",
+        ),
+        (
+            {"this_minute": {"by_client": {"a": 3, "b": 0}, "by_endpoint": {}, "by_others": 30}},
+            "clients",
+            "a 3; 30 by others",
+        ),
+        (
+            {"this_minute": {"by_client": {}, "by_endpoint": {f"e{n}": 9 for n in range(7)}, "by_others": 0}},
+            "on",
+            "e0 9, e1 9, e2 9, e3 9, e4 9 and 2 more",
+        ),
+        (
+            {
+                "last_minutes": [
+                    {"at": "2026-11-28T10:01:00Z", "spent": 40},
+                    {"at": "2026-11-28T10:02:00Z", "spent": 0},
+                ]
+            },
+            "minutes",
+            "10:01Z 40",
+        ),
+    ],
+    ids=["all", "a part", "told", "assumed", "one waits", "others", "many", "minutes"],
+)
+async def test_status_words_the_budget_as_it_is(tmp_path: Path, change: dict[str, object], row: str, told: str) -> None:
+    page = json.dumps({"version": slproxy.__version__, "profile": "default", "budget": BUDGET | change}).encode()
+
+    async def script(message: Message, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(reply("200 OK", page))
+
+    async with ScriptedUpstream(script) as proxy:
+        env = {"SLPROXY_LISTEN__PORT": str(port_of(proxy.url)), "SALESLOFT_API_KEY": "ak_x"}
+        rows, _ = await rows_of_status(tmp_path, env, code=0)
+    assert rows[row] == told
 
 
 # login
