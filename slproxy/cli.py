@@ -77,8 +77,9 @@ def run(argv: Sequence[str]) -> int:
         return _in_a_loop(command(settings, args))
     except ConfigError as error:
         if command is _doctor:
-            return _diagnosed([doctor.of_error("config", error)], as_json=args.json)
-        complain(error)
+            _diagnosed([doctor.of_error("config", error)], as_json=args.json)
+        else:
+            complain(error)
         return error.exit_code
     except SlproxyError as error:
         complain(error)

@@ -11,7 +11,7 @@ import socket
 import stat
 import time
 from collections.abc import AsyncIterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
@@ -66,7 +66,8 @@ async def examine(settings: Settings) -> AsyncIterator[Finding]:
 
 def _config(settings: Settings) -> Finding:
     given = sorted({str(origin) for origin in settings.origins.values() if origin.layer != "default"})
-    return Finding("config", "ok", f"{len(given)} settings are given, the others are defaults")
+    are = "1 setting is" if len(given) == 1 else f"{len(given)} settings are"
+    return Finding("config", "ok", f"{are} given, the others are defaults")
 
 
 def _open_secrets(settings: Settings) -> list[Finding]:
@@ -81,7 +82,7 @@ def _open_secrets(settings: Settings) -> list[Finding]:
                 if stat.S_IMODE(path.stat().st_mode) & 0o077:
                     detail = f"Others can read {path}, which holds {key}."
                     found.append(Finding("permissions", "warning", detail, f"chmod 600 {shlex.quote(str(path))}"))
-    return found
+    return found or [Finding("permissions", "ok", "no secret among the settings is in a file that others can read")]
 
 
 async def _store(settings: Settings) -> Finding:
@@ -101,23 +102,25 @@ async def _store(settings: Settings) -> Finding:
 async def _hosts(settings: Settings, upstream: Upstream) -> AsyncIterator[Finding]:
     rules = settings.upstream
     for url, accounts in ((rules.api_url, False), (rules.accounts_url, True)):
-        parts = urlsplit(url)
+        parts, name = urlsplit(url), "accounts" if accounts else "api"
         host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
         try:
             found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
         except OSError as error:
-            yield Finding("dns", "broken", f"{host} is not known: {error.strerror}.", "Check the network and its DNS.")
-            yield Finding("tls", "skipped", f"{host}: without an address")
+            detail = f"{name}: {host} is not known: {error.strerror}."
+            yield Finding("dns", "broken", detail, "Check the network and its DNS.")
+            yield Finding("tls", "skipped", f"{name}: {host} is without an address")
             continue
-        yield Finding("dns", "ok", f"{host}: {', '.join(sorted({str(each[4][0]) for each in found}))}")
+        yield Finding("dns", "ok", f"{name}: {host} is {', '.join(sorted({str(each[4][0]) for each in found}))}")
         started = time.time()
         try:
             answer = await upstream.glance(accounts=accounts)
         except UpstreamFault as error:
-            yield of_error("tls", error)
+            fault = of_error("tls", error)
+            yield replace(fault, detail=f"{name}: {fault.detail}")
             continue
         secured = "its certificate is good" if parts.scheme == "https" else "in clear text, on this machine"
-        yield Finding("tls", "ok", f"{host} answers; {secured}")
+        yield Finding("tls", "ok", f"{name}: {host} answers; {secured}")
         if not accounts:
             yield _clock(answer.headers.get("date", ""), host, between=(started, time.time()))
 
@@ -157,7 +160,7 @@ def _port(settings: Settings) -> Finding:
         return Finding("port", "warning", f"{where} can be reached by others without a key.", "Set listen.key.")
     answer = probe.status_of(listen)
     if answer is not None and "version" in answer:
-        return Finding("port", "ok", f"a slproxy {answer['version']} is up at {where}")
+        return Finding("port", "ok", f"slproxy {answer['version']} is up at {where}")
     if answer is not None:
         return Finding(
             "port", "broken", f"{where} is another program's, or wants another key.", "Choose another listen.port."
