@@ -238,6 +238,33 @@ def _allow_open_files() -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
+class _SandboxLogin(MemoryStore):
+    """A login at the sandbox; in the place of one that is dead comes another, where a person would log in again."""
+
+    def __init__(self, sandbox: Sandbox, profile: str) -> None:
+        self._sandbox, self._profile = sandbox, profile
+        super().__init__(self._login(1))
+
+    def _login(self, number: int) -> Record:
+        pair, now = self._sandbox.issue(), time.time()
+        token = oauth.Token(
+            access_token=pair.access_token,
+            refresh_token=pair.refresh_token,
+            obtained_at=now,
+            expires_at=now + self._sandbox.options.token_lifetime,
+        )
+        return Record(
+            client_id=self._sandbox.options.client_id,
+            accounts_url=self._sandbox.url,
+            profile=self._profile,
+            token=token,
+            login=number,
+        )
+
+    async def write(self, record: Record) -> None:
+        await super().write(self._login(record.login + 1) if record.refused else record)
+
+
 @asynccontextmanager
 async def _against_a_sandbox(
     settings: Settings,
@@ -249,17 +276,7 @@ async def _against_a_sandbox(
     sandbox = Sandbox(options)
     await sandbox.start()
     try:
-        now = time.time()
-        pair = sandbox.issue()
-        token = oauth.Token(
-            access_token=pair.access_token,
-            refresh_token=pair.refresh_token,
-            obtained_at=now,
-            expires_at=now + options.token_lifetime,
-        )
-        store = MemoryStore(
-            Record(client_id=options.client_id, accounts_url=sandbox.url, profile=settings.profile, token=token)
-        )
+        store = _SandboxLogin(sandbox, settings.profile)
 
         def fit(settings: Settings) -> Settings:
             return replace(

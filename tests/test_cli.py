@@ -85,6 +85,15 @@ async def test_the_sandbox_serves_whatever_profile_is_chosen(tmp_path: Path) -> 
         assert (await rig.raw(running.url, rig.get("/v2/me.json"))).head.status == 200
 
 
+async def test_a_login_at_the_built_in_sandbox_that_dies_is_followed_by_another(tmp_path: Path) -> None:
+    async with rig.program("serve", "--sandbox", "--port", "0", home=tmp_path) as running:
+        # In a header that fault strikes once for each target.
+        for target in ("/v2/me.json", "/v2/people.json"):
+            dead = await rig.raw(running.url, rig.get(target, "X-Sandbox-Fault: revoke-token"))
+            assert (dead.head.status, json.loads(dead.body)["type"]) == (503, "login-required")
+            assert (await rig.raw(running.url, rig.get("/v2/me.json"))).head.status == 200
+
+
 async def test_two_profiles_do_not_share_a_token(sandbox: Sandbox, tmp_path: Path) -> None:
     path = tmp_path / "shared.json"
     await FileStore(path).write(rig.login_at(sandbox))
