@@ -362,7 +362,7 @@ async def who_am_i(settings: Settings, args: argparse.Namespace) -> int:
     async with App(settings) as app:
         status, body = await app.ask("/v2/me.json")
     who = login.identity_in(status, body)
-    print(body.decode().rstrip() if args.json else f"Authenticated as: {who}")
+    print(json.dumps(json.loads(body), indent=2) if args.json else f"Authenticated as: {who}")
     return DONE
 
 
@@ -378,7 +378,7 @@ async def show_config(settings: Settings, args: argparse.Namespace) -> int:
     """Run ``slproxy config``."""
     rows = effective(settings)
     if args.json:
-        print(json.dumps({row.key: {"value": row.value, "origin": row.origin} for row in rows}, indent=2))
+        print(json.dumps({row.key: {"value": row.plain, "origin": row.origin} for row in rows}, indent=2))
         return DONE
     key_width = max(len(row.key) for row in rows)
     value_width = min(max(len(row.value) for row in rows), 48)

@@ -489,29 +489,33 @@ class Row:
 
     key: str
     value: str
+    # As JSON has it: of its own type.
+    plain: object
     origin: str
 
 
 def effective(settings: Settings) -> list[Row]:
     """Return every setting as it stands and where it came from, secrets masked."""
     default = Origin(layer="default")
+    plain = {
+        key: _plain(setting, getattr(getattr(settings, setting.section), setting.name))
+        for key, setting in CATALOGUE.items()
+    }
     return [
-        Row(
-            key=setting.key,
-            value=_shown(setting, getattr(getattr(settings, setting.section), setting.name)),
-            origin=str(settings.origins.get(setting.key, default)),
-        )
-        for setting in CATALOGUE.values()
+        Row(key=key, value=_shown(value), plain=value, origin=str(settings.origins.get(key, default)))
+        for key, value in plain.items()
     ]
 
 
-def _shown(setting: Setting, value: object) -> str:
+def _plain(setting: Setting, value: object) -> object:
+    if value is None or isinstance(value, bool | int | tuple):
+        return f"{value:04o}" if setting.kind == "mode" else value
+    if isinstance(value, float):
+        return int(value) if value.is_integer() else value
+    return str(value)
+
+
+def _shown(value: object) -> str:
     if value is None:
         return "(none)"
-    if setting.kind == "mode":
-        return f"{value:04o}"
-    if isinstance(value, bool | tuple):
-        return json.dumps(value)
-    if isinstance(value, float):
-        return f"{value:g}"
-    return str(value)
+    return json.dumps(value) if isinstance(value, bool | tuple) else str(value)

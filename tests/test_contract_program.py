@@ -255,22 +255,22 @@ async def test_a_grant_without_its_credentials_is_told_and_never_a_defect(tmp_pa
 
 
 async def test_precedence_is_flag_environment_dotenv_toml_default(tmp_path: Path) -> None:
-    async def port(env: Mapping[str, str] | None = None) -> tuple[str, str]:
+    async def port(env: Mapping[str, str] | None = None) -> tuple[int, str]:
         code, out, err = await run("config", "--json", home=tmp_path, env=env)
         assert code == 0, err
         row = json.loads(out)["listen.port"]
         return row["value"], row["origin"]
 
-    assert await port() == ("8642", "default")
+    assert await port() == (8642, "default")
     (tmp_path / "slproxy.toml").write_text("[listen]\nport = 1001\n[profile.work.listen]\nport = 1010\n")
     value, origin = await port()
-    assert (value, "slproxy.toml" in origin) == ("1001", True)
-    assert (await port({"SLPROXY_PROFILE": "work"}))[0] == "1010"
+    assert (value, "slproxy.toml" in origin) == (1001, True)
+    assert (await port({"SLPROXY_PROFILE": "work"}))[0] == 1010
     (tmp_path / ".env").write_text("SLPROXY_LISTEN__PORT=1002\n")
     value, origin = await port()
-    assert (value, ".env" in origin) == ("1002", True)
+    assert (value, ".env" in origin) == (1002, True)
     value, origin = await port({"SLPROXY_LISTEN__PORT": "1003"})
-    assert (value, "SLPROXY_LISTEN__PORT" in origin) == ("1003", True)
+    assert (value, "SLPROXY_LISTEN__PORT" in origin) == (1003, True)
     wanted = free_port()
     env = {"SLPROXY_LISTEN__PORT": "1003", "SALESLOFT_API_KEY": KEY}
     async with program("serve", "--port", str(wanted), home=tmp_path, env=env) as server:
@@ -290,7 +290,20 @@ async def test_config_masks_secrets_and_names_where_each_came_from(tmp_path: Pat
         assert code == 0
         no_secret_in(out, err, secrets=(SECRET, KEY, "marker-local-key"))
         assert "SALESLOFT_CLIENT_SECRET_FILE" in out
-    assert json.loads(out)["auth.client_secret"]["value"] == "***"
+    values = {key: row["value"] for key, row in json.loads(out).items()}
+    wanted: dict[str, object] = {
+        "auth.client_secret": "***",
+        "auth.client_id": "cid",
+        "auth.scope": None,
+        "listen.accept_hosts": [],
+        "listen.uds_mode": "0600",
+        "policy.read_only": False,
+        "retry.attempts": 4,
+        "retry.budget": 0.2,
+        "upstream.connect_timeout": 5,
+    }
+    for key, value in wanted.items():
+        assert (values[key], type(values[key])) == (value, type(value)), key
 
 
 async def test_a_busy_port_is_exit_2_with_a_clear_message(tmp_path: Path) -> None:
@@ -906,6 +919,7 @@ async def test_whoami_status_and_token_tell_what_they_are_for(tmp_path: Path) ->
         assert [code for code, _, _ in results] == [0] * 6
         assert results[0][1] == "Authenticated as: Jane Smith (jane@company.com)\n"
         assert json.loads(results[1][1])["data"]["email"] == "jane@company.com"
+        assert results[1][1].startswith('{\n  "data": {\n    "')
         assert json.loads(results[3][1])["token"]["grant"] == "authorization_code"
         assert str(token_file(tmp_path)) in results[2][1]
         assert results[4][1] == kept["access_token"] + "\n"
