@@ -406,11 +406,25 @@ class _Parser(argparse.ArgumentParser):
         super().error(re.sub(r"=.* could match", " could match", message))
 
 
+_EPILOG = """\
+Settings come from flags, the environment, .env and slproxy.toml: see config.example.toml.
+
+exit codes:
+  0 done, 1 failed, 2 bad usage or configuration, 3 login needed
+
+example:
+  export SALESLOFT_API_KEY=...
+  slproxy serve &
+  curl http://localhost:8642/v2/me.json
+"""
+
+
 def _parser() -> _Parser:
     parser = _Parser(
         prog="slproxy",
-        description="A local reverse proxy for the SalesLoft API that holds the token. Without a command it serves.",
-        epilog="Settings come from flags, the environment, .env and slproxy.toml: see config.example.toml.",
+        description="A local reverse proxy for the SalesLoft API that keeps the token. Without a command it serves.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"slproxy {slproxy.__version__}")
     parser.set_defaults(run=_serve, takes=_SERVES, config=None, profile=None, json=False)
@@ -440,7 +454,8 @@ def _parser() -> _Parser:
         parsers, "config", commands.show_config, "print the settings in force and where each came from", facts=True
     )
     _command(parsers, "profiles", commands.profiles, "list the profiles and their logins", facts=True)
-    store = parsers.add_parser("store", help="move a login to another store, or change its key")
+    summary = "move a login to another store, or change its key"
+    store = parsers.add_parser("store", help=summary, description=_sentence(summary))
     of_store = store.add_subparsers(metavar="COMMAND", title="commands", required=True)
     moving = _command(of_store, "move", commands.move, "move the login to another kind of store")
     kinds = ("file", "keyring", "redis")
@@ -451,15 +466,7 @@ def _parser() -> _Parser:
         "--new-key-file", type=Path, metavar="FILE", help="file that holds it (default: a new one in the keyring)"
     )
 
-    sandbox = _command(parsers, "sandbox", _sandbox, "run only the fake SalesLoft", takes=frozenset({"host", "port"}))
-    unset = argparse.SUPPRESS
-    sandbox.add_argument("--host", default=unset, help=f"address to listen on (default: {SANDBOX_HOST})")
-    sandbox.add_argument("--port", type=int, default=unset, help=f"port to listen on (default: {SANDBOX_PORT}; 0: any)")
-    sandbox.add_argument("--client-id", help="the one OAuth client that it knows")
-    sandbox.add_argument("--redirect-uri", action="append", help="a redirect URI of that client; may be repeated")
-    sandbox.add_argument("--token-lifetime", type=float, metavar="SECONDS", help="how long an access token lives")
-    sandbox.add_argument("--rotation", choices=("immediate", "on-use"), help="when a renewal ends the old pair")
-    sandbox.add_argument("--budget", type=int, metavar="COST", help="cost that the team may spend per clock minute")
+    _add_sandbox(parsers)
     return parser
 
 
@@ -485,12 +492,44 @@ def _command(
     facts: bool = False,
     takes: frozenset[str] = frozenset(),
 ) -> _Parser:
-    parser = parsers.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
+    parser = parsers.add_parser(name, help=summary, description=_sentence(summary))
     parser.set_defaults(run=command, takes=takes, refuse=parser.error)
     _add_common(parser)
     if facts:
         parser.add_argument("--json", action="store_true", help="print JSON")
     return parser
+
+
+def _add_sandbox(parsers: argparse._SubParsersAction[_Parser]) -> None:
+    sandbox = _command(parsers, "sandbox", _sandbox, "run only the fake SalesLoft", takes=frozenset({"host", "port"}))
+    sandbox.epilog = "Its pages under /_sandbox/ arm faults, move its clock and more; /_sandbox/ itself lists them."
+    unset = argparse.SUPPRESS
+    sandbox.add_argument("--host", default=unset, help=f"address to listen on (default: {SANDBOX_HOST})")
+    sandbox.add_argument("--port", type=int, default=unset, help=f"port to listen on (default: {SANDBOX_PORT}; 0: any)")
+    # The defaults are those of its Options, which take too long to load for a help.
+    sandbox.add_argument("--client-id", help="the one OAuth client that it knows (default: sandbox-client)")
+    sandbox.add_argument(
+        "--redirect-uri",
+        action="append",
+        metavar="URI",
+        help="a redirect URI of that client; may be repeated (default: http://localhost:3000/callback)",
+    )
+    sandbox.add_argument(
+        "--token-lifetime", type=float, metavar="SECONDS", help="how long an access token lives (default: 7200)"
+    )
+    sandbox.add_argument(
+        "--rotation",
+        choices=("immediate", "on-use"),
+        help="when a renewal ends the old pair: at once, or when the new access token is first used"
+        " (default: immediate)",
+    )
+    sandbox.add_argument(
+        "--budget", type=int, metavar="COST", help="cost that the team may spend per clock minute (default: 600)"
+    )
+
+
+def _sentence(summary: str) -> str:
+    return summary[0].upper() + summary[1:] + "."
 
 
 def _add_common(parser: argparse.ArgumentParser) -> None:

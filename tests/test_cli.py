@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from slproxy.filestore import FileStore
-from slproxy.sandbox import Sandbox
+from slproxy.sandbox import Options, Sandbox
 from tests import rig
 
 
@@ -102,6 +102,28 @@ async def test_two_profiles_do_not_share_a_token(sandbox: Sandbox, tmp_path: Pat
     assert (code, out != "") == (0, True)
     code, out, err = await rig.run("token", "--profile", "other", home=tmp_path, env=env)
     assert (code, out) == (3, ""), err
+
+
+async def test_the_help_of_the_sandbox_tells_its_defaults_and_where_its_pages_are(tmp_path: Path) -> None:
+    _, out, _ = await rig.run("sandbox", "--help", home=tmp_path, env={"COLUMNS": "200"})
+    options = Options()
+    told = " ".join(out.partition("options:")[2].split())
+    for flag, default in {
+        "--client-id": options.client_id,
+        "--redirect-uri": options.redirect_uris[0],
+        "--token-lifetime": f"{options.token_lifetime:g}",
+        "--rotation": options.rotation,
+        "--budget": str(options.budget),
+    }.items():
+        assert told.partition(flag)[2].partition("(default: ")[2].startswith(f"{default})"), flag
+    assert "/_sandbox/" in told
+
+
+async def test_the_help_says_what_exit_codes_mean(tmp_path: Path) -> None:
+    _, out, _ = await rig.run("--help", home=tmp_path)
+    assert "0 done, 1 failed, 2 bad usage or configuration, 3 login needed" in out
+    _, out, _ = await rig.run("store", "--help", home=tmp_path)
+    assert "Move a login to another store, or change its key." in out
 
 
 @pytest.mark.parametrize("before", [True, False], ids=["before the command", "after it"])
