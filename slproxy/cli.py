@@ -71,6 +71,8 @@ def run(argv: Sequence[str]) -> int:
             args.refuse(f"--{name.replace('_', '-')} is a flag of serve, and this command does not take it")
     try:
         settings = _settings(args, args.profile, Path.cwd())
+        if command not in (commands.log_in, _sandbox) and not args.sandbox:
+            _doubt_profile(settings, args)
         # The other commands say themselves what failed.
         level = settings.log.level if command is _serve else "error"
         args.journal = journal.start(level=level, form=settings.log.format)
@@ -182,6 +184,16 @@ def _as_given(settings: Settings) -> Settings:
 
 def _settings(args: argparse.Namespace, profile: str | None, cwd: Path) -> Settings:
     return config.load(config=args.config, profile=profile, flags=_flags(args), environ=os.environ, cwd=cwd)
+
+
+def _doubt_profile(settings: Settings, args: argparse.Namespace) -> None:
+    """Tell of a profile that nothing is known of: a misspelt one would just have no login."""
+    if settings.store.kind != "file" or settings.was_given("store.path"):
+        return  # whose logins are kept in another place is not known
+    known = config.profiles(config=args.config, environ=os.environ, cwd=Path.cwd())
+    if settings.profile not in known:
+        nothing = f"the profile {settings.profile} has neither settings nor a login"
+        say(f"slproxy: warning: {nothing}; known are: {', '.join(known)}")
 
 
 Stamps = dict[str, tuple[int, int, int] | None]

@@ -23,6 +23,9 @@ def pointed_at(sandbox: Sandbox) -> dict[str, str]:
     }
 
 
+WHO = "Authenticated as: Jane Smith (jane@company.com)\n"
+
+
 def token_file(home: Path) -> Path:
     return home / "state" / "slproxy" / "default.json"
 
@@ -92,6 +95,23 @@ async def test_a_login_at_the_built_in_sandbox_that_dies_is_followed_by_another(
             dead = await rig.raw(running.url, rig.get(target, "X-Sandbox-Fault: revoke-token"))
             assert (dead.head.status, json.loads(dead.body)["type"]) == (503, "login-required")
             assert (await rig.raw(running.url, rig.get("/v2/me.json"))).head.status == 200
+
+
+async def test_a_profile_that_nothing_is_known_of_is_a_warning_that_names_the_known(
+    sandbox: Sandbox, tmp_path: Path
+) -> None:
+    await FileStore(token_file(tmp_path).with_stem("kept")).write(rig.login_at(sandbox))
+    (tmp_path / "slproxy.toml").write_text("[profile.work.retry]\nattempts = 2\n")
+    env = pointed_at(sandbox) | {"SALESLOFT_API_KEY": sandbox.options.api_key}
+    for profile in ("default", "kept", "work"):
+        assert await rig.run("whoami", "--profile", profile, home=tmp_path, env=env) == (0, WHO, "")
+    warning = "slproxy: warning: the profile wrok has neither settings nor a login; known are: default, kept, work\n"
+    assert await rig.run("whoami", "--profile", "wrok", home=tmp_path, env=env) == (0, WHO, warning)
+    # A login makes it known; and what a Redis or a file by another name holds is not looked into.
+    _, _, err = await rig.run("login", "--no-browser", "--profile", "wrok", home=tmp_path, env=env)
+    assert "warning" not in err
+    env["SLPROXY_STORE__PATH"] = str(tmp_path / "another.json")
+    assert await rig.run("whoami", "--profile", "wrok", home=tmp_path, env=env) == (0, WHO, "")
 
 
 async def test_two_profiles_do_not_share_a_token(sandbox: Sandbox, tmp_path: Path) -> None:
