@@ -20,7 +20,16 @@ from typing import TypeVar
 
 from slproxy import config, login, oauth
 from slproxy.app import App, seal_of, token_store
-from slproxy.errors import ConfigError, DamagedError, LoginRequired, OtherLoginError, Problem, SlproxyError, StoreError
+from slproxy.errors import (
+    ConfigError,
+    DamagedError,
+    LoginRequired,
+    OtherLoginError,
+    PasteError,
+    Problem,
+    SlproxyError,
+    StoreError,
+)
 from slproxy.settings import Settings, effective
 from slproxy.status import told_token
 from slproxy.store import MemoryStore, Record, TokenStore
@@ -32,6 +41,8 @@ T = TypeVar("T")
 
 # How long a login waits for a browser in the terminal to be left, in seconds.
 BROWSER_LEAVES = 1.0
+# How often a person may paste.
+PASTES = 3
 # How long a login asks who it is, in seconds: the new token waits for the answer.
 WHO_PATIENCE = 15.0
 
@@ -77,8 +88,7 @@ async def log_in(settings: Settings, args: argparse.Namespace) -> int:
         if args.no_browser:
             say(f"Open this address in any browser, and allow access:\n\n  {attempt.url}\n")
             say("Then paste the address that the browser ends on, even if its page does not load:")
-            code = login.code_in_paste(attempt, await in_a_daemon(_line))
-            print(await new.finish(attempt, code))
+            print(await new.finish(attempt, await _pasted_code(attempt)))
             return DONE
         async with login.callback(attempt) as callback:
             say(f"Opening the browser to log in to SalesLoft. If it does not open, go to:\n\n  {attempt.url}\n")
@@ -153,6 +163,20 @@ class _NewLogin:
             if (await in_a_daemon(_line)).strip().lower() not in ("y", "yes"):
                 raise
             await login.keep(self.store, record, who, replace_other=True)
+
+
+async def _pasted_code(attempt: login.Attempt) -> str:
+    """Read the pasted address and return its code; where a person may have pasted another thing, ask again."""
+    for _ in range(PASTES - 1):
+        line = await in_a_daemon(_line)
+        try:
+            return login.code_in_paste(attempt, line)
+        except PasteError as error:
+            # Nobody is asked again whose input has ended, or is no terminal.
+            if not line or not sys.stdin.isatty():
+                raise
+            say(f"{error.detail}\nPaste it again:")
+    return login.code_in_paste(attempt, await in_a_daemon(_line))
 
 
 def _line() -> str:

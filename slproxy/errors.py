@@ -8,6 +8,7 @@
     │   └── SupersededError SealedError DamagedError
     ├── LoginError                 the login's: denied, no answer               exit 1
     │   ├── ForeignCallbackError   another login's callback: its state is wrong
+    │   ├── PasteError             something else was pasted
     │   └── OtherLoginError        somebody else is logged in
     └── Problem                    what the proxy answers a request itself      exit 1
         ├── Refused                the client's
@@ -70,6 +71,10 @@ class LoginError(SlproxyError):
 
 class ForeignCallbackError(LoginError):
     """A callback that this login did not ask for: somebody else's, who shall not be able to end it."""
+
+
+class PasteError(LoginError):
+    """What was pasted is no answer to this login, nor to another: whoever pasted it may try again."""
 
 
 class OtherLoginError(LoginError):

@@ -13,6 +13,7 @@ import hmac
 import html
 import json
 import os
+import re
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -29,6 +30,7 @@ from slproxy.errors import (
     LoginError,
     LoginRequired,
     OtherLoginError,
+    PasteError,
     SealedError,
     SlproxyError,
     StoreError,
@@ -39,6 +41,9 @@ from slproxy.store import Record, TokenStore
 
 # How long a person may take in the browser, in seconds: SalesLoft's codes live as long.
 PATIENCE = 600.0
+
+# RFC 6749 §10.10: a code holds 128 bits, which are 22 characters at least.
+_BARE_CODE = re.compile(r"[^\s=&?#:]{22,}")
 
 # The page takes the code out of the address bar and the history: neither is a place for it, used or not.
 _PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="referrer" content="no-referrer">
@@ -117,16 +122,20 @@ def code_in(attempt: Attempt, query: str) -> str:
 def code_in_paste(attempt: Attempt, pasted: str) -> str:
     """Return the code in what a person pasted: the URL that the browser ended on, or the bare code.
 
-    A bare code carries no state; PKCE alone then ties it to this attempt. Raises LoginError.
+    A bare code carries no state; PKCE alone then ties it to this attempt. Raises LoginError, and PasteError for what
+    is neither.
     """
     pasted = pasted.strip()
-    if not pasted:
-        raise LoginError("Nothing was pasted.", hint="Run slproxy login --no-browser again.")
-    if "?" in pasted or "://" in pasted:
-        return code_in(attempt, urlsplit(pasted).query)
-    if "=" in pasted:
-        return code_in(attempt, pasted)
-    return pasted
+    if _BARE_CODE.fullmatch(pasted):
+        return pasted
+    query = (pasted.partition("?")[2] or pasted).partition("#")[0]
+    if not {"code", "error"} & parse_qs(query).keys():
+        begins = attempt.redirect_uri + ("&" if "?" in attempt.redirect_uri else "?")
+        raise PasteError(
+            f"That is not the address; it starts with {begins}code=" if pasted else "Nothing was pasted.",
+            hint="Run slproxy login --no-browser again.",
+        )
+    return code_in(attempt, query)
 
 
 class Callback:

@@ -7,7 +7,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from slproxy.errors import ConfigError, ForeignCallbackError, LoginError
+from slproxy.errors import ConfigError, ForeignCallbackError, LoginError, PasteError
 from slproxy.login import Attempt, begin, callback, code_in, code_in_paste
 from slproxy.oauth import challenge_of
 from slproxy.settings import Auth, Secret, Settings, Store
@@ -59,11 +59,32 @@ def test_a_login_without_a_client_id_says_what_to_set() -> None:
         "  http://localhost:3000/callback?state=S&scope=&context=x&code=C \n",
         "/callback?code=C&state=S",
         "code=C&state=S",
-        "C",
+        "http://localhost:3000/callback?code=C&state=S#",
     ],
 )
 def test_the_code_is_found_in_what_a_person_pastes(pasted: str) -> None:
     assert code_in_paste(ATTEMPT, pasted) == "C"
+
+
+def test_a_bare_code_is_as_long_as_one_that_cannot_be_guessed() -> None:
+    assert code_in_paste(ATTEMPT, " " + "C" * 22 + "\n") == "C" * 22
+
+
+@pytest.mark.parametrize(
+    "pasted",
+    [
+        "hello",
+        "http://localhost:3000/callback",
+        "https://accounts.salesloft.com/oauth/authorize?client_id=c&response_type=code&state=S",
+        "https://accounts.salesloft.com/a-page-whose-name-is-as-long-as-a-code",
+        "http://[",
+        "slproxy login --no-browser --profile work",
+    ],
+)
+def test_what_is_no_address_of_a_callback_is_told_apart_from_a_code_that_is_refused(pasted: str) -> None:
+    with pytest.raises(PasteError) as caught:
+        code_in_paste(ATTEMPT, pasted)
+    assert caught.value.detail == "That is not the address; it starts with http://localhost:3000/callback?code="
 
 
 FOREIGN = [

@@ -318,6 +318,41 @@ async def test_a_bare_code_can_be_pasted(tmp_path: Path) -> None:
         no_secret_in(login.out, login.err, secrets=(SECRET, code))
 
 
+NOT_IT = "That is not the address; it starts with http://localhost:"
+
+
+@pytest.mark.parametrize("tries", [1, 2, 3])
+async def test_at_a_terminal_a_person_who_pastes_another_thing_may_try_twice_more(tmp_path: Path, tries: int) -> None:
+    master, slave = pty.openpty()
+    async with sandboxed() as sandbox:
+        process = await spawn(["login", "--no-browser"], tmp_path, oauth(sandbox), stdin=slave)
+        os.close(slave)
+        login = Interactive(process)
+        try:
+            async with asyncio.timeout(PATIENCE):
+                url = await login.url()
+                right = await allowed(url)
+                os.write(master, b"".join(each.encode() + b"\n" for each in (*[url, "no"][: tries - 1], right)))
+                assert await login.end() == 0, login.err
+        finally:
+            os.close(master)
+            if process.returncode is None:
+                process.kill()
+                await process.communicate()
+    assert login.err.count(NOT_IT) == tries - 1
+    assert login.out == "Authenticated as: Jane Smith (jane@company.com)\n"
+
+
+async def test_without_a_terminal_what_is_not_the_address_ends_the_login(tmp_path: Path) -> None:
+    async with sandboxed() as sandbox:
+        async with interactive("login", "--no-browser", home=tmp_path, env=oauth(sandbox)) as login:
+            right = await allowed(await login.url())
+            assert await login.end(f"no\n{right}\n") == 1
+        assert sandbox.token_requests == []
+    assert login.err.count(NOT_IT) == 1
+    assert not token_file(tmp_path).exists()
+
+
 async def test_a_code_that_was_used_is_refused_and_the_earlier_login_stays_and_lives(tmp_path: Path) -> None:
     async with sandboxed() as sandbox:
         env = oauth(sandbox)
