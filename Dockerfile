@@ -23,7 +23,7 @@ RUN python -m pip --python /opt/slproxy/bin/python install --no-cache-dir --disa
 
 FROM python:${PYTHON}-slim
 LABEL org.opencontainers.image.title="slproxy" \
-      org.opencontainers.image.description="A local reverse proxy for the SalesLoft API that holds the token" \
+      org.opencontainers.image.description="A local reverse proxy for the SalesLoft API that keeps the token" \
       org.opencontainers.image.licenses="MIT"
 COPY --from=build /opt/slproxy /opt/slproxy
 # Owned by the user below: a fresh named volume takes owner and mode from here. A mounted slproxy.toml is found in /etc/slproxy.

@@ -1,4 +1,4 @@
-"""slproxy: a local reverse proxy for the SalesLoft API that holds the token, so that you never do.
+"""slproxy: a local reverse proxy for the SalesLoft API that keeps the token, so that your programs need none.
 
 The map, one noun a file. A module imports only from lines above its own (``tests/test_imports.py`` holds it to that)::
 
