@@ -377,12 +377,18 @@ def table(seed: int) -> list[Row]:
         paced("slproxy", seed),
         paced("slproxy, another integration spends 30 %", seed, foreign=0.3),
         paced("slproxy, a sliding minute", seed, team=Team(LIMIT, "sliding")),
+        paced("slproxy, Date half a second ahead of the minute", seed, ahead=0.5),
+        paced("slproxy, 200 clients, others spend 30 %", seed, clients=200, foreign=0.3),
     ]
     with redis_server() as redis:
         if redis is not None:
             rows.append(paced("slproxy, 4 replicas and a Redis", seed, processes=4, redis=redis))
             redis.flushall()
             rows.append(paced("the same, others spend 30 %", seed, processes=4, redis=redis, foreign=0.3))
+            redis.flushall()
+            rows.append(
+                paced("slproxy, 4 replicas and a Redis, 200 clients", seed, processes=4, redis=redis, clients=200)
+            )
     rows += [
         paced("slproxy, 4 processes that share nothing", seed, processes=4),
         naive("clients that sleep for 60 s", seed, pause=a_minute),

@@ -153,7 +153,7 @@ def _told_budget(proxy: Mapping[str, object] | None) -> list[tuple[str, str]]:
     queue, minute = budget["queue"], budget["this_minute"]
     told = [_told_left(budget), f"a new minute in {math.ceil(budget['resets_in'])} s"]
     if waiting := queue["interactive"] + queue["bulk"]:
-        told.append(f"{waiting} waiting" + (f", {queue['bulk']} of them bulk" if queue["bulk"] else ""))
+        told.append(f"{waiting} waiting: {_named(budget['waiting'])}")
     if budget["mode"] == "observe":
         told.append("only observed")
     if budget["window"] == "sliding":

@@ -821,7 +821,7 @@ async def test_status_tells_of_the_proxy_where_the_store_is_wrong(tmp_path: Path
             )
     assert said in err
     assert "ready" in rows["proxy"]
-    assert rows["budget"].startswith("599 may go now, of 600 a minute; ")
+    assert rows["budget"].startswith("599 may go now, of an assumed 600 a minute; ")
     assert rows["token"].startswith("valid for ")
 
 
@@ -835,6 +835,7 @@ BUDGET = {
     "shared": None,
     "alone": False,
     "queue": {"interactive": 0, "bulk": 0},
+    "waiting": {},
     "this_minute": {"by_client": {}, "by_endpoint": {}, "by_others": 0},
     "last_minutes": [],
 }
@@ -848,9 +849,9 @@ BUDGET = {
         ({"told": True}, "budget", "8 may go now, of 600 a minute; a new minute in 42 s"),
         ({"told": False}, "budget", "8 may go now, of an assumed 600 a minute; a new minute in 42 s"),
         (
-            {"queue": {"interactive": 1, "bulk": 0}},
+            {"queue": {"interactive": 1, "bulk": 0}, "waiting": {"a": 1}},
             "budget",
-            "8 may go now, of 600 a minute; a new minute in 42 s; 1 waiting",
+            "8 may go now, of 600 a minute; a new minute in 42 s; 1 waiting: a 1",
         ),
         (
             {"this_minute": {"by_client": {"a": 3, "b": 0}, "by_endpoint": {}, "by_others": 30}},
