@@ -124,7 +124,8 @@ class Pacer:
         if self._pace.mode == "off":
             return None
         now = self._monotonic()
-        longest = self._pace.max_wait - exchange.held if exchange.cure is None else exchange.cure
+        cure, exchange.cure = exchange.cure, None
+        longest = self._pace.max_wait - exchange.held if cure is None else cure
         turn = self.budget.turn(
             method,
             target,
@@ -148,8 +149,7 @@ class Pacer:
             held = self._monotonic() - turn.since
             exchange.wait += held
             # To be refused by SalesLoft is no fault of the request's: the wait for its cure is not charged.
-            exchange.held += held if exchange.cure is None else 0.0
-            exchange.cure = None
+            exchange.held += held if cure is None else 0.0
         return turn
 
     async def _wait(self, turn: Turn) -> None:
