@@ -43,6 +43,7 @@ from tests.rig import (
     ScriptedUpstream,
     get,
     login_at,
+    port_of,
     program,
     raw,
     run,
@@ -101,6 +102,10 @@ class Grant:
     access_token: str
     delivered: float | None = None
     used: float | None = None
+
+
+# What is asked of a relay to see that everything before it has come.
+LAST = "/last"
 
 
 class Relay:
@@ -163,7 +168,21 @@ class Relay:
         await until(lambda: self.struck is not None)
         await until(lambda: self._under_way == 0)
 
+    async def emptied(self) -> None:
+        """Wait until all that a dead program had sent is done with: it may lie in a socket that nobody has read yet."""
+        listening = self._listening
+        _, writer = await asyncio.open_connection("127.0.0.1", port_of(self.url))
+        # Connections are accepted in their order, so this one's answer comes after all of the program's are known.
+        seen = len(listening.seen)
+        writer.write(get(LAST))
+        await until(lambda: any(message.head.target == LAST for message in listening.seen[seen:]))
+        await until(lambda: listening.connections - listening.closed == 1)
+        writer.close()
+        await until(lambda: listening.connections == listening.closed)
+
     async def _pass_on(self, message: Message, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if message.head.target == LAST:
+            return
         self._under_way += 1
         try:
             if message.head.target == "/oauth/token":
@@ -359,6 +378,7 @@ class Lane:
             relay.happens("begun")
         await relay.settled()
         assert await server.process.wait() == -signal.SIGKILL
+        await relay.emptied()
         if asking is not None:
             await asyncio.wait({asking})
             # With the process gone its client is told nothing, or was told all of it before.
