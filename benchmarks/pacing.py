@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from slproxy.ratelimit import Budget, Rules, Told, Turn
+from slproxy.ratelimit import SCOUT_AGAIN, Budget, Rules, Told, Turn
 from slproxy.redisbudget import KEPT, RESERVE, SETTLE, minute_key
 from slproxy.servertime import MINUTE
 
@@ -160,7 +160,7 @@ class Paced:
                     done(True)
                 elif attempt == ATTEMPTS:
                     done(False)
-                elif self.budget.is_closed(self._world.simulation.now):
+                elif turn.closes:
                     self.ask(page, done, turn.number, attempt + 1)
                 else:
                     date = math.floor(EPOCH + reply[2])
@@ -185,10 +185,13 @@ class Paced:
             refused=not accepted,
         )
         reserved = turn.cost
-        spent, left = self.budget.replied(turn, self._world.simulation.now, told)
+        now = self._world.simulation.now
+        spent, left = self.budget.replied(turn, now, told)
         if self._redis is not None and reserved_in is not None and not self.budget.is_sliding:
-            key = minute_key("bench", reserved_in)
-            self._redis.eval(SETTLE, 1, key, str(reserved), str(spent), "" if left is None else str(left))
+            redis, key = self._redis, minute_key("bench", reserved_in)
+            figures = (str(reserved), str(spent), "" if left is None else str(left))
+            scouted = told.refused and self.budget.is_scouting(now)
+            self._world.simulation.at(now + SCOUT_AGAIN * scouted, lambda: redis.eval(SETTLE, 1, key, *figures))
         self._pump()
 
     def _pump(self) -> None:

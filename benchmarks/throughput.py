@@ -37,7 +37,7 @@ async def _upstream(port: int) -> None:
 
     async def handle(request: web.BaseRequest) -> web.Response:
         await request.read()
-        headers = {"x-ratelimit-endpoint-cost": "1", "x-ratelimit-remaining-minute": "600"}
+        headers = {"x-ratelimit-endpoint-cost": "1", "x-ratelimit-remaining-minute": "900000000"}
         return web.Response(body=BODY, headers=headers, content_type="application/json")
 
     runner = web.ServerRunner(web.Server(handle, access_log=None))
@@ -103,7 +103,7 @@ def processes(*, uvloop: bool) -> Iterator[dict[str, tuple[int, int]]]:
         "SLPROXY_UPSTREAM__ACCOUNTS_URL": origin,
         "SLPROXY_LISTEN__PORT": str(ports["slproxy"]),
         "SLPROXY_STORE__KIND": "memory",
-        "SLPROXY_PACE__LIMIT": "1000000000",
+        "SLPROXY_PACE__LIMIT": "900000000",
     }
     python = [sys.executable] if uvloop else [sys.executable, "-c", _WITHOUT_UVLOOP]
     started: list[Popen[bytes]] = []

@@ -316,7 +316,7 @@ class App:
 
     async def drain(self, *, at_once: asyncio.Event) -> None:
         """Let what is in flight end, for ``GRACE`` seconds, or until ``at_once`` is set."""
-        self.forwarder.draining = True
+        self.forwarder.drain(GRACE)
         self.pacer.drain(GRACE)
         if self._runner is None or self.server is None:
             return

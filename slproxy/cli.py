@@ -190,6 +190,8 @@ def _doubt_profile(settings: Settings, args: argparse.Namespace) -> None:
     """Tell of a profile that nothing is known of: a misspelt one would just have no login."""
     if settings.store.kind != "file" or settings.was_given("store.path"):
         return  # whose logins are kept in another place is not known
+    if args.config is not None and not args.config.is_file():
+        return  # a pipe is read once
     known = config.profiles(config=args.config, environ=os.environ, cwd=Path.cwd())
     if settings.profile not in known:
         nothing = f"the profile {settings.profile} has neither settings nor a login"

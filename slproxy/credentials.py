@@ -41,6 +41,8 @@ UNCURED_PAUSE = 30.0
 REFUSED_PAUSE = 10.0
 # Between failed renewals: doubling from the first to the last, in seconds.
 FIRST_PAUSE, LAST_PAUSE = 1.0, 30.0
+# How a renewal ended that another process had made.
+TAKEN_OVER = "taken over from another process"
 # How often the clock and, without a token, the store are looked at: a laptop sleeps, a person logs in elsewhere.
 GLANCE, GLANCE_WITHOUT_TOKEN = 30.0, 2.0
 
@@ -213,7 +215,7 @@ class Credentials:
 
     def not_cured(self, bearer: Bearer) -> None:
         """Take note that the upstream rejected a token that had just been renewed."""
-        if self._is_current(bearer):
+        if self._is_current(bearer) and self._cure is not None and self._cure.token == bearer.token:
             self._cure = _Cure(bearer.token, self._monotonic(), failed=True)
 
     def _has_not_cured(self, rejected: Bearer) -> bool:
@@ -406,7 +408,7 @@ class Credentials:
             log.warning("renewing the token failed: %s %s%s", error.detail, error.hint, cause)
         else:
             self._failure, self._failures, self._not_before, self._rejected = None, 0, -math.inf, None
-            if rejected is not None and self._record is not None:
+            if rejected is not None and self._record is not None and outcome != TAKEN_OVER:
                 self._cure = _Cure(self._record.token.access_token, self._monotonic())
             self._last_renewal = {"at": started, "outcome": outcome}
             log.info("token %s", outcome)
@@ -426,7 +428,7 @@ class Credentials:
                 alive = expires_at is None or expires_at - self._margin > self._now()
                 if alive and (self._record is None or not _same(record, self._record)):
                     self._adopt(record)
-                    return "taken over from another process"
+                    return TAKEN_OVER
                 await self._check_that_it_can_be_kept(record, rejected=rejected)
             else:
                 record = await store.read()

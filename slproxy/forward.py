@@ -31,7 +31,7 @@ from slproxy.headers import Fields, InexactHeaderError, RawHeaders
 from slproxy.journal import Exchange
 from slproxy.pacing import Pacer, Wish, wish_of
 from slproxy.policy import Place, Policy, check
-from slproxy.ratelimit import Turn, told
+from slproxy.ratelimit import SCOUTING, Turn, told
 from slproxy.retry import Outcome
 from slproxy.settings import Limits, Retry
 from slproxy.upstream import Outbound, Reply, Slot, Upstream
@@ -170,6 +170,7 @@ class Forwarder:
         self._via = f"1.1 {policy.pseudonym}"
         self._retry_budget = retry.Budget(retries.budget)
         self.draining = False
+        self._ends_at = math.inf
 
     async def handle(self, inbound: Inbound, exchange: Exchange) -> Answer:
         """Return the answer to one request.
@@ -248,20 +249,25 @@ class Forwarder:
         """
         made = [first]
         kept: _Kept | None = None
+        # Of what may be repeated, a repeat is given up with the time for all of them.
+        hurried = False
 
         async def attempt() -> Reply:
             if not made:
-                return await self._authorized(request, exchange)
+                patience = max(self._time_left(exchange), LAST) if hurried else math.inf
+                return await self._authorized(request, exchange, patience=patience)
             outcome = made.pop()
             if isinstance(outcome, UpstreamFault):
                 raise outcome
             return outcome
 
         async def before_wait(state: RetryCallState) -> None:
-            nonlocal kept
+            nonlocal kept, hurried
             assert state.outcome is not None, "tenacity waits only after an attempt"
+            hurried = request.method in retry.REPEATABLE
             if (fault := state.outcome.exception()) is None:
                 reply: Reply = state.outcome.result()
+                hurried = hurried and reply.status != retry.TOO_MANY
                 what = str(reply.status)
                 kept = await _keep(reply) or kept
             else:
@@ -295,28 +301,33 @@ class Forwarder:
             dice=self._dice(),
             max_wait=self._retries.max_wait,
         )
-        if wait is None or wait > (left := self._time_left(exchange)):
+        if exchange.queued and not retry.says_when(outcome):
+            wait = 0.0  # the queue knows better
+        if wait is None or wait > (left := self._time_left(exchange)) or exchange.wait + wait > request.wish.patience:
             return None
-        if exchange.wait + wait > request.wish.patience:
-            return None
-        if outcome.status == retry.TOO_MANY and self._pacer.is_closed:
-            # It waits with the others, at its place among them.
-            exchange.cure = left
+        if exchange.queued:
+            exchange.cure = min(left, self._retries.max_wait + SCOUTING)
             return 0.0
         # Only a repeat of what may have cost the upstream work counts: not a refused connection, not a 429.
         costs = outcome.reached and outcome.status != retry.TOO_MANY
         return wait if not costs or self._retry_budget.spend(self._monotonic()) else None
 
+    def drain(self, grace: float) -> None:
+        """Take no more requests; those in flight have so many seconds."""
+        self.draining = True
+        self._ends_at = self._monotonic() + grace
+
     def _time_left(self, exchange: Exchange) -> float:
         """Return the seconds that are left for all attempts; what pacing has held it is no attempt's fault."""
-        return self._retries.deadline - (self._monotonic() - exchange.started - exchange.held)
+        now = self._monotonic()
+        return min(self._retries.deadline - (now - exchange.started - exchange.held), self._ends_at - now)
 
-    async def _authorized(self, request: _Request, exchange: Exchange) -> Reply:
+    async def _authorized(self, request: _Request, exchange: Exchange, *, patience: float = math.inf) -> Reply:
         """Send with the token of the moment; when it is rejected, once more with a newer one."""
         # Before it is held as well: without a token there is nothing to wait for.
         await self._credentials.bearer()
         try:
-            reply, bearer = await self._dispatch(request, exchange)
+            reply, bearer = await self._dispatch(request, exchange, patience=patience)
             if reply.status != 401:
                 if retry.is_final(reply.status):
                     self._credentials.accepted(bearer)
@@ -339,7 +350,9 @@ class Forwarder:
             # Of a body in chunks it is known only once it has been read so far.
             exchange.once = request.body is not None and request.body.too_large
 
-    async def _dispatch(self, request: _Request, exchange: Exchange) -> tuple[Reply, Bearer]:
+    async def _dispatch(
+        self, request: _Request, exchange: Exchange, *, patience: float = math.inf
+    ) -> tuple[Reply, Bearer]:
         """Pace, inject, make one physical send, and learn from its reply; return the token that it was sent with too.
 
         The token is taken when it goes: one taken before may expire while the request is held (airbyte#13660).
@@ -347,7 +360,7 @@ class Forwarder:
         # A small body is taken in first, or nobody would see that its client has left while it is held.
         body = None if request.body is None else await request.body.whole() or request.body.chunks
         turn, slot = await self._turn(request, exchange)
-        reached = False
+        reached = exchange.queued = False
         try:
             bearer = await self._credentials.bearer()
             outbound = Outbound(
@@ -357,7 +370,6 @@ class Forwarder:
                 body=body,
             )
             exchange.attempts += 1
-            patience = math.inf if exchange.attempts == 1 else max(self._time_left(exchange), LAST)
             sent = self._monotonic()
             reached = True
             try:
@@ -368,7 +380,7 @@ class Forwarder:
             slot.free()
             self._pacer.lost(turn, reached=error.reached if isinstance(error, UpstreamFault) else reached)
             raise
-        self._pacer.replied(turn, told(reply.status, reply.header, now=self._now()))
+        exchange.queued = self._pacer.replied(turn, told(reply.status, reply.header, now=self._now()))
         return reply, bearer
 
     async def _turn(self, request: _Request, exchange: Exchange) -> tuple[Turn | None, Slot]:
@@ -385,7 +397,6 @@ class Forwarder:
                 return turn, slot
             slot.free()
             self._pacer.lost(turn, reached=False)
-            exchange.cure = self._time_left(exchange)
 
     def _answer(self, reply: ReplyBody, request: _Request, exchange: Exchange, *, host: str) -> Answer:
         """Return the upstream's reply as the client gets it: as it came, less what stops here, plus what we say."""

@@ -35,7 +35,8 @@ class Exchange:
     # All waiting between sends, and what of it pacing has held it.
     wait: float = 0.0
     held: float = 0.0
-    # After a 429: for how long it may wait to be sent again, at its place among the others.
+    # Whether it was refused (429) and waits at its place among the others; and then for how long it may.
+    queued: bool = False
     cure: float | None = None
     # Its place among those who wait for the budget, which a repeat keeps.
     place: int | None = None

@@ -42,8 +42,8 @@ from slproxy.store import Record, TokenStore
 # How long a person may take in the browser, in seconds: SalesLoft's codes live as long.
 PATIENCE = 600.0
 
-# RFC 6749 §10.10: a code holds 128 bits, which are 22 characters at least.
-_BARE_CODE = re.compile(r"[^\s=&?#:]{22,}")
+# RFC 6749 appendix A.11: any visible characters; a shorter one could be guessed.
+_BARE_CODE = re.compile(r"[!-~]{8,}")
 
 # The page takes the code out of the address bar and the history: neither is a place for it, used or not.
 _PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="referrer" content="no-referrer">
@@ -126,10 +126,10 @@ def code_in_paste(attempt: Attempt, pasted: str) -> str:
     is neither.
     """
     pasted = pasted.strip()
-    if _BARE_CODE.fullmatch(pasted):
-        return pasted
     query = (pasted.partition("?")[2] or pasted).partition("#")[0]
     if not {"code", "error"} & parse_qs(query).keys():
+        if _BARE_CODE.fullmatch(pasted) and "://" not in pasted:
+            return pasted
         begins = attempt.redirect_uri + ("&" if "?" in attempt.redirect_uri else "?")
         raise PasteError(
             f"That is not the address; it starts with {begins}code=" if pasted else "Nothing was pasted.",

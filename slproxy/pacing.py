@@ -7,6 +7,7 @@ is due here is reserved there as well, before it goes.
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import math
 import re
@@ -19,7 +20,7 @@ from slproxy import settings
 from slproxy.errors import Draining, OverBudget, Problem
 from slproxy.headers import ByName, Fields
 from slproxy.journal import Exchange
-from slproxy.ratelimit import Budget, Minute, Rules, Told, Turn
+from slproxy.ratelimit import SCOUT_AGAIN, Budget, Minute, Rules, Told, Turn
 from slproxy.redisbudget import ALONE, RedisBudget, Settlement
 from slproxy.servertime import MINUTE
 
@@ -148,7 +149,7 @@ class Pacer:
         finally:
             held = self._monotonic() - turn.since
             exchange.wait += held
-            # To be refused by SalesLoft is no fault of the request's: the wait for its cure is not charged.
+            # To be refused by SalesLoft is no fault of the request's: retry.deadline bounds the wait for its cure.
             exchange.held += held if cure is None else 0.0
         return turn
 
@@ -172,24 +173,26 @@ class Pacer:
         finally:
             self._waiting.pop(turn, None)
 
-    @property
-    def is_closed(self) -> bool:
-        """Whether all wait for a time that a reply has told, so that who was refused waits with them."""
-        return self._pace.mode == "pace" and self.budget.is_closed(self._monotonic())
-
     def is_over(self, turn: Turn | None) -> bool:
         """Whether a turn that has not been sent yet is not to be: a 429 came meanwhile."""
-        return self.is_closed and turn is not None and self.budget.is_over(turn)
+        return self._pace.mode == "pace" and turn is not None and self.budget.is_over(turn, self._monotonic())
 
-    def replied(self, turn: Turn | None, told: Told) -> None:
-        """Learn from the reply to what was sent."""
+    def replied(self, turn: Turn | None, told: Told) -> bool:
+        """Learn from the reply to what was sent; tell whether it was refused, and waits with the others."""
         if turn is None:
-            return
+            return False
         reserved, minute = turn.cost, turn.minute
-        cost, remaining = self.budget.replied(turn, self._monotonic(), told)
-        self._settle(minute, reserved=reserved, cost=cost, remaining=remaining)
+        now = self._monotonic()
+        cost, remaining = self.budget.replied(turn, now, told)
+        settle = functools.partial(self._settle, minute, reserved=reserved, cost=cost, remaining=remaining)
+        if told.refused and self.budget.is_scouting(now):
+            # Until then no other replica need find out what this one has.
+            asyncio.get_running_loop().call_later(SCOUT_AGAIN, settle)
+        else:
+            settle()
         if self.budget.is_waited_for:
             self._pump()
+        return turn.closes and self._pace.mode == "pace"
 
     def lost(self, turn: Turn | None, *, reached: bool) -> None:
         """Take note that what was sent got no reply; ``reached`` if a byte of it may have left."""
@@ -219,12 +222,12 @@ class Pacer:
 
     async def close(self) -> None:
         """Stop; what replicas share is told the last of it."""
-        for timer in (self._alarm, self._saying):
-            if timer is not None:
-                timer.cancel()
         for task in (self._reserving, self._settling):
             if task is not None:
                 await asyncio.wait({task})
+        for timer in (self._alarm, self._saying):
+            if timer is not None:
+                timer.cancel()
         if self.shared is not None:
             await self.shared.close()
 
@@ -330,7 +333,7 @@ class Pacer:
             for turn in self._asked_for:
                 if turn in self._gone:
                     self.budget.lost(turn, now, reached=False)
-                else:
+                elif not self._waiting[turn].done():
                     self.budget.put_back(turn, now)
             self._asked_for.clear()
             self._gone.clear()

@@ -122,6 +122,8 @@ class Turn:
     cost: int = 1
     sent: float | None = None
     minute: int | None = None
+    # Whether it was refused, and goes again once those who wait do.
+    closes: bool = False
     # How many had been sent before it, where none of them was in flight: its reply tells exactly what remains.
     alone: int | None = None
 
@@ -191,8 +193,10 @@ class Budget:
         self._spent_in_second: deque[list[float]] = deque()
         self._foreign = 0.0
         self._foreign_rate = 0.0
-        # What there was of the last minute that somebody has waited for, as it began.
-        self._opening = math.inf
+        # What the last reply has told that there was of its minute.
+        self._had = math.inf
+        # What there was of the last minutes that somebody has waited for, as they began.
+        self._openings: deque[int] = deque(maxlen=2)
         self._margin = 0.0
         self._seen: deque[int] = deque(maxlen=SEEN_MINUTES)
         self._sends = 0
@@ -426,8 +430,9 @@ class Budget:
             self._spent_in_second.clear()
             return
         if self._follows_spent and self._low is None:
-            self._opening = had
+            self._openings.append(had)
         minute.had = had if minute.had is None else max(had, minute.had)
+        self._had = had
         if exact and minute.exactly is None:
             minute.exactly = had
             if had > self.limit:
@@ -474,10 +479,13 @@ class Budget:
         self._refused_at = now
         if reply.retry_after is not None:
             if reply.retry_after <= MINUTE:  # a longer one is not about this budget
+                turn.closes = reply.retry_after > 0
                 self.hold(now + reply.retry_after)
             return False
         if minute < self.minute.number:
             return False
+        # Where it slides nothing comes back at once, and nobody knows when.
+        turn.closes = not self.is_sliding
         into = self.time.earliest(turn.sent) - self.minute.number * MINUTE
         if self._follows_spent and self._low is None and into < MOST_LAG and not self.is_sliding:
             self._doubtful = True
@@ -485,7 +493,6 @@ class Budget:
             self.hold(now + SCOUT_AGAIN)
             return False
         self._margin = min(max(2 * self._margin, 2.0), self.limit / 10)
-        # Where it slides nothing comes back at once.
         self.hold(now + (MINUTE / 10 if self.is_sliding else self.time.until(minute + 1, now)))
         self._low, self._low_at = 0, now
         return True
@@ -497,19 +504,15 @@ class Budget:
             return
         into = self.time.earliest(turn.sent) - self.minute.number * MINUTE
         # In whole seconds, as Dates are.
-        lag = float(math.floor(min(into, MOST_LAG)))
+        lag = min(float(math.floor(into)), MOST_LAG - self._lag)
         self._lag += lag
         self.time.set_back(lag)
         self._began_at = min(now, self.time.beginning(self.minute.number))
         self._ends_at = self.time.beginning(self.minute.number + 1)
 
-    def is_closed(self, now: float) -> bool:
-        """Tell whether nobody is sent before a time at which there is budget again."""
-        return now < self._closed_until and not self.is_sliding
-
-    def is_over(self, turn: Turn) -> bool:
-        """Tell whether a 429 has come since a turn was given."""
-        return turn.sent is not None and turn.sent <= self._refused_at
+    def is_over(self, turn: Turn, now: float) -> bool:
+        """Tell whether a 429 has come since a turn was given, and still holds."""
+        return now < self._closed_until and turn.sent is not None and turn.sent <= self._refused_at
 
     def is_scouting(self, now: float) -> bool:
         """Tell whether it is to be found out, by a single request, that the budget is back."""
@@ -547,7 +550,9 @@ class Budget:
     @property
     def kept_back(self) -> int:
         """What others may spend before we hear of it: three seconds of theirs, and what 429s have taught."""
-        return math.floor(min(UNHEARD * self._foreign_rate, self.limit * MOST_UNHEARD) + self._margin)
+        # A limit that somebody has set may be far above what there is; of replicas, none knows that alone.
+        most = self.limit if self.rules.is_shared else min(self.limit, self._had)
+        return math.floor(min(UNHEARD * self._foreign_rate, most * MOST_UNHEARD) + self._margin)
 
     def _allowance(self, now: float) -> float:
         """Return what we may have spent by this moment of the minute."""
@@ -610,7 +615,9 @@ class Budget:
         # Whoever spends more than half is met at the next minute's beginning, and then it is anybody's.
         foreign = max(self._foreign, self.minute.foreign)
         usual = max(self.ours / 2, self.limit - foreign - self.kept_back)
-        return max(1.0, min(self.ours, usual, self._opening - self.kept_back))
+        # Two that began with less are no accident, such as another's burst.
+        opening = max(self._openings) if len(self._openings) == 2 else math.inf
+        return max(1.0, min(self.ours, usual, opening - self.kept_back))
 
     def _smoothed(self, price: float, now: float, opening: float) -> tuple[float, float]:
         """Return what is left, and after how many seconds, once this minute's allowance has grown by a price."""
@@ -664,7 +671,7 @@ class Budget:
         spent = ended.remaining is not None and ended.remaining <= ended.limit * HARDLY
         self._follows_spent = number == ended.number + 1 and (self._doubtful or spent)
         if not self._follows_spent:
-            self._opening = math.inf
+            self._openings.clear()
         self._too_early = 0
         if not ended.refused:
             self._margin = self._margin * 0.9 if self._margin > 1.0 else 0.0

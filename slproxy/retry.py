@@ -48,6 +48,11 @@ def is_final(status: int) -> bool:
     return status != TOO_MANY and status not in PASSING
 
 
+def says_when(outcome: Outcome) -> bool:
+    """Tell whether the upstream said when to ask again."""
+    return retry_after(outcome.retry_after, now=0.0) is not None
+
+
 def wait_before_next(
     outcome: Outcome, *, method: str, attempt: int, now: float, dice: float, max_wait: float
 ) -> float | None:

@@ -38,15 +38,18 @@ async def status(settings: Settings, args: argparse.Namespace) -> int:
         facts = {"profile": settings.profile, "token": token, "login_needed": needed is not None, "proxy": proxy}
         print(json.dumps(facts, indent=2))
     else:
-        rows = [
-            ("profile", settings.profile),
-            *(_told_login(token, needed) if token else []),
-            ("proxy", _told_proxy(proxy, settings)),
-            ("renewal", _told_renewal(ours) if ours else ""),
-            ("restart", _told_restart(ours, here, settings) if ours and here else ""),
-            *_told_budget(proxy),
-        ]
-        for name, value in rows:
+        try:
+            rows = [
+                *(_told_login(token, needed) if token else []),
+                ("proxy", _told_proxy(proxy, settings)),
+                ("renewal", _told_renewal(ours) if ours else ""),
+                ("restart", _told_restart(ours, here, settings) if ours and here else ""),
+                *_told_budget(proxy),
+            ]
+        except (AttributeError, KeyError, TypeError, ValueError):
+            # It is from a time before this version, or only calls itself so.
+            rows = [*(_told_login(here, needed) if here else []), ("proxy", "up, and not of this version: restart it")]
+        for name, value in (("profile", settings.profile), *rows):
             if value:
                 print(f"{name:<8} {value}", flush=True)
     if fault is not None:

@@ -526,7 +526,7 @@ class Upstream:
         """Send one request to the API and return the head of its reply, whatever its status.
 
         The head is waited for as long as ``upstream.response_timeout``, or ``patience`` if that is less, in seconds.
-        The slot is freed once the reply is done with.
+        The slot is freed once the reply is done with; where there is none, by the caller.
 
         Raises:
             UpstreamFault: there was no reply.
@@ -641,7 +641,7 @@ class Upstream:
             return Reply(message, content, line, idle_timeout=self._rules.idle_timeout)
         except BaseException as error:
             if line is not None:
-                line.close(keep=False)
+                line.close(keep=False)  # which frees what it held; the caller does where there was none
             if isinstance(error, _GaveWayError):
                 raise _gave_way() from error
             if isinstance(error, aiohttp.ClientError | HttpProcessingError | OSError):

@@ -66,8 +66,9 @@ def test_the_code_is_found_in_what_a_person_pastes(pasted: str) -> None:
     assert code_in_paste(ATTEMPT, pasted) == "C"
 
 
-def test_a_bare_code_is_as_long_as_one_that_cannot_be_guessed() -> None:
-    assert code_in_paste(ATTEMPT, " " + "C" * 22 + "\n") == "C" * 22
+@pytest.mark.parametrize("code", ["C" * 22, "dGhpcyBpcyBhIGNvZGU=", "4/0AX4XfWh:abc-d_e", "12345678"])
+def test_a_bare_code_is_taken_as_it_is(code: str) -> None:
+    assert code_in_paste(ATTEMPT, f" {code}\n") == code
 
 
 @pytest.mark.parametrize(

@@ -204,6 +204,14 @@ def test_what_was_missing_of_a_limit_that_is_none_was_not_spent_by_others() -> N
     assert it.budget.kept_back == 0
 
 
+def test_a_limit_that_somebody_has_set_far_too_high_keeps_nothing_back() -> None:
+    it = desk(10.0, limit=10**9, is_cap=True)
+    it.spend(left=599)
+    it.now = 60.0
+    it.spend(left=599)
+    assert (it.budget.kept_back, it.left()) == (15, 584)
+
+
 def test_a_request_between_two_minutes_tells_of_neither() -> None:
     it = desk(59.9)
     turn = it.send()
@@ -474,10 +482,40 @@ def test_a_minute_that_is_spent_as_it_begins_is_closed_after_three_429s() -> Non
         it.reply(scouts[0], refused=True)
         refusals += 1
         it.now = it.now + 1.05
-    assert (refusals, it.budget.is_closed(it.now)) == (3, True)
+    assert refusals == 3
     # Now it is known that those who have waited for long would wait in vain.
     assert it.budget.expired(it.now) == turns[3:]
     assert it.budget.resets_in(it.now) == pytest.approx(60.0 - 3.25, abs=0.02)
+
+
+def test_what_is_refused_for_another_reason_teaches_no_more_than_two_seconds_of_lag() -> None:
+    it = desk(10.0)
+    for _ in range(12):
+        it.spend_all()
+        first, second = it.enter(patience=75.0), it.enter(patience=75.0)
+        it.now += it.budget.resets_in(it.now) + 0.1
+        # Each minute's first is refused, and its next is not.
+        assert it.go() == [first]
+        it.reply(first, refused=True)
+        it.now += 1.1
+        assert it.go() == [second]
+        it.reply(second, 599)
+    begins = (it.now + it.budget.resets_in(it.now)) % MINUTE
+    # Less what two clocks may drift apart in the time.
+    assert begins == pytest.approx(2.0, abs=0.1)
+
+
+def test_one_minute_that_begins_with_little_sends_nobody_away() -> None:
+    it = desk(10.0)
+    it.spend_all()
+    first = it.enter()
+    it.now = 60.0
+    assert it.go() == [first]
+    it.reply(first, 219)  # another one's burst
+    assert it.budget.remaining(it.now) > 200
+    for _ in range(it.budget.remaining(it.now) + 299):
+        it.enter(patience=75.0)
+    assert it.budget.wait_of(it.ask(), it.now) == pytest.approx(60.0, abs=0.1)
 
 
 def test_a_429_to_the_first_of_a_minute_closes_it_where_the_last_one_was_not_spent() -> None:
@@ -509,7 +547,13 @@ def test_a_limit_below_that_no_header_tells_is_foreseen_once_it_was_seen() -> No
     it.now = 60.0
     assert it.go() == [first]
     it.reply(first, 39)
-    it.now = 61.0
+    for left in range(38, -1, -1):
+        it.spend(left=left)
+    second = it.enter()
+    it.now = 120.0
+    assert it.go() == [second]
+    it.reply(second, 39)
+    it.now = 121.0
     for _ in range(39 + 40):
         it.enter()
     # Two minutes are full: forty and no more go into each.
