@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import contextlib
 import functools
+import gc
 import http.client
 import json
 import logging
@@ -40,6 +41,8 @@ log = logging.getLogger("slproxy")
 
 # How often the files that hold secrets are looked at, in seconds.
 WATCH = 2.0
+# How many objects may be new before cycles among them are looked for.
+GARBAGE = 10_000
 # Where the fake SalesLoft listens, unless told otherwise.
 SANDBOX_HOST, SANDBOX_PORT = "127.0.0.1", 8643
 
@@ -163,6 +166,10 @@ async def _serve(settings: Settings, args: argparse.Namespace) -> int:
         load = functools.partial(_settings, args, settings.profile, Path.cwd())
         reloading = asyncio.create_task(_keep_reloading(app, lambda: fit(load()), hup, seen))
         await _announce(app, sandbox=args.sandbox is not None)
+        # All that is here stays, and a request leaves no cycle behind: to look for them at every 700th new object, as
+        # Python does by itself, takes some percent of a request's time (benchmarks/README.md).
+        gc.freeze()
+        gc.set_threshold(GARBAGE)
         await stop.wait()
         reloading.cancel()
         await asyncio.wait({reloading})

@@ -37,7 +37,7 @@ def _name(path: str) -> str:
 
 def page_cost(query: str) -> int:
     """Return the cost by the ``page`` of a raw query; the last one counts, as in Rails."""
-    if "page" not in query and "%" not in query:
+    if "%" not in query and not query.startswith("page=") and "&page=" not in query:
         return 1
     for part in reversed(query.split("&")):
         name, _, value = part.partition("=")

@@ -184,12 +184,13 @@ class Pacer:
         reserved, minute = turn.cost, turn.minute
         now = self._monotonic()
         cost, remaining = self.budget.replied(turn, now, told)
-        settle = functools.partial(self._settle, minute, reserved=reserved, cost=cost, remaining=remaining)
-        if told.refused and self.budget.is_scouting(now):
-            # Until then no other replica need find out what this one has.
-            asyncio.get_running_loop().call_later(SCOUT_AGAIN, settle)
-        else:
-            settle()
+        if self.shared is not None:
+            settle = functools.partial(self._settle, minute, reserved=reserved, cost=cost, remaining=remaining)
+            # Who was refused as a scout has found it out for all: until it asks again, the others need not.
+            if told.refused and self.budget.is_scouting(now):
+                asyncio.get_running_loop().call_later(SCOUT_AGAIN, settle)
+            else:
+                settle()
         if self.budget.is_waited_for:
             self._pump()
         return turn.closes and self._pace.mode == "pace"

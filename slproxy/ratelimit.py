@@ -550,6 +550,8 @@ class Budget:
     @property
     def kept_back(self) -> int:
         """What others may spend before we hear of it: three seconds of theirs, and what 429s have taught."""
+        if not self._foreign_rate and not self._margin:
+            return 0
         # A limit that somebody has set may be far above what there is; of replicas, none knows that alone.
         most = self.limit if self.rules.is_shared else min(self.limit, self._had)
         return math.floor(min(UNHEARD * self._foreign_rate, most * MOST_UNHEARD) + self._margin)
