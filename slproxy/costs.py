@@ -59,6 +59,8 @@ class Costs:
 
         An endpoint that costs more than 1 on its first pages costs no less on the deep ones.
         """
+        if not self._learned:
+            return page_cost
         learned = self._learned.get((endpoint, page_cost))
         return learned if learned is not None else max(page_cost, self._learned.get((endpoint, 1), 1))
 

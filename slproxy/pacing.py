@@ -55,8 +55,7 @@ def wish_of(headers: ByName) -> Wish:
     if label and _LABEL.fullmatch(name := label[0].decode("latin-1").strip()):
         client = name
     else:
-        agent = _PRODUCT.match(headers[b"user-agent"][0].decode("latin-1")) if b"user-agent" in headers else None
-        client = agent[0] if agent else "unknown"
+        client = _product(headers[b"user-agent"][0]) if b"user-agent" in headers else "unknown"
     patience = math.inf
     if b"prefer" in headers:
         # RFC 7240 §2: the first of several counts. A comma within quotes separates nothing (RFC 9110 §5.6.4).
@@ -64,6 +63,12 @@ def wish_of(headers: ByName) -> Wish:
         waits = [float(match[1]) for each in wishes if (match := _WAIT.fullmatch(each))]
         patience = waits[0] if waits else math.inf
     return Wish(client=client, bulk=bulk, patience=patience)
+
+
+@functools.lru_cache(maxsize=256)
+def _product(agent: bytes) -> str:
+    found = _PRODUCT.match(agent.decode("latin-1"))
+    return found[0] if found else "unknown"
 
 
 class Pacer:
@@ -210,7 +215,7 @@ class Pacer:
         now = self._monotonic()
         remaining, reset = self.budget.remaining(now), math.ceil(self.budget.resets_in(now))
         return [
-            ("RateLimit-Policy", f'"team";q={self.budget.ours};w={MINUTE:.0f}'),
+            ("RateLimit-Policy", f'"team";q={self.budget.ours};w=60'),
             ("RateLimit", f'"team";r={remaining};t={reset}'),
         ]
 

@@ -96,7 +96,6 @@ class Reply:
         self, message: RawResponseMessage, content: aiohttp.StreamReader, line: _Line, *, idle_timeout: float
     ) -> None:
         self._idle_timeout = idle_timeout
-        self._message = message
         self._content = content
         self._line = line
         # How the connection ends is part of a body that lasts until then (RFC 9112 §8); aiohttp takes a reset for it.
@@ -105,6 +104,8 @@ class Reply:
         self.status = message.code
         self.reason = message.reason
         self.headers: RawHeaders = message.raw_headers
+        # Returns the first value of a header, by any case of its name.
+        self.header: Callable[[str], str | None] = message.headers.get
 
     @property
     def outcome(self) -> Outcome:
@@ -112,10 +113,6 @@ class Reply:
         return Outcome(
             status=self.status, reached=True, retry_after=self.header("Retry-After"), date=self.header("Date")
         )
-
-    def header(self, name: str) -> str | None:
-        """Return the first value of a header, by any case of its name."""
-        return self._message.headers.get(name)
 
     @property
     def ended(self) -> bool:
