@@ -323,7 +323,7 @@ class Pace:
         default=600,
         metadata=_about(
             "integer",
-            "Cost that the team may spend in a clock minute; if set, it is kept even where SalesLoft allows more.",
+            "Cost that may go in a clock minute; if set, a cap on what SalesLoft allows. What costs more goes alone.",
             minimum=1,
         ),
     )
