@@ -42,8 +42,8 @@ from slproxy.store import Record, TokenStore
 # How long a person may take in the browser, in seconds: SalesLoft's codes live as long.
 PATIENCE = 600.0
 
-# RFC 6749 appendix A.11: any visible characters; a shorter one could be guessed.
-_BARE_CODE = re.compile(r"[!-~]{8,}")
+# RFC 6749 appendix A.11: any visible characters, though `=` only pads; a shorter one could be guessed.
+_BARE_CODE = re.compile(r"[!-<>-~]{8,}={0,2}")
 
 # The page takes the code out of the address bar and the history: neither is a place for it, used or not.
 _PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="referrer" content="no-referrer">

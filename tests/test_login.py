@@ -80,6 +80,7 @@ def test_a_bare_code_is_taken_as_it_is(code: str) -> None:
         "https://accounts.salesloft.com/a-page-whose-name-is-as-long-as-a-code",
         "http://[",
         "slproxy login --no-browser --profile work",
+        "state=S-as-long-as-a-code",
     ],
 )
 def test_what_is_no_address_of_a_callback_is_told_apart_from_a_code_that_is_refused(pasted: str) -> None:

@@ -6,6 +6,9 @@ import pytest
 
 from benchmarks.pacing import LIMIT, Row, Team, a_minute, naive, paced, redis_server
 
+# It is arithmetic: the same whatever versions we stand on.
+pytestmark = pytest.mark.heavy
+
 SEEDS = range(3)
 
 
@@ -41,7 +44,7 @@ def test_four_replicas_with_a_redis(foreign: float) -> None:
         )
 
 
-@pytest.mark.parametrize("ahead", [-1.0, 0.1, 0.5, 1.0, 2.0])
+@pytest.mark.parametrize("ahead", [-1.0, 0.5, 2.0])
 def test_where_date_tells_another_time_than_the_one_that_counts(ahead: float) -> None:
     """That both are one clock is inferred only (salesloft-facts, Rate limit)."""
     within(paced("", 1, ahead=ahead), ratio=1.02, refused=1.0)
