@@ -388,7 +388,7 @@ class Budget:
         if reply.cost is not None and not reply.refused:
             self.costs.learn(turn.endpoint, turn.page_cost, reply.cost)
         self._land(turn, cost, now)
-        if reply.limit is not None and reply.limit != self.limit:
+        if reply.limit is not None and (reply.limit != self.limit or not self.is_told):
             self._set_limit(reply.limit)
         sent_in = self.minute.number if turn.sent >= self._began_at else self.minute.number - 1
         closed = False

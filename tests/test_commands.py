@@ -821,7 +821,7 @@ async def test_status_tells_of_the_proxy_where_the_store_is_wrong(tmp_path: Path
             )
     assert said in err
     assert "ready" in rows["proxy"]
-    assert rows["budget"].startswith("599 may go now, of an assumed 600 a minute; ")
+    assert rows["budget"].startswith("599 may go now, of 600 a minute; ")
     assert rows["token"].startswith("valid for ")
 
 

@@ -233,6 +233,9 @@ def test_a_reply_of_the_last_minute_tells_nothing_of_this_one() -> None:
 @pytest.mark.parametrize("is_cap", [True, False])
 def test_the_limit_is_told(is_cap: bool) -> None:
     it = desk(limit=100, is_cap=is_cap)
+    before = it.budget.is_told
+    it.reply(it.send(), 99, limit=100)
+    assert (before, it.budget.is_told) == (False, True)
     it.reply(it.send(), 899, limit=900)
     assert (it.budget.limit, it.budget.ours) == (900, 100 if is_cap else 900)
     it.reply(it.send(), 49, limit=50)
