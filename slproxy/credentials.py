@@ -57,7 +57,7 @@ class Bearer:
 
 @dataclass(frozen=True, slots=True)
 class _Cure:
-    """The token that a renewal after a 401 brought, and when; ``failed`` once it was seen to be rejected as well."""
+    """What a renewal after a 401 came to, and when: its token was rejected as well (``failed``), or is on trial."""
 
     token: str = field(repr=False)
     at: float
@@ -142,7 +142,8 @@ class Credentials:
         self._not_before = -math.inf
         # The token in hand, where the upstream has rejected it and it could not be replaced.
         self._rejected: str | None = None
-        # The last renewal after a 401, until it is seen to have cured that.
+        # The token that our last renewal after a 401 brought; and that renewal, where it has not cured or is on trial.
+        self._brought: str | None = None
         self._cure: _Cure | None = None
         self._glanced_at = -math.inf
         self._renewals = 0
@@ -200,6 +201,7 @@ class Credentials:
             await self._renew_shared(rejected=stale.token)
             if self._is_current(stale):
                 if self._failure is None and self._held() is not None:
+                    self.not_cured(stale)
                     return stale  # renewed, and the same token came back: the 401 is the client's to have
                 self._rejected = stale.token
                 self._wake.set()
@@ -215,14 +217,18 @@ class Credentials:
 
     def not_cured(self, bearer: Bearer) -> None:
         """Take note that the upstream rejected a token that had just been renewed."""
-        if self._is_current(bearer) and self._cure is not None and self._cure.token == bearer.token:
+        if bearer.token == self._brought and not self._has_not_cured(bearer):
             self._cure = _Cure(bearer.token, self._monotonic(), failed=True)
 
-    def _has_not_cured(self, rejected: Bearer) -> bool:
-        """Tell whether a rejected token is what a renewal has just brought.
+    def on_trial(self, bearer: Bearer) -> None:
+        """Take note that nobody will see whether the renewal that brought this token has cured: the next one will."""
+        if bearer.token == self._brought and not self._has_not_cured(bearer):
+            self._cure = _Cure(bearer.token, self._monotonic())
 
-        Nobody may have seen that before: the body of the request that it was for could not be sent again, or its client
-        has left. What was seen to be rejected a second time stays so, whoever else is served with it.
+    def _has_not_cured(self, rejected: Bearer) -> bool:
+        """Tell whether a rejected token is what a renewal has just brought, in vain or on trial.
+
+        What was seen to be rejected a second time stays so, whoever else is served with it.
         """
         cure = self._cure
         return cure is not None and cure.token == rejected.token and self._monotonic() - cure.at < UNCURED_PAUSE
@@ -409,7 +415,7 @@ class Credentials:
         else:
             self._failure, self._failures, self._not_before, self._rejected = None, 0, -math.inf, None
             if rejected is not None and self._record is not None and outcome != TAKEN_OVER:
-                self._cure = _Cure(self._record.token.access_token, self._monotonic())
+                self._brought = self._record.token.access_token
             self._last_renewal = {"at": started, "outcome": outcome}
             log.info("token %s", outcome)
 

@@ -337,10 +337,17 @@ class Forwarder:
             except BaseException:
                 reply.close()
                 raise
-            if newer == bearer or not request.repeatable:
+            if newer == bearer:
+                return reply
+            if not request.repeatable:
+                self._credentials.on_trial(newer)
                 return reply
             reply.close()
-            reply, bearer = await self._dispatch(request, exchange)
+            try:
+                reply, bearer = await self._dispatch(request, exchange)
+            except BaseException:
+                self._credentials.on_trial(newer)
+                raise
             if reply.status == 401:
                 self._credentials.not_cured(bearer)
             elif retry.is_final(reply.status):

@@ -354,6 +354,31 @@ async def test_a_renewal_whose_client_left_before_it_was_seen_to_cure_is_not_rep
     assert len(line.token_requests) == 1
 
 
+async def test_a_new_token_that_is_rejected_before_it_was_seen_to_cure_is_renewed() -> None:
+    """By chance, or ended by somebody else: the first request may yet be cured by it, and the second one by another."""
+    script = SalesLoft(good=lambda shown: shown >= 2)
+    hold = asyncio.Event()
+
+    async def picky(message: Message, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        shown = message.head.get("Authorization")
+        if (message.head.target, shown) == ("/v2/held", "Bearer access-2"):
+            await hold.wait()
+        if (message.head.target, shown) == ("/v2/other", "Bearer access-2"):
+            writer.write(INVALID)
+        else:
+            await script(message, reader, writer)
+
+    async with with_login(script) as line:
+        line.upstream.script = picky
+        first = asyncio.create_task(line.ask("/v2/held"))
+        await until(lambda: len(line.api) == 2, timeout=SOON)
+        other = await line.ask("/v2/other")
+        assert (other.head.status, attempts(other)) == (200, "2")
+        hold.set()
+        assert (await first).head.status == 200
+    assert len(line.token_requests) == 2
+
+
 async def test_a_token_that_cured_and_is_rejected_later_is_renewed_at_once() -> None:
     script = SalesLoft()
     async with with_login(script) as line:
