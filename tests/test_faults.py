@@ -116,7 +116,7 @@ class Origin:
     def heads(self) -> int:
         return bytes(self.tape).count(b" HTTP/1.1\r\n")
 
-    async def listen(self, *, port: int = 0, sock: socket.socket | None = None) -> None:
+    async def listen(self, *, sock: socket.socket | None = None) -> None:
         loop = asyncio.get_running_loop()
 
         def protocol() -> asyncio.Protocol:
@@ -125,7 +125,7 @@ class Origin:
         if sock is not None:
             self._server = await loop.create_server(protocol, sock=sock, ssl=self._tls)
         else:
-            self._server = await loop.create_server(protocol, "127.0.0.1", port, ssl=self._tls)
+            self._server = await loop.create_server(protocol, "127.0.0.1", 0, ssl=self._tls)
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def __aenter__(self) -> Origin:
@@ -307,16 +307,18 @@ def tls(context: Callable[[], ssl.SSLContext]) -> Placed:
 
 @asynccontextmanager
 async def refused() -> AsyncIterator[Place]:
-    async with Origin(good) as gone:
-        port = gone.port
+    """A port that is taken, so that nobody else gets it, and on which nobody listens."""
+    listener = socket.socket()
+    listener.bind(("127.0.0.1", 0))
     async with AsyncExitStack() as stack:
+        stack.callback(listener.close)
         origin = Origin(good)
 
         async def mend() -> None:
-            await origin.listen(port=port)
+            await origin.listen(sock=listener)
             stack.push_async_exit(origin)
 
-        yield Place(f"http://127.0.0.1:{port}", mend)
+        yield Place(f"http://127.0.0.1:{listener.getsockname()[1]}", mend)
 
 
 @asynccontextmanager
