@@ -339,7 +339,7 @@ class Pacer:
             for turn in self._asked_for:
                 if turn in self._gone:
                     self.budget.lost(turn, now, reached=False)
-                elif not self._waiting[turn].done():
+                elif (future := self._waiting.get(turn)) is not None and not future.done():
                     self.budget.put_back(turn, now)
             self._asked_for.clear()
             self._gone.clear()
