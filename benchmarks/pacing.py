@@ -25,9 +25,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from slproxy.ratelimit import SCOUT_AGAIN, Budget, Rules, Told, Turn
-from slproxy.redisbudget import KEPT, RESERVE, SETTLE, minute_key
-from slproxy.servertime import MINUTE
+from slproxy.http import MINUTE
+from slproxy.pace import Turn
+from slproxy.pace.budget import SCOUT_AGAIN, Budget, Rules
+from slproxy.pace.headers import Told
+from slproxy.pace.shared import KEPT, RESERVE, SETTLE, minute_key
 
 if TYPE_CHECKING:
     from redis import Redis

@@ -1,26 +1,23 @@
 """slproxy: a local reverse proxy for the SalesLoft API that keeps the token, so that your programs need none.
 
-The map, one noun a file. A module imports only from lines above its own (``tests/test_imports.py`` holds it to that)::
+The areas, from the top: each imports only from areas above it (``tests/test_architecture.py`` holds them to that)::
 
-    errors settings paths                      know nothing of the rest
-    values → sources → config                  from a file, the environment and flags to settings
-    servertime → costs → headers framing retry ratelimit oauth journal → cors → policy
-                                               decisions: no aiohttp, asyncio, files or clock, but journal's writer
-    seal store → filestore redisstore → keyringstore redisbudget
-                                               the token at rest: what encrypts it, and the places for it; and the
-                                               budget that replicas share
-    grants → credentials                       the ways to get a token; the token in use
-    body upstream pacing                       a request's body, replayable; sends one request: aiohttp's client is
-                                               here; who waits for the budget
-    forward                                    the recipe: handle → _send → _dispatch
-    login pages probe                          a login's redirect; the proxy's own pages; who asks for them from here
-    connection → server                        aiohttp's listening side, and what it decides wrongly for a proxy
-    app → doctor status → commands → cli       app builds everything; what is wrong; what there is to know; what a
-                                               person types; serve, sandbox
-    sandbox                                    alone: a fake SalesLoft that imports nothing of slproxy
+    errors     what can go wrong, whose fault it is, and what to do about it
+    config/    what can be set, and where each value came from
+    http/      HTTP's own notions: header fields and dates
+    retry/     whether a request is sent again, and when
+    observe/   what happened, told: the access log
+    store/     the token at rest: file, keyring, Redis, memory, and its encryption
+    pace/      the team's rate limit: who may send, and when
+    auth/      ways to authenticate; the token in use
+    upstream/  sends one request to SalesLoft, once
+    forward/   the life of a request: check, strip, inject, pace, send, learn, cure, answer
+    server/    the listening side
+    app        builds everything, and reloads it
+    cli/       what a person types
+    sandbox/   a fake SalesLoft, alone: it imports nothing of the others
 
-The life of a request stands in ``forward.Forwarder.handle``, in the order of the contract:
-check, strip, inject, pace, send, learn, cure, answer.
+The life of a request stands in ``forward.forward.Forwarder.handle``, top to bottom.
 """
 
 __version__ = "0.1.0"

@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import logging
-import os
 import random
 import secrets
-import socket
-import stat
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, replace
@@ -21,28 +17,21 @@ from typing import Self
 from aiohttp import web
 
 import slproxy
-from slproxy import config, pages
-from slproxy.credentials import Credentials
-from slproxy.errors import ConfigError, StoreError
-from slproxy.filestore import FileStore
-from slproxy.forward import Answer, Forwarder, Inbound
-from slproxy.journal import Exchange, Journal
-from slproxy.pacing import Pacer
-from slproxy.policy import Policy
-from slproxy.probe import url_of
-from slproxy.redisbudget import RedisBudget
-from slproxy.seal import Keyring, Seal
-from slproxy.server import Server
-from slproxy.settings import CATALOGUE, Auth, Settings
-from slproxy.store import MemoryStore, TokenStore
+from slproxy import config
+from slproxy.auth import Credentials
+from slproxy.config import CATALOGUE, AuthSettings, Settings
+from slproxy.errors import StoreError
+from slproxy.forward import Answer, Forwarder, Inbound, Policy
+from slproxy.observe import Exchange, Journal
+from slproxy.pace import Pacer, RedisBudget
+from slproxy.server import BACKLOG, Server, bind_unix_socket, cannot_listen, pages, url_of
+from slproxy.store import TokenStore, token_store
 from slproxy.upstream import Upstream
 
 log = logging.getLogger("slproxy")
 
 # What requests in flight get after SIGTERM, in seconds (contract, section 6).
 GRACE = 30.0
-# Connections that the kernel holds while they wait to be accepted; a burst of `limits.max_connections` must fit.
-BACKLOG = 1024
 
 
 # What is made once, at the start.
@@ -60,39 +49,6 @@ class Clock:
 
 
 REAL_CLOCK = Clock()
-
-
-def seal_of(settings: Settings) -> Seal:
-    """Return what encrypts the login by the settings."""
-    rules = settings.store
-
-    def keyring() -> Keyring | None:
-        if rules.kind == "redis":
-            return None  # other machines could not open it
-        from slproxy import keyringstore  # noqa: PLC0415  # its library takes 50 ms to load
-
-        return keyringstore.find()
-
-    return Seal(rules.encryption, key=rules.key, keyring=keyring)
-
-
-def token_store(settings: Settings, *, seal: Seal | None = None) -> TokenStore:
-    """Return the store that the settings name."""
-    rules = settings.store
-    seal = seal or seal_of(settings)
-    match rules.kind:
-        case "memory":
-            return MemoryStore()
-        case "keyring":
-            from slproxy.keyringstore import KeyringStore  # noqa: PLC0415  # its library takes 50 ms to load
-
-            return KeyringStore(settings.profile, lock_path=rules.path.with_suffix(".keyring.lock"))
-        case "redis":
-            from slproxy.redisstore import RedisStore  # noqa: PLC0415  # its library takes 100 ms to load
-
-            assert rules.redis_url is not None, "config refuses redis without an address"
-            return RedisStore(rules.redis_url, settings.profile, seal)
-    return FileStore(rules.path, seal)
 
 
 class App:
@@ -299,7 +255,7 @@ class App:
         await self._runner.setup()
         listen = self.settings.listen
         if listen.uds is not None:
-            sock = _unix_socket(Path(listen.uds), listen.uds_mode)
+            sock = bind_unix_socket(Path(listen.uds), listen.uds_mode)
             self._socket_file = Path(listen.uds)
             self._stack.callback(self._remove_socket_file)
             await web.SockSite(self._runner, sock, backlog=BACKLOG).start()
@@ -308,7 +264,7 @@ class App:
         try:
             await web.TCPSite(self._runner, listen.host, listen.port, backlog=BACKLOG).start()
         except OSError as error:
-            raise _cannot_listen(listen.host, listen.port, error) from error
+            raise cannot_listen(listen.host, listen.port, error) from error
         self.urls = [url_of(str(address[0]), int(address[1])) for address in self._runner.addresses]
 
     async def _handle(self, inbound: Inbound, exchange: Exchange) -> Answer:
@@ -377,7 +333,7 @@ class App:
         }
 
 
-def _whose(auth: Auth) -> tuple[object, ...]:
+def _whose(auth: AuthSettings) -> tuple[object, ...]:
     """Return what tells one team's credentials from another's, as far as settings go."""
     return (auth.grant, auth.client_id, auth.api_key)
 
@@ -394,49 +350,3 @@ def _with_sections(settings: Settings, other: Settings, keys: Iterable[str]) -> 
 def _value(settings: Settings, key: str) -> object:
     section, name = key.split(".")
     return getattr(getattr(settings, section), name)
-
-
-def _cannot_listen(host: str, port: int, error: OSError) -> ConfigError:
-    where = f"{host}:{port}"
-    if error.errno == errno.EADDRINUSE:
-        return ConfigError(
-            f"{where} is in use.",
-            hint=f"Stop the other program, or choose another port, such as --port {port + 8} (make demo: PORT=...).",
-        )
-    if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
-        return ConfigError(f"{where}: this machine has no such address.", hint="Set listen.host to one of its own.")
-    reason = os.strerror(error.errno) if error.errno else "unknown reason"
-    return ConfigError(f"{where} cannot be listened on ({reason}).", hint="Choose another port, above 1023.")
-
-
-def _unix_socket(path: Path, mode: int) -> socket.socket:
-    """Bind a Unix socket with ``mode`` from its first moment; replace one that a dead process left behind."""
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    # bind(2) creates the file with the umask's rights; a chmod afterwards would leave a gap.
-    umask = os.umask(0o777 & ~mode)
-    try:
-        with contextlib.suppress(FileNotFoundError):
-            if stat.S_ISSOCK(path.lstat().st_mode) and not _is_live(path):
-                path.unlink()
-        sock.bind(str(path))
-    except OSError as error:
-        sock.close()
-        raise ConfigError(
-            f"Cannot listen on the Unix socket {path}: {error.strerror or error}.",
-            hint="Another slproxy may be listening there, or its folder is missing: choose another --uds.",
-        ) from error
-    finally:
-        os.umask(umask)
-    return sock
-
-
-def _is_live(path: Path) -> bool:
-    """Tell whether somebody listens on a Unix socket."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        try:
-            probe.connect(str(path))
-        except ConnectionRefusedError:
-            return False
-        except OSError:
-            return True
-    return True

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from slproxy.sandbox import Sandbox
-from tests import rig
+from tests.support import rig
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -121,7 +121,7 @@ def test_no_class_of_the_tree_is_made_anywhere_else() -> None:
     names = {found.__name__ for found in ALL}
     elsewhere = [
         f"{path.name}:{node.lineno} {node.name}"
-        for path in sorted(PACKAGE.glob("*.py"))
+        for path in sorted(PACKAGE.rglob("*.py"))
         if path.name != "errors.py"
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.ClassDef) and {ast.unparse(base).split(".")[-1] for base in node.bases} & names
@@ -154,7 +154,7 @@ def calls_of_problems() -> list[tuple[str, type[Problem], dict[str, object]]]:
                 if keyword.arg and isinstance(keyword.value, ast.Constant)
             },
         )
-        for path in sorted(PACKAGE.glob("*.py"))
+        for path in sorted(PACKAGE.rglob("*.py"))
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Call) and (name := ast.unparse(node.func).split(".")[-1]) in by_name
     ]
@@ -189,7 +189,7 @@ def test_every_proxy_status_that_a_call_names_is_registered() -> None:
 def test_every_proxy_status_that_a_foreign_error_is_translated_to_is_registered() -> None:
     named = {
         node.value
-        for node in ast.walk(ast.parse((PACKAGE / "upstream.py").read_text()))
+        for node in ast.walk(ast.parse((PACKAGE / "upstream" / "faults.py").read_text()))
         if isinstance(node, ast.Constant)
         and isinstance(node.value, str)
         and re.fullmatch(r"(connection|destination|dns|http|proxy|tls)_[a-z_]+", node.value)

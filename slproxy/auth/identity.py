@@ -1,0 +1,37 @@
+"""Who a token belongs to."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+from slproxy.errors import (
+    SlproxyError,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Identity:
+    """Who a token belongs to, as ``/v2/me`` tells."""
+
+    user_id: int | None
+    team_id: int | None
+    name: str
+    email: str
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.email})"
+
+
+def identity_in(status: int, body: bytes) -> Identity:
+    """Return who it is by the API's answer to ``/v2/me.json``. Raises SlproxyError when the API did not say."""
+    try:
+        me = json.loads(body)["data"]
+        team = me.get("team") or {}
+        user_id, team_id = (each if type(each) is int else None for each in (me.get("id"), team.get("id")))
+        return Identity(user_id=user_id, team_id=team_id, name=me["name"], email=me["email"])
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise SlproxyError(
+            f"SalesLoft answered {status} to the question who this token belongs to.",
+            hint="Check SALESLOFT_API_KEY, or log in again: slproxy login",
+        ) from None

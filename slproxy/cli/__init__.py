@@ -1,0 +1,7 @@
+"""What a person types."""
+
+from slproxy.cli.main import main
+
+__all__ = [
+    "main",
+]

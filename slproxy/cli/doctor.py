@@ -1,0 +1,203 @@
+"""What may be wrong on this machine: a finding each, with its remedy. It changes nothing, but may renew the token."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import email.utils
+import json
+import os
+import shlex
+import socket
+import stat
+import time
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+from urllib.parse import urlsplit
+
+from slproxy.app import App
+from slproxy.auth import identity_in
+from slproxy.cli import probe
+from slproxy.cli.output import DONE, FAILED
+from slproxy.config import CATALOGUE, Settings, is_loopback
+from slproxy.errors import ConfigError, SlproxyError, UpstreamFault
+from slproxy.store import token_store
+from slproxy.upstream import Upstream
+
+if TYPE_CHECKING:
+    pass
+
+
+# A `Date` has a grain of a second, and the answer took a while; minutes break certificates and the clock minute.
+CLOCK_TOLERANCE, CLOCK_BROKEN = 5.0, 120.0
+
+State = Literal["ok", "warning", "broken", "skipped"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What was looked at, how it is, and what to do about it."""
+
+    check: str
+    state: State
+    detail: str
+    remedy: str = ""
+
+    def fields(self) -> dict[str, str]:
+        """Return what ``doctor --json`` prints."""
+        return asdict(self)
+
+
+def of_error(check: str, error: SlproxyError) -> Finding:
+    """Return the finding that an error is."""
+    return Finding(check, "broken", error.detail, error.hint or "Correct what is named.")
+
+
+async def examine(settings: Settings) -> AsyncIterator[Finding]:
+    """Yield what is found, the nearest first: what stands later rests on what stands before."""
+    yield _config(settings)
+    for finding in _open_secrets(settings):
+        yield finding
+    yield await _store(settings)
+    try:
+        async with Upstream(settings.upstream) as upstream:
+            async for finding in _hosts(settings, upstream):
+                yield finding
+    except ConfigError as error:
+        yield of_error("tls", error)
+    yield await _credentials(settings)
+    yield await asyncio.to_thread(_port, settings)
+
+
+def _config(settings: Settings) -> Finding:
+    given = sorted({str(origin) for origin in settings.origins.values() if origin.layer != "default"})
+    are = "1 setting is" if len(given) == 1 else f"{len(given)} settings are"
+    return Finding("config", "ok", f"{are} given, the others are defaults")
+
+
+def _open_secrets(settings: Settings) -> list[Finding]:
+    """Return what there is to say of files with secrets that others can read."""
+    found = []
+    for key, origin in settings.origins.items():
+        # A mounted file, or the file that names the secret itself, less its line.
+        where = origin.path or (origin.place.rpartition(":")[0] if origin.layer in ("file", "dotenv") else "")
+        if where and CATALOGUE[key].secret:
+            path = Path(where).absolute()
+            with contextlib.suppress(OSError):
+                if stat.S_IMODE(path.stat().st_mode) & 0o077:
+                    detail = f"Others can read {path}, which holds {key}."
+                    found.append(Finding("permissions", "warning", detail, f"chmod 600 {shlex.quote(str(path))}"))
+    return found or [Finding("permissions", "ok", "no secret among the settings is in a file that others can read")]
+
+
+async def _store(settings: Settings) -> Finding:
+    try:
+        store = token_store(settings)
+        try:
+            record = await store.read()
+        finally:
+            await store.close()
+    except SlproxyError as error:
+        return of_error("store", error)
+    if record is None:
+        return Finding("store", "ok", f"{store.description}: no login yet")
+    return Finding("store", "ok", f"{store.description}, {store.encryption}, generation {record.generation}")
+
+
+async def _hosts(settings: Settings, upstream: Upstream) -> AsyncIterator[Finding]:
+    rules = settings.upstream
+    for url, accounts in ((rules.api_url, False), (rules.accounts_url, True)):
+        parts, name = urlsplit(url), "accounts" if accounts else "api"
+        host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
+        try:
+            found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        except OSError as error:
+            detail = f"{name}: {host} is not known: {error.strerror}."
+            yield Finding("dns", "broken", detail, "Check the network and its DNS.")
+            yield Finding("tls", "skipped", f"{name}: {host} is without an address")
+            continue
+        yield Finding("dns", "ok", f"{name}: {host} is {', '.join(sorted({str(each[4][0]) for each in found}))}")
+        started = time.time()
+        try:
+            answer = await upstream.glance(accounts=accounts)
+        except UpstreamFault as error:
+            fault = of_error("tls", error)
+            yield replace(fault, detail=f"{name}: {fault.detail}")
+            continue
+        secured = "its certificate is good" if parts.scheme == "https" else "in clear text, on this machine"
+        yield Finding("tls", "ok", f"{name}: {host} answers; {secured}")
+        if not accounts:
+            yield _clock(answer.headers.get("date", ""), host, between=(started, time.time()))
+
+
+def _clock(date: str, host: str, *, between: tuple[float, float]) -> Finding:
+    try:
+        theirs = email.utils.parsedate_to_datetime(date).timestamp()
+    except ValueError:
+        return Finding("clock", "skipped", f"{host} sends no Date")
+    # The date was cut to the second, and made between these two.
+    ahead = max(between[0] - (theirs + 1), 0.0) + min(between[1] - theirs, 0.0)
+    if abs(ahead) <= CLOCK_TOLERANCE:
+        return Finding("clock", "ok", f"agrees with {host}")
+    return Finding(
+        "clock",
+        "broken" if abs(ahead) > CLOCK_BROKEN else "warning",
+        f"This machine's clock is {abs(ahead):.0f} s {'ahead of' if ahead > 0 else 'behind'} {host}.",
+        "Set the clock: timedatectl set-ntp true",
+    )
+
+
+async def _credentials(settings: Settings) -> Finding:
+    try:
+        async with App(settings) as app:
+            choice = app.credentials.choice
+            who = identity_in(*await app.ask("/v2/me.json"))
+    except SlproxyError as error:
+        return of_error("credentials", error)
+    return Finding("credentials", "ok", f"{choice.grant}, since {choice.why}: {who}")
+
+
+def _port(settings: Settings) -> Finding:
+    """Tell whether the proxy runs, or could: whether its address is its own or free."""
+    listen = settings.listen
+    where = f"unix:{listen.uds}" if listen.uds else f"{listen.host}:{listen.port}"
+    if listen.uds is None and listen.key is None and not is_loopback(listen.host):
+        return Finding("port", "warning", f"{where} can be reached by others without a key.", "Set listen.key.")
+    answer = probe.status_of(listen)
+    if answer is not None and "version" in answer:
+        return Finding("port", "ok", f"slproxy {answer['version']} is up at {where}")
+    if answer is not None:
+        return Finding(
+            "port", "broken", f"{where} is another program's, or wants another key.", "Choose another listen.port."
+        )
+    if listen.uds:
+        folder = Path(listen.uds).parent
+        if os.access(folder, os.W_OK):
+            return Finding("port", "ok", f"{where} is free")
+        return Finding("port", "broken", f"{folder} is missing, or cannot be written to.", "Choose another listen.uds.")
+    family = socket.AF_INET6 if ":" in listen.host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            taken.bind((listen.host, listen.port))
+        except OSError as error:
+            return Finding("port", "broken", f"{where}: {error.strerror}.", "Choose another listen.port.")
+    return Finding("port", "ok", f"{where} is free")
+
+
+async def diagnose(settings: Settings, args: argparse.Namespace) -> int:
+    return print_findings([finding async for finding in examine(settings)], as_json=args.json)
+
+
+def print_findings(findings: Sequence[Finding], *, as_json: bool) -> int:
+    if as_json:
+        print(json.dumps([finding.fields() for finding in findings], indent=2))
+    else:
+        for finding in findings:
+            print(f"{finding.state:<8} {finding.check:<12} {finding.detail}")
+            if finding.remedy and finding.state in ("warning", "broken"):
+                print(f"{'':<21} -> {finding.remedy}")
+    return FAILED if any(finding.state == "broken" for finding in findings) else DONE

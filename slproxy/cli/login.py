@@ -1,0 +1,154 @@
+"""The commands that a person types beside a proxy: what becomes of a login, and what there is to know."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+import time
+import webbrowser
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+
+from slproxy.app import App
+from slproxy.auth import Identity, callback, identity_in, login
+from slproxy.cli.logout import revoke
+from slproxy.cli.output import DONE, say
+from slproxy.cli.process import in_a_daemon, read_line
+from slproxy.config import Settings
+from slproxy.errors import (
+    ConfigError,
+    DamagedError,
+    OtherLoginError,
+    PasteError,
+    SlproxyError,
+    StoreError,
+)
+from slproxy.store import MemoryStore, Record, TokenStore, token_store
+
+# How long a login waits for a browser in the terminal to be left, in seconds.
+BROWSER_LEAVES = 1.0
+# How often a person may paste.
+PASTES = 3
+# How long a login asks who it is, in seconds: the new token waits for the answer.
+WHO_PATIENCE = 15.0
+
+
+@asynccontextmanager
+async def opened(store: TokenStore) -> AsyncIterator[TokenStore]:
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+async def log_in(settings: Settings, args: argparse.Namespace) -> int:
+    """Run ``slproxy login``."""
+    # Whoever logs in beside an API key wants to know who the login is, not the key.
+    settings = replace(
+        settings,
+        auth=replace(settings.auth, grant="authorization_code"),
+        retry=replace(settings.retry, deadline=min(settings.retry.deadline, WHO_PATIENCE)),
+    )
+    if settings.store.kind == "memory":
+        raise ConfigError(
+            "A login would be forgotten at once: store.kind = memory.", hint="Use file, keyring or redis."
+        )
+    # The new login is tried in memory: until it is known whose it is, nothing takes the place of the one before.
+    async with opened(token_store(settings)) as store, App(settings, store=(memory := MemoryStore())) as app:
+        new = _NewLogin(app=app, memory=memory, store=store, replace_other=args.replace)
+        await new.look_at_the_place()
+        attempt = login.begin(settings)
+        if args.no_browser:
+            say(f"Open this address in any browser, and allow access:\n\n  {attempt.url}\n")
+            say("Then paste the address that the browser ends on, even if its page does not load:")
+            print(await new.finish(attempt, await _pasted_code(attempt)))
+            return DONE
+        async with callback(attempt) as waiting:
+            say(f"Opening the browser to log in to SalesLoft. If it does not open, go to:\n\n  {attempt.url}\n")
+            # Some browsers run in the terminal, and this call lasts as long as they do.
+            browser = asyncio.ensure_future(in_a_daemon(lambda: webbrowser.open(attempt.url)))
+            code = await waiting.code()
+            try:
+                told = await new.finish(attempt, code)
+            except SlproxyError as error:
+                waiting.show("Not logged in", f"{error.detail} {error.hint}")
+                raise
+            waiting.show("Logged in", f"{told} You can close this tab and go back to the terminal.")
+            await asyncio.wait({browser}, timeout=BROWSER_LEAVES)
+        print(told)
+    return DONE
+
+
+@dataclass(kw_only=True)
+class _NewLogin:
+    """A login on its way from a code into the store."""
+
+    app: App
+    memory: MemoryStore
+    store: TokenStore
+    replace_other: bool
+
+    async def look_at_the_place(self) -> None:
+        """Find out before the browser opens whether a login can be kept. Raises StoreError."""
+        try:
+            await self.store.read()
+        except DamagedError as error:
+            say(f"{error.detail} {error.hint}")
+        except StoreError:
+            if not self.replace_other:
+                raise
+
+    async def finish(self, attempt: login.Attempt, code: str) -> str:
+        """Turn a code into a stored token, and return who it is. Raises SlproxyError; then the token is revoked."""
+        record = await login.exchange(self.app.settings, attempt, code, ask=self.app.upstream.ask, now=time.time)
+        try:
+            await self.memory.write(record)
+            await self.app.credentials.load()
+            who: Identity | None = None
+            try:
+                who = identity_in(*await self.app.ask("/v2/me.json"))
+                told = f"Authenticated as: {who}"
+            except SlproxyError as error:
+                told = f"Logged in. Who it is could not be asked: {error.detail}"
+            record = await self.memory.read() or record
+            await self._keep(record, who)
+        except BaseException:
+            if not await self._is_kept(record):
+                # Nobody holds it any more: it shall not live on.
+                await revoke(self.app, record)
+            raise
+        return told
+
+    async def _is_kept(self, record: Record) -> bool:
+        try:
+            kept = await self.store.read()
+        except StoreError:
+            return False
+        return kept is not None and kept.token == record.token
+
+    async def _keep(self, record: Record, who: Identity | None) -> None:
+        try:
+            await login.keep(self.store, record, who, replace_other=self.replace_other)
+        except OtherLoginError as error:
+            if not sys.stdin.isatty():
+                raise
+            say(f"{error.detail}\nReplace it? [y/N]")
+            if (await in_a_daemon(read_line)).strip().lower() not in ("y", "yes"):
+                raise
+            await login.keep(self.store, record, who, replace_other=True)
+
+
+async def _pasted_code(attempt: login.Attempt) -> str:
+    """Read the pasted address and return its code; where a person may have pasted another thing, ask again."""
+    for _ in range(PASTES - 1):
+        line = await in_a_daemon(read_line)
+        try:
+            return login.code_in_paste(attempt, line)
+        except PasteError as error:
+            # Nobody is asked again whose input has ended, or is no terminal.
+            if not line or not sys.stdin.isatty():
+                raise
+            say(f"{error.detail}\nPaste it again:")
+    return login.code_in_paste(attempt, await in_a_daemon(read_line))

@@ -1,0 +1,21 @@
+"""Messages to a person, apart from a command's result."""
+
+from __future__ import annotations
+
+import sys
+
+from slproxy.errors import (
+    SlproxyError,
+)
+
+DONE, FAILED, LOGIN_NEEDED = 0, 1, 3
+
+
+def say(text: str) -> None:
+    """Tell a person something that is not the command's result."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def complain(error: SlproxyError) -> None:
+    """Tell a person what went wrong, and what to do."""
+    say(f"slproxy: {error.detail}" + (f"\n  {error.hint}" if error.hint else ""))

@@ -1,0 +1,121 @@
+"""The process: its event loop, signals, terminal and limits."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import resource
+import signal
+import threading
+from collections.abc import Awaitable, Callable, Coroutine
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    pass
+
+
+STDIN = 0
+
+T = TypeVar("T")
+
+
+def read_line() -> str:
+    """Read a line from standard input, past Python's buffer: its lock would be held when Ctrl-C ends the program."""
+    line = b""
+    while not line.endswith(b"\n") and (character := os.read(STDIN, 1)):
+        line += character
+    return line.decode("utf-8", "replace")
+
+
+async def in_a_daemon(work: Callable[[], T]) -> T:
+    """Do blocking work that must not hold up the end of the program, as a thread of asyncio's executor would."""
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[T] = loop.create_future()
+
+    def tell(outcome: Future[T]) -> None:
+        if not done.done():
+            try:
+                done.set_result(outcome.result())
+            except Exception as error:  # noqa: BLE001  # whatever it was, who waits gets it
+                done.set_exception(error)
+
+    def thread() -> None:
+        outcome: Future[T] = Future()
+        try:
+            outcome.set_result(work())
+        except Exception as error:  # noqa: BLE001  # as above
+            outcome.set_exception(error)
+        with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile, and nobody waits
+            loop.call_soon_threadsafe(tell, outcome)
+
+    threading.Thread(target=thread, daemon=True).start()
+    return await done
+
+
+STDIN, STDERR = 0, 2
+
+
+def open_standard_streams() -> None:
+    """Open what was closed at the start (``slproxy login <&-``): the next file would take its place."""
+    for descriptor in range(STDIN, STDERR + 1):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+
+
+def run_in_loop(work: Coroutine[object, object, int] | Awaitable[int]) -> int:
+    """Run in an event loop: uvloop's, where the extra is installed."""
+    factory: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop
+    with contextlib.suppress(ImportError):
+        import uvloop  # noqa: PLC0415  # optional: the extra `uvloop`
+
+        factory = uvloop.new_event_loop
+
+    # While the loop is made and taken down a signal would be a traceback: there it waits.
+    ends = (signal.SIGTERM, signal.SIGINT)
+    signal.pthread_sigmask(signal.SIG_BLOCK, ends)
+
+    async def working() -> int:
+        task = asyncio.current_task()
+        assert task is not None
+        ended_by: list[int] = []
+
+        def end(number: int) -> None:
+            # Once: on the way down a renewal is waited for, and a second signal must not cut that short.
+            if not ended_by:
+                ended_by.append(number)
+                task.cancel()
+
+        for number in ends:
+            asyncio.get_running_loop().add_signal_handler(number, end, number)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ends)
+        try:
+            return await work
+        except asyncio.CancelledError:
+            if not ended_by:
+                raise
+            return 128 + ended_by[0]
+        finally:
+            signal.pthread_sigmask(signal.SIG_BLOCK, ends)
+
+    with asyncio.Runner(loop_factory=factory) as runner:
+        return runner.run(working())
+
+
+def has_terminal() -> bool:
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY | os.O_CLOEXEC))
+    except OSError:
+        return False
+    return True
+
+
+def allow_open_files() -> None:
+    """Let the process open as many files as it may: a thousand clients do not fit into the usual 1,024."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with contextlib.suppress(OSError, ValueError):  # macOS says no to its own "unlimited"
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

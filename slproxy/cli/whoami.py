@@ -1,0 +1,22 @@
+"""``slproxy whoami``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+from slproxy.app import App
+from slproxy.auth import identity_in
+from slproxy.cli.output import DONE
+from slproxy.config import Settings
+
+# Facts.
+
+
+async def who_am_i(settings: Settings, args: argparse.Namespace) -> int:
+    """Run ``slproxy whoami``."""
+    async with App(settings) as app:
+        status, body = await app.ask("/v2/me.json")
+    who = identity_in(status, body)
+    print(json.dumps(json.loads(body), indent=2) if args.json else f"Authenticated as: {who}")
+    return DONE

@@ -1,0 +1,90 @@
+"""Settings that exclude each other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from slproxy.config import patterns as paths
+from slproxy.config.messages import shown
+from slproxy.config.rules import is_loopback
+from slproxy.config.schema import (
+    CATALOGUE,
+    OWN_PAGES,
+    Origin,
+    Settings,
+)
+from slproxy.errors import ConfigError
+
+
+def check(settings: Settings) -> None:
+    """Raise ConfigError when two of the settings clash."""
+    raise_errors(list(_clashes(settings)))
+
+
+def raise_errors(mistakes: list[ConfigError]) -> None:
+    if len(mistakes) == 1:
+        raise mistakes[0]
+    if mistakes:
+        lines = [each.detail + (f" ({each.hint})" if each.hint else "") for each in mistakes]
+        raise ConfigError("\n".join([f"{len(lines)} mistakes in the settings:", *lines]))
+
+
+def _clashes(settings: Settings) -> Iterator[ConfigError]:
+    """Yield what is wrong between two settings, or not built."""
+    listen, auth, origins = settings.listen, settings.auth, _origins(settings)
+    for key in ("listen.host", "listen.port"):
+        if listen.uds is not None and origins[key].layer != "default":
+            yield ConfigError(
+                f"listen.uds ({origins['listen.uds']}) and {key} ({origins[key]}): a socket is listened on instead of"
+                " a port, not beside it",
+                hint="leave one of the two out",
+            )
+    if listen.key is None and not listen.allow_unauthenticated and not is_loopback(listen.host):
+        yield ConfigError(
+            f"listen.host ({origins['listen.host']}): {listen.host or 'every address'} can be reached from other"
+            " machines, and listen.key is not set: anyone there could act with your token",
+            hint="set listen.key, listen on 127.0.0.1, or set listen.allow_unauthenticated = true",
+        )
+    for name, pattern, why in paths.faults(
+        accept=settings.policy.accept_paths, reject=settings.policy.reject_paths, own=OWN_PAGES
+    ):
+        key = f"policy.{name}"
+        yield ConfigError(
+            f"{key} ({origins[key]}): {shown(pattern, text=True)} {why}", hint="correct it, or leave it out"
+        )
+    if auth.client_secret is not None and auth.client_id is None:
+        yield ConfigError(
+            f"auth.client_secret ({origins['auth.client_secret']}) is set, and auth.client_id is not: they are a pair",
+            hint="set SALESLOFT_CLIENT_ID as well",
+        )
+    yield from _store_clashes(settings)
+
+
+def _origins(settings: Settings) -> Mapping[str, Origin]:
+    return {key: settings.origins.get(key, Origin(layer="default")) for key in CATALOGUE}
+
+
+def _store_clashes(settings: Settings) -> Iterator[ConfigError]:
+    store, origins = settings.store, _origins(settings)
+    if store.kind == "redis" and store.redis_url is None:
+        yield ConfigError(
+            f"store.kind ({origins['store.kind']}): redis needs store.redis_url",
+            hint="such as redis://localhost:6379/0",
+        )
+    if store.encryption == "key" and store.key is None:
+        yield ConfigError(
+            f"store.encryption ({origins['store.encryption']}): key needs store.key",
+            hint="set SLPROXY_STORE__KEY_FILE to a file that holds it",
+        )
+    if store.key is not None and (store.encryption in ("keyring", "off") or store.kind in ("memory", "keyring")):
+        plain_kind = store.kind in ("memory", "keyring")
+        why = f"store.kind is {store.kind}" if plain_kind else f"store.encryption is {store.encryption}"
+        yield ConfigError(
+            f"store.key ({origins['store.key']}) is set, and would not be used: {why}",
+            hint="leave one of the two out",
+        )
+    if store.encryption == "keyring" and store.kind != "file":
+        yield ConfigError(
+            f"store.encryption ({origins['store.encryption']}): keyring is for store.kind = file",
+            hint="leave it out, or use store.key",
+        )

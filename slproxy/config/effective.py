@@ -1,0 +1,46 @@
+"""The settings in force, as ``slproxy config`` prints them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+from slproxy.config.schema import CATALOGUE, Origin, Setting, Settings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One line of ``slproxy config``; nothing in it is secret."""
+
+    key: str
+    value: str
+    # As JSON has it: of its own type.
+    plain: object
+    origin: str
+
+
+def effective(settings: Settings) -> list[Row]:
+    """Return every setting as it stands and where it came from, secrets masked."""
+    default = Origin(layer="default")
+    plain = {
+        key: _plain(setting, getattr(getattr(settings, setting.section), setting.name))
+        for key, setting in CATALOGUE.items()
+    }
+    return [
+        Row(key=key, value=_shown(value), plain=value, origin=str(settings.origins.get(key, default)))
+        for key, value in plain.items()
+    ]
+
+
+def _plain(setting: Setting, value: object) -> object:
+    if value is None or isinstance(value, bool | int | tuple):
+        return f"{value:04o}" if setting.kind == "mode" else value
+    if isinstance(value, float):
+        return int(value) if value.is_integer() else value
+    return str(value)
+
+
+def _shown(value: object) -> str:
+    if value is None:
+        return "(none)"
+    return json.dumps(value) if isinstance(value, bool | tuple) else str(value)

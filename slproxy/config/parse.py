@@ -1,0 +1,143 @@
+"""What the value of a setting means: its type, its range, and the rules of single settings.
+
+Decides about one value at a time and knows nothing of where it was found; the clashes between two are ``config``'s.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from pathlib import Path
+from types import MappingProxyType
+
+from slproxy.config.messages import REMEDY, expected, kind_of, shown
+from slproxy.config.rules import RULES, unmangled
+from slproxy.config.schema import KIB, MIB, Setting
+from slproxy.config.secret import Secret
+from slproxy.errors import ConfigError
+
+_UNITS = MappingProxyType({"KiB": KIB, "MiB": MIB, "GiB": 1024 * MIB})
+_SWITCHES = MappingProxyType(
+    {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
+)
+_INTEGER = re.compile(r"[+-]?[0-9]{1,18}")
+_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)")
+_SIZE = re.compile(r"([0-9]{1,15}) ?(KiB|MiB|GiB)")
+_MODE = re.compile(r"(?:0o)?([0-7]{3,4})")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+
+
+def understand(setting: Setting, value: object, *, text: bool, base: Path) -> object:
+    """Return ``value`` as the setting's own type.
+
+    ``text`` says that it comes from where all types are spelt in letters, such as the environment; a relative path
+    starts from ``base``. Raises ConfigError, worded to follow the name of the setting, and without any secret.
+    """
+    try:
+        typed = _within(setting, _typed(setting, value, text=text))
+    except (ValueError, OverflowError):
+        got = kind_of(value) if setting.from_file else shown(value, text=text)
+        raise ConfigError(f"expected {expected(setting)}, got {got}", hint=REMEDY) from None
+    if isinstance(typed, str):
+        _check_text(setting, typed)
+        if setting.secret:
+            return Secret(unmangled(typed))
+        if setting.kind == "path":
+            typed = _path(typed, base)
+    rule = RULES.get(setting.key)
+    return rule(typed) if rule else typed
+
+
+def _within(setting: Setting, value: object) -> object:
+    low, high = setting.minimum, setting.maximum
+    if isinstance(value, int | float) and not (
+        math.isfinite(value) and (low is None or value >= low) and (high is None or value <= high)
+    ):
+        raise ValueError
+    return value
+
+
+def _typed(setting: Setting, value: object, *, text: bool) -> object:
+    match setting.kind:
+        case "switch":
+            return _switch(value, text=text)
+        case "integer":
+            return _integer(value, text=text)
+        case "number":
+            return _number(value, text=text)
+        case "size":
+            return _size(value, text=text)
+        case "mode":
+            return _mode(value)
+        case "list":
+            return _list(value, text=text)
+        case _:
+            if not isinstance(value, str) or (setting.choices and value not in setting.choices):
+                raise ValueError
+            return value
+
+
+def _switch(value: object, *, text: bool) -> bool:
+    if text and isinstance(value, str) and value.lower() in _SWITCHES:
+        return _SWITCHES[value.lower()]
+    if isinstance(value, bool):
+        return value
+    raise ValueError
+
+
+def _integer(value: object, *, text: bool) -> int:
+    if text and isinstance(value, str) and _INTEGER.fullmatch(value):
+        return int(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    raise ValueError
+
+
+def _number(value: object, *, text: bool) -> float:
+    if text and isinstance(value, str) and _NUMBER.fullmatch(value):
+        return float(value)
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    raise ValueError
+
+
+def _size(value: object, *, text: bool) -> int:
+    if isinstance(value, str) and (match := _SIZE.fullmatch(value)):
+        return int(match[1]) * _UNITS[match[2]]
+    return _integer(value, text=text)
+
+
+def _mode(value: object) -> int:
+    if isinstance(value, str) and (match := _MODE.fullmatch(value)):
+        return int(match[1], 8)
+    return _integer(value, text=False)
+
+
+def _list(value: object, *, text: bool) -> tuple[str, ...]:
+    if text and isinstance(value, str):
+        value = (
+            json.loads(value)
+            if value.startswith("[")
+            else [part for item in value.split(",") if (part := item.strip())]
+        )
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise ValueError
+    return tuple(value)
+
+
+def _check_text(setting: Setting, value: str) -> None:
+    # An empty host is every address; `config` asks for a key then.
+    if not value and setting.key != "listen.host":
+        raise ConfigError("is empty", hint="give it a value, or leave it out")
+    if not setting.secret and _CONTROL.search(value):
+        raise ConfigError(
+            "looks mangled: it holds a control character", hint="type it again, or copy it without line breaks"
+        )
+
+
+def _path(value: str, base: Path) -> Path:
+    try:
+        return base / Path(value).expanduser()
+    except RuntimeError:
+        raise ConfigError("starts with '~', and that home folder is not known", hint="write the path in full") from None

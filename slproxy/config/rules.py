@@ -1,0 +1,206 @@
+"""What the value of a setting means: its type, its range, and the rules of single settings.
+
+Decides about one value at a time and knows nothing of where it was found; the clashes between two are ``config``'s.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from ipaddress import IPv6Address, ip_address
+from pathlib import Path
+from types import MappingProxyType
+
+from slproxy.config import patterns as paths
+from slproxy.config.messages import shown
+from slproxy.errors import ConfigError
+
+_HOST = r"\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_](?:[A-Za-z0-9._-]*[A-Za-z0-9_])?\.?"
+_NAME = re.compile(_HOST)
+_ORIGIN = re.compile(rf"([a-z][a-z0-9+.-]*)://({_HOST})(?::([0-9]{{1,5}}))?", re.IGNORECASE)
+_PORTS = MappingProxyType({"http": 80, "https": 443})
+_VISIBLE = re.compile(r"[\x21-\x7e]+")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches ``host``: localhost and names below it (RFC 6761 §6.3), 127.0.0.0/8, ::1."""
+    name = host.strip("[]").removesuffix(".").lower()
+    try:
+        return ip_address(name).is_loopback
+    except ValueError:
+        return name == "localhost" or name.endswith(".localhost")
+
+
+def unmangled(value: str) -> str:
+    """A key with a line break or a typographic dash in it is refused by SalesLoft with a puzzling 401; say it here."""
+    if not _VISIBLE.fullmatch(value):
+        raise ConfigError(
+            "looks mangled: it holds a space, a line break, a control character or one outside ASCII",
+            hint="copy it again, all of it and nothing else",
+        )
+    return value
+
+
+def _string(value: object) -> str:
+    assert isinstance(value, str)
+    return value
+
+
+def _strings(value: object) -> tuple[str, ...]:
+    assert isinstance(value, tuple)
+    return value
+
+
+def _origin(value: str) -> tuple[str, str, str] | None:
+    """Return scheme, host and ``:port`` as browsers spell an origin (RFC 6454 §6.1), None where it is none."""
+    match = _ORIGIN.fullmatch(value)
+    if not match:
+        return None
+    scheme, host = match[1].lower(), match[2].lower()
+    try:
+        name = f"[{IPv6Address(host[1:-1])}]" if host.startswith("[") else host
+    except ValueError:
+        return None
+    if match[3] is None:
+        return scheme, name, ""
+    port = int(match[3])
+    if not 1 <= port <= 65535:
+        return None
+    return scheme, name, "" if _PORTS.get(scheme) == port else f":{port}"
+
+
+def _upstream_origin(value: object) -> str:
+    url = _string(value)
+    # A browser's address bar puts the slash there; it means the same.
+    origin = _origin(url.removesuffix("/"))
+    if origin is None or origin[0] not in _PORTS:
+        raise ConfigError(
+            f"expected an origin, scheme://host or scheme://host:port, got {shown(url, text=True)}",
+            hint="leave out path, query and user name; the path comes from each request",
+        )
+    scheme, host, port = origin
+    if scheme == "http" and not is_loopback(host):
+        raise ConfigError(
+            f"expected https, got {shown(url, text=True)}: over http anyone on the way reads the token",
+            hint="http is for loopback hosts only, such as http://127.0.0.1:8643",
+        )
+    return f"{scheme}://{host}{port}"
+
+
+def _redirect_uri(value: object) -> str:
+    url = _string(value)
+    parts = re.fullmatch(r"([^/?#]+://[^/?#]+)([/?][\x21-\x22\x24-\x7e]*)?", url)
+    origin = _origin(parts[1]) if parts else None
+    if origin is None or origin[0] not in _PORTS:
+        raise ConfigError(
+            f"expected an absolute http or https URL without fragment, got {shown(url, text=True)}",
+            hint="copy it from the OAuth application's settings at SalesLoft",
+        )
+    if origin[0] == "http" and not is_loopback(origin[1]):
+        raise ConfigError(
+            f"expected https, got {shown(url, text=True)}: over http anyone on the way reads the login's code",
+            hint="http is for loopback hosts only, such as http://localhost:3000/callback",
+        )
+    return url
+
+
+def _listen_host(value: object) -> str:
+    host = _string(value)
+    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    if host and _bare_host(bare) is None:
+        raise ConfigError(
+            f"expected an address or a host name alone, got {shown(host, text=True)}",
+            hint="e.g. 127.0.0.1, or 0.0.0.0 for all; the port is listen.port",
+        )
+    return bare
+
+
+def _bare_host(value: str) -> str | None:
+    """Return the host as a Host header spells it, in lower case; None if it is more or less than a host."""
+    try:
+        address = ip_address(value.removeprefix("[").removesuffix("]"))
+        return f"[{address}]" if address.version == 6 else str(address)
+    except ValueError:
+        return value.lower().removesuffix(".") if _NAME.fullmatch(value) and value[0] != "[" else None
+
+
+def _accept_hosts(value: object) -> tuple[str, ...]:
+    hosts = []
+    for item in _strings(value):
+        host = _bare_host(item)
+        if host is None:
+            raise ConfigError(
+                f"expected host names alone, got {shown(item, text=True)}",
+                hint="without scheme, port, path or wildcard, e.g. slproxy.internal; any port is accepted",
+            )
+        hosts.append(host)
+    return tuple(hosts)
+
+
+def _allow_origins(value: object) -> tuple[str, ...]:
+    origins = []
+    for item in _strings(value):
+        origin = _origin(item)
+        if origin is None:
+            raise ConfigError(
+                f"expected origins, scheme://host or scheme://host:port, got {shown(item, text=True)}",
+                hint="name each origin exactly, e.g. https://app.test; '*' and 'null' would let any web page in",
+            )
+        scheme, host, port = origin
+        origins.append(f"{scheme}://{host}{port}")
+    return tuple(origins)
+
+
+def _paths(value: object) -> tuple[str, ...]:
+    for item in _strings(value):
+        if (wrong := paths.fault(item)) is not None:
+            raise ConfigError(
+                f"{shown(item, text=True)} {wrong}", hint="write plain paths: /v2/people is itself and what is below it"
+            )
+    return _strings(value)
+
+
+def _accept_paths(value: object) -> tuple[str, ...]:
+    if not value:
+        raise ConfigError("is empty: no request would pass", hint='leave it out for ["/v2/"]')
+    return _paths(value)
+
+
+def _scope(value: object) -> str:
+    # RFC 6749 §3.3
+    scope = _string(value)
+    if not re.fullmatch(r"[\x21\x23-\x5b\x5d-\x7e]+( [\x21\x23-\x5b\x5d-\x7e]+)*", scope):
+        raise ConfigError(
+            "expected scopes separated by single spaces", hint="copy them from the OAuth application's settings"
+        )
+    return scope
+
+
+def _ca_file(value: object) -> Path:
+    assert isinstance(value, Path)
+    try:
+        with value.open("rb"):
+            return value
+    except OSError as error:
+        raise ConfigError(
+            f"expected a file that this user may read, got {shown(str(value), text=True)}",
+            hint="correct the path, or its permissions",
+        ) from error
+
+
+RULES: Mapping[str, Callable[[object], object]] = MappingProxyType(
+    {
+        "listen.host": _listen_host,
+        "listen.uds": str,
+        "listen.accept_hosts": _accept_hosts,
+        "listen.allow_origins": _allow_origins,
+        "upstream.api_url": _upstream_origin,
+        "upstream.accounts_url": _upstream_origin,
+        "upstream.ca_file": _ca_file,
+        "auth.client_id": lambda value: unmangled(_string(value)),
+        "auth.redirect_uri": _redirect_uri,
+        "auth.scope": _scope,
+        "policy.accept_paths": _accept_paths,
+        "policy.reject_paths": _paths,
+    }
+)

@@ -1,0 +1,160 @@
+"""Settings in a TOML file, with the line of each."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from slproxy.config.messages import expected, shown
+from slproxy.config.schema import CATALOGUE, SECTIONS, Origin
+from slproxy.config.sources import LISTED, PROFILE, PROFILE_NAME, Given, decode_text, path_label
+from slproxy.errors import ConfigError
+
+_TOML_KEY = r"""(?:[A-Za-z0-9_-]+|"[^"\n]*"|'[^'\n]*')"""
+_TOML_NAME = rf"{_TOML_KEY}(?:[ \t]*\.[ \t]*{_TOML_KEY})*"
+_TOML_LINE = re.compile(rf"[ \t]*(?:\[[ \t]*(?P<table>{_TOML_NAME})[ \t]*\]|(?P<key>{_TOML_NAME})[ \t]*=)")
+
+
+def profiles_in(path: Path, content: bytes | None, cwd: Path) -> list[str]:
+    """Return the names of the profiles that the file has tables for. Raises ConfigError when it does not parse."""
+    named = {} if content is None else _tree(content, path_label(path, cwd)).get("profile", {})
+    return list(named) if isinstance(named, dict) else []
+
+
+def _tree(content: bytes, label: str) -> dict[str, object]:
+    source = decode_text(content, label)
+    try:
+        return tomllib.loads(source)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(
+            f"{label}:{_toml_place(str(error), source)}: is not valid TOML",
+            hint="text stands in quotes, and a name is given once: toml.io",
+        ) from error
+
+
+def from_toml(
+    path: Path, content: bytes | None, profile: str, cwd: Path, mistakes: list[ConfigError]
+) -> tuple[list[Given], list[Given]]:
+    """Return what the file says for everyone and what it says for ``profile``; names are checked in all profiles."""
+    if content is None:
+        return [], []
+    label = path_label(path, cwd)
+    tree = _tree(content, label)
+    file = _TomlFile(label=label, base=path.parent, lines=_lines(content.decode()), mistakes=mistakes)
+    profiles = tree.pop("profile", {})
+    given = file.sections(tree, ())
+    special: list[Given] = []
+    if not isinstance(profiles, dict):
+        file.mistake(
+            ("profile",), "expected tables such as [profile.work.auth]", "choose one with --profile or SLPROXY_PROFILE"
+        )
+        profiles = {}
+    for name, sections in profiles.items():
+        if not PROFILE.fullmatch(name):
+            file.mistake(("profile", name), f"expected {PROFILE_NAME}", "choose another name")
+        tables = file.sections(sections, ("profile", name))
+        if name == profile:
+            special = tables
+    return given, special
+
+
+def _toml_place(message: str, source: str) -> str:
+    """Return ``line:column``; tomllib tells them only in its message, and of the end it says only that."""
+    match = re.search(r"at line (\d+), column (\d+)\)$", message)
+    return f"{match[1]}:{match[2]}" if match else f"{source.count(chr(10)) + 1}:{len(source) - source.rfind(chr(10))}"
+
+
+def _lines(source: str) -> dict[tuple[str, ...], tuple[int, str]]:
+    """Return the line that each table and key starts on, and its text; tomllib keeps none.
+
+    A scan and no parser: within inline tables it finds nothing, and then the line of what holds them is named.
+    """
+    found: dict[tuple[str, ...], tuple[int, str]] = {}
+    table: tuple[str, ...] = ()
+    quoted = False
+    for number, line in enumerate(source.split("\n"), start=1):
+        match = None if quoted else _TOML_LINE.match(line)
+        if (line.count('"""') + line.count("'''")) % 2:
+            quoted = not quoted
+        if match is None:
+            continue
+        name = tuple(part.strip("\"'") for part in re.findall(_TOML_KEY, match["table"] or match["key"]))
+        table, full = (name, name) if match["table"] else (table, table + name)
+        for end in range(1, len(full) + 1):
+            found.setdefault(full[:end], (number, line))
+    return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class _TomlFile:
+    """One parsed file: turns its tables into values given, and notes what it does not know."""
+
+    label: str
+    base: Path
+    lines: Mapping[tuple[str, ...], tuple[int, str]]
+    mistakes: list[ConfigError]
+
+    def origin(self, name: tuple[str, ...]) -> Origin:
+        number, _ = self._line(name)
+        return Origin(layer="file", place=f"{self.label}:{number}" if number else self.label)
+
+    def _line(self, name: tuple[str, ...]) -> tuple[int, str]:
+        nearest = (name[:end] for end in range(len(name), 0, -1))
+        return next((self.lines[each] for each in nearest if each in self.lines), (0, ""))
+
+    def sections(self, tree: object, prefix: tuple[str, ...]) -> list[Given]:
+        if not isinstance(tree, dict):
+            self.mistake(prefix, "expected tables such as [profile.work.auth]", "put its settings below a section")
+            return []
+        given: list[Given] = []
+        for section, table in tree.items():
+            if section not in SECTIONS:
+                self._unknown((*prefix, section), section, SECTIONS)
+            elif not isinstance(table, dict):
+                self.mistake((*prefix, section), f"expected a table, got {shown(table)}", f"begin it with [{section}]")
+            else:
+                given += self._section(section, table, (*prefix, section))
+        return given
+
+    def _section(self, section: str, table: Mapping[str, object], prefix: tuple[str, ...]) -> list[Given]:
+        given: dict[str, Given] = {}
+        for name, value in table.items():
+            from_file = f"{section}.{name}" not in CATALOGUE
+            setting = CATALOGUE.get(f"{section}.{name.removesuffix('_file') if from_file else name}")
+            if setting is None or (from_file and not (setting.from_file and name.endswith("_file"))):
+                names = [key.partition(".")[2] for key in CATALOGUE if key.startswith(f"{section}.")]
+                self._unknown((*prefix, name), f"{section}.{name}", names)
+                continue
+            if setting.name in given:
+                reason = f"expected either {setting.name} or {setting.name}_file, got both"
+                self.mistake((*prefix, name), reason, "remove one of the two")
+            # tomllib gives 0o600 and 384 alike, and who writes 600 means 0o600.
+            octal = re.search(rf"{name}[\"']?\s*=\s*0o", self._line((*prefix, name))[1])
+            if setting.kind == "mode" and isinstance(value, int) and not octal:
+                reason = f"expected {expected(setting)}, got a number that is not in octal"
+                self.mistake((*prefix, name), reason, 'write it as "0600" or 0o600')
+                continue
+            given[setting.name] = Given(
+                setting=setting,
+                value=value,
+                origin=self.origin((*prefix, name)),
+                text=False,
+                from_file=from_file,
+                base=self.base,
+            )
+        return list(given.values())
+
+    def _unknown(self, name: tuple[str, ...], label: str, names: Iterable[str]) -> None:
+        elsewhere = [key for key, setting in CATALOGUE.items() if setting.name == name[-1]]
+        close = difflib.get_close_matches(name[-1], list(names), n=1) or elsewhere
+        hint = f"did you mean {close[0]}?" if close else LISTED
+        what = "section" if label == name[-1] else "setting"
+        self.mistakes.append(ConfigError(f"{label} ({self.origin(name)}): no {what} has this name", hint=hint))
+
+    def mistake(self, name: tuple[str, ...], reason: str, hint: str) -> None:
+        key = ".".join(name[-2:] if name[0] != "profile" or len(name) > 3 else name)
+        self.mistakes.append(ConfigError(f"{key} ({self.origin(name)}): {reason}", hint=hint))

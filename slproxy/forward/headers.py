@@ -1,0 +1,161 @@
+"""Which headers pass, which stop here, and which are the proxy's own: strip first, inject last.
+
+1. The client's headers are never modified; the outgoing ones are built from them.
+2. What is injected is injected after everything was stripped, so that a client which names ``Authorization`` in its
+   ``Connection`` header cannot take the bearer off (golang/go#50580, CVE-2021-33197).
+3. Repeated headers stay repeated, in order and in the case they came in.
+4. A header that cannot be passed on byte for byte is refused, never altered: aiohttp speaks ``str`` and would drop
+   the bytes that are no UTF-8 without a word.
+
+Raw headers are ``(name, value)`` pairs of bytes as they stood on the wire; outgoing ones are pairs of ``str``.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from urllib.parse import urlsplit
+
+from slproxy.http import ByName, Fields, RawHeaders
+
+# RFC 9110 §7.6.1, and Keep-Alive of RFC 2068. The proxy frames each hop anew.
+_HOP_BY_HOP = frozenset(
+    {"connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade"}
+)
+# Besides those, what a client may not tell the upstream: its credentials, its cookies (a browser sends those of every
+# application on localhost), and hints about where it stands that the upstream could believe.
+_CLIENT_ONLY = frozenset({"host", "expect", "authorization", "cookie", "forwarded", "x-real-ip"})
+_CLIENT_ONLY_PREFIXES = ("proxy-", "x-slproxy-", "x-forwarded-")
+# What an upstream may not tell the client: Set-Cookie would land on localhost for all its ports (RFC 6265 §8.5),
+# the others change what a browser does with localhost from then on.
+_UPSTREAM_ONLY = frozenset(
+    {
+        "alt-svc",
+        "clear-site-data",
+        "proxy-authenticate",
+        "proxy-authentication-info",
+        "set-cookie",
+        "strict-transport-security",
+    }
+)
+_UPSTREAM_ONLY_PREFIXES = ("access-control-",)
+
+
+_MANGLED = re.compile(r"^\s|[\x00-\x1f\x7f]")
+
+
+class InexactHeaderError(ValueError):
+    """A header whose bytes could not be passed on as they came; the message names the header, never its value."""
+
+
+def stripped(headers: RawHeaders) -> Fields:
+    """Return the client's headers, less what is hop-by-hop, what is the proxy's to say, and the client's credentials.
+
+    Raises:
+        InexactHeaderError: a header holds bytes that could not be passed on exactly.
+    """
+    named = _named_by_connection(headers)
+    fields: Fields = []
+    for raw_name, raw_value in headers:
+        name, key, stops = _client_header(raw_name)
+        if not stops and key not in named:
+            fields.append((name, _exact(raw_name, raw_value)))
+    return fields
+
+
+def injected(fields: Fields, *, bearer: str, via: str) -> Fields:
+    """Return what goes upstream: the stripped fields, and last our own. ``Host`` follows from where it is sent."""
+    return [*fields, ("Authorization", f"Bearer {bearer}"), ("Via", via)]
+
+
+def returning(headers: RawHeaders, *, api_url: str, host: str) -> Fields:
+    """Return the upstream's headers as the client gets them, with ``Location`` pointing back at the proxy.
+
+    ``host`` is what the client called the proxy (its ``Host`` header); ``api_url`` is the upstream's origin.
+
+    Raises:
+        InexactHeaderError: a header holds bytes that could not be passed on exactly.
+    """
+    named = _named_by_connection(headers)
+    fields: Fields = []
+    for raw_name, raw_value in headers:
+        name, key, stops = _upstream_header(raw_name)
+        if not stops and key not in named:
+            value = _exact(raw_name, raw_value)
+            fields.append((name, _at_the_proxy(value, api_url, host) if key == "location" else value))
+    return fields
+
+
+# Names repeat from request to request; both verdicts are pure, and bounded in what they remember.
+
+
+@functools.lru_cache(maxsize=512)
+def _client_header(raw: bytes) -> tuple[str, str, bool]:
+    """Return a header's name, the key it goes by, and whether it stops here on its way up."""
+    name = _exact(raw, raw)
+    # Rack and WSGI read `_` as `-`: Authorization spelt with an underscore would be a second credential.
+    key = name.lower().replace("_", "-")
+    return name, key, key in _HOP_BY_HOP | _CLIENT_ONLY or key.startswith(_CLIENT_ONLY_PREFIXES)
+
+
+@functools.lru_cache(maxsize=512)
+def _upstream_header(raw: bytes) -> tuple[str, str, bool]:
+    """Return a header's name, the key it goes by, and whether it stops here on its way down."""
+    name = _exact(raw, raw)
+    key = name.lower()
+    return name, key.replace("_", "-"), key in _HOP_BY_HOP | _UPSTREAM_ONLY or key.startswith(_UPSTREAM_ONLY_PREFIXES)
+
+
+def _named_by_connection(headers: RawHeaders) -> frozenset[str]:
+    """Return the names that ``Connection`` makes hop-by-hop, less ``Content-Length``: framing stays with us."""
+    lines = [value for name, value in headers if name.lower() == b"connection"]
+    if not lines:
+        return frozenset()
+    tokens = b",".join(lines).decode("latin-1").lower().replace("_", "-").split(",")
+    return frozenset(token.strip() for token in tokens) - {"content-length"}
+
+
+def _exact(name: bytes, raw: bytes) -> str:
+    """Decode ``raw`` such that aiohttp's UTF-8 encoding gives the same bytes again."""
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError:
+        shown = name.decode("ascii", "replace")
+        raise InexactHeaderError(f"the header {shown} holds bytes that are not UTF-8") from None
+
+
+def _at_the_proxy(location: str, api_url: str, host: str) -> str:
+    """Rewrite a ``Location`` that points at the upstream; one that points elsewhere, or is relative, stays."""
+    if _MANGLED.search(location):  # urlsplit would drop these without a word, and the cut below be in the wrong place
+        return location
+    try:
+        upstream = urlsplit(api_url)
+        # //host/path takes the scheme that it was got by (RFC 3986 §4.2).
+        there = urlsplit(location, scheme=upstream.scheme)
+        same = (there.scheme, there.hostname, _port(there.scheme, there.port)) == (
+            upstream.scheme,
+            upstream.hostname,
+            _port(upstream.scheme, upstream.port),
+        )
+    except ValueError:  # no URL: not ours to judge
+        return location
+    if not same:
+        return location
+    authority_end = location.index("//") + 2 + len(there.netloc)
+    return f"http://{host}{location[authority_end:]}"
+
+
+def _port(scheme: str, port: int | None) -> int | None:
+    return port if port is not None else {"http": 80, "https": 443}.get(scheme)
+
+
+def server_timing(*, total: float, upstream: float, wait: float) -> str:
+    """Return the value of ``Server-Timing``, in ms: the proxy's own share, the upstream's and the waiting."""
+    own = max(total - upstream - wait, 0.0)
+    return f"slproxy;dur={own * 1000:.1f}, upstream;dur={upstream * 1000:.1f}, wait;dur={wait * 1000:.1f}"
+
+
+def has_passed(headers: ByName, pseudonym: str) -> bool:
+    """Tell whether a ``Via`` header names this very process (RFC 9110 §7.6.3)."""
+    needle = pseudonym.encode()
+    return any(needle in received.split() for line in headers.get(b"via", ()) for received in line.split(b","))

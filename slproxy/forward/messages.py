@@ -1,0 +1,64 @@
+"""The two ends of the recipe: a request as the client sent it, an answer as the client gets it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from slproxy.forward.body import Body
+from slproxy.http import Fields, RawHeaders
+from slproxy.retry import Outcome
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Inbound:
+    """A request as the client sent it; ``read`` gives the next bytes of its body, none at its end."""
+
+    method: str
+    target: str
+    headers: RawHeaders = field(repr=False)
+    has_body: bool = False
+    length: int | None = None
+    read: Callable[[], Awaitable[bytes]] | None = None
+
+
+class ReplyBody(Protocol):
+    """A reply, as far as answering goes: the upstream's own, or one that was kept."""
+
+    status: int
+    reason: str
+    headers: RawHeaders
+
+    @property
+    def outcome(self) -> Outcome: ...
+
+    @property
+    def ended(self) -> bool: ...
+
+    def read_nowait(self) -> bytes: ...
+
+    def chunks(self) -> AsyncIterator[bytes]: ...
+
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Answer:
+    """What the client gets: ``reason`` ``None`` is the usual one."""
+
+    status: int
+    reason: str | None = None
+    headers: Fields = field(repr=False)
+    body: ReplyBody | bytes = field(repr=False)
+    # Whether the connection ends with it.
+    last: bool = False
+    # The upstream may answer while it still takes the request's body, so that is freed last.
+    request_body: Body | None = field(default=None, repr=False)
+
+    def close(self) -> None:
+        """Free what the answer held, read to its end or not."""
+        if not isinstance(self.body, bytes):
+            self.body.close()
+        if self.request_body is not None:
+            self.request_body.close()

@@ -1,0 +1,283 @@
+"""Who may ask for what: the gate that a request passes before a byte of its body is read or a token is touched.
+
+1. Nothing is repaired. A target either goes upstream byte for byte or does not go at all.
+2. Whatever two servers could read in two ways is refused: dot segments in any spelling, a second slash at the front,
+   backslashes, control characters, broken escapes, fragments.
+3. The name in ``Host`` decides, whatever the socket: it is all that stops a web page whose name was rebound to
+   127.0.0.1 (hazards: DNS rebinding carries no ``Sec-Fetch-*`` and, on GET, no ``Origin``).
+4. Secrets are compared in constant time.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import enum
+import ipaddress
+import re
+from dataclasses import dataclass
+from urllib.parse import unquote_to_bytes
+
+from slproxy.config import OWN_PAGES, Secret, covers, rejects
+from slproxy.errors import (
+    BadRequest,
+    BadTarget,
+    HostRefused,
+    KeyRequired,
+    Loop,
+    MethodRefused,
+    NotFound,
+    OriginRefused,
+    TooLarge,
+)
+from slproxy.forward import cors
+from slproxy.forward import headers as header
+from slproxy.forward.target import LIKE_A_VERSION, PARAMETERS, SLASHES, VERSION, exact_path
+from slproxy.http import ByName
+
+READ_METHODS = ("GET", "HEAD", "OPTIONS")
+METHODS = (*READ_METHODS, "POST", "PUT", "PATCH", "DELETE")
+# Known to HTTP and never forwarded: CONNECT opens a tunnel, TRACE echoes the injected bearer (RFC 9110 §9.3.8).
+_REFUSED_METHODS = ("CONNECT", "TRACE")
+
+# What the proxy's own pages take.
+OWN_METHODS = ("GET", "HEAD")
+# Orchestrators ask these with whatever Host they like and without a key; they tell nothing but "up" and "ready".
+PROBES = (OWN_PAGES + "healthz", OWN_PAGES + "readyz")
+_HOST = re.compile(r"(?P<name>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::(?P<port>[0-9]{1,5}))?")
+
+
+class Place(enum.Enum):
+    """Who answers a request that was let in."""
+
+    UPSTREAM = enum.auto()
+    OWN_PAGE = enum.auto()
+    # A browser's question about a page of an allowed origin.
+    PREFLIGHT = enum.auto()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Policy:
+    """What this proxy lets in; ``pseudonym`` is its name in ``Via``, ``max_target`` is in bytes."""
+
+    accept_paths: tuple[str, ...] = ("/v2/",)
+    reject_paths: tuple[str, ...] = ()
+    accept_hosts: frozenset[str] = frozenset()
+    allow_origins: frozenset[str] = frozenset()
+    read_only: bool = False
+    key: Secret | None = None
+    pseudonym: str
+    max_target: int = 32 * 1024
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """The methods that pass."""
+        return READ_METHODS if self.read_only else METHODS
+
+
+def check(policy: Policy, *, method: str, target: str, headers: ByName) -> tuple[Place, str]:
+    """Return who answers, and the target in origin form, byte for byte as the client spelt it.
+
+    Raises:
+        Refused: one of its subclasses, the first rule of the contract's "Check" that the request breaks.
+    """
+    # In bytes; a character that is not ASCII takes up to four.
+    if len(target) > policy.max_target or (
+        not target.isascii() and len(target.encode("utf-8", "surrogateescape")) > policy.max_target
+    ):
+        raise TooLarge(
+            f"The request target is longer than {policy.max_target} bytes.", hint="Send less in the query.", status=414
+        )
+    _check_method(policy, method, target)
+    origin_form = _origin_form(policy, target)
+    path = exact_path(origin_form)
+    if path in PROBES and method in OWN_METHODS:
+        return Place.OWN_PAGE, origin_form
+    place = _place(policy, path)
+    host = _check_host(policy, headers)
+    _check_origin(policy, headers, host)
+    if cors.is_preflight(method, headers) and cors.allowed(headers, policy.allow_origins):
+        return Place.PREFLIGHT, origin_form
+    if header.has_passed(headers, policy.pseudonym):
+        raise Loop(
+            "The request has already been through this proxy: its Via header names it.",
+            hint="Point upstream.api_url at SalesLoft, not at a proxy that leads back here.",
+        )
+    _check_key(policy, headers)
+    if place is Place.UPSTREAM and method not in policy.methods:
+        raise MethodRefused(
+            f"This proxy is read-only: {method} is not passed on.",
+            hint="Start it without --read-only to write.",
+            headers=(("Allow", ", ".join(policy.methods)),),
+        )
+    return place, origin_form
+
+
+def _origin_form(policy: Policy, target: str) -> str:
+    """Return the target in origin form; an absolute one that names this proxy loses its authority, nothing else."""
+    if target.startswith("/"):
+        return target
+    scheme, separator, rest = target.partition("://")
+    if not separator or scheme.lower() not in ("http", "https"):
+        raise BadTarget(
+            "The request target is neither a path nor an absolute URL.",
+            hint="Ask for a path such as /v2/me.json.",
+        )
+    end = min((index for index in (rest.find("/"), rest.find("?"), rest.find("#")) if index >= 0), default=len(rest))
+    authority = rest[:end]
+    if scheme.lower() == "https" or not is_own_host(policy, authority):
+        raise HostRefused(
+            "The request target is an absolute URL of another host.",
+            hint="This is a reverse proxy: set it as the base URL, not as HTTP_PROXY.",
+        )
+    return rest[end:] or "/"
+
+
+def _place(policy: Policy, path: str) -> Place:
+    if path.startswith(OWN_PAGES):
+        return Place.OWN_PAGE
+    rejected = bool(policy.reject_paths) and _is_rejected(policy, path)
+    if any(covers(pattern, path) for pattern in policy.accept_paths) and not rejected:
+        return Place.UPSTREAM
+    if rejected:
+        raise NotFound("This path is closed by policy.reject_paths.", hint="Ask whoever configured this proxy.")
+    raise NotFound("This proxy does not forward that path.", hint=_nearest(policy, path))
+
+
+def _is_rejected(policy: Policy, path: str) -> bool:
+    """Tell whether a path is closed, also as the upstream may read it: /v2/%70eople, /v2//people and /v2/people;x are
+    /v2/people to one server or another.
+    """
+    read = PARAMETERS.sub("", SLASHES.sub("/", unquote_to_bytes(path).decode("utf-8", "replace")))
+    return any(rejects(pattern, path) or rejects(pattern, read) for pattern in policy.reject_paths)
+
+
+def _nearest(policy: Policy, path: str) -> str:
+    """Name the nearest thing that exists to a path that is not accepted."""
+    if OWN_PAGES + path[1:] in PROBES:
+        return f"Did you mean {OWN_PAGES}{path[1:]}?"
+    if path.lower().startswith("/_slproxy"):
+        return f"The proxy's own state is at {OWN_PAGES}status.json."
+    only = f"Only {', '.join(policy.accept_paths)} is forwarded."
+    if covers("/oauth", path):
+        return f"The OAuth endpoints are not forwarded: the proxy gets the token itself. {only}"
+    version = VERSION.match(path)
+    rest = path[version.end() :] if version is not None else path
+    if rest in ("", "/"):
+        example = "/v2/me.json" if _is_forwarded(policy, "/v2/me.json") else policy.accept_paths[0]
+        return f"Try {example}; the proxy's own state is at {OWN_PAGES}status.json."
+    if "%" in rest or LIKE_A_VERSION.match(rest) or not _is_forwarded(policy, "/v2" + rest):
+        return only
+    return f"Did you mean /v2{rest}? {only}"
+
+
+def _is_forwarded(policy: Policy, path: str) -> bool:
+    return any(covers(pattern, path) for pattern in policy.accept_paths) and not _is_rejected(policy, path)
+
+
+def _check_method(policy: Policy, method: str, target: str) -> None:
+    if method in METHODS:
+        return
+    allowed = ", ".join(OWN_METHODS if target.startswith(OWN_PAGES) else policy.methods)
+    if method in _REFUSED_METHODS:
+        raise MethodRefused(
+            f"{method} is never passed on.",
+            hint="Use one of the methods in Allow. This is a reverse proxy: set it as the base URL, not as HTTP_PROXY.",
+            headers=(("Allow", allowed),),
+        )
+    raise MethodRefused("The method is not one this proxy knows.", hint=f"Use {allowed}.", status=501)
+
+
+def _check_host(policy: Policy, headers: ByName) -> str:
+    hosts = headers.get(b"host", ())
+    if len(hosts) != 1:  # RFC 9112 §3.2
+        raise BadRequest("A request needs exactly one Host header.", hint="Send one Host header.")
+    host = hosts[0].decode("latin-1")
+    if not is_own_host(policy, host):
+        raise HostRefused(
+            "The Host header does not name this proxy.",
+            hint="Use localhost or 127.0.0.1, or add the name to listen.accept_hosts.",
+        )
+    return host
+
+
+def is_own_host(policy: Policy, host: str) -> bool:
+    """Tell whether ``host`` is a loopback name or an accepted one, with any port or none: ports get mapped."""
+    match = _HOST.fullmatch(host)
+    if match is None or int(match["port"] or 0) > 0xFFFF:
+        return False
+    name = match["name"].lower()
+    if name == "localhost" or name in policy.accept_hosts:
+        return True
+    try:
+        address = ipaddress.ip_address(name.strip("[]"))
+    except ValueError:
+        return False
+    # Brackets are for IPv6 alone (RFC 3986 §3.2.2); ip_address refuses short forms such as 127.1 by itself.
+    # A mapped IPv4 address is loopback from Python 3.13 on, and is written by nobody who means this proxy.
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+        return False
+    return address.is_loopback and (address.version == 6) == name.startswith("[")
+
+
+def _check_origin(policy: Policy, headers: ByName, host: str) -> None:
+    origins = {value.decode("latin-1") for value in headers.get(b"origin", ())}
+    if origins and origins <= policy.allow_origins:
+        return
+    if _is_foreign(headers) or any(not _same_origin(origin, host) for origin in origins):
+        raise OriginRefused(
+            "A web page of another origin may not use this proxy.",
+            hint="Add the page's origin to listen.allow_origins if it is yours.",
+        )
+
+
+def _is_foreign(headers: ByName) -> bool:
+    """Tell whether a browser says that a page of elsewhere asks (W3C Fetch Metadata; a page cannot change these).
+
+    A page on another port of localhost is "same-site". Of its requests without ``Origin``, such as an image's, only the
+    link that a person follows passes: the page learns nothing from it.
+    """
+    site, mode, destination, user = (
+        headers.get(name, (b"",))[0].strip().lower()
+        for name in (b"sec-fetch-site", b"sec-fetch-mode", b"sec-fetch-dest", b"sec-fetch-user")
+    )
+    if any(value.strip().lower() == b"cross-site" for value in headers.get(b"sec-fetch-site", ())):
+        return True
+    followed = mode == b"navigate" and destination == b"document" and user == b"?1"
+    return site == b"same-site" and b"sec-fetch-mode" in headers and b"origin" not in headers and not followed
+
+
+def _same_origin(origin: str, host: str) -> bool:
+    """Tell whether ``origin`` is the very host and port that ``Host`` names; the proxy speaks plain HTTP."""
+    scheme, _, authority = origin.partition("://")
+    page, proxy = _HOST.fullmatch(authority), _HOST.fullmatch(host)
+    if scheme.lower() != "http" or page is None or proxy is None:
+        return False
+    return (page["name"].lower(), int(page["port"] or 80)) == (proxy["name"].lower(), int(proxy["port"] or 80))
+
+
+def _check_key(policy: Policy, headers: ByName) -> None:
+    if policy.key is None:
+        return
+    in_authorization = (_key_in_authorization(value) for value in headers.get(b"authorization", ()))
+    shown = [*headers.get(b"x-slproxy-key", ()), *(key for key in in_authorization if key is not None)]
+    # Every candidate is compared, so that the time tells nothing about which one was right.
+    matches = [policy.key == Secret(candidate.decode("utf-8", "replace")) for candidate in shown]
+    if not any(matches):
+        raise KeyRequired(
+            "The local key is missing." if not shown else "The local key is wrong.",
+            hint="Send it as X-Slproxy-Key, as a Bearer token, or as the password of Basic authentication.",
+            headers=(("WWW-Authenticate", 'Basic realm="slproxy", charset="UTF-8"'), ("WWW-Authenticate", "Bearer")),
+        )
+
+
+def _key_in_authorization(value: bytes) -> bytes | None:
+    scheme, _, credentials = value.strip().partition(b" ")
+    if scheme.lower() == b"bearer":
+        return credentials.strip()
+    if scheme.lower() == b"basic":
+        try:
+            return base64.b64decode(credentials.strip(), validate=True).partition(b":")[2]
+        except binascii.Error:
+            return b""
+    return None

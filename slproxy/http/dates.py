@@ -1,0 +1,35 @@
+"""HTTP dates and Retry-After."""
+
+from __future__ import annotations
+
+import functools
+import re
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+
+# A budget lasts one clock minute, and no reset header exists (salesloft-facts, Rate limit).
+MINUTE = 60.0
+
+
+_DELTA_SECONDS = re.compile(r"[0-9]+")
+
+
+def retry_after(value: str | None, *, now: float) -> float | None:
+    """Return the seconds that a ``Retry-After`` asks for (RFC 9110 §10.2.3), or ``None`` if it is absent or junk."""
+    if value is None:
+        return None
+    if _DELTA_SECONDS.fullmatch(value.strip()):
+        return float(value)
+    then = parsed_date(value)
+    return None if then is None else max(then - now, 0.0)
+
+
+@functools.lru_cache(maxsize=64)
+def parsed_date(value: str) -> float | None:
+    """Return the Unix time of an HTTP date, or ``None`` if it is none."""
+    try:
+        date = parsedate_to_datetime(value)
+        # RFC 9110 §5.6.7: every form is in UTC, also asctime's, which does not say so.
+        return (date if date.tzinfo is not None else date.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError):
+        return None

@@ -1,0 +1,22 @@
+"""Header fields, as they stood on the wire."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+RawHeaders = Sequence[tuple[bytes, bytes]]
+ByName = Mapping[bytes, Sequence[bytes]]
+Fields = list[tuple[str, str]]
+
+
+def by_name(headers: RawHeaders) -> ByName:
+    """Return the values of each header by its name in lower case, in order."""
+    index: dict[bytes, list[bytes]] = {}
+    for name, value in headers:
+        index.setdefault(name.lower(), []).append(value)
+    return index
+
+
+def size(headers: RawHeaders) -> int:
+    """Return how many bytes a header block takes on the wire: each name and value, a colon, a space and a line end."""
+    return sum(len(name) + len(value) + 4 for name, value in headers)

@@ -1,0 +1,46 @@
+"""What a reply's headers say of the rate limit."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from slproxy.http import parsed_date, retry_after
+
+_NUMBER = re.compile(r"[0-9]{1,9}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Told:
+    """What a reply tells of the budget; ``date`` is Unix time, ``retry_after`` in seconds. ``None`` is not told."""
+
+    cost: int | None = None
+    remaining: int | None = None
+    limit: int | None = None
+    date: float | None = None
+    refused: bool = False
+    retry_after: float | None = None
+    # A request without a token that was accepted belongs to no team.
+    unauthorized: bool = False
+
+
+def told(status: int, header: Callable[[str], str | None], *, now: float) -> Told:
+    """Return what a reply tells of the budget; what does not parse is not told. ``now`` is Unix time."""
+    # The Date of a reply that was kept somewhere on the way tells when it was kept.
+    value = header("Date") if header("Age") is None else None
+    date = None if value is None else parsed_date(value)
+    refused = status == 429
+    return Told(
+        cost=_number(header("x-ratelimit-endpoint-cost")),
+        remaining=_number(header("x-ratelimit-remaining-minute")),
+        limit=_number(header("x-ratelimit-limit-minute")) or None,
+        date=date,
+        refused=refused,
+        retry_after=retry_after(header("Retry-After"), now=now if date is None else date) if refused else None,
+        unauthorized=status == 401,
+    )
+
+
+def _number(value: str | None) -> int | None:
+    return int(value) if value is not None and _NUMBER.fullmatch(value) else None

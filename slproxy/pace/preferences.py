@@ -1,0 +1,47 @@
+"""What a client asks of pacing in its headers: its label, its priority, its longest wait."""
+
+from __future__ import annotations
+
+import functools
+import math
+import re
+from dataclasses import dataclass
+
+from slproxy.http import ByName
+
+_LABEL = re.compile(r"[!-~][ -~]{0,62}[!-~]|[!-~]")
+_PRODUCT = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}")
+_ELEMENT = re.compile(r'(?:[^,"]|"(?:\\.|[^"\\])*"?)+')
+_WAIT = re.compile(r'(?i)\s*wait\s*=\s*"?([0-9]{1,9})"?\s*(?:;.*)?')
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Wish:
+    """What a client asks of pacing: how it is called, whether others go first, and how long it waits in seconds."""
+
+    client: str = "unknown"
+    bulk: bool = False
+    patience: float = math.inf
+
+
+def wish_of(headers: ByName) -> Wish:
+    """Return what a request's headers ask for; what is not understood is not asked for."""
+    bulk = [value.strip().lower() for value in headers.get(b"x-slproxy-priority", ())] == [b"bulk"]
+    label = headers.get(b"x-slproxy-client")
+    if label and _LABEL.fullmatch(name := label[0].decode("latin-1").strip()):
+        client = name
+    else:
+        client = _product(headers[b"user-agent"][0]) if b"user-agent" in headers else "unknown"
+    patience = math.inf
+    if b"prefer" in headers:
+        # RFC 7240 §2: the first of several counts. A comma within quotes separates nothing (RFC 9110 §5.6.4).
+        wishes = _ELEMENT.findall(b",".join(headers[b"prefer"]).decode("latin-1"))
+        waits = [float(match[1]) for each in wishes if (match := _WAIT.fullmatch(each))]
+        patience = waits[0] if waits else math.inf
+    return Wish(client=client, bulk=bulk, patience=patience)
+
+
+@functools.lru_cache(maxsize=256)
+def _product(agent: bytes) -> str:
+    found = _PRODUCT.match(agent.decode("latin-1"))
+    return found[0] if found else "unknown"

@@ -1,0 +1,143 @@
+"""The team's budget in Redis, for replicas that share it: one script for each reservation, one for what came of it.
+
+1. A hash for each minute of the upstream: what all replicas have spent of it, what of that is still in flight, and the
+   least that a reply said to remain.
+2. A reply that is lost with its replica stays in flight: it costs what was reserved for it, until the minute is over.
+3. Redis is asked, not waited for: where it does not answer at once, a replica goes on by what its own replies tell.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+from slproxy.config import Secret
+from slproxy.store.redis import client, errors
+
+log = logging.getLogger("slproxy.pace")
+
+# How long Redis may take to be connected to, and to answer, in seconds: requests wait for it.
+TIMEOUT = 0.5
+# How long a replica goes on alone before it asks again, in seconds.
+ALONE = 2.0
+# How long a minute is kept, in ms: until the last reply to what was sent in it.
+KEPT = 180_000
+
+# KEYS: the minute. ARGV: the team's limit; the share of it that is ours; what is kept back for others; how long to keep
+# the minute, in ms; 1 if a single request is to find out whether the budget is back; the costs, in the order of those
+# who wait. Returns how many of them were reserved; what is left at best, if the upstream has counted what is in flight;
+# and what others than the replicas have spent at least, or -1 as long as no reply of this minute has told.
+RESERVE = """
+local kept = redis.call('HMGET', KEYS[1], 'spent', 'flying', 'low')
+local spent, flying, low = tonumber(kept[1]) or 0, tonumber(kept[2]) or 0, tonumber(kept[3])
+local limit, ours, back = tonumber(ARGV[1]), tonumber(ARGV[2]) - spent, tonumber(ARGV[3])
+local left = math.min((low and low - flying or limit - spent) - back, ours)
+local granted, sum = 0, 0
+for each = 6, #ARGV do
+  local cost = tonumber(ARGV[each])
+  if spent + sum > 0 and not low and ARGV[5] == '1' then break end
+  if sum + cost > left and (low or spent + sum > 0) then break end
+  granted, sum = granted + 1, sum + cost
+end
+if granted > 0 then
+  redis.call('HINCRBY', KEYS[1], 'spent', sum)
+  redis.call('HINCRBY', KEYS[1], 'flying', sum)
+  redis.call('PEXPIRE', KEYS[1], ARGV[4])
+end
+return {granted, math.min((low or limit - spent) - back, ours) - sum, low and math.max(0, limit - low - spent) or -1}
+"""
+# KEYS: the minute. ARGV: what was reserved; what it has cost; what remains, empty if that was not told.
+SETTLE = """
+if redis.call('EXISTS', KEYS[1]) == 0 then return end
+local flying = redis.call('HINCRBY', KEYS[1], 'flying', -tonumber(ARGV[1]))
+if flying < 0 then redis.call('HSET', KEYS[1], 'flying', 0) end
+redis.call('HINCRBY', KEYS[1], 'spent', tonumber(ARGV[2]) - tonumber(ARGV[1]))
+local low = tonumber(redis.call('HGET', KEYS[1], 'low'))
+if ARGV[3] == '' then
+  if low then redis.call('HINCRBY', KEYS[1], 'low', -tonumber(ARGV[2])) end
+elseif not low or tonumber(ARGV[3]) < low then
+  redis.call('HSET', KEYS[1], 'low', ARGV[3])
+end
+"""
+
+
+def minute_key(profile: str, minute: int) -> str:
+    """Return where a minute is kept; ``minute`` counts from 1970."""
+    return f"slproxy:budget:{profile}:{minute}"
+
+
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """How many costs were reserved, what is left at best of the minute, and what no replica has spent of it.
+
+    ``others`` is ``None`` as long as no reply of the minute has told what remains.
+    """
+
+    granted: int
+    left: int
+    others: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """What became of a reservation; ``remaining`` is what the reply said to remain of that very minute."""
+
+    minute: int
+    reserved: int
+    cost: int
+    remaining: int | None
+
+
+class RedisBudget:
+    """The minutes of one team, as its replicas share them."""
+
+    def __init__(self, url: Secret, profile: str) -> None:
+        """Raises ConfigError when ``url`` is none of Redis, or redis-py is missing."""
+        self._redis, self.host = client(url, connect_timeout=TIMEOUT, answer_timeout=TIMEOUT, retries=0)
+        self._errors = errors()
+        self._profile = profile
+        self.is_alone = False
+
+    async def reserve(
+        self, minute: int, costs: Sequence[int], *, limit: int, ours: int, kept_back: int, scouting: bool
+    ) -> Reservation | None:
+        """Reserve costs for all replicas to see, as many as there is budget for; ``None`` without an answer.
+
+        While ``scouting``, the first of all replicas finds out whether the budget is back, and the others wait for it.
+        """
+        arguments = (limit, ours, kept_back, KEPT, int(scouting), *costs)
+        key = minute_key(self._profile, minute)
+        answer = await self._ask(cast("Awaitable[object]", self._redis.eval(RESERVE, 1, key, *map(str, arguments))))
+        if answer is None:
+            return None
+        granted, left, others = cast("list[int]", answer)
+        return Reservation(granted, left, others if others >= 0 else None)
+
+    async def settle(self, settlements: Sequence[Settlement]) -> None:
+        """Say what became of reservations."""
+        pipeline = self._redis.pipeline(transaction=False)
+        for each in settlements:
+            told = "" if each.remaining is None else str(each.remaining)
+            pipeline.eval(SETTLE, 1, minute_key(self._profile, each.minute), str(each.reserved), str(each.cost), told)
+        await self._ask(pipeline.execute())
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._redis.aclose()
+
+    async def _ask(self, question: Awaitable[object]) -> object | None:
+        try:
+            answer = await question
+        except self._errors as error:
+            if not self.is_alone:
+                log.warning(
+                    "Redis does not answer (%s): this replica goes on by what SalesLoft tells it.", type(error).__name__
+                )
+            self.is_alone = True
+            return None
+        if self.is_alone:
+            log.info("Redis answers again: the budget is shared.")
+        self.is_alone = False
+        return answer

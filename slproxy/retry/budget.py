@@ -1,0 +1,42 @@
+"""The retry budget: what repeats may cost the upstream."""
+
+from __future__ import annotations
+
+from collections import deque
+
+
+class Budget:
+    """Caps repeats at a share of the requests, over a floor, so that an outage is not met with a multiple of the load.
+
+    ``share`` is in retries per request; both are counted over the last ``WINDOW`` seconds, the retries over one more:
+    seconds are counted whole, and no stretch of that length shall see more than its own share.
+    """
+
+    WINDOW = 60
+    FLOOR = 10
+
+    def __init__(self, share: float) -> None:
+        self._share = share
+        # One entry a second: [second, requests, retries].
+        self._seconds: deque[list[int]] = deque()
+
+    def request(self, now: float) -> None:
+        """Count a request of a client."""
+        self._second(now)[1] += 1
+
+    def spend(self, now: float) -> bool:
+        """Take one retry out of the budget, or return ``False`` when it is spent."""
+        second = self._second(now)
+        requests = sum(entry[1] for entry in self._seconds if entry[0] > int(now) - self.WINDOW)
+        retries = sum(entry[2] for entry in self._seconds)
+        if retries >= max(self.FLOOR, self._share * requests):
+            return False
+        second[2] += 1
+        return True
+
+    def _second(self, now: float) -> list[int]:
+        while self._seconds and self._seconds[0][0] < int(now) - self.WINDOW:
+            self._seconds.popleft()
+        if not self._seconds or self._seconds[-1][0] < int(now):
+            self._seconds.append([int(now), 0, 0])
+        return self._seconds[-1]

@@ -1,0 +1,364 @@
+"""One client's connection: how long it may take for what, and what is said on it when no request has parsed.
+
+aiohttp has one limit for an idle connection and a head that does not come, none for a client that takes nothing, and
+pages of its own for what does not parse. Each override says what it is there for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import logging
+import math
+import re
+import socket
+import struct
+import termios
+from typing import Protocol, cast
+
+from aiohttp import StreamReader, web
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.http import RawRequestMessage
+from aiohttp.http_exceptions import BadHttpMethod, HttpProcessingError, LineTooLong
+
+from slproxy.config import LimitSettings
+from slproxy.errors import BadRequest, InternalError, MethodRefused, Problem, TooLarge
+from slproxy.forward import Answer
+from slproxy.server.response import REPORT, Response, on_the_wire, overloaded, problem_answer, reset
+
+log = logging.getLogger("slproxy.server")
+
+# When there are too many connections, those give way that have waited for a request for so long, in seconds: one that
+# has had an answer before, and one that has not and may be about to ask.
+IDLE_LONG, IDLE_LONG_UNASKED = 1.0, 5.0
+# How long a connection past the limit may take to ask, so that it can be told, in seconds.
+REFUSAL_PATIENCE = 1.0
+
+# What a body in chunks ends in where it has no trailers (RFC 9112 §7.1).
+LAST_CHUNK = b"\r\n0\r\n\r\n"
+# What the kernel may hold of a reply, in bytes; Linux doubles it (socket(7)).
+SEND_BUFFER = 64 * 1024
+# How long a client that has ended its half is waited with for the first byte to it since, in seconds.
+HALF_CLOSED = 0.5
+
+_RTSP = re.compile(rb"(?:\A|\r\n\r\n)[A-Z_]+ [^ \r\n]* RTSP/[0-9.]+\r?\n")
+_RTSP_FIRST = re.compile(rb"[A-Z_]+ [^ \r\n]* RTSP/[0-9.]+\r?\n")
+
+
+class Admission(Protocol):
+    """Who counts the connections, and says how long each may take."""
+
+    limits: LimitSettings
+    send_timeout: float
+
+    @property
+    def is_flooded(self) -> bool: ...
+
+    def admit(self, connection: Connection) -> bool: ...
+
+    def forget(self, connection: Connection) -> None: ...
+
+    def unparsed(self, answer: Answer, error: str) -> None: ...
+
+
+def _unsent(transport: asyncio.Transport) -> int:
+    """Return how much of what was written the client has not taken, the kernel's share included, in bytes."""
+    size = transport.get_write_buffer_size()
+    with contextlib.suppress(OSError):
+        unsent = fcntl.ioctl(transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, struct.pack("i", 0))
+        size += struct.unpack("i", unsent)[0]
+    return size
+
+
+class Connection(web.RequestHandler):
+    """One connection of a client: how long it may take for what, and what it is told when it does not parse."""
+
+    __slots__ = (
+        "_chunked",
+        "_half_timer",
+        "_head_timer",
+        "_idle_since",
+        "_partial",
+        "_sending_timer",
+        "_server",
+        "_tail",
+        "foreign",
+        "refused",
+        "stalled",
+        "writer",
+    )
+
+    def __init__(self, server: Admission, **options: object) -> None:
+        super().__init__(server, **options)  # type: ignore[arg-type]  # aiohttp's own options, passed through
+        self._server = server
+        self._idle_since = self._loop.time()
+        # What has come of a head that is not whole yet.
+        self._partial = bytearray()
+        # The body that is coming in chunks, and its last bytes so far.
+        self._chunked: StreamReader | None = None
+        self._tail = b""
+        # Whether another protocol is spoken on it, one that the parser takes for HTTP.
+        self.foreign = False
+        self._head_timer: asyncio.TimerHandle | None = None
+        self._sending_timer: asyncio.TimerHandle | None = None
+        self._half_timer: asyncio.TimerHandle | None = None
+        # What the reply in hand is written to.
+        self.writer: AbstractStreamWriter | None = None
+        # Past the limit of connections: there is one answer for it.
+        self.refused = False
+        # Cut off since it took nothing of its reply.
+        self.stalled = False
+
+    @property
+    def _is_idle(self) -> bool:
+        """Whether no request is being served, or waits to be: aiohttp's own sign for it (``_process_keepalive``)."""
+        return self._request_count == 0 or (self._waiter is not None and not self._waiter.done())
+
+    def close_if_idle(self) -> None:
+        """Close a connection on which nobody waits for anything."""
+        if self._is_idle:
+            self.force_close()
+
+    def idle_too_long(self, now: float) -> float:
+        """Return by how many seconds it has been idle for longer than it may be when room is needed."""
+        if not self._is_idle:
+            return -math.inf
+        return now - self._idle_since - (IDLE_LONG if self._request_count else IDLE_LONG_UNASKED)
+
+    def went_idle(self) -> None:
+        """Take note that a request has ended."""
+        self._idle_since = self._loop.time()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin to wait for a head, or refuse to."""
+        super().connection_made(transport)
+        stream = cast("asyncio.Transport", transport)  # uvloop's are none of asyncio's classes
+        # Every byte that waits is watched (`pause_writing`), and the kernel's share of them is small, or a client that
+        # reads slowly would look like one that does not: Linux says that there is room only once a third is free.
+        stream.set_write_buffer_limits(high=0)
+        if (peer := stream.get_extra_info("socket")) is not None:
+            peer.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
+        self.refused = not self._server.admit(self)
+        if self.refused and self._server.is_flooded:
+            self._tell(overloaded(), "Service Unavailable")
+            return
+        self._await_head(min(REFUSAL_PATIENCE, self._server.limits.header_timeout) if self.refused else None)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """End with the connection."""
+        self._server.forget(self)
+        for timer in (self._head_timer, self._sending_timer, self._half_timer):
+            if timer is not None:
+                timer.cancel()
+        super().connection_lost(exc)
+
+    async def shutdown(self, timeout: float | None = 15.0) -> None:  # noqa: ASYNC109  # aiohttp's signature
+        """End on the way down; a reply in the middle is cut off, not ended: it would look whole to HTTP/1.0."""
+        if not self._is_idle:
+            reset(self.transport)
+        await super().shutdown(timeout)
+
+    def eof_received(self) -> bool:  # type: ignore[override]  # asyncio asks for it; aiohttp never says yes
+        """Keep a connection whose client will send no more: it may still want its answer.
+
+        A client that has left looks the same until something is written to it, so this is not for long.
+        """
+        if self._is_idle:
+            return False
+        request = self._current_request
+        written = 0 if request is None else request.writer.output_size
+        # Not now: a request that came with the end is not yet being served.
+        self._half_timer = self._loop.call_later(HALF_CLOSED / 50, self._check_half_closed, written, False)
+        return True
+
+    def _check_half_closed(self, written: int, waited: bool) -> None:
+        """Go on for a client that takes what is written to it since its end; cut off one that shows no sign of life."""
+        request = self._current_request
+        if self._is_idle or (request is None and not self._messages):
+            self.force_close()  # it was answered
+            return
+        if not self._messages:
+            self.close()  # once it has its answer
+        if request is not None and not request.content.is_eof():
+            reset(self.transport)  # the rest of its body will never come
+        elif request is None or request.writer.output_size != written:
+            # It is there: a client that has left would have answered with a reset. `send_timeout` sees to the rest.
+            self._half_timer = self._loop.call_later(HALF_CLOSED, self._check_half_closed, -1, True)
+        elif waited:
+            reset(self.transport)
+        else:
+            self._half_timer = self._loop.call_later(HALF_CLOSED, self._check_half_closed, written, True)
+
+    def _await_head(self, patience: float | None = None) -> None:
+        if self._head_timer is None:
+            seconds = self._server.limits.header_timeout if patience is None else patience
+            self._head_timer = self._loop.call_later(seconds, self._head_overdue, seconds)
+
+    def _stop_awaiting(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _head_overdue(self, patience: float) -> None:
+        """Give up on a head that does not come; aiohttp has no limit for it but that of idle connections."""
+        self._head_timer = None
+        if not self._is_idle:
+            return
+        if self.refused:
+            self._tell(overloaded(), "Service Unavailable")
+        elif self._partial:
+            self._tell(
+                BadRequest(
+                    f"The request's head did not come within {patience:g} s (limits.header_timeout).",
+                    hint="Send it at once.",
+                    status=408,
+                ),
+                "Request Timeout",
+            )
+        else:
+            self.force_close()
+
+    def _tell(self, problem: Problem, reason: str) -> None:
+        """Answer a connection on which no request has come, and close it."""
+        answer = problem_answer(problem)
+        self._server.unparsed(answer, problem.type)
+        if self.transport is not None:
+            self.transport.write(on_the_wire(answer, reason))
+        self.force_close()
+
+    def pause_writing(self) -> None:
+        """Watch a client that does not take what is written to it; asyncio would wait for as long as it likes."""
+        super().pause_writing()
+        if self.transport is not None:
+            self._watch_sending(self.transport)
+
+    def resume_writing(self) -> None:
+        """Watch no more."""
+        super().resume_writing()
+        if self._sending_timer is not None:
+            self._sending_timer.cancel()
+            self._sending_timer = None
+
+    def _watch_sending(self, transport: asyncio.Transport) -> None:
+        self._sending_timer = self._loop.call_later(
+            self._server.send_timeout, self._check_sending, transport, self.writer, self._taken(transport)
+        )
+
+    def _check_sending(self, transport: asyncio.Transport, writer: AbstractStreamWriter | None, before: int) -> None:
+        if writer is not self.writer or self._taken(transport) > before:
+            self._watch_sending(transport)
+        else:
+            self.stalled = True
+            reset(transport)
+
+    def _taken(self, transport: asyncio.Transport) -> int:
+        """Return how much of the reply the client has taken; what the kernel still holds it has not."""
+        return (0 if self.writer is None else self.writer.output_size) - _unsent(transport)
+
+    def data_received(self, data: bytes) -> None:
+        """Parse what arrived; fail a body that does not parse.
+
+        aiohttp queues the error as a further message and leaves the body of the current one open, so that whoever
+        reads it waits for ever (aiohttp/web_protocol.py, ``data_received``). A message can only be queued behind a
+        body that has not ended when it is such an error.
+        """
+        before = self._request_count
+        super().data_received(data)
+        parsed = self._request_count - before
+        if self._is_idle:
+            if self._partial or data.strip(b"\r\n"):  # line ends before a head are nothing (RFC 9112 §2.2)
+                self._partial += data
+                self._await_head()
+        elif parsed > 0:
+            # llhttp takes RTSP for HTTP, and does not say which it was. Behind a single request stands its body.
+            head = self._partial + data if self._partial else data
+            if b"RTSP/" in head and (_RTSP_FIRST.match(head) or (parsed > 1 and _RTSP.search(head))):
+                self.foreign = True
+            self._partial.clear()
+            self._stop_awaiting()
+        if self._chunked is not None or parsed > 0:
+            self._keep_trailers_apart(data, parsed)
+        request = self._current_request
+        if request is None or not self._messages:
+            return
+        body = request.content
+        if not body.is_eof() and body.exception() is None:
+            # The reason is in the queue; a trailer over the limit is told as a header is, however it was cut in pieces.
+            reason = getattr(self._messages[0][0], "exc", None)
+            body.set_exception(self._too_large(reason) or web.RequestPayloadError("the body does not parse"))
+            self._lingering_time = 0.0  # aiohttp would read on, and raise it once more
+
+    def _keep_trailers_apart(self, data: bytes, parsed: int) -> None:
+        """End the connection with a request whose body ends in trailers.
+
+        aiohttp keeps the last trailer, and gives it to the next request as a header of its own (_http_parser.pyx: the
+        pending field is only taken up at the next field, or at the end of a head).
+        """
+        going_on = self._chunked is not None
+        came = list(self._messages)[-parsed:] if parsed > 0 else []
+        bodies = [body for message, body in came if isinstance(message, RawRequestMessage) and message.chunked]
+        if bodies:
+            self._chunked = bodies[-1]
+        if self._chunked is None:
+            return
+        self._tail = (self._tail + data)[-len(LAST_CHUNK) :]
+        alone = len(bodies) + going_on <= 1 and (not bodies or came[-1][1] is self._chunked)
+        if self._chunked.is_eof() or not alone:
+            if not alone or self._tail != LAST_CHUNK:
+                self.close()
+            self._chunked, self._tail = None, b""
+
+    def _too_large(self, error: BaseException | None) -> TooLarge | None:
+        """Return what to answer where it was a limit that stopped the parser."""
+        if isinstance(error, LineTooLong) and error.args[1] == self.max_line_size:
+            # Its arguments are the line and the limit that it broke (aiohttp/http_exceptions.py).
+            return TooLarge("The request target is over the limit.", hint="Send less.", status=414)
+        # The limit of their number follows from that of their size; aiohttp has no type for it (_http_parser.pyx).
+        many = isinstance(error, HttpProcessingError) and error.message.startswith("Too many headers")
+        if many or isinstance(error, LineTooLong):
+            return TooLarge("The header block is over the limit.", hint="Send less.", status=431)
+        return None
+
+    @property
+    def is_closing(self) -> bool:
+        """Whether the request in hand is the last one."""
+        return self._close
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,  # aiohttp's signature, here and below
+        status: int = 500,  # noqa: ARG002
+        exc: BaseException | None = None,
+        message: str | None = None,  # noqa: ARG002
+    ) -> web.StreamResponse:
+        """Answer with a problem: aiohttp's own page names its version and echoes the offending bytes.
+
+        Raises ConnectionError, with which aiohttp ends the connection, where there is nobody to answer, or where an
+        answer has begun: a second one would be written into the first.
+        """
+        if isinstance(exc, ConnectionError):
+            raise exc
+        if request.writer.output_size > 0:
+            log.error("a defect in slproxy, in the middle of a response", exc_info=exc)
+            reset(request.transport)
+            raise ConnectionError from exc
+        problem: Problem
+        if (too_large := self._too_large(exc)) is not None:
+            problem = too_large
+        elif isinstance(exc, BadHttpMethod):
+            problem = MethodRefused(
+                "The method is not one this proxy knows.",
+                hint="Use a method of HTTP. If this was TLS: the proxy speaks plain HTTP, use http://.",
+                status=501,
+            )
+        elif isinstance(exc, HttpProcessingError):
+            problem = BadRequest("The request is not valid HTTP/1.1.", hint="Send it with an HTTP client.")
+        else:
+            log.error("a defect in slproxy", exc_info=exc)
+            problem = InternalError("slproxy failed on this request.", hint=REPORT)
+        answer = problem_answer(problem)
+        self._server.unparsed(answer, problem.type)
+        response = Response(status=answer.status, reason=None, headers=answer.headers, whole=problem.body())
+        response.force_close()
+        return response

@@ -1,0 +1,23 @@
+"""Request framing that aiohttp's parser lets pass and two servers could read in two ways."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from slproxy.upstream import MAX_LENGTH
+
+
+def request_fault(*, version: tuple[int, int], codings: Sequence[str], lengths: Sequence[str]) -> str | None:
+    """Return what is wrong with how a request is framed, where aiohttp's parser finds nothing, or ``None``."""
+    if version not in ((1, 0), (1, 1)):
+        return "is not in HTTP/1.1"
+    if any(int(length) > MAX_LENGTH for length in lengths):
+        return "has a Content-Length beyond all reason"
+    if not codings:
+        return None
+    if version == (1, 0):
+        return "has a Transfer-Encoding, which HTTP/1.0 does not know"  # RFC 9112 §6.1
+    # Any other coding would be lost on the way: the proxy frames each hop anew.
+    if [coding.lower() for coding in codings] != ["chunked"] or lengths:
+        return "has a transfer coding that is not chunked alone"
+    return None

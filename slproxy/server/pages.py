@@ -1,0 +1,70 @@
+"""The proxy's own pages under ``/_slproxy/``: is it alive, can it serve, how is it doing. Nothing in them is secret."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Callable, Mapping
+
+from slproxy.config import OWN_PAGES
+from slproxy.errors import Draining, MethodRefused, NotFound, Problem
+from slproxy.forward import OWN_METHODS, Answer
+
+PAGES = tuple(OWN_PAGES + name for name in ("healthz", "readyz", "status.json"))
+
+State = Mapping[str, object]
+
+
+def page(
+    method: str,
+    path: str,
+    *,
+    not_ready: Callable[[], Problem | None],
+    warning: str | None,
+    state: Callable[[], State],
+) -> Answer:
+    """Return one of the proxy's own pages.
+
+    Raises:
+        Problem: there is no such page, or ``readyz`` is asked while no token can be had.
+    """
+    if method not in OWN_METHODS:
+        raise MethodRefused(
+            "The proxy's own pages are only read.", hint="Use GET.", headers=(("Allow", ", ".join(OWN_METHODS)),)
+        )
+    match path.removeprefix(OWN_PAGES):
+        case "healthz":
+            return _json({"status": "alive"})
+        case "readyz":
+            if (problem := not_ready()) is not None:
+                raise problem
+            return _json({"status": "ready"} | ({"warning": warning} if warning else {}))
+        case "status.json":
+            return _json(state())
+    nearest = difflib.get_close_matches(path, PAGES, n=1, cutoff=0.8)
+    raise NotFound(
+        "The proxy has no such page.",
+        hint=f"{f'Did you mean {nearest[0]}? ' if nearest else ''}There are {', '.join(PAGES)}.",
+    )
+
+
+def not_ready(token_problem: Problem | None, *, draining: bool) -> Problem | None:
+    """Return why the proxy should get no requests now, or ``None`` when it should."""
+    if draining:
+        return Draining("The proxy is shutting down.", hint="Ask another one.")
+    return token_problem
+
+
+def _json(document: Mapping[str, object]) -> Answer:
+    body = json.dumps(document, indent=2).encode() + b"\n"
+    return Answer(
+        status=200,
+        headers=[
+            ("Content-Type", "application/json"),
+            ("Content-Length", str(len(body))),
+            ("Cache-Control", "no-store"),
+            # Without an error: what has no Proxy-Status is SalesLoft's.
+            ("Proxy-Status", "slproxy"),
+        ],
+        body=body,
+    )

@@ -1,0 +1,321 @@
+"""The listening side: aiohttp's server, and what it decides wrongly for a proxy.
+
+1. Bodies are passed on as they came: nothing is decompressed on the way in (hazards, trap 3).
+2. ``100 Continue`` is sent when the body is first wanted, so never to a request that Check refused.
+3. A reply gets no header that the upstream did not send: aiohttp would add Content-Type, Date and Server.
+4. A reply that breaks off is cut off: the client must never take a short body for a whole one.
+5. A client that leaves cancels its request, and so the upstream's.
+6. Nobody holds a connection for nothing: a head, a body and the taking of a reply each have their time, and past
+   ``limits.max_connections`` the longest idle connection gives way, or the newcomer is told.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+from aiohttp import ClientError, hdrs, web
+from aiohttp.http_parser import HttpRequestParser, HttpRequestParserPy
+
+from slproxy.config import LimitSettings
+from slproxy.errors import BadRequest, ConfigError, InternalError, Overloaded, Problem, UpstreamFault
+from slproxy.forward import Answer, Inbound, cors
+from slproxy.http import by_name
+from slproxy.observe import Exchange, Journal, path_of
+from slproxy.server.connection import Connection
+from slproxy.server.framing import request_fault
+from slproxy.server.response import REPORT, Response, overloaded, problem_answer, reset
+
+log = logging.getLogger("slproxy.server")
+
+# How much of a body is read ahead of an upstream that takes it slowly; aiohttp stops at twice this.
+READ_AHEAD = 16 * 1024
+# Idle connections of clients are kept as long as nginx keeps them.
+KEEPALIVE = 75.0
+# Room for the method and the version around a request target.
+REQUEST_LINE_REST = 64
+# A client that takes nothing of a reply for so long is cut off, in seconds; nginx's send_timeout.
+SEND_TIMEOUT = 60.0
+# Looking for room takes a while, so not for each of a flood: for so long after a vain search, there is none.
+NO_ROOM = 0.1
+# What the log says of a client that left before it was answered; nginx's number for it.
+CLIENT_LEFT = 499
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+Handle = Callable[[Inbound, Exchange], Awaitable[Answer]]
+
+
+class Server(web.Server):
+    """aiohttp's low-level server, without its router: paths are matched raw, by the policy."""
+
+    def __init__(
+        self,
+        handle: Handle,
+        limits: LimitSettings,
+        *,
+        monotonic: Callable[[], float],
+        journal: Journal | None = None,
+        allow_origins: frozenset[str] = frozenset(),
+        send_timeout: float = SEND_TIMEOUT,
+    ) -> None:
+        """Serve by ``handle``, whose answers go to pages of ``allow_origins`` as well.
+
+        Raises:
+            ConfigError: aiohttp's compiled parser is missing; its fallback hangs on hostile input (hazards, trap 15).
+        """
+        if HttpRequestParser is HttpRequestParserPy:
+            raise ConfigError(
+                "aiohttp was installed without its compiled HTTP parser.",
+                hint="Install its wheel: pip install --force-reinstall --only-binary :all: aiohttp",
+            )
+        super().__init__(
+            self._serve,
+            handler_cancellation=True,
+            auto_decompress=False,
+            access_log=None,
+            keepalive_timeout=KEEPALIVE,
+            read_bufsize=READ_AHEAD,
+        )
+        self._handle = handle
+        self._monotonic = monotonic
+        self._journal = journal
+        self.reconfigure(limits, allow_origins=allow_origins)
+        self.send_timeout = send_timeout
+        self._admitted: set[Connection] = set()
+        self._refused: set[Connection] = set()
+        self._no_room_until = 0.0
+        self._in_flight: set[Exchange] = set()
+        # No request comes after those in flight; those that are still there are cut off.
+        self._draining = self._cutting = False
+        self._ended = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self.served = 0
+
+    def __call__(self) -> web.RequestHandler:
+        return Connection(self, loop=self._loop, **self._kwargs)
+
+    def reconfigure(self, limits: LimitSettings, *, allow_origins: frozenset[str]) -> None:
+        """Put other settings in force, for the connections and requests that come."""
+        self.limits, self._allow_origins = limits, allow_origins
+        # What aiohttp hands to each connection that comes (web_server.py, Server.__call__).
+        self._kwargs.update(
+            max_line_size=limits.max_target + REQUEST_LINE_REST,
+            max_field_size=limits.max_headers,
+            # Their size is limited, not their number: a header takes at least four bytes.
+            max_headers=limits.max_headers // 4,
+        )
+
+    async def those_in_flight_ended(self) -> None:
+        """Wait until the requests that are in flight now have ended."""
+        now = set(self._in_flight)
+        while now & self._in_flight:
+            self._ended.clear()
+            await self._ended.wait()
+
+    @property
+    def in_flight(self) -> int:
+        """The number of requests that are being served."""
+        return len(self._in_flight)
+
+    async def drain(self, patience: float) -> bool:
+        """Wait until no request is in flight, for ``patience`` seconds at most; tell whether that came true."""
+        self._draining = True
+        for connection in self._admitted | self._refused:
+            connection.close_if_idle()
+        try:
+            async with asyncio.timeout(patience):
+                await self._idle.wait()
+        except TimeoutError:
+            return False
+        finally:
+            self._cutting = True
+        return True
+
+    def admit(self, connection: Connection) -> bool:
+        """Count a new connection; tell whether there is room for it, after making some where that harms nobody."""
+        admitted = len(self._admitted) < self.limits.max_connections or self._make_room()
+        (self._admitted if admitted else self._refused).add(connection)
+        return admitted
+
+    def forget(self, connection: Connection) -> None:
+        """Count a connection no more."""
+        self._admitted.discard(connection)
+        self._refused.discard(connection)
+
+    @property
+    def is_flooded(self) -> bool:
+        """Whether there are too many connections even to wait for what each of them asks."""
+        return len(self._refused) > self.limits.max_connections
+
+    def _make_room(self) -> bool:
+        """Close the connection that has been idle for longest, if that is long."""
+        now = self._loop.time()
+        if now < self._no_room_until:
+            return False
+        longest = max(self._admitted, key=lambda connection: connection.idle_too_long(now))
+        if longest.idle_too_long(now) < 0:
+            self._no_room_until = now + NO_ROOM
+            return False
+        self._admitted.discard(longest)
+        longest.force_close()
+        return True
+
+    async def _serve(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Serve one request: the outermost frame, where whatever went wrong becomes an answer and a line in the log."""
+        connection = _connection(request)
+        connection.writer = request.writer
+        exchange = Exchange(method=request.method, path=path_of(request.raw_path), started=self._monotonic())
+        self._in_flight.add(exchange)
+        self._idle.clear()
+        self.served += 1
+        answer: Answer | None = None
+        try:
+            answer = await self._answer(request, exchange)
+            if self._allow_origins:
+                answer.headers.extend(cors.shared(by_name(request.raw_headers), self._allow_origins))
+            exchange.status = answer.status
+            # aiohttp drops what came in one packet behind a request for an upgrade to anything but WebSocket, and takes
+            # the rest of it for a request of its own (web_protocol.py, `if upgraded and tail`).
+            last = (
+                self._draining
+                or connection.refused
+                or connection.is_closing
+                or answer.last
+                or hdrs.UPGRADE in request.headers
+            )
+            return await _respond(request, answer, exchange, last=last)
+        except (asyncio.CancelledError, ConnectionError):
+            exchange.status = exchange.status or CLIENT_LEFT
+            exchange.ended = exchange.ended or (
+                "client took nothing" if connection.stalled else "shut down" if self._cutting else "client left"
+            )
+            raise
+        finally:
+            if answer is not None:
+                answer.close()
+            connection.went_idle()
+            self._in_flight.discard(exchange)
+            self._ended.set()
+            if not self._in_flight:
+                self._idle.set()
+            self.record(exchange)
+
+    def record(self, exchange: Exchange) -> None:
+        """Write the line of an exchange that has ended."""
+        if self._journal is not None:
+            self._journal.record(exchange, now=self._monotonic())
+
+    def unparsed(self, answer: Answer, error: str) -> None:
+        """Write the line of a request that did not parse."""
+        self.record(Exchange(method="-", path="-", started=self._monotonic(), status=answer.status, error=error))
+
+    async def _answer(self, request: web.BaseRequest, exchange: Exchange) -> Answer:
+        try:
+            if _connection(request).refused:
+                raise overloaded()
+            if (fault := _framing_fault(request)) is not None:
+                raise BadRequest(f"The request {fault}.", hint="Send HTTP/1.1, with Content-Length or chunked.")
+            return await self._handle(_inbound(request, self.limits), exchange)
+        except Problem as problem:
+            answered = problem
+            if (cause := problem.__cause__) is not None:
+                # The system's own words help; a parser's quote the bytes that it choked on.
+                log.info("%s: %s", problem.type, cause if isinstance(cause, OSError) else type(cause).__name__)
+        except Exception:
+            log.exception("a defect in slproxy")
+            answered = InternalError("slproxy failed on this request.", hint=REPORT)
+        exchange.error = answered.type
+        answer = problem_answer(answered)
+        answer.headers.extend(exchange.told_attempts)
+        answer.headers.extend(exchange.remarks)
+        return answer
+
+
+def _connection(request: web.BaseRequest) -> Connection:
+    connection = request.protocol
+    assert isinstance(connection, Connection), "our server makes no others"
+    return connection
+
+
+def _framing_fault(request: web.BaseRequest) -> str | None:
+    if _connection(request).foreign:
+        return "is not in HTTP/1.1"
+    return request_fault(
+        version=(request.version.major, request.version.minor),
+        codings=request.headers.getall(hdrs.TRANSFER_ENCODING, ()),
+        lengths=request.headers.getall(hdrs.CONTENT_LENGTH, ()),
+    )
+
+
+def _inbound(request: web.BaseRequest, limits: LimitSettings) -> Inbound:
+    length = request.headers.get(hdrs.CONTENT_LENGTH)
+    return Inbound(
+        method=request.method,
+        target=request.raw_path,
+        headers=request.raw_headers,
+        # A body that is said to be empty is a body all the same to who reads headers; there is nothing to read.
+        has_body=request.body_exists and length != "0",
+        length=int(length) if length is not None else None,
+        read=_reader(request, limits.body_timeout),
+    )
+
+
+def _reader(request: web.BaseRequest, patience: float) -> Callable[[], Awaitable[bytes]]:
+    """Return what reads the next bytes of the body, and says ``100 Continue`` before the first."""
+    content = request.content
+    expects = request.headers.get(hdrs.EXPECT, "").lower() == "100-continue"
+
+    async def read() -> bytes:
+        nonlocal expects
+        try:
+            if expects:
+                expects = False
+                await request.writer.write(CONTINUE)
+                # aiohttp takes written bytes for a response that has begun (web_protocol.py, handle_error).
+                request.writer.output_size = 0
+            if (chunk := content.read_nowait()) or content.at_eof():
+                return chunk
+            async with asyncio.timeout(patience):
+                return await content.readany()
+        except TimeoutError as error:
+            raise BadRequest(
+                f"Nothing of the request's body came for {patience:g} s (limits.body_timeout).",
+                hint="Send it without pauses.",
+                status=408,
+            ) from error
+        except (web.RequestPayloadError, ClientError, ValueError) as error:
+            raise BadRequest("The body of the request broke off or does not parse.", hint="Send it whole.") from error
+
+    return read
+
+
+async def _respond(request: web.BaseRequest, answer: Answer, exchange: Exchange, *, last: bool) -> web.StreamResponse:
+    """Send an answer to the client, as it comes and no faster than the client takes it; the ``last`` one closes."""
+    whole = answer.body if isinstance(answer.body, bytes) else b""
+    response = Response(status=answer.status, reason=answer.reason, headers=answer.headers, whole=whole)
+    if last:
+        response.force_close()
+    if isinstance(answer.body, bytes):
+        return response
+    await response.prepare(request)
+    try:
+        first = answer.body.read_nowait()
+        if answer.body.ended:
+            await response.write_eof(first)
+            return response
+        if first:
+            await response.write(first)
+        else:
+            # The head does not wait for a body that may be long in coming.
+            request.writer.send_headers()
+        async for chunk in answer.body.chunks():
+            await response.write(chunk)
+    except (UpstreamFault, Overloaded) as fault:
+        exchange.ended = "upstream broke off" if isinstance(fault, UpstreamFault) else "gave way to others"
+        log.warning("%s %s: %s", exchange.method, exchange.path, fault.detail)
+        reset(request.transport)
+        return response
+    await response.write_eof()
+    return response

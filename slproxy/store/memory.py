@@ -1,0 +1,45 @@
+"""The token in memory."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+from slproxy.store.record import Record
+from slproxy.store.store import superseded
+
+
+class MemoryStore:
+    """Forgets with the process: for containers with an API key or client credentials, and for the sandbox."""
+
+    def __init__(self, record: Record | None = None) -> None:
+        self.description = "memory"
+        self.encryption = "not encrypted"
+        self._record = record
+        self._lock = asyncio.Lock()
+
+    async def read(self) -> Record | None:
+        return self._record
+
+    async def is_lost(self) -> bool:
+        return False
+
+    async def write(self, record: Record) -> None:
+        if self._record is not None and record.is_older_than(self._record):
+            raise superseded()
+        self._record = record
+
+    async def forget(self) -> None:
+        self._record = None
+
+    async def set_aside(self) -> str:
+        raise AssertionError("what is in memory is never damaged")
+
+    async def close(self) -> None:
+        """Nothing is held open."""
+
+    @contextlib.asynccontextmanager
+    async def lock(self) -> AsyncIterator[None]:
+        async with self._lock:
+            yield

@@ -1,0 +1,42 @@
+"""Which store and which encryption the settings ask for."""
+
+from __future__ import annotations
+
+from slproxy.config import Settings
+from slproxy.store.encryption import Keyring, Seal
+from slproxy.store.file import FileStore
+from slproxy.store.memory import MemoryStore
+from slproxy.store.store import TokenStore
+
+
+def seal_of(settings: Settings) -> Seal:
+    """Return what encrypts the login by the settings."""
+    rules = settings.store
+
+    def keyring() -> Keyring | None:
+        if rules.kind == "redis":
+            return None  # other machines could not open it
+        from slproxy.store import keyring as keyringstore  # noqa: PLC0415  # its library takes 50 ms to load
+
+        return keyringstore.find()
+
+    return Seal(rules.encryption, key=rules.key, keyring=keyring)
+
+
+def token_store(settings: Settings, *, seal: Seal | None = None) -> TokenStore:
+    """Return the store that the settings name."""
+    rules = settings.store
+    seal = seal or seal_of(settings)
+    match rules.kind:
+        case "memory":
+            return MemoryStore()
+        case "keyring":
+            from slproxy.store.keyring import KeyringStore  # noqa: PLC0415  # its library takes 50 ms to load
+
+            return KeyringStore(settings.profile, lock_path=rules.path.with_suffix(".keyring.lock"))
+        case "redis":
+            from slproxy.store.redis import RedisStore  # noqa: PLC0415  # its library takes 100 ms to load
+
+            assert rules.redis_url is not None, "config refuses redis without an address"
+            return RedisStore(rules.redis_url, settings.profile, seal)
+    return FileStore(rules.path, seal)

@@ -1,0 +1,76 @@
+"""What can go wrong on the way to SalesLoft, in RFC 9209's names."""
+
+from __future__ import annotations
+
+import errno
+from typing import TYPE_CHECKING
+
+import aiohttp
+from aiohttp.http import HttpProcessingError
+
+from slproxy.errors import Overloaded, UpstreamFault, UpstreamTimeout, UpstreamUnreachable
+
+if TYPE_CHECKING:
+    pass
+
+# A connection that waits for nothing but its client for so long goes to whoever waits for one; both in seconds.
+STALLED = 1.0
+
+
+class EvictedError(aiohttp.ClientError):
+    """A connection was taken from a client that held it and did not use it, for others that waited."""
+
+
+def evicted() -> Overloaded:
+    return Overloaded(
+        f"For {STALLED:g} s nothing moved between the client and the proxy, and others waited for the connection.",
+        hint="Read and send without pauses, or raise upstream.max_connections.",
+    )
+
+
+_CHECK_NETWORK = "Check the network and upstream.api_url."
+
+# RFC 9209 §2.3 has a name for each way in which a connection does not come about.
+_ERRNO = {
+    errno.ECONNREFUSED: ("connection_refused", "SalesLoft's host refused the connection."),
+    errno.EHOSTUNREACH: ("destination_ip_unroutable", "There is no route to SalesLoft's host."),
+    errno.ENETUNREACH: ("destination_ip_unroutable", "There is no route to SalesLoft's host."),
+}
+
+
+def not_http() -> UpstreamUnreachable:
+    return UpstreamUnreachable(
+        "SalesLoft's reply was not valid HTTP.", reached=True, hint=_CHECK_NETWORK, proxy_error="http_protocol_error"
+    )
+
+
+def fault_of(error: Exception, *, reached: bool, patience: float) -> UpstreamFault:
+    """Return what a foreign exception means, with RFC 9209's name for it. Its text stays in the log."""
+    hint = _CHECK_NETWORK
+    match error:
+        case aiohttp.ClientConnectorCertificateError():
+            name, detail = "tls_certificate_error", "SalesLoft's certificate could not be verified."
+            hint = "If a company proxy re-signs TLS, set upstream.ca_file to its CA. Verification is never turned off."
+        case aiohttp.ClientConnectorSSLError():
+            name, detail = "tls_protocol_error", "The TLS handshake with SalesLoft failed."
+        case aiohttp.ClientConnectorDNSError():
+            name, detail = "dns_error", "The name of SalesLoft's host could not be resolved."
+        case TimeoutError() if not reached:
+            name, detail = "connection_timeout", "Connecting to SalesLoft took too long."
+        case TimeoutError():
+            return UpstreamTimeout(
+                f"SalesLoft did not answer within {patience:g} s.",
+                reached=reached,
+                hint="If it does not pass, see https://status.salesloft.com.",
+            )
+        case aiohttp.ClientConnectorError() if error.os_error.errno in (None, errno.ECONNRESET):
+            name, detail = "connection_terminated", "SalesLoft's host closed the connection in the TLS handshake."
+        case aiohttp.ClientConnectorError():
+            name, detail = _ERRNO.get(
+                error.os_error.errno or 0, ("destination_unavailable", "SalesLoft's host cannot be reached.")
+            )
+        case HttpProcessingError():
+            return not_http()
+        case _:
+            name, detail = "connection_terminated", "The connection to SalesLoft broke before a reply came."
+    return UpstreamUnreachable(detail, reached=reached, hint=hint, proxy_error=name)

@@ -1,0 +1,130 @@
+"""The connection pool, and the limit on connections."""
+
+from __future__ import annotations
+
+import asyncio
+import asyncio.selector_events
+import asyncio.sslproto
+import select
+import socket
+from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
+
+import aiohttp
+from aiohttp.client_proto import ResponseHandler
+from aiohttp.http import HttpProcessingError
+
+from slproxy.upstream.framing import ReplyWatch
+
+if TYPE_CHECKING:
+    from aiohttp.connector import Connection
+    from aiohttp.tracing import Trace
+
+# An idle connection is given up before common servers give theirs up (nginx: 75 s), which spares most stale ones.
+KEEPALIVE = 50.0
+# What the kernel may hold of a reply, in bytes; Linux doubles it (socket(7)). asyncio reads as much in one go, and two
+# such pieces are in memory for a client that does not read. 64 KiB a round trip are plenty for pages of an API.
+RECEIVE_BUFFER = 32 * 1024
+# The same for TLS, whose buffers are asyncio's own.
+TLS_READ_AHEAD = 16 * 1024
+
+
+def new_socket(address: aiohttp.AddrInfoType) -> socket.socket:
+    """Make the socket of a connection to come, with a small buffer (``RECEIVE_BUFFER``)."""
+    family, kind, protocol, _, _ = address
+    sock = socket.socket(family, kind, protocol)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
+    return sock
+
+
+class UpstreamProtocol(ResponseHandler):
+    """A connection whose replies are looked at as their bytes arrive, before aiohttp's parser has mended them."""
+
+    watch: ReplyWatch | None = None
+
+    def data_received(self, data: bytes) -> None:
+        if self.watch is not None:
+            self.watch.feed(data)
+            if self.watch.is_faulty:
+                self.set_exception(HttpProcessingError(message="a reply that can be read in two ways"))
+                if self.transport is not None:
+                    self.transport.abort()  # which breaks the body that was on its way
+                return
+        super().data_received(data)
+
+
+class Connector(aiohttp.TCPConnector):
+    """A pool that never hands out a connection which the upstream has closed while it was idle."""
+
+    bodies: WeakKeyDictionary[ResponseHandler, _Body]
+
+    async def connect(
+        self,
+        req: aiohttp.ClientRequest,
+        traces: list[Trace],
+        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109  # aiohttp's signature
+    ) -> Connection:
+        while True:
+            connection = await super().connect(req, traces, timeout)
+            protocol = connection.protocol
+            assert protocol is not None, "a connection in hand has a protocol"
+            # Only one that has carried a request can have died while idle. On a new one, bytes that wait to be read
+            # are TLS 1.3 session tickets (RFC 8446 §4.6.1), not an end of file.
+            if protocol not in self.bodies:
+                self.bodies[protocol] = body = _Body()
+                if protocol.closed is not None:
+                    protocol.closed.add_done_callback(body.on_closed)
+                # Only TLS transports have it: by default they decrypt 256 KiB ahead of a protocol that has paused.
+                if (limit := getattr(connection.transport, "set_read_buffer_limits", None)) is not None:
+                    limit(TLS_READ_AHEAD)
+                return connection
+            # Bytes that came while it was idle are an answer to nothing, such as a load balancer's 408: the next
+            # request must not get them. aiohttp may have read them already (`should_close`), or not yet.
+            if not protocol.should_close and not is_readable(connection):
+                return connection
+            connection.close()
+
+
+class _Body:
+    """The body that is being read from a connection, so that it breaks when the connection does.
+
+    aiohttp forgets it when a later chunk does not parse: in ``_http_parser.pyx``, ``feed_data`` drops its payload
+    before it raises, ``connection_lost`` finds none to tell, and the reader waits until its own timeout.
+    """
+
+    content: aiohttp.StreamReader | None = None
+
+    def on_closed(self, closed: asyncio.Future[None]) -> None:
+        """Break the body that the connection leaves unfinished."""
+        if not closed.cancelled():
+            closed.exception()  # retrieved, or asyncio would complain that nobody did
+        # Let go of: it knows the connection that `bodies` knows it by, and neither would ever be freed.
+        content, self.content = self.content, None
+        if content is None or content.exception() is not None:
+            return
+        if not content.is_eof():
+            content.set_exception(aiohttp.ClientPayloadError("the connection closed within a body"))
+
+
+def is_readable(connection: Connection) -> bool:
+    """Tell whether the socket has something to read: on an idle connection that is its end, or nothing we asked for."""
+    transport = connection.transport
+    if transport is None or transport.is_closing():
+        return True
+    poll = select.poll()
+    poll.register(transport.get_extra_info("socket").fileno(), select.POLLIN | select.POLLHUP | select.POLLERR)
+    return bool(poll.poll(0))
+
+
+class Slot:
+    """One of the connections that there may be at a time, whether or not it has been made; ``waited`` is in seconds."""
+
+    def __init__(self, free: asyncio.Semaphore, *, waited: float = 0.0) -> None:
+        self._free: asyncio.Semaphore | None = free
+        self.waited = waited
+
+    def free(self) -> None:
+        """Let another one have it; may be called again."""
+        if self._free is not None:
+            self._free.release()
+            self._free = None

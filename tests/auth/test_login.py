@@ -1,0 +1,137 @@
+"""A login's decisions: what a callback or a paste brings, and what is asked of the browser."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+from slproxy.auth.callback import callback
+from slproxy.auth.login import Attempt, begin, code_in, code_in_paste
+from slproxy.auth.oauth import challenge_of
+from slproxy.config import AuthSettings, Secret, Settings, StoreSettings
+from slproxy.errors import ConfigError, ForeignCallbackError, LoginError, PasteError
+
+ATTEMPT = Attempt(url="https://u", redirect_uri="http://localhost:3000/callback", state="S", verifier="v" * 43)
+
+
+def settings(auth: AuthSettings) -> Settings:
+    return Settings(auth=auth, store=StoreSettings(path=Path("unused")))
+
+
+def test_the_browser_is_asked_with_state_and_a_challenge_of_a_verifier_that_stays_here() -> None:
+    attempt = begin(settings(AuthSettings(client_id="c", client_secret=Secret("hidden"), scope="people:read")))
+    query = {name: values[0] for name, values in parse_qs(urlsplit(attempt.url).query).items()}
+    assert query == {
+        "client_id": "c",
+        "redirect_uri": "http://localhost:3000/callback",
+        "response_type": "code",
+        "scope": "people:read",
+        "state": attempt.state,
+        "code_challenge": challenge_of(attempt.verifier),
+        "code_challenge_method": "S256",
+    }
+    assert "hidden" not in attempt.url
+    assert attempt.verifier not in attempt.url
+
+
+def test_no_two_attempts_share_a_secret() -> None:
+    first, second = (begin(settings(AuthSettings(client_id="c"))) for _ in range(2))
+    assert len({first.state, second.state, first.verifier, second.verifier}) == 4
+
+
+def test_an_attempt_does_not_show_its_secrets() -> None:
+    attempt = begin(settings(AuthSettings(client_id="c")))
+    assert attempt.state not in repr(attempt)
+    assert attempt.verifier not in repr(attempt)
+
+
+def test_a_login_without_a_client_id_says_what_to_set() -> None:
+    with pytest.raises(ConfigError) as caught:
+        begin(settings(AuthSettings()))
+    assert "SALESLOFT_CLIENT_ID" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    "pasted",
+    [
+        "http://localhost:3000/callback?code=C&state=S",
+        "  http://localhost:3000/callback?state=S&scope=&context=x&code=C \n",
+        "/callback?code=C&state=S",
+        "code=C&state=S",
+        "http://localhost:3000/callback?code=C&state=S#",
+    ],
+)
+def test_the_code_is_found_in_what_a_person_pastes(pasted: str) -> None:
+    assert code_in_paste(ATTEMPT, pasted) == "C"
+
+
+@pytest.mark.parametrize("code", ["C" * 22, "dGhpcyBpcyBhIGNvZGU=", "4/0AX4XfWh:abc-d_e", "12345678"])
+def test_a_bare_code_is_taken_as_it_is(code: str) -> None:
+    assert code_in_paste(ATTEMPT, f" {code}\n") == code
+
+
+@pytest.mark.parametrize(
+    "pasted",
+    [
+        "hello",
+        "http://localhost:3000/callback",
+        "https://accounts.salesloft.com/oauth/authorize?client_id=c&response_type=code&state=S",
+        "https://accounts.salesloft.com/a-page-whose-name-is-as-long-as-a-code",
+        "http://[",
+        "slproxy login --no-browser --profile work",
+        "state=S-as-long-as-a-code",
+    ],
+)
+def test_what_is_no_address_of_a_callback_is_told_apart_from_a_code_that_is_refused(pasted: str) -> None:
+    with pytest.raises(PasteError) as caught:
+        code_in_paste(ATTEMPT, pasted)
+    assert caught.value.detail == "That is not the address; it starts with http://localhost:3000/callback?code="
+
+
+FOREIGN = [
+    "",
+    "code=C",
+    "code=C&state=",
+    "code=C&state=s",
+    "code=C&state=S2",
+    "error=access_denied",
+    "code=C&state=%C3%A9",
+]
+
+
+@pytest.mark.parametrize("query", FOREIGN)
+def test_a_callback_without_our_state_is_foreign(query: str) -> None:
+    with pytest.raises(ForeignCallbackError):
+        code_in(ATTEMPT, query)
+
+
+@pytest.mark.parametrize(
+    ("query", "said"),
+    [
+        ("state=S&error=access_denied&error_description=secret-text", "denied"),
+        ("state=S&error=server_error", "error"),
+        ("state=S", "no code"),
+        ("state=S&code=", "no code"),
+    ],
+)
+def test_a_callback_of_ours_that_brings_no_code_ends_the_login(query: str, said: str) -> None:
+    with pytest.raises(LoginError) as caught:
+        code_in(ATTEMPT, query)
+    assert not isinstance(caught.value, ForeignCallbackError)
+    assert said in caught.value.detail
+    assert "secret-text" not in caught.value.detail
+
+
+def test_nothing_pasted_is_told() -> None:
+    with pytest.raises(LoginError, match="Nothing"):
+        code_in_paste(ATTEMPT, "\n")
+
+
+async def test_a_redirect_uri_of_another_machine_needs_a_paste() -> None:
+    attempt = Attempt(url="https://u", redirect_uri="https://app.example/callback", state="S", verifier="v" * 43)
+    with pytest.raises(ConfigError) as caught:
+        async with callback(attempt):
+            pass
+    assert "--no-browser" in caught.value.hint

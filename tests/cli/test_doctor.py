@@ -1,0 +1,467 @@
+"""What ``slproxy doctor`` finds on a machine where one thing is wrong, or none, and what it says to do about it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import email.utils
+import json
+import shlex
+import socket
+import ssl
+import threading
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pytest
+import trustme
+
+import slproxy
+from slproxy.config import Secret
+from slproxy.sandbox import Sandbox
+from slproxy.store import FileStore, Record, Seal
+from tests.cli.test_program import KEY, SECRET, free_port, oauth, pointed_at, sandboxed, token_file
+from tests.support.rig import (
+    API_KEY,
+    Handler,
+    Message,
+    ScriptedUpstream,
+    login_at,
+    program,
+    reply,
+    run,
+)
+
+pytestmark = pytest.mark.heavy
+
+ME = json.dumps({"data": {"id": 1, "team": {"id": 3}, "name": "Jane Smith", "email": "jane@company.com"}}).encode()
+CHECKS = ("config", "permissions", "store", "dns", "tls", "clock", "credentials", "port")
+
+Finding = dict[str, str]
+
+
+async def diagnosis(home: Path, env: Mapping[str, str], *, code: int, hidden: tuple[str, ...] = ()) -> list[Finding]:
+    """Run ``doctor --json`` and hold what it prints to what every diagnosis promises; return its findings."""
+    exit_code, out, err = await run("doctor", "--json", home=home, env={"SLPROXY_RETRY__ATTEMPTS": "1", **env})
+    assert "Traceback" not in err, err
+    findings: list[Finding] = json.loads(out)
+    for each in findings:
+        assert set(each) == {"check", "state", "detail", "remedy"}, each
+        assert each["check"] in CHECKS, each
+        assert each["state"] in ("ok", "warning", "broken", "skipped"), each
+        assert each["detail"], each
+        assert each["remedy"] or each["state"] in ("ok", "skipped"), each
+    assert exit_code == code, (out, err)
+    assert (exit_code != 0) == any(each["state"] == "broken" for each in findings), out
+    for secret in (SECRET, KEY, API_KEY, *hidden):
+        assert secret not in out + err
+    return findings
+
+
+def of(check: str, findings: list[Finding]) -> list[Finding]:
+    return [each for each in findings if each["check"] == check]
+
+
+def states(check: str, findings: list[Finding]) -> list[str]:
+    return [each["state"] for each in of(check, findings)]
+
+
+def wrong(findings: list[Finding]) -> dict[str, Finding]:
+    """Return what is not well, by its check."""
+    return {each["check"]: each for each in findings if each["state"] in ("broken", "warning")}
+
+
+def on_a_free_port(env: Mapping[str, str]) -> dict[str, str]:
+    return {**env, "SLPROXY_LISTEN__PORT": str(free_port())}
+
+
+@asynccontextmanager
+async def well(home: Path, **changes: object) -> AsyncIterator[tuple[Sandbox, dict[str, str], Record]]:
+    """A sandbox, settings that fit it, and a stored login: a machine on which nothing is wrong."""
+    async with sandboxed() as sandbox:
+        record = replace(login_at(sandbox), **changes)  # type: ignore[arg-type]
+        await FileStore(token_file(home)).write(record)
+        yield sandbox, on_a_free_port(oauth(sandbox)), record
+
+
+def tokens_of(record: Record) -> tuple[str, ...]:
+    assert record.token.refresh_token is not None
+    return record.token.access_token, record.token.refresh_token
+
+
+def answering(date: str) -> Handler:
+    """Return an API that knows who asks, and whose clock says ``date``."""
+
+    async def script(message: Message, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(reply("200 OK", ME, f"Date: {date}"))
+
+    return script
+
+
+# Nothing is wrong.
+
+
+async def test_where_nothing_is_wrong_all_is_ok_and_the_exit_code_is_0(tmp_path: Path) -> None:
+    async with well(tmp_path) as (_, env, record):
+        findings = await diagnosis(tmp_path, env, code=0, hidden=tokens_of(record))
+        assert {each["state"] for each in findings} == {"ok"}, findings
+        assert {each["check"] for each in findings} == set(CHECKS)
+        for check in ("dns", "tls"):
+            assert [each["detail"].partition(":")[0] for each in of(check, findings)] == ["api", "accounts"]
+        assert "Jane Smith" in of("credentials", findings)[0]["detail"]
+        assert "clear text" in of("tls", findings)[0]["detail"]
+        told = await run("doctor", home=tmp_path, env=env)
+        assert (told[0], told[2]) == (0, "")
+        assert [line.split()[:2] for line in told[1].splitlines()] == [[e["state"], e["check"]] for e in findings]
+
+
+async def test_every_line_of_what_is_wrong_is_followed_by_its_remedy(tmp_path: Path) -> None:
+    async with well(tmp_path) as (_, env, _):
+        path = token_file(tmp_path)
+        path.chmod(0o644)
+        code, out, _ = await run("doctor", home=tmp_path, env=env)
+    assert code == 1
+    lines = out.splitlines()
+    (at,) = [number for number, line in enumerate(lines) if line.startswith("broken   store")]
+    assert lines[at + 1].split("-> ")[1] == f"Repair it: chmod 600 {path}"
+
+
+# Settings.
+
+
+@pytest.mark.parametrize(
+    ("toml", "said"),
+    [
+        ("[listen]\nprot = 1\n", ["listen.prot", "slproxy.toml:2", "port"]),
+        ("[listen\n", ["slproxy.toml"]),
+        ("[listen]\nprot = 1\nhost = 5\n", ["listen.prot", "listen.host"]),
+    ],
+    ids=["an unknown key", "no TOML", "two mistakes"],
+)
+async def test_settings_that_are_wrong_are_a_finding_and_exit_2_as_everywhere(
+    tmp_path: Path, toml: str, said: list[str]
+) -> None:
+    (tmp_path / "slproxy.toml").write_text(toml)
+    findings = await diagnosis(tmp_path, {"SALESLOFT_API_KEY": KEY}, code=2)
+    assert [each["check"] for each in findings] == ["config"]
+    for words in said:
+        assert words in findings[0]["detail"] + findings[0]["remedy"]
+
+
+# Files.
+
+
+@pytest.mark.parametrize("harm", ["file", "folder"])
+async def test_a_token_that_is_open_to_others_comes_with_the_command_that_repairs_it(tmp_path: Path, harm: str) -> None:
+    async with well(tmp_path) as (_, env, record):
+        path = token_file(tmp_path)
+        (path if harm == "file" else path.parent).chmod(0o666 if harm == "file" else 0o777)
+        findings = await diagnosis(tmp_path, env, code=1, hidden=tokens_of(record))
+        assert states("store", findings) == ["broken"]
+        command = shlex.split(of("store", findings)[0]["remedy"].partition("Repair it: ")[2])
+        assert command[0] == "chmod"
+        repair = await asyncio.create_subprocess_exec(*command)
+        assert await repair.wait() == 0
+        findings = await diagnosis(tmp_path, env, code=0, hidden=tokens_of(record))
+        assert states("store", findings) == ["ok"]
+
+
+async def test_a_store_that_is_broken_does_not_keep_the_hosts_and_the_clock_from_being_looked_at(
+    tmp_path: Path,
+) -> None:
+    async with well(tmp_path) as (_, env, _):
+        token_file(tmp_path).chmod(0o644)
+        findings = await diagnosis(tmp_path, env, code=1)
+    assert states("store", findings) == ["broken"]
+    assert {check: states(check, findings) for check in ("dns", "tls", "clock", "port")} == {
+        "dns": ["ok", "ok"],
+        "tls": ["ok", "ok"],
+        "clock": ["ok"],
+        "port": ["ok"],
+    }
+
+
+@pytest.mark.parametrize("place", ["mounted", ".env", "slproxy.toml"])
+async def test_a_secret_that_others_can_read_is_a_warning_with_the_command_that_repairs_it(
+    tmp_path: Path, place: str
+) -> None:
+    async with ScriptedUpstream(answering(email.utils.formatdate(usegmt=True))) as upstream:
+        env = on_a_free_port(pointed_at(upstream.url))
+        path = tmp_path / ("it's a key" if place == "mounted" else place)
+        match place:
+            case "mounted":
+                path.write_text(KEY)
+                env["SALESLOFT_API_KEY_FILE"] = str(path)
+            case ".env":
+                path.write_text(f"SALESLOFT_API_KEY={KEY}\n")
+            case _:
+                path.write_text(f'[auth]\napi_key = "{KEY}"\n')
+        path.chmod(0o644)
+        findings = await diagnosis(tmp_path, env, code=0)
+        assert list(wrong(findings)) == ["permissions"]
+        (finding,) = of("permissions", findings)
+        assert (finding["state"], str(path) in finding["detail"]) == ("warning", True)
+        assert shlex.split(finding["remedy"])[-3:] == ["chmod", "600", str(path)]
+        path.chmod(0o600)
+        assert wrong(await diagnosis(tmp_path, env, code=0)) == {}
+
+
+async def test_a_damaged_token_file_is_set_aside_and_told(tmp_path: Path) -> None:
+    async with well(tmp_path) as (_, env, record):
+        path = token_file(tmp_path)
+        damaged = path.read_bytes()[:-40]
+        path.write_bytes(damaged)
+        findings = await diagnosis(tmp_path, env, code=1, hidden=tokens_of(record))
+        (aside,) = path.parent.glob("default.json.aside-*")
+    assert aside.read_bytes() == damaged
+    assert states("store", findings) == ["broken"]
+    assert str(aside) in of("store", findings)[0]["remedy"]
+
+
+async def test_a_key_that_does_not_open_the_token_is_told_and_changes_nothing(tmp_path: Path) -> None:
+    async with well(tmp_path) as (_, env, record):
+        seal = Seal("key", key=Secret("right-phrase"), keyring=lambda: None)
+        await FileStore(token_file(tmp_path), seal).write(record)
+        kept = token_file(tmp_path).read_bytes()
+        locked = {**env, "SLPROXY_STORE__KEY": "wrong-phrase"}
+        findings = await diagnosis(tmp_path, locked, code=1, hidden=("-phrase", *tokens_of(record)))
+        assert states("store", findings) == ["broken"], findings
+        assert token_file(tmp_path).read_bytes() == kept
+
+
+# The hosts.
+
+
+async def test_a_name_that_does_not_resolve_is_told_once_and_what_rests_on_it_is_skipped(tmp_path: Path) -> None:
+    env = on_a_free_port(pointed_at("https://nothing.invalid", SALESLOFT_API_KEY=KEY))
+    findings = await diagnosis(tmp_path, env, code=1)
+    assert states("dns", findings) == ["broken", "broken"]
+    assert "nothing.invalid" in of("dns", findings)[0]["detail"]
+    assert states("tls", findings) == ["skipped", "skipped"]
+    assert states("clock", findings) == []
+    assert states("credentials", findings) == ["broken"]
+    assert states("port", findings) == ["ok"]
+
+
+@contextlib.contextmanager
+def behind_tls(authority: trustme.CA) -> Iterator[str]:
+    """An API behind TLS, in a thread of its own: what is tested is a process."""
+
+    class Me(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(ME)))
+            self.end_headers()
+            self.wfile.write(ME)
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # the library's name
+            """Nobody reads it."""
+
+    class Quiet(HTTPServer):
+        def handle_error(self, request: object, client_address: object) -> None:
+            """A handshake that was broken off is what is tested."""
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost").configure_cert(context)
+    with Quiet(("127.0.0.1", 0), Me) as server:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        try:
+            yield f"https://localhost:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@pytest.mark.parametrize(
+    ("trusted", "state"), [(True, "ok"), (False, "broken")], ids=["a good certificate", "of an unknown authority"]
+)
+async def test_a_certificate_is_judged_and_a_bad_one_comes_with_what_to_set(
+    tmp_path: Path, trusted: bool, state: str
+) -> None:
+    authority = trustme.CA()
+    file = tmp_path / "ca.pem"
+    (authority if trusted else trustme.CA()).cert_pem.write_to_path(file)
+    with behind_tls(authority) as url:
+        env = on_a_free_port(
+            pointed_at(url, SALESLOFT_API_KEY=KEY, SLPROXY_UPSTREAM__CA_FILE=str(file)),
+        )
+        findings = await diagnosis(tmp_path, env, code=0 if state == "ok" else 1)
+    assert states("dns", findings) == ["ok", "ok"]
+    assert states("tls", findings) == [state, state]
+    assert states("credentials", findings) == [state]
+    if state == "ok":
+        assert "certificate is good" in of("tls", findings)[0]["detail"]
+    else:
+        assert "certificate" in of("tls", findings)[0]["detail"]
+
+
+async def test_an_upstream_that_is_down_is_told_and_the_rest_is_looked_at_all_the_same(tmp_path: Path) -> None:
+    async with ScriptedUpstream() as upstream:
+        down = upstream.url
+    env = on_a_free_port(pointed_at(down, SALESLOFT_API_KEY=KEY))
+    findings = await diagnosis(tmp_path, env, code=1)
+    assert {check: each["state"] for check, each in wrong(findings).items()} == {
+        "tls": "broken",
+        "credentials": "broken",
+    }
+    assert states("port", findings) == ["ok"]
+
+
+async def test_an_accounts_host_that_is_down_is_told_apart_from_the_api(tmp_path: Path) -> None:
+    async with ScriptedUpstream(answering(email.utils.formatdate(usegmt=True))) as upstream:
+        async with ScriptedUpstream() as accounts:
+            down = accounts.url
+        env = on_a_free_port(pointed_at(upstream.url, SALESLOFT_API_KEY=KEY, SLPROXY_UPSTREAM__ACCOUNTS_URL=down))
+        findings = await diagnosis(tmp_path, env, code=1)
+    assert states("tls", findings) == ["ok", "broken"]
+    assert states("credentials", findings) == ["ok"]
+
+
+# The clock.
+
+
+CLOCKS = [
+    (0, "ok", "agrees"),
+    (-2, "ok", "agrees"),
+    (-10, "warning", "ahead of"),
+    (10, "warning", "behind"),
+    (-600, "broken", "ahead of"),
+    (600, "broken", "behind"),
+]
+
+
+async def test_a_clock_that_disagrees_with_the_upstream_is_told_with_its_direction(tmp_path: Path) -> None:
+    async def examined(off: int, state: str) -> list[Finding]:
+        async def script(message: Message, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await answering(email.utils.formatdate(time.time() + off, usegmt=True))(message, reader, writer)
+
+        async with ScriptedUpstream(script) as upstream:
+            env = on_a_free_port(pointed_at(upstream.url, SALESLOFT_API_KEY=KEY))
+            return await diagnosis(tmp_path, env, code=1 if state == "broken" else 0)
+
+    # At the same time, for each is mostly the start of a process.
+    results = await asyncio.gather(*(examined(off, state) for off, state, _ in CLOCKS))
+    for (off, state, said), findings in zip(CLOCKS, results, strict=True):
+        (clock,) = of("clock", findings)
+        assert (clock["state"], said in clock["detail"]) == (state, True), (off, clock)
+        assert set(wrong(findings)) == (set() if state == "ok" else {"clock"})
+        if state != "ok":
+            # How far off it is, as well as a Date of whole seconds and a busy machine tell it.
+            (seconds,) = [int(word) for word in clock["detail"].split() if word.isdigit()]
+            assert abs(off) - 3 <= seconds <= abs(off) + 1, clock
+
+
+async def test_a_clock_that_cannot_be_compared_is_skipped(tmp_path: Path) -> None:
+    async with ScriptedUpstream(answering("yesterday")) as upstream:
+        env = on_a_free_port(pointed_at(upstream.url, SALESLOFT_API_KEY=KEY))
+        assert states("clock", await diagnosis(tmp_path, env, code=0)) == ["skipped"]
+
+
+# The credentials.
+
+
+async def test_credentials_that_salesloft_refuses_are_told_with_what_to_check(tmp_path: Path) -> None:
+    async with sandboxed() as sandbox:
+        wrong_secret = {**oauth(sandbox), "SALESLOFT_CLIENT_SECRET": "marker-wrong"}
+        del wrong_secret["SALESLOFT_REDIRECT_URI"]  # without one, id and secret are client credentials
+        wrong_key = pointed_at(sandbox.url, SALESLOFT_API_KEY="ak_" + "00" * 32)
+        for number, env in enumerate((wrong_secret, wrong_key)):
+            home = tmp_path / str(number)
+            home.mkdir()
+            findings = await diagnosis(home, on_a_free_port(env), code=1, hidden=("marker-wrong", "ak_00"))
+            assert list(wrong(findings)) == ["credentials"]
+            remedy = of("credentials", findings)[0]["remedy"]
+            assert ("SALESLOFT_CLIENT_SECRET", "SALESLOFT_API_KEY")[number] in remedy
+
+
+async def test_credentials_that_are_not_there_are_told_with_how_to_get_them(tmp_path: Path) -> None:
+    async with sandboxed() as sandbox:
+        findings = await diagnosis(tmp_path, on_a_free_port(oauth(sandbox)), code=1)
+        assert list(wrong(findings)) == ["credentials"]
+        assert "slproxy login" in of("credentials", findings)[0]["remedy"]
+        assert "no login yet" in of("store", findings)[0]["detail"]
+
+
+@pytest.mark.parametrize("how", ["refused before", "revoked at SalesLoft"])
+async def test_a_login_that_is_dead_is_told_with_how_to_get_another(tmp_path: Path, how: str) -> None:
+    async with well(tmp_path) as (sandbox, env, record):
+        sandbox.revoke_all()
+        if how == "refused before":
+            token = replace(record.token, expires_at=time.time() - 1)
+            await FileStore(token_file(tmp_path)).write(replace(record, refused="invalid_grant", token=token))
+        findings = await diagnosis(tmp_path, env, code=1, hidden=tokens_of(record))
+        assert list(wrong(findings)) == ["credentials"]
+        assert "slproxy login" in of("credentials", findings)[0]["remedy"]
+        if how == "refused before":
+            assert sandbox.token_requests == []
+
+
+async def test_a_token_that_has_expired_is_renewed_kept_and_no_finding(tmp_path: Path) -> None:
+    async with well(tmp_path) as (sandbox, env, record):
+        await FileStore(token_file(tmp_path)).write(
+            replace(record, token=replace(record.token, expires_at=time.time() - 1))
+        )
+        assert wrong(await diagnosis(tmp_path, env, code=0, hidden=tokens_of(record))) == {}
+        kept = await FileStore(token_file(tmp_path)).read()
+        assert kept is not None
+        assert (kept.generation, len(sandbox.token_requests)) == (record.generation + 1, 1)
+
+
+# The port.
+
+
+async def test_a_port_on_which_our_own_proxy_is_up_is_ok(tmp_path: Path) -> None:
+    async with ScriptedUpstream(answering(email.utils.formatdate(usegmt=True))) as upstream:
+        env = on_a_free_port(pointed_at(upstream.url, SALESLOFT_API_KEY=KEY, SLPROXY_LISTEN__KEY="marker-local-key"))
+        async with program("serve", home=tmp_path, env=env):
+            findings = await diagnosis(tmp_path, env, code=0, hidden=("marker-local-key",))
+            assert of("port", findings)[0]["detail"].startswith(f"slproxy {slproxy.__version__} is up at ")
+            # Whoever has another key cannot tell it from another program.
+            findings = await diagnosis(tmp_path, {**env, "SLPROXY_LISTEN__KEY": "another"}, code=1)
+            assert list(wrong(findings)) == ["port"]
+
+
+@pytest.mark.parametrize("program_there", ["that speaks HTTP", "that says nothing"])
+async def test_a_port_of_another_program_is_told(tmp_path: Path, program_there: str) -> None:
+    async with ScriptedUpstream(answering(email.utils.formatdate(usegmt=True))) as upstream:
+        with socket.socket() as silent:
+            silent.bind(("127.0.0.1", 0))
+            silent.listen()
+            speaks = program_there == "that speaks HTTP"
+            port = upstream.url.rsplit(":", 1)[1] if speaks else str(silent.getsockname()[1])
+            env = {**pointed_at(upstream.url, SALESLOFT_API_KEY=KEY), "SLPROXY_LISTEN__PORT": port}
+            findings = await diagnosis(tmp_path, env, code=1)
+    assert list(wrong(findings)) == ["port"]
+    assert port in of("port", findings)[0]["detail"]
+    assert "listen.port" in of("port", findings)[0]["remedy"]
+
+
+async def test_a_unix_socket_is_looked_at_as_a_port_is(tmp_path: Path) -> None:
+    async with ScriptedUpstream(answering(email.utils.formatdate(usegmt=True))) as upstream:
+        env = pointed_at(upstream.url, SALESLOFT_API_KEY=KEY)
+        del env["SLPROXY_LISTEN__PORT"]
+        missing = await diagnosis(tmp_path, {**env, "SLPROXY_LISTEN__UDS": str(tmp_path / "no" / "s")}, code=1)
+        assert list(wrong(missing)) == ["port"]
+        env["SLPROXY_LISTEN__UDS"] = str(tmp_path / "s")
+        async with program("serve", home=tmp_path, env=env):
+            assert "is up at" in of("port", await diagnosis(tmp_path, env, code=0))[0]["detail"]
+        # A program that ends by itself takes its socket along; one that is killed leaves it, and is in nobody's way.
+        assert (tmp_path / "s").is_socket()
+        assert "is free" in of("port", await diagnosis(tmp_path, env, code=0))[0]["detail"]
+
+
+async def test_a_proxy_that_anyone_can_reach_without_a_key_is_a_warning(tmp_path: Path) -> None:
+    async with ScriptedUpstream(answering(email.utils.formatdate(usegmt=True))) as upstream:
+        env = on_a_free_port(pointed_at(upstream.url, SALESLOFT_API_KEY=KEY))
+        env |= {"SLPROXY_LISTEN__HOST": "0.0.0.0", "SLPROXY_LISTEN__ALLOW_UNAUTHENTICATED": "true"}
+        findings = await diagnosis(tmp_path, env, code=0)
+        assert wrong(findings)["port"]["state"] == "warning"
+        async with program("serve", home=tmp_path, env=env):
+            findings = await diagnosis(tmp_path, env, code=0)
+            assert wrong(findings)["port"]["state"] == "warning"

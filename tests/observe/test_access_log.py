@@ -1,0 +1,322 @@
+"""What is told of each request: a line that parses, with nothing in it that is secret or that a terminal obeys."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import logging
+import re
+import sys
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from slproxy.observe import Exchange, Journal, path_of
+from slproxy.observe.access_log import pretty_exchange
+from slproxy.observe.lines import json_line, pretty_line
+from slproxy.observe.logs import Formatter
+
+AT = 1_795_000_000.25  # 2026-11-18T11:06:40.250Z
+
+
+def exchange(**changes: object) -> Exchange:
+    told: dict[str, object] = {"method": "GET", "path": "/v2/me.json", "started": 100.0, "status": 200, "attempts": 1}
+    return Exchange(**(told | changes))  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def in_utc(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    with monkeypatch.context() as context:
+        context.setenv("TZ", "UTC")
+        time.tzset()
+        yield
+    time.tzset()
+
+
+# What may be recorded of a target
+
+
+@pytest.mark.parametrize(
+    ("target", "path"),
+    [
+        ("/v2/people/1.json", "/v2/people/1.json"),
+        ("/v2/a%2Fb%0a", "/v2/a%2Fb%0a"),
+        ("/v2/people?email=jane@company.com", "/v2/people"),
+        ("/v2/people?a?b", "/v2/people"),
+        ("?a", ""),
+        ("", ""),
+        ("/v2/a\x1b[31mb", "/v2/a?[31mb"),
+        ("/v2/a\r\nb\x00c\x7fd\te", "/v2/a??b?c?d?e"),
+        ("/v2/a\u009b31mb", "/v2/a?31mb"),
+        ("/v2/a\u202eb\u2028c\u200bd", "/v2/a?b?c?d"),
+        ("/v2/a\udcffb", "/v2/a?b"),
+        ("/v2/Grüße", "/v2/Grüße"),
+        ("/v2/" + "a" * 600, "/v2/" + "a" * 496),
+    ],
+    ids=ascii,
+)
+def test_a_path_is_told_without_its_query_and_without_what_a_terminal_obeys(target: str, path: str) -> None:
+    assert path_of(target) == path
+    assert path_of(target).isprintable()
+
+
+# Lines for a collector
+
+
+def test_a_json_line_is_one_object_with_time_and_level() -> None:
+    line = json_line({"a": 'b"\n', "c": 1}, at=AT)
+    assert "\n" not in line
+    assert json.loads(line) == {"time": "2026-11-18T11:06:40.250Z", "level": "info", "a": 'b"\n', "c": 1}
+    assert json.loads(json_line({}, at=AT, level="error"))["level"] == "error"
+
+
+@pytest.mark.parametrize(
+    ("at", "stamp"),
+    [
+        (0.0, "1970-01-01T00:00:00.000Z"),
+        (1_795_000_000.0, "2026-11-18T11:06:40.000Z"),
+        (1_795_000_000.9999, "2026-11-18T11:06:40.999Z"),
+        (1_795_000_000.007, "2026-11-18T11:06:40.007Z"),
+    ],
+)
+def test_times_are_utc_with_milliseconds(at: float, stamp: str) -> None:
+    # A float of today's size holds about a quarter of a microsecond, so the last millisecond may be cut.
+    told = json.loads(json_line({}, at=at + 1e-6))["time"]
+    assert told == stamp
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, {"method": "GET", "path": "/v2/me.json", "status": 200, "attempts": 1, "ms": 1234.6}),
+        (
+            {"status": 503, "attempts": 0, "error": "login-required"},
+            {
+                "method": "GET",
+                "path": "/v2/me.json",
+                "status": 503,
+                "attempts": 0,
+                "ms": 1234.6,
+                "error": "login-required",
+            },
+        ),
+        (
+            {"attempts": 3, "ended": "client left", "upstream": 1.0, "wait": 0.5},
+            {
+                "method": "GET",
+                "path": "/v2/me.json",
+                "status": 200,
+                "attempts": 3,
+                "ms": 1234.6,
+                "waited_ms": 500.0,
+                "ended": "client left",
+            },
+        ),
+    ],
+)
+def test_what_is_told_of_an_exchange(changes: dict[str, object], expected: dict[str, object]) -> None:
+    assert exchange(**changes).fields(101.23456) == expected
+
+
+# Lines for a person
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, "GET    /v2/me.json 200 12.0 ms"),
+        ({"method": "OPTIONS"}, "OPTIONS /v2/me.json 200 12.0 ms"),
+        ({"attempts": 3}, "GET    /v2/me.json 200 12.0 ms, 3 attempts"),
+        ({"status": 503, "attempts": 0, "error": "draining"}, "GET    /v2/me.json 503 12.0 ms, draining"),
+        (
+            {"status": 502, "attempts": 2, "error": "upstream-unreachable", "ended": "client left"},
+            "GET    /v2/me.json 502 12.0 ms, 2 attempts, upstream-unreachable, client left",
+        ),
+    ],
+)
+def test_a_person_reads_one_line_of_an_exchange(changes: dict[str, object], expected: str) -> None:
+    assert pretty_exchange(exchange(**changes), 100.012, colour=False) == expected
+
+
+@pytest.mark.parametrize(
+    ("status", "colour"), [(200, "32"), (304, "32"), (404, "33"), (429, "33"), (500, "31"), (503, "31")]
+)
+def test_the_status_has_the_colour_of_its_kind(status: int, colour: str) -> None:
+    line = pretty_exchange(exchange(status=status), 100.0, colour=True)
+    assert f"\x1b[{colour}m{status}\x1b[0m" in line
+    assert re.sub(r"\x1b\[\d+m", "", line) == pretty_exchange(exchange(status=status), 100.0, colour=False)
+
+
+@pytest.mark.usefixtures("in_utc")
+def test_a_pretty_line_begins_with_the_local_time() -> None:
+    assert pretty_line("hello", at=AT, colour=False) == "11:06:40 hello"
+    assert pretty_line("hello", at=AT, colour=True) == "\x1b[90m11:06:40\x1b[0m hello"
+
+
+# Everything else that is logged
+
+
+def _fail(fault: Exception) -> None:
+    raise fault
+
+
+def record(level: int, message: str, *arguments: object, fault: Exception | None = None) -> logging.LogRecord:
+    info = None
+    if fault is not None:
+        try:
+            _fail(fault)
+        except type(fault):
+            info = sys.exc_info()
+    made = logging.LogRecord("slproxy.forward", level, __file__, 1, message, arguments, info)
+    made.created = AT
+    return made
+
+
+def test_a_record_is_one_json_object_with_its_traceback_inside() -> None:
+    formatter = Formatter(pretty=False, colour=False)
+    plain = formatter.format(record(logging.INFO, "hello %s", 'a "b"\nc'))
+    assert "\n" not in plain
+    assert json.loads(plain) == {
+        "time": "2026-11-18T11:06:40.250Z",
+        "level": "info",
+        "logger": "slproxy.forward",
+        "message": 'hello a "b"\nc',
+    }
+    failed = formatter.format(record(logging.ERROR, "failed", fault=ValueError("why")))
+    assert "\n" not in failed
+    told = json.loads(failed)
+    assert (told["level"], told["message"]) == ("error", "failed")
+    assert told["traceback"].startswith("Traceback (most recent call last)")
+    assert told["traceback"].endswith("ValueError: why")
+
+
+@pytest.mark.usefixtures("in_utc")
+@pytest.mark.parametrize(
+    ("level", "expected"),
+    [
+        (logging.INFO, "11:06:40 hello"),
+        (logging.WARNING, "11:06:40 warning: hello"),
+        (logging.ERROR, "11:06:40 error: hello"),
+        (logging.DEBUG, "11:06:40 debug: hello"),
+    ],
+)
+def test_a_person_reads_the_level_where_it_is_not_info(level: int, expected: str) -> None:
+    assert Formatter(pretty=True, colour=False).format(record(level, "hello")) == expected
+    coloured = Formatter(pretty=True, colour=True).format(record(level, "hello"))
+    assert re.sub(r"\x1b\[\d+m", "", coloured) == expected
+
+
+@pytest.mark.usefixtures("in_utc")
+def test_a_person_reads_the_traceback_below_the_line() -> None:
+    lines = (
+        Formatter(pretty=True, colour=False)
+        .format(record(logging.ERROR, "failed", fault=ValueError("why")))
+        .split("\n")
+    )
+    assert lines[0] == "11:06:40 error: failed"
+    assert lines[-1] == "ValueError: why"
+
+
+# The access log
+
+
+class Stream(io.StringIO):
+    """A stream that remembers each write, and whether it was flushed after the last one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.writes: list[str] = []
+        self.flushed = 0
+        self.written = asyncio.Event()
+
+    def write(self, text: str) -> int:
+        self.writes.append(text)
+        self.written.set()
+        return super().write(text)
+
+    def flush(self) -> None:
+        self.flushed = len(self.writes)
+        super().flush()
+
+
+def impatient(stream: io.StringIO, *, pretty: bool = False) -> Journal:
+    """Return a journal whose lines wait for one turn of the loop and no longer."""
+    journal = Journal(stream, pretty=pretty, colour=False)
+    journal.PATIENCE = 0.0
+    return journal
+
+
+async def until_written(stream: Stream, count: int) -> None:
+    async with asyncio.timeout(20.0):
+        while len(stream.writes) < count:
+            await stream.written.wait()
+            stream.written.clear()
+
+
+async def test_the_lines_of_a_moment_are_one_write_and_each_parses() -> None:
+    stream = Stream()
+    journal = impatient(stream)
+    for number in range(50):
+        journal.record(exchange(path=f"/v2/{number}"), now=101.5)
+    assert stream.writes == [], "nothing is written while a request waits for it"
+    await until_written(stream, 1)
+    assert len(stream.writes) == stream.flushed == 1
+    assert stream.getvalue().endswith("}\n")
+    assert [json.loads(line)["path"] for line in stream.getvalue().splitlines()] == [
+        f"/v2/{number}" for number in range(50)
+    ]
+
+
+async def test_what_comes_later_is_written_later() -> None:
+    stream = Stream()
+    journal = impatient(stream)
+    for number in range(3):
+        journal.record(exchange(path=f"/v2/{number}"), now=101.5)
+        await until_written(stream, number + 1)
+    assert [json.loads(text)["path"] for text in stream.writes] == ["/v2/0", "/v2/1", "/v2/2"]
+
+
+async def test_flush_writes_what_waits_at_once_and_once() -> None:
+    stream = Stream()
+    journal = impatient(stream)
+    journal.record(exchange(path="/v2/1"), now=101.5)
+    journal.flush()
+    assert len(stream.writes) == stream.flushed == 1
+    journal.flush()
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert len(stream.writes) == 1
+    journal.record(exchange(path="/v2/2"), now=101.5)
+    await until_written(stream, 2)
+    assert json.loads(stream.writes[1])["path"] == "/v2/2"
+
+
+async def test_a_line_waits_no_longer_than_a_moment_by_default() -> None:
+    stream = Stream()
+    journal = Journal(stream, pretty=False, colour=False)
+    began = time.monotonic()
+    journal.record(exchange(), now=101.5)
+    await until_written(stream, 1)
+    assert time.monotonic() - began > Journal.PATIENCE / 2, "others had the time to come with it"
+    assert Journal.PATIENCE <= 0.1
+
+
+async def test_a_line_tells_the_time_of_its_end() -> None:
+    stream = Stream()
+    journal = impatient(stream)
+    journal.record(exchange(started=100.0), now=101.5)
+    journal.flush()
+    told = json.loads(stream.getvalue())
+    assert told["ms"] == 1500.0
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", told["time"])
+    assert told["level"] == "info"
+
+
+async def test_a_pretty_journal_writes_for_a_person() -> None:
+    stream = Stream()
+    journal = impatient(stream, pretty=True)
+    journal.record(exchange(status=404), now=101.5)
+    journal.flush()
+    assert re.fullmatch(r"\d\d:\d\d:\d\d GET    /v2/me\.json 404 1500\.0 ms\n", stream.getvalue())

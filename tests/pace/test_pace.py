@@ -1,0 +1,1263 @@
+"""The team's budget, over real sockets: who is held, for how long, in which order, and what everybody is told of it.
+
+The proxy goes by the upstream's clock, so an upstream that says that it is a second before the minute's end makes holds
+of a second. Such a clock starts with the first request: what a test needs before that costs nothing of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import re
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from email.utils import formatdate
+from pathlib import Path
+
+import pytest
+from aiohttp import ClientSession, TCPConnector
+
+import slproxy
+from slproxy.app import App, Clock
+from slproxy.config import AuthSettings, Secret, Settings
+from slproxy.config.schema import Origin
+from slproxy.errors import LoginRequired
+from slproxy.pace.pacer import SAY_EVERY
+from slproxy.sandbox import Options, Sandbox
+from slproxy.store import MemoryStore
+from tests.cli.test_program import free_port, pointed_at, state_of
+from tests.server.test_http import abort, problem
+from tests.support.rig import (
+    PATIENCE,
+    Handler,
+    Head,
+    Message,
+    Program,
+    ScriptedUpstream,
+    get,
+    login_at,
+    port_of,
+    program,
+    proxy,
+    raw,
+    reply,
+    run,
+    running_sandbox,
+    sandbox_auth,
+    settings_for,
+    until,
+)
+
+# A clock minute begins here; it is days from the clock of whoever runs the tests, which must not matter.
+MINUTE = 1_795_000_020.0
+# Longer than a request takes that nothing holds, and much shorter than the holds that it is told from.
+SOON = 5.0
+LABEL = re.compile(r"[ -~]{1,200}")
+
+
+class Ticking:
+    """A clock that stands at a second of a minute until it is first looked at."""
+
+    def __init__(self, second: float) -> None:
+        self._at = MINUTE + second
+        self._began: float | None = None
+
+    def __call__(self) -> float:
+        if self._began is None:
+            self._began = time.monotonic()
+        return self._at + time.monotonic() - self._began
+
+
+def paced(settings: Settings, *, limit_given: bool = False, **pace: object) -> Settings:
+    """Return settings with other rules of pacing; ``limit_given`` as if somebody had set ``pace.limit``."""
+    origins = {"pace.limit": Origin(layer="env", place="SLPROXY_PACE__LIMIT")} if limit_given else {}
+    return replace(settings, pace=replace(settings.pace, **pace), origins=origins)  # type: ignore[arg-type]
+
+
+@dataclass
+class Line:
+    """A proxy, and how to ask it."""
+
+    app: App
+    _writers: list[asyncio.StreamWriter] = field(default_factory=list)
+
+    @property
+    def url(self) -> str:
+        return self.app.urls[0]
+
+    async def ask(
+        self, target: str, *headers: str, method: str = "GET", body: bytes = b"", timeout: float = PATIENCE
+    ) -> Message:
+        return await raw(self.url, get(target, *headers, method=method, body=body), method=method, timeout=timeout)
+
+    async def at_once(self, target: str, *headers: str) -> Message:
+        """Ask for what nothing may hold."""
+        return await self.ask(target, *headers, timeout=SOON)
+
+    def begin(self, target: str, *headers: str, method: str = "GET", body: bytes = b"") -> asyncio.Task[Message]:
+        return asyncio.create_task(self.ask(target, *headers, method=method, body=body))
+
+    async def hold(self, target: str, *headers: str, method: str = "GET", body: bytes = b"") -> asyncio.Task[Message]:
+        """Begin a request, and see that it is held."""
+        held = self.held
+        task = self.begin(target, *headers, method=method, body=body)
+        await until(lambda: self.held > held or task.done(), timeout=SOON)
+        assert not task.done(), f"it was not held: {task.result().head.first}"
+        return task
+
+    async def leave_open(self, request: bytes) -> asyncio.StreamWriter:
+        """Send a request and keep its connection, to be ended by the test."""
+        _, writer = await asyncio.open_connection("127.0.0.1", port_of(self.url))
+        self._writers.append(writer)
+        writer.write(request)
+        await writer.drain()
+        return writer
+
+    @property
+    def budget(self) -> dict[str, object]:
+        state = self.app.pacer.state()
+        assert state is not None
+        return state
+
+    @property
+    def minute(self) -> dict[str, object]:
+        minute = self.budget["this_minute"]
+        assert isinstance(minute, dict)
+        return minute
+
+    @property
+    def queue(self) -> dict[str, int]:
+        queue = self.budget["queue"]
+        assert isinstance(queue, dict)
+        return queue
+
+    @property
+    def held(self) -> int:
+        return sum(self.queue.values())
+
+    def close(self) -> None:
+        for writer in self._writers:
+            writer.close()
+
+
+@asynccontextmanager
+async def line_to(
+    settings: Settings, *, store: MemoryStore | None = None, clock: Clock | None = None
+) -> AsyncIterator[Line]:
+    async with proxy(settings, store=store, clock=clock) as app:
+        line = Line(app)
+        try:
+            yield line
+        finally:
+            line.close()
+
+
+@asynccontextmanager
+async def salesloft(
+    second: float, *, budget: int = 600, limit_given: bool = False, connections: int = 100, **pace: object
+) -> AsyncIterator[tuple[Line, Sandbox]]:
+    """Run the sandbox at a second of a minute, and a proxy before it; whoever is sent again is so without jitter."""
+    async with running_sandbox(Options(budget=budget), clock=Ticking(second)) as sandbox:
+        settings = settings_for(sandbox.url)
+        settings = replace(settings, upstream=replace(settings.upstream, max_connections=connections))
+        async with line_to(paced(settings, limit_given=limit_given, **pace), clock=Clock(dice=lambda: 0.0)) as line:
+            yield line, sandbox
+
+
+async def spend_all(line: Line, sandbox: Sandbox, *, but: int = 0) -> None:
+    """Let others spend what is left of the minute, and the proxy learn of it."""
+    sandbox.spend(sandbox.remaining() - but - 1)
+    answer = await line.at_once("/v2/me")
+    assert (answer.head.status, answer.head.get("x-ratelimit-remaining-minute")) == (200, str(but))
+
+
+@dataclass
+class Script:
+    """An upstream at a second of a minute that says of its budget what it is told to say."""
+
+    second: float = 30.0
+    remaining: int | None = None
+    # What a reply says besides, by the request's path.
+    says: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    # The status and more headers, line by line, of a path's first replies; then comes the usual one.
+    first: dict[str, list[str]] = field(default_factory=dict)
+    # What a reply waits for, by the request's path.
+    slow: dict[str, asyncio.Event] = field(default_factory=dict)
+    now: Callable[[], float] | None = None
+
+    async def __call__(self, message: Message, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        path = message.head.target.partition("?")[0]
+        if self.now is None:
+            self.now = Ticking(self.second)
+        headers = [f"Date: {formatdate(self.now(), usegmt=True)}", *self.says.get(path, ())]
+        if self.remaining is not None:
+            headers.append(f"x-ratelimit-remaining-minute: {self.remaining}")
+        if path in self.slow:
+            await self.slow[path].wait()
+        status = "200 OK"
+        if self.first.get(path):
+            status, *more = self.first[path].pop(0).splitlines()
+            headers += more
+        bare = status[:3] in ("204", "304")
+        writer.write(reply(status, b"" if bare else b"{}", *headers, length=not bare))
+
+
+@asynccontextmanager
+async def scripted(script: Handler, **pace: object) -> AsyncIterator[tuple[Line, ScriptedUpstream]]:
+    async with (
+        ScriptedUpstream(script) as upstream,
+        line_to(paced(settings_for(upstream.url), limit_given=False, **pace), clock=Clock(dice=lambda: 0.0)) as line,
+    ):
+        yield line, upstream
+
+
+def targets(upstream: ScriptedUpstream) -> list[str]:
+    return [message.head.target for message in upstream.seen]
+
+
+def rate_limit(head: Head) -> tuple[int, int, int]:
+    """Return what a reply's own headers tell: the budget, what is left of it, and the seconds to the next minute."""
+    policy = re.fullmatch(r'"team";q=(\d+);w=60', head.get("RateLimit-Policy") or "")
+    limit = re.fullmatch(r'"team";r=(\d+);t=(\d+)', head.get("RateLimit") or "")
+    assert policy, head.fields
+    assert limit, head.fields
+    return int(policy[1]), int(limit[1]), int(limit[2])
+
+
+def waited(head: Head) -> float:
+    """Return for how long a reply says that its request was held, in seconds."""
+    found = re.search(r"wait;dur=([0-9.]+)", head.get("Server-Timing") or "")
+    assert found, head.fields
+    return float(found[1]) / 1000
+
+
+def told_at_once(answer: Message) -> int:
+    """Hold a reply to what the contract says of over-budget, and return its Retry-After."""
+    problem(answer, status=429, kind="over-budget")
+    rate_limit(answer.head)
+    seconds = answer.head.get("Retry-After")
+    assert seconds is not None
+    return int(seconds)
+
+
+# Foresight.
+
+
+@pytest.mark.parametrize(("page", "cost"), [(1, 1), (100, 1), (101, 3), (150, 3), (151, 8), (251, 10), (501, 30)])
+async def test_a_page_is_charged_before_it_is_sent(page: object, cost: int) -> None:
+    async with salesloft(20) as (line, sandbox):
+        await spend_all(line, sandbox, but=cost)
+        answer = await line.at_once(f"/v2/people?page={page}", "Prefer: wait=0")
+        assert (answer.head.status, sandbox.remaining()) == (200, 0)
+    async with salesloft(20) as (line, sandbox):
+        await spend_all(line, sandbox, but=cost - 1)
+        told_at_once(await line.at_once(f"/v2/people?page={page}", "Prefer: wait=1"))
+        assert (len(sandbox.requests), sandbox.remaining()) == (1, cost - 1)
+
+
+async def test_what_is_in_flight_is_spent() -> None:
+    script = Script(slow={"/v2/people": (go_on := asyncio.Event())})
+    async with scripted(script) as (line, upstream):
+        asked = [line.begin("/v2/people?page=501") for _ in range(600 // 30)]
+        await until(lambda: len(upstream.seen) == len(asked))
+        told_at_once(await line.at_once("/v2/me", "Prefer: wait=0"))
+        go_on.set()
+        assert {answer.head.status for answer in await asyncio.gather(*asked)} == {200}
+        assert len(upstream.seen) == len(asked)
+
+
+async def test_what_an_endpoint_costs_is_learned_and_charged_the_next_time() -> None:
+    script = Script(remaining=4, says={f"/v2/costly/{n}": ("x-ratelimit-endpoint-cost: 5",) for n in (1, 2)})
+    async with scripted(script) as (line, upstream):
+        assert (await line.at_once("/v2/costly/1")).head.status == 200
+        told_at_once(await line.at_once("/v2/costly/2", "Prefer: wait=1"))
+        # Another endpoint, and another method on that one, are not that one.
+        assert (await line.at_once("/v2/cheap/1")).head.status == 200
+        script.remaining = 3
+        assert (await line.ask("/v2/costly/1", method="PUT", body=b"{}")).head.status == 200
+        assert targets(upstream) == ["/v2/costly/1", "/v2/cheap/1", "/v2/costly/1"]
+        assert line.minute["by_endpoint"] == {
+            "GET /v2/costly/{id}": 5,
+            "GET /v2/cheap/{id}": 1,
+            "PUT /v2/costly/{id}": 5,
+        }
+
+
+async def test_what_others_have_spent_holds_the_next_one() -> None:
+    async with salesloft(20) as (line, sandbox):
+        assert rate_limit((await line.at_once("/v2/me")).head)[:2] == (600, 599)
+        await spend_all(line, sandbox)
+        told_at_once(await line.at_once("/v2/me", "Prefer: wait=1"))
+        assert line.minute["by_others"] == 598
+        assert line.minute["spent"] == 2
+
+
+async def test_a_reply_that_comes_late_never_raises_the_budget() -> None:
+    script = Script(remaining=500, slow={"/v2/slow": (go_on := asyncio.Event())})
+
+    async def out_of_order(message: Message, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        # What a reply tells is of the moment at which the upstream wrote it.
+        told = replace(script, remaining=script.remaining)
+        await told(message, reader, writer)
+
+    async with scripted(out_of_order) as (line, upstream):
+        script.now = Ticking(30)
+        slow = line.begin("/v2/slow")
+        await until(lambda: len(upstream.seen) == 1)
+        script.remaining = 0
+        await line.at_once("/v2/me")
+        go_on.set()
+        late = await slow
+        assert late.head.get("x-ratelimit-remaining-minute") == "500"
+        assert rate_limit(late.head)[1] == 0
+        told_at_once(await line.at_once("/v2/me", "Prefer: wait=1"))
+
+
+@pytest.mark.parametrize("limit", [20, 1_000])
+async def test_the_limit_is_learned(limit: int) -> None:
+    async with salesloft(5, budget=limit) as (line, sandbox):
+        assert rate_limit((await line.at_once("/v2/me")).head)[:2] == (limit, limit - 1)
+        left = [f"/v2/people?page={'501' if limit > 600 else 1}"] * ((limit - 1) // (30 if limit > 600 else 1))
+        answers = await asyncio.gather(*(line.at_once(target) for target in left))
+        assert {answer.head.status for answer in answers} == {200}
+        assert {request.status for request in sandbox.requests} == {200}
+        sandbox.spend(sandbox.remaining())
+        if limit == 20:
+            told_at_once(await line.at_once("/v2/me", "Prefer: wait=1"))
+
+
+async def test_a_limit_that_was_set_is_kept_where_salesloft_allows_more() -> None:
+    async with salesloft(20, limit=5, limit_given=True) as (line, sandbox):
+        answers = await asyncio.gather(*(line.at_once("/v2/me") for _ in range(5)))
+        assert {answer.head.status for answer in answers} == {200}
+        refused = await line.at_once("/v2/me", "Prefer: wait=1")
+        told_at_once(refused)
+        assert rate_limit(refused.head)[:2] == (5, 0)
+        assert sandbox.remaining() == 595
+
+
+async def test_a_limit_that_was_set_does_not_hide_a_lower_one() -> None:
+    async with salesloft(20, budget=3, limit=5, limit_given=True) as (line, _):
+        assert rate_limit((await line.at_once("/v2/me")).head)[:2] == (3, 2)
+
+
+async def test_a_reserve_leaves_its_share_to_others() -> None:
+    async with salesloft(20, budget=10, reserve=0.5) as (line, sandbox):
+        answers = [await line.at_once("/v2/me", "Prefer: wait=1") for _ in range(6)]
+        assert [answer.head.status for answer in answers] == [200] * 5 + [429]
+        assert rate_limit(answers[-1].head)[:2] == (5, 0)
+        assert sandbox.remaining() == 5
+
+
+async def test_an_upstream_that_tells_nothing_is_paced_by_our_own_clock() -> None:
+    async with ScriptedUpstream() as upstream:
+        own = Ticking(59)
+        settings = paced(settings_for(upstream.url), limit=3, limit_given=True)
+        async with line_to(settings, clock=Clock(now=own)) as line:
+            answers = [await line.at_once("/v2/me") for _ in range(3)]
+            assert rate_limit(answers[-1].head)[:2] == (3, 0)
+            held = await line.hold("/v2/me")
+            assert (await held).head.status == 200
+            assert own() >= MINUTE + 60
+            assert waited((await held).head) > 0
+
+
+# Waiting.
+
+
+@pytest.mark.parametrize("wrong", [-90.0, 90.0], ids=["slow by 90 s", "fast by 90 s"])
+async def test_what_would_overdraw_is_held_until_the_upstreams_next_minute_whatever_our_own_clock_says(
+    wrong: float,
+) -> None:
+    ticking = Ticking(59)
+    async with running_sandbox(clock=ticking) as sandbox:
+        clock = Clock(now=lambda: MINUTE + 59 + wrong + time.monotonic() - began)
+        began = time.monotonic()
+        async with line_to(settings_for(sandbox.url), clock=clock) as line:
+            await spend_all(line, sandbox)
+            since = time.monotonic()
+            held = [await line.hold("/v2/me", "X-Slproxy-Client: report") for _ in range(3)]
+            answers = await asyncio.gather(*held)
+            took = time.monotonic() - since
+            assert [answer.head.status for answer in answers] == [200] * 3
+            assert [request.status for request in sandbox.requests] == [200] * 4
+            assert all(request.at >= MINUTE + 60 for request in sandbox.requests[1:])
+            assert took < SOON
+            assert all(0 < waited(answer.head) <= took for answer in answers)
+            assert rate_limit(answers[-1].head)[0] == 600
+            # What is told of the minute that is over, and of the one that has begun.
+            minute, minutes = line.minute, line.budget["last_minutes"]
+            assert isinstance(minutes, list)
+            (last,) = minutes
+            assert (last["at"], last["spent"], last["by_others"]) == ("2026-11-18T11:07:00Z", 1, 599)
+            assert (minute["at"], minute["spent"], minute["by_client"]) == ("2026-11-18T11:08:00Z", 3, {"report": 3})
+            assert minute["waited"] == 3
+            assert 0 < float(str(minute["longest_wait"])) <= took
+
+
+async def test_those_who_wait_are_sent_in_the_order_in_which_they_came() -> None:
+    # One connection, so that the upstream sees them in the order in which they were sent.
+    async with salesloft(59, connections=1) as (line, sandbox), ClientSession(connector=TCPConnector(limit=0)) as pool:
+        await spend_all(line, sandbox)
+        held: list[asyncio.Task[object]] = []
+
+        async def pooled(target: str) -> None:
+            async with pool.get(line.url + target) as response:
+                assert response.status == 200
+
+        for number in range(0, 12, 2):
+            held.append(await line.hold(f"/v2/people/{number + 1}"))
+            held.append(asyncio.create_task(pooled(f"/v2/people/{number + 2}")))
+            await until(lambda number=number: line.held == number + 2)  # type: ignore[misc]
+        await asyncio.gather(*held)
+        assert [request.target for request in sandbox.requests[1:]] == [f"/v2/people/{n}" for n in range(1, 13)]
+        assert {request.status for request in sandbox.requests} == {200}
+
+
+async def test_a_cheap_request_does_not_overtake_a_dear_one() -> None:
+    async with salesloft(59, connections=1) as (line, sandbox):
+        await spend_all(line, sandbox, but=5)
+        dear = await line.hold("/v2/people?page=501")
+        cheap = await line.hold("/v2/me")
+        assert [answer.head.status for answer in await asyncio.gather(dear, cheap)] == [200, 200]
+        assert [request.target for request in sandbox.requests[1:]] == ["/v2/people?page=501", "/v2/me"]
+
+
+async def test_a_429_is_seen_by_nobody_and_everybody_waits_it_out() -> None:
+    body = b'{"data": 1}' * 1_000
+    async with salesloft(59) as (line, sandbox):
+        assert (await line.at_once("/v2/me")).head.status == 200
+        sandbox.spend(sandbox.remaining())
+        writes = [
+            line.begin("/v2/people", "Content-Type: application/json", method="POST", body=body),
+            line.begin("/v2/people/1", method="DELETE"),
+            line.begin("/v2/people/2", "Content-Type: application/json", method="PATCH", body=body),
+        ]
+        await until(lambda: any(request.status == 429 for request in sandbox.requests))
+        # Whoever comes now is not sent, but waits as well.
+        other = await line.hold("/v2/me")
+        answers = await asyncio.gather(*writes, other)
+        assert 429 not in {answer.head.status for answer in answers}
+        late = [request for request in sandbox.requests if request.status != 429][1:]
+        assert all(request.at >= MINUTE + 60 for request in late)
+        assert sorted(request.method for request in late) == ["DELETE", "GET", "PATCH", "POST"]
+        assert {request.length for request in late if request.method in ("POST", "PATCH")} == {len(body)}
+        # What told it was sent before the minute was known to be over.
+        assert all(request.at < MINUTE + 60 for request in sandbox.requests if request.status == 429)
+        assert answers[0].head.get("X-Slproxy-Attempts") == "2"
+        assert waited(answers[0].head) > 0
+
+
+async def test_a_retry_after_on_a_429_holds_everybody_for_as_long_and_no_longer() -> None:
+    script = Script(first={"/v2/people": ["429 Too Many Requests\nRetry-After: 1"]})
+    async with scripted(script) as (line, upstream):
+        since = time.monotonic()
+        refused = line.begin("/v2/people", method="POST", body=b"{}")
+        await until(lambda: line.minute["refused"] == 1)
+        other = await line.hold("/v2/me")
+        assert len(upstream.seen) == 1
+        assert [answer.head.status for answer in await asyncio.gather(refused, other)] == [200, 200]
+        assert 1.0 <= time.monotonic() - since < SOON
+        assert [message.body for message in upstream.seen if message.head.method == "POST"] == [b"{}", b"{}"]
+
+
+async def test_a_429_stops_those_who_wait_for_a_connection_as_well() -> None:
+    async with salesloft(57, connections=2) as (line, sandbox):
+        assert (await line.at_once("/v2/me")).head.status == 200
+        sandbox.spend(sandbox.remaining() - 10)
+        answers = await asyncio.gather(*(line.ask(f"/v2/people?{n}") for n in range(40)))
+        assert {answer.head.status for answer in answers} == {200}
+        assert sum(request.status == 429 for request in sandbox.requests) <= 2
+        assert all(waited(answer.head) > 0 for answer in answers if answer.head.get("X-Slproxy-Attempts"))
+        assert (line.held, line.budget["in_flight"]) == (0, 0)
+
+
+async def test_who_waits_for_a_connection_is_held_no_longer_than_pace_max_wait() -> None:
+    script = Script(first={"/v2/slow": ["429 Too Many Requests"]}, slow={"/v2/slow": (go_on := asyncio.Event())})
+    async with ScriptedUpstream(script) as upstream:
+        settings = settings_for(upstream.url)
+        settings = replace(settings, upstream=replace(settings.upstream, max_connections=1))
+        async with line_to(paced(settings, max_wait=1.0)) as line:
+            slow = line.begin("/v2/slow", "X-Slproxy-Retry: off")
+            await until(lambda: len(upstream.seen) == 1)
+            other = line.begin("/v2/me")
+            await until(lambda: line.budget["in_flight"] == 2)
+            go_on.set()
+            assert (await slow).head.status == 429
+            told_at_once(await other)
+            assert targets(upstream) == ["/v2/slow"]
+
+
+@pytest.mark.parametrize("prefer", [(), ("Prefer: wait=30",)], ids=["as long as it takes", "half a minute"])
+async def test_the_first_of_a_minute_is_asked_again_where_another_clock_counts(prefer: tuple[str, ...]) -> None:
+    """Date is half a second ahead here; that it is not is inferred only (salesloft-facts, Rate limit)."""
+    now = Ticking(58.0)
+
+    async def script(message: Message, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        date = f"Date: {formatdate(at := now(), usegmt=True)}"
+        if MINUTE + 60 <= at < MINUTE + 60.5:
+            writer.write(reply("429 Too Many Requests", b"", date))
+        else:
+            left = 0 if at < MINUTE + 60 else 599
+            writer.write(reply("200 OK", b"{}", date, f"x-ratelimit-remaining-minute: {left}"))
+
+    async with scripted(script) as (line, _):
+        assert (await line.at_once("/v2/me")).head.status == 200
+        held = [await line.hold("/v2/me", *prefer) for _ in range(5)]
+        answers = await asyncio.gather(*held)
+        assert {answer.head.status for answer in answers} == {200}
+        assert now() < MINUTE + 60 + SOON
+        assert line.minute["refused"] == 1
+
+
+async def test_who_is_refused_on_the_way_down_is_told_where_its_minute_comes_too_late() -> None:
+    script = Script(
+        second=5,
+        first={"/v2/people": ["429 Too Many Requests"]},
+        slow={"/v2/people": (go_on := asyncio.Event())},
+    )
+    async with scripted(script) as (line, upstream):
+        asked = line.begin("/v2/people")
+        await until(lambda: len(upstream.seen) == 1)
+        down = asyncio.create_task(line.app.drain(at_once=asyncio.Event()))
+        await until(lambda: line.app.forwarder.draining)
+        go_on.set()
+        answer = await asyncio.wait_for(asked, SOON)
+        # SalesLoft's own last word, since there is no time for a better one.
+        assert (answer.head.status, answer.head.get("Proxy-Status")) == (429, None)
+        await asyncio.wait_for(down, SOON)
+
+
+async def test_who_was_refused_keeps_its_place_among_those_who_wait() -> None:
+    async with salesloft(58) as (line, sandbox):
+        assert (await line.at_once("/v2/me")).head.status == 200
+        sandbox.spend(sandbox.remaining())
+        refused = line.begin("/v2/people?first", "Prefer: wait=9")
+        await until(lambda: any(request.status == 429 for request in sandbox.requests))
+        others = [await line.hold(f"/v2/people?{n}") for n in range(20)]
+        answer = await refused
+        assert (answer.head.status, answer.head.get("X-Slproxy-Attempts")) == (200, "2")
+        assert {other.head.status for other in await asyncio.gather(*others)} == {200}
+        sent = [request.target for request in sandbox.requests if request.at >= MINUTE + 60]
+        assert sent[0] == "/v2/people?first"
+        assert waited(answer.head) > 0
+
+
+async def test_the_cure_of_a_429_has_a_time_of_its_own() -> None:
+    """Where nothing may be held, what SalesLoft has refused is still cured."""
+    async with salesloft(58, max_wait=0.0) as (line, sandbox):
+        assert (await line.at_once("/v2/me")).head.status == 200
+        sandbox.spend(sandbox.remaining())
+        answer = await line.ask("/v2/people", method="POST", body=b"{}")
+        assert (answer.head.status, answer.head.get("X-Slproxy-Attempts")) == (200, "2")
+
+
+async def test_interactive_goes_before_bulk_and_bulk_gets_a_tenth() -> None:
+    async with salesloft(58, connections=1) as (line, sandbox):
+        await spend_all(line, sandbox)
+        held = [await line.hold(f"/v2/people?bulk={n}", "X-Slproxy-Priority: Bulk") for n in range(5)]
+        held += [await line.hold(f"/v2/people?soon={n}", "X-Slproxy-Priority: interactive") for n in range(25)]
+        assert line.queue == {"interactive": 25, "bulk": 5}
+        await asyncio.gather(*held)
+        order = [request.target.partition("?")[2] for request in sandbox.requests[1:]]
+    assert [each for each in order if each.startswith("soon")] == [f"soon={n}" for n in range(25)]
+    assert [each for each in order if each.startswith("bulk")] == [f"bulk={n}" for n in range(5)]
+    assert all(each.startswith("soon") for each in order[:5])
+    # A tenth of what goes while both wait; the rest afterwards.
+    assert sum(each.startswith("bulk") for each in order[:20]) in (1, 2, 3)
+
+
+async def test_at_the_top_of_the_minute_no_more_connections_are_used_than_allowed() -> None:
+    together = most = 0
+    script = Script(second=59, remaining=0)
+
+    async def counting(message: Message, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal together, most
+        together += 1
+        most = max(most, together)
+        # A turn of the loop or two, so that others could come in between.
+        for _ in range(20):
+            await asyncio.sleep(0)
+        script.remaining = 500 if script.now is not None and script.now() >= MINUTE + 60 else 0
+        await script(message, reader, writer)
+        together -= 1
+
+    async with ScriptedUpstream(counting) as upstream:
+        settings = settings_for(upstream.url)
+        settings = replace(settings, upstream=replace(settings.upstream, max_connections=3))
+        async with line_to(settings) as line:
+            await line.at_once("/v2/me")
+            held = [await line.hold("/v2/me") for _ in range(20)]
+            answers = await asyncio.gather(*held)
+    assert {answer.head.status for answer in answers} == {200}
+    assert len(upstream.seen) == 21
+    assert (most, upstream.connections) == (3, 3)
+
+
+async def test_a_burst_is_spread_over_the_minute() -> None:
+    async with salesloft(0, budget=100, burst=0.1) as (line, sandbox):
+        assert (await line.at_once("/v2/me")).head.status == 200  # tells the limit
+        answers = await asyncio.gather(*(line.ask("/v2/me") for _ in range(11)))
+        assert {answer.head.status for answer in answers} == {200}
+        times = [request.at - MINUTE for request in sandbox.requests]
+    # Ten may go at once; one and a half come free each second. What Date does not tell makes it later, never sooner.
+    for number, at in enumerate(times[10:], start=11):
+        assert at >= (number - 10) / 1.5 - 0.05, times
+    assert times[9] < times[10]
+    assert times[-1] < 10
+
+
+# Over budget.
+
+
+@pytest.mark.parametrize(
+    "prefer",
+    [
+        ("Prefer: wait=1",),
+        ("Prefer: wait=0",),
+        ('prefer: respond-async, wait="1"',),
+        ("PREFER: WAIT = 1",),
+        ("Prefer: wait=1; strict",),
+        ("Prefer: respond-async", "Prefer: wait=2"),
+        ("Prefer: wait=2, wait=600",),
+        ("Prefer: return=minimal, wait=001, junk",),
+    ],
+    ids=" | ".join,
+)
+async def test_a_request_that_may_not_wait_so_long_is_told_at_once(prefer: tuple[str, ...]) -> None:
+    async with salesloft(30) as (line, sandbox):
+        await spend_all(line, sandbox)
+        since = time.monotonic()
+        seconds = told_at_once(await line.at_once("/v2/me", *prefer))
+        assert 30 - (time.monotonic() - since) - 1 <= seconds <= 31
+        assert (len(sandbox.requests), line.held) == (1, 0)
+
+
+@pytest.mark.parametrize(
+    "prefer",
+    ["wait", "wait=", "wait=soon", "wait=-1", "wait=1.5", "wait=1e0", "wait=99999999999999999999", "await=1", "",
+     "handling=lenient; wait=1", "wait=\u0661", ",,;=", "wait='1'", 'x="a,wait=1,b"'],
+)  # fmt: skip
+async def test_a_wish_that_is_none_is_not_one(prefer: str) -> None:
+    async with salesloft(30) as (line, sandbox):
+        await spend_all(line, sandbox)
+        held = await line.hold("/v2/me", f"Prefer: {prefer}")
+        held.cancel()
+        await until(lambda: line.held == 0)
+
+
+async def test_without_any_wait_what_is_over_budget_is_told_at_once_and_the_rest_goes() -> None:
+    async with salesloft(30, budget=10, max_wait=0.0) as (line, sandbox):
+        assert (await line.at_once("/v2/me")).head.status == 200
+        answers = await asyncio.gather(*(line.at_once("/v2/me") for _ in range(30)))
+        refused = [answer for answer in answers if answer.head.status == 429]
+        assert {told_at_once(answer) for answer in refused} <= set(range(26, 32))
+        assert len(refused) == 21
+        assert {request.status for request in sandbox.requests} == {200}
+
+
+@pytest.mark.parametrize("others_wait", [False, True])
+async def test_a_request_that_may_not_wait_is_answered_at_once_also_when_the_last_of_it_is_in_flight(
+    others_wait: bool,
+) -> None:
+    """What is in flight may have been counted by the reply that came last, or not: nobody knows, nobody may wait."""
+    script = Script(remaining=1, slow={"/v2/slow": (go_on := asyncio.Event())})
+    async with scripted(script) as (line, upstream):
+        slow = line.begin("/v2/slow")
+        await until(lambda: len(upstream.seen) == 1)
+        assert (await line.at_once("/v2/me")).head.status == 200
+        waiting = await line.hold("/v2/people") if others_wait else None
+        told_at_once(await line.at_once("/v2/me", "Prefer: wait=0"))
+        go_on.set()
+        await slow
+        if waiting is not None:
+            waiting.cancel()
+
+
+async def test_nobody_waits_for_long_to_learn_whether_the_budget_is_back() -> None:
+    """A new minute is opened by one request; whoever may not wait for its reply is told, and the others soon go."""
+    script = Script(second=59, remaining=0, slow={"/v2/first": (go_on := asyncio.Event())})
+    async with scripted(script) as (line, upstream):
+        await line.at_once("/v2/me")
+        first, second = await line.hold("/v2/first"), await line.hold("/v2/me?second")
+        script.remaining = None
+        await until(lambda: len(upstream.seen) == 2)
+        hasty = await line.at_once("/v2/me?hasty", "Prefer: wait=0")
+        assert told_at_once(hasty) <= 2 if hasty.head.status != 200 else line.held == 0
+        assert (await second).head.status == 200
+        assert not first.done()
+        go_on.set()
+        assert (await first).head.status == 200
+
+
+async def test_whoever_comes_back_after_retry_after_is_served() -> None:
+    async with salesloft(59) as (line, sandbox):
+        await spend_all(line, sandbox)
+        seconds = told_at_once(await line.at_once("/v2/me", "Prefer: wait=0"))
+        assert seconds <= 2
+        await asyncio.sleep(seconds)
+        answer = await line.at_once("/v2/me", "Prefer: wait=0")
+        assert answer.head.status == 200
+        assert {request.status for request in sandbox.requests} == {200}
+
+
+async def test_retry_after_counts_those_who_wait_already() -> None:
+    async with salesloft(50, budget=10) as (line, sandbox):
+        # By us, for what others spend is expected of them in the next minute as well.
+        for _ in range(10):
+            await line.at_once("/v2/me")
+        # Ten fit into the next minute and ten into the one after it: they wait for 10 s and for 70.
+        held = [await line.hold("/v2/me") for _ in range(20)]
+        seconds = told_at_once(await line.at_once("/v2/me"))
+        assert 10 + 60 + 60 - SOON <= seconds <= 10 + 60 + 60 + 2
+        told_at_once(await line.at_once("/v2/me", "Prefer: wait=60"))
+        assert (line.held, len(sandbox.requests)) == (20, 10)
+        for task in held:
+            task.cancel()
+        await until(lambda: line.held == 0)
+
+
+@pytest.mark.parametrize(
+    ("retry_after", "sent"), [("", 1), ("\nRetry-After: 1", 2), ("\nRetry-After: 30", 1)], ids=["bare", "1 s", "30 s"]
+)
+async def test_the_cure_of_a_429_holds_nobody_for_longer_than_wished(retry_after: str, sent: int) -> None:
+    script = Script(first={"/v2/me": [f"429 Too Many Requests{retry_after}"] * 4})
+    async with scripted(script) as (line, upstream):
+        answer = await line.at_once("/v2/me", "Prefer: wait=1")
+        # SalesLoft's own last word.
+        assert answer.head.status == 429
+        assert answer.head.get("Proxy-Status") is None
+        assert len(upstream.seen) == sent
+        assert waited(answer.head) <= 1.5
+
+
+async def test_a_wish_is_the_upstreams_to_read_too_and_what_is_said_to_us_is_not() -> None:
+    wishes = ["Prefer: respond-async, wait=5", 'pReFeR: foo; bar="x"']
+    async with scripted(Script()) as (line, upstream):
+        answer = await line.ask("/v2/me", *wishes, "X-Slproxy-Priority: bulk", "X-Slproxy-Client: report")
+        assert answer.head.status == 200
+    (seen,) = upstream.seen
+    assert [f"{name}: {value}" for name, value in seen.head.fields if name.lower() == "prefer"] == wishes
+    assert not [name for name, _ in seen.head.fields if name.lower().startswith("x-slproxy")]
+
+
+# Leaving.
+
+
+LONG = get("/v2/people", "Content-Length: 1000000", method="POST") + b"x" * 200_000
+
+
+@pytest.mark.parametrize(
+    ("request_", "end"),
+    [
+        (get("/v2/me"), abort),
+        (get("/v2/me"), asyncio.StreamWriter.close),
+        (get("/v2/people", method="POST", body=b"x" * 100), abort),
+        (get("/v2/people", method="POST", body=b"x" * 100), asyncio.StreamWriter.close),
+    ],
+    ids=["reset", "closed", "a POST, reset", "a POST, closed"],
+)
+async def test_a_client_that_leaves_while_it_is_held_frees_its_place(
+    request_: bytes, end: Callable[[asyncio.StreamWriter], None]
+) -> None:
+    async with salesloft(30) as (line, sandbox):
+        await spend_all(line, sandbox)
+        spent = line.minute["spent"]
+        writer = await line.leave_open(request_)
+        await until(lambda: line.held == 1)
+        end(writer)
+        await until(lambda: line.held == 0)
+        assert (line.budget["in_flight"], line.minute["spent"], len(sandbox.requests)) == (0, spent, 1)
+
+
+@pytest.mark.parametrize("end", [abort, asyncio.StreamWriter.close], ids=["reset", "closed"])
+async def test_a_client_that_leaves_in_the_middle_of_a_large_body_costs_no_more_than_its_turn(
+    end: Callable[[asyncio.StreamWriter], None],
+) -> None:
+    """While nobody reads its body, nobody sees it leave; it is cut off when it is sent, and holds up nobody."""
+    async with salesloft(59) as (line, sandbox):
+        await spend_all(line, sandbox)
+        writer = await line.leave_open(LONG)
+        await until(lambda: line.held == 1)
+        stays = await line.hold("/v2/me")
+        end(writer)
+        assert (await stays).head.status == 200
+        await until(lambda: (line.held, line.budget["in_flight"]) == (0, 0))
+        assert [request.status for request in sandbox.requests if request.target == "/v2/me"] == [200, 200]
+        assert line.minute["spent"] == 2
+
+
+async def test_clients_that_leave_just_as_they_are_sent_leave_no_trace() -> None:
+    dice = random.Random(5)
+    async with salesloft(59) as (line, sandbox):
+        await spend_all(line, sandbox)
+        writers = [await line.leave_open(get(f"/v2/me?n={n}")) for n in range(40)]
+        await until(lambda: line.held == len(writers))
+        stays = await line.hold("/v2/me")
+
+        async def leave(writer: asyncio.StreamWriter) -> None:
+            # Around the top of the minute, where the first one goes to see whether the budget is back.
+            await asyncio.sleep(max(0.0, MINUTE + 60 - sandbox.now()) + dice.uniform(-0.05, 0.1))
+            (abort if dice.random() < 0.5 else asyncio.StreamWriter.close)(writer)
+
+        await asyncio.gather(*(leave(writer) for writer in writers))
+        assert (await stays).head.status == 200
+        assert line.app.server is not None
+        server = line.app.server
+        await until(lambda: (line.held, line.budget["in_flight"], server.in_flight) == (0, 0, 0))
+        answer = await line.at_once("/v2/me")
+        assert answer.head.status == 200
+        reached = len([request for request in sandbox.requests if request.at >= MINUTE + 60])
+        spent = line.minute["spent"]
+        assert isinstance(spent, int)
+        # Whatever reached SalesLoft is counted; what may have reached it, too.
+        assert reached <= spent <= reached + len(writers)
+        assert {request.status for request in sandbox.requests} <= {200, None}
+
+
+# Tokens.
+
+
+@asynccontextmanager
+async def logged_in(
+    sandbox: Sandbox, accounts: str | None = None, *, lifetime: float | None = None
+) -> AsyncIterator[Line]:
+    """Run a proxy with a login of the sandbox's, which the proxy takes to last for ``lifetime``."""
+    store = MemoryStore()
+    record = login_at(sandbox, lifetime=lifetime)
+    await store.write(replace(record, accounts_url=accounts or sandbox.url))
+    settings = replace(settings_for(sandbox.url, accounts=accounts), auth=sandbox_auth(sandbox))
+    async with line_to(settings, store=store) as line:
+        yield line
+
+
+async def test_a_token_that_is_renewed_while_a_request_is_held_is_sent_in_its_newest_form() -> None:
+    """https://github.com/airbytehq/airbyte/issues/13660: the token of a request that waits is not that of its start."""
+    async with running_sandbox(clock=Ticking(59)) as sandbox, logged_in(sandbox) as line:
+        await spend_all(line, sandbox)
+        held = [await line.hold("/v2/me") for _ in range(3)]
+        credentials = line.app.credentials
+        newer = await credentials.renew(stale=await credentials.bearer())
+        assert line.held == 3
+        assert {answer.head.status for answer in await asyncio.gather(*held)} == {200}
+        old, *sent = [request.token for request in sandbox.requests]
+        assert sent == [newer.token] * 3
+        assert old != newer.token
+
+
+async def test_a_renewal_does_not_wait_behind_those_who_are_held() -> None:
+    # By the proxy's reckoning the token lasts for two seconds more, which pass while it holds others.
+    async with running_sandbox(clock=Ticking(20)) as sandbox, logged_in(sandbox, lifetime=2.0) as line:
+        await spend_all(line, sandbox)
+        held = [await line.hold("/v2/me") for _ in range(5)]
+        renewals = len(sandbox.token_requests)
+        await line.app.credentials.renew(stale=await line.app.credentials.bearer())
+        assert len(sandbox.token_requests) == renewals + 1
+        assert line.held == 5
+        for task in held:
+            task.cancel()
+
+
+async def test_without_a_login_nobody_waits_for_a_budget() -> None:
+    async with running_sandbox(clock=Ticking(59)) as sandbox, logged_in(sandbox) as line:
+        await spend_all(line, sandbox)
+        held = await line.hold("/v2/me")
+        sandbox.revoke_all()
+        credentials = line.app.credentials
+        with pytest.raises(LoginRequired):
+            await credentials.renew(stale=await credentials.bearer())
+        problem(await line.at_once("/v2/me"), status=503, kind="login-required")
+        # It was told at once, and was not queued first.
+        assert line.held == 1
+        problem(await held, status=503, kind="login-required")
+        assert len(sandbox.requests) == 1
+        await until(lambda: line.held == 0)
+        assert (line.budget["in_flight"], line.minute["spent"]) == (0, 0)
+
+
+async def asked_of_a_rate_limited_token_endpoint(retry_after: int) -> list[float]:
+    """Return when it was asked, in seconds since the first time."""
+    asked: list[float] = []
+
+    async def accounts(message: Message, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append(time.monotonic())
+        writer.write(reply("429 Too Many Requests", b"{}", f"Retry-After: {retry_after}"))
+
+    async with running_sandbox() as sandbox, ScriptedUpstream(accounts) as token_endpoint:
+        # Due to be renewed, and good for another minute.
+        store = MemoryStore()
+        record = login_at(sandbox, now=time.time() - 7140.0)
+        await store.write(replace(record, accounts_url=token_endpoint.url))
+        settings = replace(settings_for(sandbox.url, accounts=token_endpoint.url), auth=sandbox_auth(sandbox))
+        async with line_to(settings, store=store) as line:
+            await until(lambda: len(asked) == 1)
+            # Without regard to it, the next tries would come after 1 s and after 2 s more.
+            while time.monotonic() - asked[0] < 2.5:
+                assert (await line.at_once("/v2/me")).head.status == 200
+                await asyncio.sleep(0.1)
+    return [round(at - asked[0], 1) for at in asked]
+
+
+async def test_a_429_of_the_token_endpoint_is_respected_and_a_valid_token_goes_on() -> None:
+    waits = (30, 600, 1000)
+    asked = await asyncio.gather(*(asked_of_a_rate_limited_token_endpoint(wait) for wait in waits))
+    assert dict(zip(waits, asked, strict=True)) == {wait: [0.0] for wait in waits}
+
+
+# What is told.
+
+
+@pytest.mark.parametrize("status", ["200 OK", "201 Created", "204 No Content", "304 Not Modified", "403 No",
+                                    "404 Not Found", "418 Teapot", "500 Oops"])  # fmt: skip
+async def test_every_reply_of_salesloft_tells_of_the_budget(status: str) -> None:
+    script = Script(remaining=77, first={"/v2/me": [status]})
+    async with scripted(script) as (line, _):
+        answer = await line.at_once("/v2/me")
+        assert answer.head.status == int(status[:3])
+        assert rate_limit(answer.head)[:2] == (600, 77)
+        assert 29 <= rate_limit(answer.head)[2] <= 31
+
+
+async def test_an_error_of_the_proxys_own_tells_of_the_budget_too() -> None:
+    async with salesloft(20) as (line, _):
+        answer = await line.at_once("/v2/me", "X-Sandbox-Fault: reset", "X-Slproxy-Retry: off")
+        problem(answer, status=502, kind="upstream-unreachable")
+        assert rate_limit(answer.head)[:2] == (600, 599)
+        # What Check refuses is about something else.
+        assert (await line.at_once("/v1/me")).head.get("RateLimit") is None
+
+
+@pytest.mark.parametrize(("reserve", "whose"), [(0.0, "The team's budget, 600"), (0.5, "This proxy's part")])
+async def test_who_is_over_budget_is_told_whose_it_is(reserve: float, whose: str) -> None:
+    async with salesloft(20, reserve=reserve) as (line, sandbox):
+        await spend_all(line, sandbox)
+        answer = await line.at_once("/v2/me", "Prefer: wait=1")
+        told_at_once(answer)
+        assert json.loads(answer.body)["detail"].startswith(whose)
+
+
+async def test_what_salesloft_tells_itself_is_left_as_it_is() -> None:
+    own = (
+        'RateLimit-Policy: "default";q=7;w=1',
+        'RateLimit: "default";r=3;t=1',
+        "x-ratelimit-endpoint-cost: 2",
+        "X-RateLimit-Limit-Minute: 600",
+        "x-ratelimit-remaining-minute: junk",
+    )
+    async with scripted(Script(says={"/v2/me": own})) as (line, _):
+        answer = await line.at_once("/v2/me")
+    told = [f"{name}: {value}" for name, value in answer.head.fields if "ratelimit" in name.lower()]
+    assert told == list(own)
+
+
+async def test_the_proxys_own_pages_tell_nothing_of_a_request_and_cost_nothing() -> None:
+    async with salesloft(20) as (line, sandbox):
+        await spend_all(line, sandbox)
+        for page in ("healthz", "readyz", "status.json"):
+            answer = await line.at_once(f"/_slproxy/{page}")
+            assert (answer.head.status, answer.head.get("RateLimit")) == (200, None)
+        assert line.minute["spent"] == 1
+
+
+async def test_observing_holds_nobody_and_still_tells() -> None:
+    async with scripted(Script(remaining=0), mode="observe") as (line, _):
+        answers = [await line.at_once("/v2/me", "X-Slproxy-Client: report", "Prefer: wait=0") for _ in range(5)]
+        assert [answer.head.status for answer in answers] == [200] * 5
+        assert [rate_limit(answer.head)[1] for answer in answers] == [0] * 5
+        assert (line.budget["mode"], line.minute["by_client"]) == ("observe", {"report": 5})
+
+
+async def test_the_601st_request_goes_at_once_where_the_budget_is_only_observed() -> None:
+    async with scripted(Script(), mode="observe") as (line, _):
+        pages = [line.at_once("/v2/people?page=501") for _ in range(20)]
+        assert {answer.head.status for answer in await asyncio.gather(*pages)} == {200}
+        answer = await line.at_once("/v2/me")
+        assert (answer.head.status, rate_limit(answer.head)[1], line.minute["spent"]) == (200, 0, 601)
+
+
+async def test_where_pacing_is_off_nothing_is_told_and_nobody_is_held() -> None:
+    async with scripted(Script(remaining=0), mode="off") as (line, _):
+        for _ in range(3):
+            answer = await line.at_once("/v2/me")
+            assert answer.head.status == 200
+            assert not [name for name, _ in answer.head.fields if name.lower() in ("ratelimit", "ratelimit-policy")]
+        assert json.loads((await line.at_once("/_slproxy/status.json")).body)["budget"] is None
+
+
+# Labels.
+
+
+@pytest.mark.parametrize(
+    ("headers", "label"),
+    [
+        ((b"X-Slproxy-Client: nightly report",), "nightly report"),
+        ((b"X-Slproxy-Client: a", b"X-Slproxy-Client: b"), "a"),
+        ((b"User-Agent: curl/8.5.0",), "curl"),
+        ((b"User-Agent: Mozilla/5.0 (X11) Gecko",), "Mozilla"),
+        ((b"X-Slproxy-Client: report", b"User-Agent: curl/8.5.0"), "report"),
+        ((b"X-Slproxy-Client: " + b"x" * 65, b"User-Agent: curl/8.5.0"), "curl"),
+        ((b"X-Slproxy-Client: " + b"x" * 4000,), "unknown"),
+        ((b"X-Slproxy-Client: a\tb",), "unknown"),
+        ((b"X-Slproxy-Client: \xc3\xa9\xe2\x80\xae",), "unknown"),
+        ((b"X-Slproxy-Client: \xc2\x9b31m",), "unknown"),
+        ((b"X-Slproxy-Client: \x9b31m\xff",), "unknown"),
+        ((b"X-Slproxy-Client:",), "unknown"),
+        ((b"User-Agent: " + b"x" * 4000,), "x" * 64),
+        ((b"User-Agent: \xc3\xa9/1",), "unknown"),
+        ((b"User-Agent:",), "unknown"),
+        ((), "unknown"),
+    ],
+    ids=lambda value: value[:40] if isinstance(value, str) else None,
+)
+async def test_a_client_goes_by_its_label(headers: tuple[bytes, ...], label: str) -> None:
+    async with scripted(Script()) as (line, _):
+        request = b"\r\n".join([b"GET /v2/me HTTP/1.1", b"Host: localhost", *headers, b"", b""])
+        answer = await raw(line.url, request)
+        if answer.head.status == 400:
+            assert any(byte > 0x7F for header in headers for byte in header), "only what cannot be passed on exactly"
+            assert line.minute["by_client"] == {}
+            return
+        assert line.minute["by_client"] == {label: 1}
+
+
+async def test_thousands_of_labels_and_endpoints_stay_few() -> None:
+    async with scripted(Script()) as (line, _), ClientSession(connector=TCPConnector(limit=20)) as session:
+
+        async def ask(number: int) -> None:
+            # Letters, since a number is an id and no endpoint of its own.
+            name = "".join(chr(ord("a") + int(digit)) for digit in str(number))
+            async with session.get(f"{line.url}/v2/{name}", headers={"X-Slproxy-Client": f"client {number}"}) as answer:
+                assert answer.status == 200
+
+        await asyncio.gather(*(ask(number) for number in range(500)))
+        for name in ("by_client", "by_endpoint"):
+            spent = line.minute[name]
+            assert isinstance(spent, dict)
+            assert sum(spent.values()) == 500
+            assert len(spent) <= 101
+            assert spent["others"] >= 399
+
+
+@pytest.mark.parametrize(
+    "path",
+    [b"x" * 30_000, b"a/" * 10_000, b"\xc2\x9b31m", b"\xe2\x80\xae\xc3\xa9", b"%1b%5b31m", b"%E2%80%AE", b"<script>"],
+    ids=["long", "deep", "C1 control", "right to left", "escaped", "escaped unicode", "markup"],
+)
+async def test_an_endpoint_is_told_in_few_characters_that_harm_no_terminal(path: bytes) -> None:
+    async with scripted(Script()) as (line, _):
+        answer = await raw(line.url, b"GET /v2/" + path + b"?secret=marker HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert answer.head.status in (200, 400)
+        told = line.minute["by_endpoint"]
+        assert isinstance(told, dict)
+        assert sum(told.values()) == (answer.head.status == 200)
+        for name in told:
+            assert LABEL.fullmatch(name), f"{len(name)} characters: {name[:80]!r}"
+            assert "marker" not in name
+
+
+# Other settings.
+
+
+@asynccontextmanager
+async def others_held(count: int) -> AsyncIterator[tuple[Line, Sandbox, list[asyncio.Task[Message]]]]:
+    """Hold so many requests for a second."""
+    async with salesloft(59) as (line, sandbox):
+        await spend_all(line, sandbox)
+        yield line, sandbox, [await line.hold("/v2/me") for _ in range(count)]
+
+
+async def test_the_log_says_all_who_wait_and_once_a_second_at_most(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "slproxy.pace")
+    async with salesloft(40) as (line, sandbox):
+        await spend_all(line, sandbox)
+        held = [await line.hold("/v2/me", f"X-Slproxy-Client: c{n % 3}") for n in range(12)]
+
+        def said() -> list[str]:
+            return [each.getMessage() for each in caplog.records if "wait for the team's budget" in each.getMessage()]
+
+        await until(lambda: len(said()) == 2)
+        assert said()[0].startswith("1 wait for")
+        assert said()[1].startswith("12 wait for")
+        assert said()[1].endswith("c0 4, c1 4, c2 4")
+        assert line.budget["waiting"] == {"c0": 4, "c1": 4, "c2": 4}
+        # Nobody comes, and nothing is said.
+        at = [each.created for each in caplog.records if "wait for the team's budget" in each.getMessage()]
+        assert at[1] - at[0] >= SAY_EVERY - 0.05
+        await asyncio.sleep(1.3 * SAY_EVERY)
+        assert len(said()) == 2
+        for task in held:
+            task.cancel()
+
+
+async def test_other_rules_keep_what_is_known_and_who_waits() -> None:
+    async with others_held(3) as (line, sandbox, held):
+        settings = line.app.settings
+        changed, later = await line.app.reload(paced(settings, max_wait=0.0, reserve=0.5))
+        assert (sorted(changed), later) == (["pace.max_wait", "pace.reserve"], [])
+        assert line.held == 3
+        refused = await line.at_once("/v2/me")
+        told_at_once(refused)
+        assert rate_limit(refused.head)[:2] == (300, 0)
+        await line.app.reload(paced(settings, limit=2, limit_given=True, max_wait=75.0))
+        assert (line.held, line.budget["ours"]) == (3, 2)
+        assert [(await task).head.status for task in held[:2]] == [200, 200]
+        # The third is over the new limit, and waits on.
+        assert (line.held, sandbox.remaining()) == (1, 598)
+        held[2].cancel()
+
+
+@pytest.mark.parametrize(
+    ("section", "changes"),
+    [
+        ("upstream", {"idle_timeout": 33.0}),
+        ("upstream", {"max_connections": 50}),
+        ("retry", {"attempts": 3}),
+        ("policy", {"read_only": True}),
+        ("limits", {"max_target": 4096}),
+        ("auth", {"leeway": 60.0}),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else value,
+)
+async def test_settings_that_are_not_about_the_team_keep_what_is_known_of_its_budget(
+    section: str, changes: dict[str, object]
+) -> None:
+    async with salesloft(30) as (line, sandbox):
+        await spend_all(line, sandbox)
+        settings = line.app.settings
+        await line.app.reload(replace(settings, **{section: replace(getattr(settings, section), **changes)}))
+        told_at_once(await line.at_once("/v2/me", "Prefer: wait=1"))
+        assert len(sandbox.requests) == 1
+
+
+async def test_another_key_is_another_budget() -> None:
+    async with scripted(Script(remaining=0)) as (line, _):
+        await line.at_once("/v2/me")
+        told_at_once(await line.at_once("/v2/me", "Prefer: wait=1"))
+        await line.app.reload(replace(line.app.settings, auth=AuthSettings(api_key=Secret("ak_" + "7b" * 32))))
+        assert (await line.at_once("/v2/me", "Prefer: wait=1")).head.status == 200
+
+
+@pytest.mark.parametrize("mode", ["observe", "off"])
+async def test_those_who_are_held_when_pacing_ends_still_go(mode: str) -> None:
+    async with others_held(3) as (line, sandbox, held):
+        await line.app.reload(paced(line.app.settings, mode=mode))
+        # At once, as everything without pacing: so that the upstream refuses them, and they are sent again.
+        answers = await asyncio.gather(*held)
+        assert {answer.head.status for answer in answers} == {200}
+        assert 429 in {request.status for request in sandbox.requests}
+        answer = await line.at_once("/v2/me")
+        assert (answer.head.status, answer.head.get("RateLimit") is None) == (200, mode == "off")
+        await line.app.reload(paced(line.app.settings, mode="pace"))
+        assert rate_limit((await line.at_once("/v2/me")).head)[0] == 600
+
+
+# The program.
+
+
+@asynccontextmanager
+async def serving(home: Path, second: float, **env: str) -> AsyncIterator[tuple[Program, Sandbox]]:
+    """Run a proxy as a process, and others who have spent all of the minute."""
+    async with running_sandbox(clock=Ticking(second)) as sandbox:
+        settings = pointed_at(sandbox.url, SALESLOFT_API_KEY=sandbox.options.api_key, SLPROXY_LOG__FORMAT="json", **env)
+        async with program("serve", home=home, env=settings) as running:
+            sandbox.spend(sandbox.remaining() - 1)
+            assert (await raw(running.url, get("/v2/me"))).head.status == 200
+            yield running, sandbox
+
+
+async def held_by(running: Program, count: int) -> None:
+    """Wait until the process holds so many."""
+    async with asyncio.timeout(SOON):
+        while True:
+            budget = (await state_of(running))["budget"]
+            assert isinstance(budget, dict)
+            if sum(budget["queue"].values()) == count:
+                return
+            await asyncio.sleep(0.02)
+
+
+def logged(running: Program) -> list[dict[str, object]]:
+    return [json.loads(line) for line in running.errors if line.startswith("{")]
+
+
+@pytest.mark.heavy
+async def test_sigterm_lets_those_go_whose_minute_comes_in_time(tmp_path: Path) -> None:
+    async with serving(tmp_path, 58) as (running, sandbox):
+        held = [asyncio.create_task(raw(running.url, get("/v2/me"))) for _ in range(5)]
+        await held_by(running, 5)
+        running.process.send_signal(15)
+        answers = await asyncio.gather(*held)
+        assert {answer.head.status for answer in answers} == {200}
+        async with asyncio.timeout(PATIENCE):
+            assert await running.process.wait() == 0
+        assert [request.status for request in sandbox.requests] == [200] * 6
+
+
+@pytest.mark.heavy
+async def test_a_process_tells_who_waits_takes_other_rules_and_ends_at_once(tmp_path: Path) -> None:
+    """The minute comes after the 30 s that requests get at the end, so nobody need wait for it."""
+    port = str(free_port())
+    async with serving(tmp_path, 5, SLPROXY_LISTEN__PORT=port) as (running, sandbox):
+        since = time.monotonic()
+        held = [
+            asyncio.create_task(
+                raw(running.url, get(f"/v2/people/{n}?q=marker-{n}", f"X-Slproxy-Client: {name}", *more))
+            )
+            for n in range(10)
+            for name, *more in (("report",), ("sync", "X-Slproxy-Priority: bulk"))
+        ]
+        await held_by(running, 20)
+        _, out, err = await run("status", home=tmp_path, env={"SLPROXY_LISTEN__PORT": port})
+        assert "0 may go now, of 600 a minute; a new minute in " in out, out + err
+        assert "20 waiting: report 10, sync (bulk) 10" in out
+        assert re.search(r"^clients +unknown 1; 599 by others$", out, re.MULTILINE), out
+        assert re.search(r"^on +GET /v2/me 1$", out, re.MULTILINE), out
+        # SIGHUP: those who wait go on, and whoever comes may not.
+        (tmp_path / "slproxy.toml").write_text("[pace]\nmax_wait = 0\n")
+        running.process.send_signal(1)
+        await until(lambda: any("changed: pace.max_wait" in line for line in running.errors))
+        told_at_once(await raw(running.url, get("/v2/me")))
+        await held_by(running, 20)
+        began = time.monotonic()
+        running.process.send_signal(15)
+        for answer in await asyncio.gather(*held):
+            problem(answer, status=503, kind="draining")
+        async with asyncio.timeout(PATIENCE):
+            assert await running.process.wait() == 0
+        assert time.monotonic() - began < 10
+        assert len(sandbox.requests) == 1
+        lasted = time.monotonic() - since
+    waits = [
+        str(line["message"]) for line in logged(running) if "wait for the team's budget" in str(line.get("message"))
+    ]
+    assert 1 <= len(waits) <= lasted + 2
+    assert any("report" in line or "sync (bulk)" in line for line in waits)
+    lines = [line for line in logged(running) if line.get("error") == "draining"]
+    assert len(lines) == 20
+    assert all(0 < float(str(line["waited_ms"])) < lasted * 1000 for line in lines)
+    assert "marker" not in running.output
+    assert sandbox.options.api_key not in running.output
+
+
+@pytest.mark.parametrize(
+    "budget",
+    [7, [], {"this_minute": 1}, {"this_minute": {}, "queue": []}, {"remaining": 5}],
+    ids=["a number", "a list", "half of it", "other types", "an older one"],
+)
+@pytest.mark.parametrize("version", ["9", slproxy.__version__])
+async def test_status_survives_a_budget_that_it_does_not_know(tmp_path: Path, budget: object, version: str) -> None:
+    """Another version of the proxy may answer there."""
+
+    async def script(message: Message, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(reply("200 OK", json.dumps({"version": version, "profile": "default", "budget": budget}).encode()))
+
+    async with ScriptedUpstream(script) as other:
+        code, out, err = await run(
+            "status", home=tmp_path, env={"SLPROXY_LISTEN__PORT": str(port_of(other.url)), "SALESLOFT_API_KEY": "ak_x"}
+        )
+    assert re.search("^proxy +up", out, re.MULTILINE), out + err
+    assert "Traceback" not in err
+    assert code == 0

@@ -1,0 +1,509 @@
+"""One budget for several proxies that share a Redis: they spend it once, and each goes on when Redis does not."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import cast
+from urllib.parse import urlsplit
+
+import pytest
+from redis.asyncio import Redis
+
+from slproxy.config import Secret
+from slproxy.pace import RedisBudget
+from slproxy.pace.shared import ALONE, KEPT, TIMEOUT, Reservation, Settlement, minute_key
+from slproxy.sandbox import Options, Sandbox
+from tests.auth.test_race import replicas
+from tests.cli.test_program import pointed_at
+from tests.pace.test_pace import MINUTE, SOON, Line, Ticking, line_to, logged, paced, spend_all, told_at_once
+from tests.store.test_faults import needs_redis
+from tests.support.rig import PATIENCE, Message, Program, get, raw, redis_server, running_sandbox, settings_for, until
+
+pytestmark = needs_redis
+
+THIS_MINUTE = minute_key("default", int(MINUTE // 60))
+NEXT_MINUTE = minute_key("default", int(MINUTE // 60) + 1)
+
+
+@asynccontextmanager
+async def looking_into(url: str) -> AsyncIterator[Redis]:
+    redis: Redis = Redis.from_url(url, decode_responses=True)
+    try:
+        yield redis
+    finally:
+        await redis.aclose()
+
+
+async def kept(redis: Redis, key: str) -> dict[str, int]:
+    """Return what Redis holds of a minute."""
+    fields = await cast("asyncio.Future[Mapping[str, str]]", redis.hgetall(key))
+    return {name: int(value) for name, value in fields.items()}
+
+
+async def process_of(url: str) -> int:
+    """Return the id of the Redis that the test has started at ``url``."""
+    async with looking_into(url) as redis:
+        return int((await redis.info("server"))["process_id"])
+
+
+@asynccontextmanager
+async def in_this_process(count: int, sandbox: Sandbox, url: str, **pace: object) -> AsyncIterator[list[Line]]:
+    """Run so many proxies that share a Redis."""
+    settings = settings_for(sandbox.url)
+    settings = replace(settings, store=replace(settings.store, kind="redis", redis_url=Secret(url)))
+    async with AsyncExitStack() as stack:
+        yield [
+            await stack.enter_async_context(line_to(paced(settings, limit_given=False, **pace))) for _ in range(count)
+        ]
+
+
+def environment_for(sandbox: Sandbox, url: str) -> dict[str, str]:
+    return pointed_at(
+        sandbox.url,
+        SALESLOFT_API_KEY=sandbox.options.api_key,
+        SLPROXY_STORE__KIND="redis",
+        SLPROXY_STORE__REDIS_URL=url,
+        SLPROXY_STORE__ENCRYPTION="off",
+        SLPROXY_LOG__FORMAT="json",
+    )
+
+
+async def ask(running: Program, target: str, *headers: str) -> Message:
+    return await raw(running.url, get(target, *headers))
+
+
+@asynccontextmanager
+async def slow_redis(url: str, delay: float) -> AsyncIterator[str]:
+    """Stand before a Redis and pass its answers on late, in seconds; each on time for itself, as on a long line."""
+    tasks: set[asyncio.Task[None]] = set()
+    loop = asyncio.get_running_loop()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        tasks.add(task)
+        there, back = await asyncio.open_connection("127.0.0.1", urlsplit(url).port)
+
+        async def asked() -> None:
+            while data := await reader.read(65536):
+                back.write(data)
+
+        async def answered() -> None:
+            while data := await there.read(65536):
+                loop.call_later(delay, writer.write, data)
+
+        try:
+            with contextlib.suppress(ConnectionError, asyncio.CancelledError):
+                await asyncio.wait(
+                    {asyncio.ensure_future(asked()), asyncio.ensure_future(answered())},
+                    return_when=asyncio.FIRST_COMPLETED,
+                )
+        finally:
+            tasks.discard(task)
+            writer.close()
+            back.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    try:
+        yield f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}/0"
+    finally:
+        server.close()
+        for task in list(tasks):
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+# The scripts.
+
+EMPTY: dict[str, int] = {}
+
+
+@pytest.mark.parametrize(
+    ("before", "cost", "rules", "answer"),
+    [
+        (EMPTY, 1, (600, 600, 0), (True, 599)),
+        (EMPTY, 600, (600, 600, 0), (True, 0)),
+        (EMPTY, 700, (600, 600, 0), (True, -100)),
+        ({"spent": 1}, 700, (600, 600, 0), (False, 599)),
+        ({"spent": 590, "flying": 0}, 10, (600, 600, 0), (True, 0)),
+        ({"spent": 590, "flying": 0}, 11, (600, 600, 0), (False, 10)),
+        ({"spent": 600, "flying": 600}, 1, (600, 600, 0), (False, 0)),
+        ({"spent": 10, "flying": 3, "low": 5}, 2, (600, 600, 0), (True, 3)),
+        ({"spent": 10, "flying": 3, "low": 5}, 3, (600, 600, 0), (False, 5)),
+        ({"spent": 0, "flying": 0, "low": 0}, 1, (600, 600, 0), (False, 0)),
+        ({"spent": 9, "flying": 0, "low": 500}, 1, (600, 10, 0), (True, 0)),
+        ({"spent": 10, "flying": 0, "low": 500}, 1, (600, 10, 0), (False, 0)),
+        ({"spent": 1, "flying": 0, "low": 6}, 1, (600, 600, 5), (True, 0)),
+        ({"spent": 1, "flying": 0, "low": 5}, 1, (600, 600, 5), (False, 0)),
+        ({"spent": 595, "flying": 0}, 1, (600, 600, 5), (False, 0)),
+        ({"spent": 20, "flying": 0}, 1, (20, 600, 0), (False, 0)),
+    ],
+    ids=[
+        "the first", "all of it at once", "more than there is, of an untouched minute", "more than there is, later",
+        "the last of it", "one too many", "all in flight", "what is told, less what is in flight",
+        "more than that, though at best it may fit", "told that nothing is left", "the last of our own share",
+        "our own share is spent", "what is kept back is left alone", "only what is kept back is left",
+        "kept back although nothing was told", "a lower limit",
+    ],
+)  # fmt: skip
+async def test_a_reservation(
+    before: dict[str, int], cost: int, rules: tuple[int, int, int], answer: tuple[bool, int]
+) -> None:
+    limit, ours, kept_back = rules
+    with redis_server() as url:
+        async with looking_into(url) as redis, contextlib.aclosing(Shared(url)) as budget:
+            if before:
+                await redis.hset(THIS_MINUTE, mapping=before)  # type: ignore[arg-type]
+            reserved = await budget.reserve(
+                int(MINUTE // 60), [cost], limit=limit, ours=ours, kept_back=kept_back, scouting=False
+            )
+            others = max(0, limit - before["low"] - before["spent"]) if "low" in before else None
+            assert reserved == Reservation(*answer, others)
+            after = await kept(redis, THIS_MINUTE)
+            if not answer[0]:
+                assert after == before
+                return
+            assert after == {
+                **before,
+                "spent": before.get("spent", 0) + cost,
+                "flying": before.get("flying", 0) + cost,
+            }
+            assert 0 < await redis.pttl(THIS_MINUTE) <= KEPT
+
+
+@pytest.mark.parametrize(
+    ("before", "told", "after"),
+    [
+        (EMPTY, (1, 1, 599), EMPTY),
+        ({"spent": 10, "flying": 3}, (1, 1, 599), {"spent": 10, "flying": 2, "low": 599}),
+        ({"spent": 10, "flying": 3}, (1, 1, None), {"spent": 10, "flying": 2}),
+        ({"spent": 10, "flying": 3}, (1, 0, None), {"spent": 9, "flying": 2}),
+        ({"spent": 10, "flying": 3}, (1, 5, None), {"spent": 14, "flying": 2}),
+        ({"spent": 10, "flying": 3}, (1, 5, 80), {"spent": 14, "flying": 2, "low": 80}),
+        ({"spent": 10, "flying": 3, "low": 500}, (1, 1, 400), {"spent": 10, "flying": 2, "low": 400}),
+        ({"spent": 10, "flying": 3, "low": 500}, (1, 1, 550), {"spent": 10, "flying": 2, "low": 500}),
+        ({"spent": 10, "flying": 3, "low": 500}, (1, 1, 0), {"spent": 10, "flying": 2, "low": 0}),
+        ({"spent": 10, "flying": 3, "low": 500}, (2, 2, None), {"spent": 10, "flying": 1, "low": 498}),
+        ({"spent": 10, "flying": 3, "low": 500}, (2, 0, None), {"spent": 8, "flying": 1, "low": 500}),
+        ({"spent": 10, "flying": 0}, (1, 1, None), {"spent": 10, "flying": 0}),
+    ],
+    ids=[
+        "a minute that is gone", "what remains is told", "it is not", "it has cost nothing", "it has cost more",
+        "it has cost more, and that is told", "less is told", "a late reply tells more", "nothing is left",
+        "not told, so it is taken off", "not told, and cost nothing", "in flight is never below nothing",
+    ],
+)  # fmt: skip
+async def test_a_settlement(before: dict[str, int], told: tuple[int, int, int | None], after: dict[str, int]) -> None:
+    reserved, cost, remaining = told
+    with redis_server() as url:
+        async with looking_into(url) as redis, contextlib.aclosing(Shared(url)) as budget:
+            if before:
+                await redis.hset(THIS_MINUTE, mapping=before)  # type: ignore[arg-type]
+            await budget.settle([Settlement(int(MINUTE // 60), reserved, cost, remaining)])
+            assert await kept(redis, THIS_MINUTE) == after
+
+
+async def test_reservations_are_made_in_order_and_none_overtakes() -> None:
+    with redis_server() as url:
+        async with looking_into(url) as redis, contextlib.aclosing(Shared(url)) as budget:
+            # The 8 does not fit, and the 1 behind it waits as well.
+            reserve = partial(budget.reserve, 7, limit=20, ours=20, kept_back=0, scouting=False)
+            assert await reserve([10, 3, 8, 1]) == Reservation(2, 7, None)
+            assert await kept(redis, minute_key("default", 7)) == {"spent": 13, "flying": 13}
+            await budget.settle([Settlement(7, 10, 10, 10), Settlement(7, 3, 5, None)])
+            assert await kept(redis, minute_key("default", 7)) == {"spent": 15, "flying": 0, "low": 5}
+
+
+class Shared(RedisBudget):
+    """The budget in Redis as ``aclosing`` wants it."""
+
+    def __init__(self, url: str, profile: str = "default") -> None:
+        super().__init__(Secret(url), profile)
+
+    async def aclose(self) -> None:
+        await self.close()
+
+
+async def test_no_more_is_reserved_than_there_is_however_many_ask_at_once() -> None:
+    with redis_server() as url:
+        async with AsyncExitStack() as stack:
+            clients = [await stack.enter_async_context(contextlib.aclosing(Shared(url))) for _ in range(4)]
+            other = await stack.enter_async_context(contextlib.aclosing(Shared(url, "other")))
+            answers = await asyncio.gather(
+                *(
+                    each.reserve(7, [1], limit=30, ours=30, kept_back=0, scouting=False)
+                    for each in clients
+                    for _ in range(20)
+                )
+            )
+            assert sum(answer is not None and answer.granted == 1 for answer in answers) == 30
+            # Another minute, and another profile, are another budget.
+            for each, minute in ((clients[0], 8), (other, 7)):
+                reserved = await each.reserve(minute, [30], limit=30, ours=30, kept_back=0, scouting=False)
+                assert reserved == Reservation(1, 0, None)
+
+
+async def test_one_of_all_replicas_finds_out_whether_the_budget_is_back() -> None:
+    with redis_server() as url:
+        async with contextlib.aclosing(Shared(url)) as budget:
+            scout = partial(budget.reserve, limit=30, ours=30, kept_back=0, scouting=True)
+            assert await scout(7, [3, 1]) == Reservation(1, 27, None)
+            # The others wait for what it hears, unless they have waited for long.
+            assert await scout(7, [1, 1]) == Reservation(0, 27, None)
+            assert await budget.reserve(7, [1], limit=30, ours=30, kept_back=0, scouting=False) == Reservation(
+                1, 26, None
+            )
+            await budget.settle([Settlement(7, 3, 3, 20)])
+            assert await scout(7, [1, 1]) == Reservation(2, 18, 6)
+            # One that was refused leaves no trace: the next one may ask again.
+            assert await scout(8, [1]) == Reservation(1, 29, None)
+            await budget.settle([Settlement(8, 1, 0, None)])
+            assert await scout(8, [1]) == Reservation(1, 29, None)
+
+
+# Replicas.
+
+
+async def warmed_up(lines: list[Line]) -> None:
+    """Let each learn the upstream's minute by one request, and reserve in it by another."""
+    for line in (*lines, *lines):
+        assert (await line.at_once("/v2/me")).head.status == 200
+
+
+@pytest.mark.heavy
+async def test_three_processes_spend_one_budget_all_of_it_and_no_more(tmp_path: Path) -> None:
+    with redis_server() as url:
+        async with running_sandbox(Options(budget=30), clock=Ticking(57)) as sandbox:
+            async with replicas(3, environment_for(sandbox, url), home=tmp_path) as running:
+                # Each learns the minute and the limit, which nobody knows before the first reply.
+                for each in (*running, *running):
+                    assert (await ask(each, "/v2/me")).head.status == 200
+                answers = await asyncio.gather(*(ask(each, "/v2/me") for each in running for _ in range(18)))
+                assert {answer.head.status for answer in answers} == {200}
+            # None was refused, none was left, and nobody waited for a minute more than it takes.
+            assert [request.status for request in sandbox.requests] == [200] * 60
+            first = sum(request.at < MINUTE + 60 for request in sandbox.requests)
+            assert (first, sum(request.at < MINUTE + 120 for request in sandbox.requests)) == (30, 60)
+            async with looking_into(url) as redis:
+                spent = await kept(redis, NEXT_MINUTE)
+                assert (spent["spent"], spent["flying"], spent["low"]) == (30, 0, 0)
+
+
+@pytest.mark.heavy
+async def test_a_replica_that_is_killed_costs_no_more_than_what_it_had_in_flight(tmp_path: Path) -> None:
+    with redis_server() as url:
+        async with running_sandbox(Options(budget=30), clock=Ticking(55)) as sandbox:
+            async with replicas(2, environment_for(sandbox, url), home=tmp_path) as (dies, lives):
+                for each in (dies, lives, dies, lives):
+                    assert (await ask(each, "/v2/me")).head.status == 200
+                lost = [asyncio.create_task(ask(dies, "/v2/me", "X-Sandbox-Fault: slow=30")) for _ in range(5)]
+                await until(lambda: len(sandbox.requests) == 9)
+                dies.process.kill()
+                await asyncio.gather(*lost, return_exceptions=True)
+                answers = await asyncio.gather(*(ask(lives, "/v2/me", "Prefer: wait=1") for _ in range(30)))
+                assert sandbox.now() < MINUTE + 59, "the machine was too slow for this test"
+                went = sum(answer.head.status == 200 for answer in answers)
+                # 21 are left; the five that nobody will answer are taken off once more.
+                assert 21 - 5 <= went <= 21
+                for answer in answers:
+                    if answer.head.status != 200:
+                        told_at_once(answer)
+                # In the next minute nothing is missing.
+                answers = await asyncio.gather(*(ask(lives, "/v2/me") for _ in range(30)))
+                assert {answer.head.status for answer in answers} == {200}
+            assert 429 not in {request.status for request in sandbox.requests}
+            assert sum(MINUTE + 60 <= request.at < MINUTE + 120 for request in sandbox.requests) == 30
+
+
+async def test_what_was_reserved_is_settled_whatever_came_of_it() -> None:
+    with redis_server() as url:
+        async with running_sandbox(clock=Ticking(10)) as sandbox, in_this_process(2, sandbox, url) as lines:
+            await warmed_up(lines)
+            faults = ["", "X-Sandbox-Fault: status=500", "X-Sandbox-Fault: reset", "X-Sandbox-Fault: status=404"]
+            await asyncio.gather(
+                *(
+                    line.ask("/v2/people?page=101", "X-Slproxy-Retry: off", *([fault] if fault else []))
+                    for line in lines
+                    for fault in faults
+                    for _ in range(10)
+                )
+            )
+            async with looking_into(url) as redis:
+                async with asyncio.timeout(SOON):
+                    while (now := await kept(redis, THIS_MINUTE))["flying"] != 0:
+                        await asyncio.sleep(0.02)
+                spent = 2 * len(faults) * 10 * 3
+                # Two of the first four told the minute.
+                assert (now["spent"], sandbox.remaining()) == (spent + 2, 600 - spent - 4)
+                assert now["low"] <= sandbox.remaining()
+
+
+async def test_a_replica_knows_what_another_one_has_spent() -> None:
+    with redis_server() as url:
+        async with (
+            running_sandbox(Options(budget=10), clock=Ticking(30)) as sandbox,
+            in_this_process(2, sandbox, url) as (one, other),
+        ):
+            await warmed_up([one, other])
+            answers = await asyncio.gather(*(one.at_once("/v2/me") for _ in range(6)))
+            assert {answer.head.status for answer in answers} == {200}
+            # It has not heard it from SalesLoft: its own last reply said that six were left.
+            told_at_once(await other.at_once("/v2/me", "Prefer: wait=1"))
+            assert {request.status for request in sandbox.requests} == {200}
+            assert str(one.budget["shared"]).startswith("redis 127.0.0.1")
+
+
+async def test_who_cannot_be_served_in_time_is_told_at_once_also_when_only_redis_knows() -> None:
+    with redis_server() as url:
+        async with (
+            running_sandbox(Options(budget=10), clock=Ticking(20)) as sandbox,
+            in_this_process(2, sandbox, url) as (one, other),
+        ):
+            await warmed_up([one, other])
+            await asyncio.gather(*(one.at_once("/v2/me") for _ in range(6)))
+            assert 30 <= told_at_once(await other.at_once("/v2/me", "Prefer: wait=20")) <= 41
+
+
+async def test_who_may_not_wait_is_served_where_there_is_budget() -> None:
+    """To ask Redis takes a moment, which is no wait for the budget."""
+    with redis_server() as url:
+        async with (
+            running_sandbox(clock=Ticking(30)) as sandbox,
+            in_this_process(1, sandbox, url, max_wait=0.0) as (line,),
+        ):
+            for _ in range(3):
+                assert (await line.at_once("/v2/me")).head.status == 200
+            assert (await line.at_once("/v2/me", "Prefer: wait=0")).head.status == 200
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("number", [signal.SIGSTOP, signal.SIGKILL], ids=lambda number: number.name)
+async def test_without_redis_each_goes_on_alone_and_joins_again(
+    number: signal.Signals, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "slproxy")
+    async with AsyncExitStack() as stack:
+        url = stack.enter_context(redis_server())
+        pid = await process_of(url)
+        sandbox = await stack.enter_async_context(running_sandbox(clock=Ticking(5)))
+        (line, other) = await stack.enter_async_context(in_this_process(2, sandbox, url))
+        for each in (line, other):
+            assert (await each.at_once("/v2/me")).head.status == 200
+            assert each.budget["alone"] is False
+        os.kill(pid, number)
+        since = time.monotonic()
+        answers = await asyncio.gather(*(line.at_once("/v2/me") for _ in range(5)))
+        # Redis is asked once, connected to at most once, and not again for a while.
+        assert time.monotonic() - since < 2 * TIMEOUT + 1.0
+        assert {answer.head.status for answer in answers} == {200}
+        assert line.budget["alone"] is True
+        since = time.monotonic()
+        for _ in range(5):
+            assert (await line.at_once("/v2/me")).head.status == 200
+        assert time.monotonic() - since < ALONE
+        # Alone it is not without measure: SalesLoft's headers tell.
+        await spend_all(line, sandbox, but=29)
+        told_at_once(await line.at_once("/v2/people?page=501", "Prefer: wait=1"))
+        if number is signal.SIGSTOP:
+            os.kill(pid, signal.SIGCONT)
+        else:
+            stack.enter_context(redis_server(urlsplit(url).port))
+        async with asyncio.timeout(PATIENCE):
+            while any(each.budget["alone"] for each in (line, other)):
+                for each in (other, line):
+                    assert (await each.at_once("/v2/me")).head.status == 200
+                await asyncio.sleep(0.4)
+        async with looking_into(url) as redis:
+            before = (await kept(redis, THIS_MINUTE))["spent"]
+            for each in (line, other):
+                assert (await each.at_once("/v2/me")).head.status == 200
+            assert (await kept(redis, THIS_MINUTE))["spent"] == before + 2
+        assert {request.status for request in sandbox.requests} == {200}
+    said = [record.getMessage() for record in caplog.records if "Redis" in record.getMessage()]
+    assert sum("Redis does not answer" in each for each in said) <= 4
+    assert any("Redis answers again" in each for each in said)
+    assert "a defect" not in caplog.text
+
+
+@pytest.mark.parametrize("delay", [0.3, 2.0], ids=["answers in time", "answers too late"])
+async def test_a_slow_redis_slows_nobody_by_more_than_its_timeout(delay: float) -> None:
+    with redis_server() as url:
+        async with (
+            running_sandbox(clock=Ticking(10)) as sandbox,
+            slow_redis(url, delay) as slow,
+            in_this_process(1, sandbox, slow) as (line,),
+        ):
+            assert (await line.ask("/v2/me")).head.status == 200
+
+            async def timed() -> float:
+                since = time.monotonic()
+                assert (await line.ask("/v2/me")).head.status == 200
+                return time.monotonic() - since
+
+            took = await asyncio.gather(*(timed() for _ in range(10)))
+            # Twice: it is connected to, and asked.
+            assert max(took) < 2 * TIMEOUT + 0.5, [round(each, 1) for each in took]
+
+
+async def test_who_waits_for_a_redis_that_answers_nonsense_goes_on_alone(caplog: pytest.LogCaptureFixture) -> None:
+    """It is a defect, of ours or of its, and no reason to let anybody hang."""
+
+    async def nonsense(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65536):
+            writer.write(b":7\r\n" if b"EVAL" in data else b"+OK\r\n" * data.count(b"*"))
+        writer.close()
+
+    server = await asyncio.start_server(nonsense, "127.0.0.1", 0)
+    async with server, running_sandbox(clock=Ticking(5)) as sandbox:
+        url = f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}/0"
+        async with in_this_process(1, sandbox, url) as (line,):
+            answers = await asyncio.gather(*(line.at_once("/v2/me") for _ in range(5)))
+            assert {answer.head.status for answer in answers} == {200}
+            assert (line.held, line.budget["in_flight"]) == (0, 0)
+    assert "a defect" in caplog.text
+
+
+async def test_a_burst_does_not_take_redis_for_away() -> None:
+    with redis_server() as url:
+        async with (
+            running_sandbox(clock=Ticking(5)) as sandbox,
+            slow_redis(url, 0.002) as slow,
+            in_this_process(1, sandbox, slow) as (line,),
+        ):
+            await warmed_up([line])
+            answers = await asyncio.gather(*(line.ask("/v2/me") for _ in range(299)))
+            assert {answer.head.status for answer in answers} == {200}
+            assert line.budget["alone"] is False
+            async with looking_into(url) as redis, asyncio.timeout(SOON):
+                while (now := await kept(redis, THIS_MINUTE))["flying"] != 0:
+                    await asyncio.sleep(0.02)
+            assert now["spent"] == 300
+
+
+@pytest.mark.heavy
+async def test_a_proxy_ends_in_time_when_redis_hangs(tmp_path: Path) -> None:
+    with redis_server() as url:
+        pid = await process_of(url)
+        async with (
+            running_sandbox(clock=Ticking(5)) as sandbox,
+            replicas(1, environment_for(sandbox, url), home=tmp_path) as (running,),
+        ):
+            assert (await ask(running, "/v2/me")).head.status == 200
+            slow = asyncio.create_task(ask(running, "/v2/me", "X-Sandbox-Fault: slow=0.5"))
+            await until(lambda: len(sandbox.requests) == 2)
+            os.kill(pid, signal.SIGSTOP)
+            since = time.monotonic()
+            assert await running.stop() == 0
+            assert (await slow).head.status == 200
+            assert time.monotonic() - since < 10
+            assert not any("Traceback" in line for line in running.errors)
+            assert not [line for line in logged(running) if line.get("level") == "error"]
