@@ -34,8 +34,8 @@ from slproxy.sandbox import Options, Sandbox
 from slproxy.sandbox.options import Rotation
 from slproxy.store import FileStore, Record, Seal, Token
 from slproxy.store.record import decoded
-from tests.cli.test_program import Interactive, allowed, free_port, interactive, pointed_at, token_file
 from tests.support import ROOT
+from tests.support.commands import Interactive, allowed, free_port, interactive, pointed_at, token_file
 from tests.support.rig import (
     PATIENCE,
     Message,

@@ -41,7 +41,7 @@ from slproxy.config import CATALOGUE, AuthSettings, Secret, StoreSettings
 from slproxy.errors import SlproxyError
 from slproxy.store import MemoryStore, Record, Token, TokenStore, token_store
 from slproxy.store.record import FORMAT, encoded
-from tests.cli.test_program import free_port, pointed_at, token_file
+from tests.support.commands import free_port, pointed_at, token_file
 from tests.support.rig import (
     PATIENCE,
     FakeTime,

@@ -22,7 +22,9 @@ import pytest
 from aiohttp import ClientSession
 
 from slproxy.sandbox import Sandbox
-from tests.cli.test_program import (
+from tests.support import chromium
+from tests.support.chromium import Tab, new_tab
+from tests.support.commands import (
     SECRET,
     Interactive,
     allowed,
@@ -35,8 +37,6 @@ from tests.cli.test_program import (
     sandboxed,
     token_file,
 )
-from tests.support import chromium
-from tests.support.chromium import Tab, new_tab
 from tests.support.rig import PATIENCE, Message, ScriptedUpstream, reply, run, spawn, until
 
 pytestmark = pytest.mark.heavy

@@ -27,7 +27,7 @@ from slproxy.sandbox import Sandbox
 from slproxy.store import FileStore, Record, Seal, TokenStore
 from slproxy.store.keyring import KeyringStore, SystemKeyring
 from slproxy.store.redis import RedisStore
-from tests.cli.test_program import (
+from tests.support.commands import (
     SECRET,
     Interactive,
     allowed,

@@ -24,7 +24,7 @@ import slproxy
 from slproxy.config import Secret
 from slproxy.sandbox import Sandbox
 from slproxy.store import FileStore, Record, Seal
-from tests.cli.test_program import KEY, SECRET, free_port, oauth, pointed_at, sandboxed, token_file
+from tests.support.commands import KEY, SECRET, free_port, oauth, pointed_at, sandboxed, token_file
 from tests.support.rig import (
     API_KEY,
     Handler,

@@ -28,8 +28,8 @@ from slproxy.errors import LoginRequired
 from slproxy.pace.pacer import SAY_EVERY
 from slproxy.sandbox import Options, Sandbox
 from slproxy.store import MemoryStore
-from tests.cli.test_program import free_port, pointed_at, state_of
 from tests.server.test_http import abort, problem
+from tests.support.commands import free_port, pointed_at, state_of
 from tests.support.rig import (
     PATIENCE,
     Handler,

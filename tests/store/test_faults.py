@@ -34,7 +34,7 @@ from slproxy.store import Record, Seal
 from slproxy.store.redis import RedisStore
 from slproxy.store.store import LOCK_TIMEOUT
 from tests.auth.test_race import NO_LIMIT, Load, Place, in_a_file, in_redis, replicas, settings_for
-from tests.cli.test_program import free_port, state_of
+from tests.support.commands import free_port, state_of
 from tests.support.rig import PATIENCE, Program, get, login_at, port_of, raw, redis_server, run, running_sandbox, until
 
 pytestmark = pytest.mark.heavy
