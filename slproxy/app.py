@@ -19,7 +19,7 @@ from aiohttp import web
 import slproxy
 from slproxy import config
 from slproxy.auth import Credentials
-from slproxy.config import CATALOGUE, AuthSettings, Settings
+from slproxy.config import SCHEMA, AuthSettings, Settings
 from slproxy.errors import StoreError
 from slproxy.forward import Answer, Forwarder, Inbound, Policy
 from slproxy.observe import Exchange, Journal
@@ -87,8 +87,8 @@ class App:
             auth=settings.auth,
             accounts_url=settings.upstream.accounts_url,
             profile=settings.profile,
-            redirect_uri_given=settings.was_given("auth.redirect_uri"),
-            leeway_given=settings.was_given("auth.leeway"),
+            redirect_uri_given=settings.is_set("auth.redirect_uri"),
+            leeway_given=settings.is_set("auth.leeway"),
             store=store,
             ask=upstream.ask,
             now=self._clock.now,
@@ -100,7 +100,7 @@ class App:
     def _pacer(self, settings: Settings) -> Pacer:
         return Pacer(
             settings.pace,
-            limit_given=settings.was_given("pace.limit"),
+            limit_given=settings.is_set("pace.limit"),
             shared=self._shared_budget(settings),
             now=self._clock.now,
             monotonic=self._clock.monotonic,
@@ -176,8 +176,8 @@ class App:
         # Beside what stays, the rest must still be safe: a socket that others reach keeps its key.
         settings = _with_sections(asked, before, AT_START)
         config.check(settings)
-        changed = [key for key in CATALOGUE if _value(before, key) != _value(settings, key)]
-        later = [key for key in CATALOGUE if _value(asked, key) != _value(settings, key)]
+        changed = [key for key in SCHEMA if _value(before, key) != _value(settings, key)]
+        later = [key for key in SCHEMA if _value(asked, key) != _value(settings, key)]
         store, upstream, credentials = self.store, self.upstream, self.credentials
         # What is replaced is closed when nothing uses it any more; if this fails, what is new is closed instead.
         new, retired = contextlib.AsyncExitStack(), contextlib.AsyncExitStack()
@@ -212,7 +212,7 @@ class App:
         self.settings, self.store, self.upstream, self.credentials = settings, store, upstream, credentials
         self.pacer.reconfigure(
             settings.pace,
-            limit_given=settings.was_given("pace.limit"),
+            limit_given=settings.is_set("pace.limit"),
             shared=shared,
             is_same_team=_whose(before.auth) == _whose(settings.auth),
         )

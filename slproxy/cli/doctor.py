@@ -22,7 +22,7 @@ from slproxy.app import App
 from slproxy.auth import identity_in
 from slproxy.cli import probe
 from slproxy.cli.output import DONE, FAILED
-from slproxy.config import CATALOGUE, Settings, is_loopback
+from slproxy.config import SCHEMA, Settings, is_loopback
 from slproxy.errors import ConfigError, SlproxyError, UpstreamFault
 from slproxy.store import token_store
 from slproxy.upstream import Upstream
@@ -84,7 +84,7 @@ def _open_secrets(settings: Settings) -> list[Finding]:
     for key, origin in settings.origins.items():
         # A mounted file, or the file that names the secret itself, less its line.
         where = origin.path or (origin.place.rpartition(":")[0] if origin.layer in ("file", "dotenv") else "")
-        if where and CATALOGUE[key].secret:
+        if where and SCHEMA[key].secret:
             path = Path(where).absolute()
             with contextlib.suppress(OSError):
                 if stat.S_IMODE(path.stat().st_mode) & 0o077:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from slproxy.app import App
 from slproxy.auth import Identity, callback, identity_in, login
 from slproxy.cli.logout import revoke
-from slproxy.cli.output import DONE, say
+from slproxy.cli.output import DONE, print_note
 from slproxy.cli.process import in_a_daemon, read_line
 from slproxy.config import Settings
 from slproxy.errors import (
@@ -61,12 +61,12 @@ async def log_in(settings: Settings, args: argparse.Namespace) -> int:
         await new.look_at_the_place()
         attempt = login.begin(settings)
         if args.no_browser:
-            say(f"Open this address in any browser, and allow access:\n\n  {attempt.url}\n")
-            say("Then paste the address that the browser ends on, even if its page does not load:")
+            print_note(f"Open this address in any browser, and allow access:\n\n  {attempt.url}\n")
+            print_note("Then paste the address that the browser ends on, even if its page does not load:")
             print(await new.finish(attempt, await _pasted_code(attempt)))
             return DONE
         async with callback(attempt) as waiting:
-            say(f"Opening the browser to log in to SalesLoft. If it does not open, go to:\n\n  {attempt.url}\n")
+            print_note(f"Opening the browser to log in to SalesLoft. If it does not open, go to:\n\n  {attempt.url}\n")
             # Some browsers run in the terminal, and this call lasts as long as they do.
             browser = asyncio.ensure_future(in_a_daemon(lambda: webbrowser.open(attempt.url)))
             code = await waiting.code()
@@ -95,7 +95,7 @@ class _NewLogin:
         try:
             await self.store.read()
         except DamagedError as error:
-            say(f"{error.detail} {error.hint}")
+            print_note(f"{error.detail} {error.hint}")
         except StoreError:
             if not self.replace_other:
                 raise
@@ -134,7 +134,7 @@ class _NewLogin:
         except OtherLoginError as error:
             if not sys.stdin.isatty():
                 raise
-            say(f"{error.detail}\nReplace it? [y/N]")
+            print_note(f"{error.detail}\nReplace it? [y/N]")
             if (await in_a_daemon(read_line)).strip().lower() not in ("y", "yes"):
                 raise
             await login.keep(self.store, record, who, replace_other=True)
@@ -150,5 +150,5 @@ async def _pasted_code(attempt: login.Attempt) -> str:
             # Nobody is asked again whose input has ended, or is no terminal.
             if not line or not sys.stdin.isatty():
                 raise
-            say(f"{error.detail}\nPaste it again:")
+            print_note(f"{error.detail}\nPaste it again:")
     return login.code_in_paste(attempt, await in_a_daemon(read_line))

@@ -6,7 +6,7 @@ import argparse
 
 from slproxy.app import App
 from slproxy.auth import oauth
-from slproxy.cli.output import DONE, complain, say
+from slproxy.cli.output import DONE, print_error, print_note
 from slproxy.cli.profiles import profile_names, settings_of_profile
 from slproxy.config import Settings
 from slproxy.errors import (
@@ -29,7 +29,7 @@ async def log_out(settings: Settings, args: argparse.Namespace) -> int:
             print(f"{name}: {await _logged_out(settings_of_profile(name, args))}")
         except SlproxyError as error:
             print(f"{name}: not logged out.")
-            complain(error)
+            print_error(error)
             worst = max(worst, error.exit_code)
     return worst
 
@@ -49,7 +49,7 @@ async def _logged_out(settings: Settings) -> str:
         await app.store.forget()
     if revoked:
         return "Logged out: the token was revoked at SalesLoft and forgotten here."
-    say("  Revoke it in SalesLoft's settings, or wait for the access token to expire.")
+    print_note("  Revoke it in SalesLoft's settings, or wait for the access token to expire.")
     return "Forgotten here, but SalesLoft could not be told: the token was not revoked there."
 
 

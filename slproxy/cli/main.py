@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NoReturn
 from slproxy.cli import doctor
 from slproxy.cli import login as commands
 from slproxy.cli.doctor import diagnose, print_findings
-from slproxy.cli.output import DONE, complain
+from slproxy.cli.output import DONE, print_error
 from slproxy.cli.parser import SERVES, Command, build_parser
 from slproxy.cli.process import open_standard_streams, run_in_loop
 from slproxy.cli.sandbox import run_sandbox
@@ -51,10 +51,10 @@ def run(argv: Sequence[str]) -> int:
         if command is diagnose:
             print_findings([doctor.of_error("config", error)], as_json=args.json)
         else:
-            complain(error)
+            print_error(error)
         return error.exit_code
     except SlproxyError as error:
-        complain(error)
+        print_error(error)
         return error.exit_code
     except KeyboardInterrupt:
         return 128 + signal.SIGINT

@@ -11,11 +11,11 @@ from slproxy.errors import (
 DONE, FAILED, LOGIN_NEEDED = 0, 1, 3
 
 
-def say(text: str) -> None:
+def print_note(text: str) -> None:
     """Tell a person something that is not the command's result."""
     print(text, file=sys.stderr, flush=True)
 
 
-def complain(error: SlproxyError) -> None:
+def print_error(error: SlproxyError) -> None:
     """Tell a person what went wrong, and what to do."""
-    say(f"slproxy: {error.detail}" + (f"\n  {error.hint}" if error.hint else ""))
+    print_note(f"slproxy: {error.detail}" + (f"\n  {error.hint}" if error.hint else ""))

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import slproxy
-from slproxy.cli.output import DONE, say
+from slproxy.cli.output import DONE, print_note
 from slproxy.config import AuthSettings, Secret, Settings, StoreSettings
 from slproxy.errors import ConfigError
 from slproxy.store import MemoryStore, Record, Token, TokenStore
@@ -122,7 +122,7 @@ def _sandbox_options(args: argparse.Namespace) -> Options:
 
 
 def _tell_about_sandbox(sandbox: Sandbox, options: Options) -> None:
-    say(f"slproxy {slproxy.__version__}: a fake SalesLoft, with no real data. Point a proxy at it with:\n")
+    print_note(f"slproxy {slproxy.__version__}: a fake SalesLoft, with no real data. Point a proxy at it with:\n")
     for name, value in (
         ("SLPROXY_UPSTREAM__API_URL", sandbox.url),
         ("SLPROXY_UPSTREAM__ACCOUNTS_URL", sandbox.url),
@@ -130,6 +130,6 @@ def _tell_about_sandbox(sandbox: Sandbox, options: Options) -> None:
         # No secrets: they open nothing but the sandbox.
         ("SALESLOFT_CLIENT_SECRET", options.client_secret),
     ):
-        say(f"  export {name}={value}")
-    say(f"\nand then: slproxy serve. Or, instead of the client: export SALESLOFT_API_KEY={options.api_key}\n")
+        print_note(f"  export {name}={value}")
+    print_note(f"\nand then: slproxy serve. Or, instead of the client: export SALESLOFT_API_KEY={options.api_key}\n")
     print(f"Listening on {sandbox.url}", flush=True)

@@ -19,7 +19,7 @@ import slproxy
 from slproxy.app import App
 from slproxy.auth import identity_in
 from slproxy.cli import probe
-from slproxy.cli.output import DONE, say
+from slproxy.cli.output import DONE, print_note
 from slproxy.cli.process import allow_open_files, has_terminal, in_a_daemon
 from slproxy.cli.sandbox import sandboxed
 from slproxy.cli.settings import load_settings
@@ -132,24 +132,24 @@ async def _announce(app: App, *, sandbox: bool) -> None:
     """Say where the proxy listens and, against the sandbox, make the first call through it."""
     where, upstream = app.urls[0], app.settings.upstream.api_url
     if sandbox:
-        say(f"slproxy {slproxy.__version__}: SANDBOX, no real data. A fake SalesLoft at {upstream}.")
+        print_note(f"slproxy {slproxy.__version__}: SANDBOX, no real data. A fake SalesLoft at {upstream}.")
         try:
             answered, body = await asyncio.to_thread(
                 probe.ask, reachable(where), "/v2/me.json", key=app.settings.listen.key
             )
             print(f"Authenticated as: {identity_in(answered, body)}", flush=True)
         except (OSError, http.client.HTTPException, SlproxyError) as error:
-            say(f"  The first call through it failed: {error}")
+            print_note(f"  The first call through it failed: {error}")
     else:
-        say(f"slproxy {slproxy.__version__}: forwarding to {upstream}.")
+        print_note(f"slproxy {slproxy.__version__}: forwarding to {upstream}.")
         choice = app.credentials.choice
-        say(f"  Way in: {choice.grant or 'none'}, since {choice.why}.")
+        print_note(f"  Way in: {choice.grant or 'none'}, since {choice.why}.")
         if isinstance(problem := app.credentials.problem(), LoginRequired):
-            say(f"  Not ready: {problem.detail} {problem.hint}")
+            print_note(f"  Not ready: {problem.detail} {problem.hint}")
         elif app.credentials.choice.grant == "authorization_code":
-            say(f"  The token is kept in {app.store.description}, {app.store.encryption}.")
+            print_note(f"  The token is kept in {app.store.description}, {app.store.encryption}.")
     if app.settings.listen.allow_unauthenticated and app.settings.listen.key is None:
-        say("  WARNING: whoever reaches this address uses your SalesLoft token: no local key is set.")
+        print_note("  WARNING: whoever reaches this address uses your SalesLoft token: no local key is set.")
     key = ' -H "X-Slproxy-Key: $KEY"' if app.settings.listen.key is not None else ""
     unix = f" --unix-socket {where.removeprefix('unix:')}" if where.startswith("unix:") else ""
     base = "http://localhost" if unix else reachable(where)

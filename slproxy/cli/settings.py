@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from slproxy import config
-from slproxy.cli.output import say
+from slproxy.cli.output import print_note
 from slproxy.cli.sandbox import run_sandbox
 from slproxy.config import Settings
 
@@ -22,14 +22,14 @@ def load_settings(args: argparse.Namespace, profile: str | None, cwd: Path) -> S
 
 def warn_of_unknown_profile(settings: Settings, args: argparse.Namespace) -> None:
     """Tell of a profile that nothing is known of: a misspelt one would just have no login."""
-    if settings.store.kind != "file" or settings.was_given("store.path"):
+    if settings.store.kind != "file" or settings.is_set("store.path"):
         return  # whose logins are kept in another place is not known
     if args.config is not None and not args.config.is_file():
         return  # a pipe is read once
     known = config.profiles(config=args.config, environ=os.environ, cwd=Path.cwd())
     if settings.profile not in known:
         nothing = f"the profile {settings.profile} has neither settings nor a login"
-        say(f"slproxy: warning: {nothing}; known are: {', '.join(known)}")
+        print_note(f"slproxy: warning: {nothing}; known are: {', '.join(known)}")
 
 
 # Where each flag goes among the settings.

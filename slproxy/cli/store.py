@@ -9,7 +9,7 @@ from dataclasses import replace
 from slproxy import config
 from slproxy.cli.login import opened
 from slproxy.cli.logout import belongs_to_settings
-from slproxy.cli.output import DONE, say
+from slproxy.cli.output import DONE, print_note
 from slproxy.config import Settings
 from slproxy.errors import (
     ConfigError,
@@ -53,7 +53,7 @@ async def move(settings: Settings, args: argparse.Namespace) -> int:
         await old.forget()
         print(f"Moved the login of the profile {settings.profile} from {old.description} to {new.description}.")
     if settings.store.kind != args.to:
-        say(f"  Now set store.kind = {args.to}, and restart the proxies of this profile.")
+        print_note(f"  Now set store.kind = {args.to}, and restart the proxies of this profile.")
     return DONE
 
 
@@ -81,7 +81,7 @@ async def rekey(settings: Settings, args: argparse.Namespace) -> int:
         await asyncio.to_thread(forget_old_key)
         print(f"The login in {store.description} is sealed with another key now: {store.encryption}.")
     if given is not None:
-        say("  Now put the new key where store.key comes from; what reads the login with the old one fails until then.")
+        print_note("  Now set store.key to the new key; until then, whatever reads the login with the old key fails.")
     return DONE
 
 

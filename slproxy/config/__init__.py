@@ -1,37 +1,40 @@
 """Settings: what can be set, and where each value came from."""
 
-from slproxy.config import schema
 from slproxy.config.conflicts import check
 from slproxy.config.effective import effective
 from slproxy.config.load import load, profiles, secret_in
 from slproxy.config.patterns import covers, rejects
 from slproxy.config.rules import is_loopback
 from slproxy.config.schema import (
-    CATALOGUE,
     OWN_PAGES,
+    SCHEMA,
     AuthSettings,
     Encryption,
     Grant,
     LimitSettings,
     ListenSettings,
+    PaceSettings,
     RetrySettings,
     Settings,
     StoreSettings,
+    UpstreamSettings,
 )
 from slproxy.config.secret import Secret
 
 __all__ = [
-    "CATALOGUE",
     "OWN_PAGES",
+    "SCHEMA",
     "AuthSettings",
     "Encryption",
     "Grant",
     "LimitSettings",
     "ListenSettings",
+    "PaceSettings",
     "RetrySettings",
     "Secret",
     "Settings",
     "StoreSettings",
+    "UpstreamSettings",
     "check",
     "covers",
     "effective",
@@ -39,6 +42,5 @@ __all__ = [
     "load",
     "profiles",
     "rejects",
-    "schema",
     "secret_in",
 ]

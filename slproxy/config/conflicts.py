@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from slproxy.config import patterns as paths
-from slproxy.config.messages import shown
+from slproxy.config.messages import redacted
 from slproxy.config.rules import is_loopback
 from slproxy.config.schema import (
-    CATALOGUE,
     OWN_PAGES,
+    SCHEMA,
     Origin,
     Settings,
 )
@@ -18,18 +18,18 @@ from slproxy.errors import ConfigError
 
 def check(settings: Settings) -> None:
     """Raise ConfigError when two of the settings clash."""
-    raise_errors(list(_clashes(settings)))
+    raise_errors(list(_conflicts(settings)))
 
 
-def raise_errors(mistakes: list[ConfigError]) -> None:
-    if len(mistakes) == 1:
-        raise mistakes[0]
-    if mistakes:
-        lines = [each.detail + (f" ({each.hint})" if each.hint else "") for each in mistakes]
-        raise ConfigError("\n".join([f"{len(lines)} mistakes in the settings:", *lines]))
+def raise_errors(errors: list[ConfigError]) -> None:
+    if len(errors) == 1:
+        raise errors[0]
+    if errors:
+        lines = [each.detail + (f" ({each.hint})" if each.hint else "") for each in errors]
+        raise ConfigError("\n".join([f"{len(lines)} errors in the settings:", *lines]))
 
 
-def _clashes(settings: Settings) -> Iterator[ConfigError]:
+def _conflicts(settings: Settings) -> Iterator[ConfigError]:
     """Yield what is wrong between two settings, or not built."""
     listen, auth, origins = settings.listen, settings.auth, _origins(settings)
     for key in ("listen.host", "listen.port"):
@@ -50,21 +50,21 @@ def _clashes(settings: Settings) -> Iterator[ConfigError]:
     ):
         key = f"policy.{name}"
         yield ConfigError(
-            f"{key} ({origins[key]}): {shown(pattern, text=True)} {why}", hint="correct it, or leave it out"
+            f"{key} ({origins[key]}): {redacted(pattern, text=True)} {why}", hint="correct it, or leave it out"
         )
     if auth.client_secret is not None and auth.client_id is None:
         yield ConfigError(
             f"auth.client_secret ({origins['auth.client_secret']}) is set, and auth.client_id is not: they are a pair",
             hint="set SALESLOFT_CLIENT_ID as well",
         )
-    yield from _store_clashes(settings)
+    yield from _store_conflicts(settings)
 
 
 def _origins(settings: Settings) -> Mapping[str, Origin]:
-    return {key: settings.origins.get(key, Origin(layer="default")) for key in CATALOGUE}
+    return {key: settings.origins.get(key, Origin(layer="default")) for key in SCHEMA}
 
 
-def _store_clashes(settings: Settings) -> Iterator[ConfigError]:
+def _store_conflicts(settings: Settings) -> Iterator[ConfigError]:
     store, origins = settings.store, _origins(settings)
     if store.kind == "redis" and store.redis_url is None:
         yield ConfigError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
-from slproxy.config.schema import CATALOGUE, Origin, Setting, Settings
+from slproxy.config.schema import SCHEMA, Origin, Setting, Settings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +24,7 @@ def effective(settings: Settings) -> list[Row]:
     default = Origin(layer="default")
     plain = {
         key: _plain(setting, getattr(getattr(settings, setting.section), setting.name))
-        for key, setting in CATALOGUE.items()
+        for key, setting in SCHEMA.items()
     }
     return [
         Row(key=key, value=_shown(value), plain=value, origin=str(settings.origins.get(key, default)))

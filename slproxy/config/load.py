@@ -2,7 +2,7 @@
 
 1. Nothing is guessed: a name that is not a setting, a value of another type or two settings that clash stop the start.
 2. A message names the key, the place, what was expected and what to do; it never shows a secret.
-3. All mistakes of one start are told at once.
+3. All errors of one start are told at once.
 4. Everything read is passed in, but for the files that a setting names and the home folder.
 """
 
@@ -16,11 +16,11 @@ from types import MappingProxyType
 from platformdirs import user_config_path, user_state_path
 
 from slproxy.config.conflicts import check, raise_errors
-from slproxy.config.messages import shown
-from slproxy.config.parse import understand
+from slproxy.config.messages import redacted
+from slproxy.config.parse import parse
 from slproxy.config.schema import (
-    CATALOGUE,
     KIB,
+    SCHEMA,
     SECTIONS,
     Origin,
     Settings,
@@ -29,7 +29,7 @@ from slproxy.config.secret import Secret
 from slproxy.config.sources import (
     PROFILE,
     PROFILE_NAME,
-    Given,
+    RawValue,
     Variable,
     from_dotenv,
     from_environ,
@@ -58,24 +58,24 @@ def load(
     """
     variables = from_environ(environ)
     dotenv = list(from_dotenv(cwd))
-    mistakes: list[ConfigError] = []
+    errors: list[ConfigError] = []
     chosen = _chosen(profile, _first("SLPROXY_PROFILE", variables, dotenv))
     layers = [
-        *from_toml(*_file(config, _first("SLPROXY_CONFIG", variables, dotenv), environ, cwd), chosen, cwd, mistakes),
-        from_variables(dotenv, cwd, mistakes),
-        from_variables(variables, cwd, mistakes),
+        *from_toml(*_file(config, _first("SLPROXY_CONFIG", variables, dotenv), environ, cwd), chosen, cwd, errors),
+        from_variables(dotenv, cwd, errors),
+        from_variables(variables, cwd, errors),
         from_flags(flags, cwd),
     ]
     # Only what is in force is read on: a mounted file that a higher layer made irrelevant need not exist here.
     given = {each.setting.key: each for layer in layers for each in layer}
-    values: dict[str, object] = {key: setting.default for key, setting in CATALOGUE.items()}
-    origins = {key: Origin(layer="default") for key in CATALOGUE}
+    values: dict[str, object] = {key: setting.default for key, setting in SCHEMA.items()}
+    origins = {key: Origin(layer="default") for key in SCHEMA}
     for key, each in given.items():
         try:
-            values[key], origins[key] = _understood(each)
-        except ConfigError as mistake:
-            mistakes.append(mistake)
-    raise_errors(mistakes)
+            values[key], origins[key] = _parsed(each)
+        except ConfigError as error:
+            errors.append(error)
+    raise_errors(errors)
     if values["store.path"] is None:
         values["store.path"] = _folder(environ, "XDG_STATE_HOME", user_state_path) / f"{chosen}.json"
     settings = _built(values, chosen, origins)
@@ -93,7 +93,7 @@ def profiles(*, config: Path | None, environ: Mapping[str, str], cwd: Path) -> l
 
 def _built(values: Mapping[str, object], profile: str, origins: Mapping[str, Origin]) -> Settings:
     sections: dict[str, dict[str, object]] = {name: {} for name in SECTIONS}
-    for key, setting in CATALOGUE.items():
+    for key, setting in SCHEMA.items():
         sections[setting.section][setting.name] = values[key]
     make: Callable[..., Settings] = Settings
     return make(
@@ -116,7 +116,7 @@ def _chosen(flag: str | None, variable: Variable | None) -> str:
         name, place = (variable.value.strip(), str(variable.origin)) if variable else ("default", "default")
     if not PROFILE.fullmatch(name):
         raise ConfigError(
-            f"profile ({place}): expected {PROFILE_NAME}, got {shown(name, text=True)}",
+            f"profile ({place}): expected {PROFILE_NAME}, got {redacted(name, text=True)}",
             hint="the name becomes part of a file name: choose another",
         )
     return name
@@ -152,16 +152,16 @@ def _file(
 # What is made of them.
 
 
-def _understood(given: Given) -> tuple[object, Origin]:
+def _parsed(given: RawValue) -> tuple[object, Origin]:
     value, origin = _mounted(given) if given.from_file else (given.value, given.origin)
     try:
         text = given.text or given.from_file
-        return understand(given.setting, value, text=text, base=given.base), origin
+        return parse(given.setting, value, text=text, base=given.base), origin
     except ConfigError as refused:
         raise ConfigError(f"{given.setting.key} ({origin}): {refused.detail}", hint=refused.hint) from refused
 
 
-def _mounted(given: Given) -> tuple[str, Origin]:
+def _mounted(given: RawValue) -> tuple[str, Origin]:
     """Return what the file of a mounted secret holds, and where that is."""
     key = given.setting.key
     if not isinstance(given.value, str) or not given.value:
@@ -176,9 +176,9 @@ def _mounted(given: Given) -> tuple[str, Origin]:
 
 def secret_in(path: Path) -> Secret:
     """Return the key that a file holds, as ``store.key_file`` has it. Raises ConfigError."""
-    setting = CATALOGUE["store.key"]
+    setting = SCHEMA["store.key"]
     try:
-        secret = understand(setting, _content(path, str(path)), text=True, base=path.parent)
+        secret = parse(setting, _content(path, str(path)), text=True, base=path.parent)
     except ConfigError as refused:
         raise ConfigError(f"{path}: {refused.detail}", hint=refused.hint) from refused
     assert isinstance(secret, Secret), "that setting is one"

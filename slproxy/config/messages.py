@@ -38,7 +38,7 @@ def kind_of(value: object) -> str:
     return kinds.get(type(value), "a date or time")
 
 
-def shown(value: object, *, text: bool = False) -> str:
+def redacted(value: object, *, text: bool = False) -> str:
     """Show a value in a message: shortened, and not at all where a URL might carry a password."""
     match value:
         case str() if "@" in value:

@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 from types import MappingProxyType
 
-from slproxy.config.messages import REMEDY, expected, kind_of, shown
+from slproxy.config.messages import REMEDY, expected, kind_of, redacted
 from slproxy.config.rules import RULES, unmangled
 from slproxy.config.schema import KIB, MIB, Setting
 from slproxy.config.secret import Secret
@@ -28,7 +28,7 @@ _MODE = re.compile(r"(?:0o)?([0-7]{3,4})")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
-def understand(setting: Setting, value: object, *, text: bool, base: Path) -> object:
+def parse(setting: Setting, value: object, *, text: bool, base: Path) -> object:
     """Return ``value`` as the setting's own type.
 
     ``text`` says that it comes from where all types are spelt in letters, such as the environment; a relative path
@@ -37,7 +37,7 @@ def understand(setting: Setting, value: object, *, text: bool, base: Path) -> ob
     try:
         typed = _within(setting, _typed(setting, value, text=text))
     except (ValueError, OverflowError):
-        got = kind_of(value) if setting.from_file else shown(value, text=text)
+        got = kind_of(value) if setting.from_file else redacted(value, text=text)
         raise ConfigError(f"expected {expected(setting)}, got {got}", hint=REMEDY) from None
     if isinstance(typed, str):
         _check_text(setting, typed)

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from slproxy.config import patterns as paths
-from slproxy.config.messages import shown
+from slproxy.config.messages import redacted
 from slproxy.errors import ConfigError
 
 _HOST = r"\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_](?:[A-Za-z0-9._-]*[A-Za-z0-9_])?\.?"
@@ -75,13 +75,13 @@ def _upstream_origin(value: object) -> str:
     origin = _origin(url.removesuffix("/"))
     if origin is None or origin[0] not in _PORTS:
         raise ConfigError(
-            f"expected an origin, scheme://host or scheme://host:port, got {shown(url, text=True)}",
+            f"expected an origin, scheme://host or scheme://host:port, got {redacted(url, text=True)}",
             hint="leave out path, query and user name; the path comes from each request",
         )
     scheme, host, port = origin
     if scheme == "http" and not is_loopback(host):
         raise ConfigError(
-            f"expected https, got {shown(url, text=True)}: over http anyone on the way reads the token",
+            f"expected https, got {redacted(url, text=True)}: over http anyone on the way reads the token",
             hint="http is for loopback hosts only, such as http://127.0.0.1:8643",
         )
     return f"{scheme}://{host}{port}"
@@ -93,12 +93,12 @@ def _redirect_uri(value: object) -> str:
     origin = _origin(parts[1]) if parts else None
     if origin is None or origin[0] not in _PORTS:
         raise ConfigError(
-            f"expected an absolute http or https URL without fragment, got {shown(url, text=True)}",
+            f"expected an absolute http or https URL without fragment, got {redacted(url, text=True)}",
             hint="copy it from the OAuth application's settings at SalesLoft",
         )
     if origin[0] == "http" and not is_loopback(origin[1]):
         raise ConfigError(
-            f"expected https, got {shown(url, text=True)}: over http anyone on the way reads the login's code",
+            f"expected https, got {redacted(url, text=True)}: over http anyone on the way reads the login's code",
             hint="http is for loopback hosts only, such as http://localhost:3000/callback",
         )
     return url
@@ -109,7 +109,7 @@ def _listen_host(value: object) -> str:
     bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
     if host and _bare_host(bare) is None:
         raise ConfigError(
-            f"expected an address or a host name alone, got {shown(host, text=True)}",
+            f"expected an address or a host name alone, got {redacted(host, text=True)}",
             hint="e.g. 127.0.0.1, or 0.0.0.0 for all; the port is listen.port",
         )
     return bare
@@ -130,7 +130,7 @@ def _accept_hosts(value: object) -> tuple[str, ...]:
         host = _bare_host(item)
         if host is None:
             raise ConfigError(
-                f"expected host names alone, got {shown(item, text=True)}",
+                f"expected host names alone, got {redacted(item, text=True)}",
                 hint="without scheme, port, path or wildcard, e.g. slproxy.internal; any port is accepted",
             )
         hosts.append(host)
@@ -143,7 +143,7 @@ def _allow_origins(value: object) -> tuple[str, ...]:
         origin = _origin(item)
         if origin is None:
             raise ConfigError(
-                f"expected origins, scheme://host or scheme://host:port, got {shown(item, text=True)}",
+                f"expected origins, scheme://host or scheme://host:port, got {redacted(item, text=True)}",
                 hint="name each origin exactly, e.g. https://app.test; '*' and 'null' would let any web page in",
             )
         scheme, host, port = origin
@@ -155,7 +155,8 @@ def _paths(value: object) -> tuple[str, ...]:
     for item in _strings(value):
         if (wrong := paths.fault(item)) is not None:
             raise ConfigError(
-                f"{shown(item, text=True)} {wrong}", hint="write plain paths: /v2/people is itself and what is below it"
+                f"{redacted(item, text=True)} {wrong}",
+                hint="write plain paths: /v2/people covers itself and what is below",
             )
     return _strings(value)
 
@@ -183,7 +184,7 @@ def _ca_file(value: object) -> Path:
             return value
     except OSError as error:
         raise ConfigError(
-            f"expected a file that this user may read, got {shown(str(value), text=True)}",
+            f"expected a file that this user may read, got {redacted(str(value), text=True)}",
             hint="correct the path, or its permissions",
         ) from error
 

@@ -406,7 +406,7 @@ class Settings:
     # Keyed by the name in full, such as listen.port.
     origins: Mapping[str, Origin] = field(default_factory=lambda: MappingProxyType({}), repr=False, compare=False)
 
-    def was_given(self, key: str) -> bool:
+    def is_set(self, key: str) -> bool:
         """Tell whether somebody set ``key``, such as auth.redirect_uri, be it to its default."""
         return key in self.origins and self.origins[key].layer != "default"
 
@@ -425,7 +425,7 @@ SECTIONS: Mapping[str, type] = MappingProxyType(
     }
 )
 
-CATALOGUE: Mapping[str, Setting] = MappingProxyType(
+SCHEMA: Mapping[str, Setting] = MappingProxyType(
     {
         f"{section}.{each.name}": Setting(
             section=section,

@@ -1,7 +1,7 @@
 """Where settings are found: a TOML file, ``.env``, the environment, flags.
 
 Each source gives its values as they stand there, with their place; what they mean is ``values``', and which of them
-counts is ``config``'s. A name that is not a setting is a mistake here.
+counts is ``config``'s. A name that is not a setting is an error here.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from types import MappingProxyType
 
 from dotenv.parser import parse_stream
 
-from slproxy.config.schema import CATALOGUE, Origin, Setting
+from slproxy.config.schema import SCHEMA, Origin, Setting
 from slproxy.errors import ConfigError
 
 # variable -> its setting, and whether it names a file that holds the value
 VARIABLES: Mapping[str, tuple[Setting, bool]] = MappingProxyType(
-    {name: (setting, False) for setting in CATALOGUE.values() for name in setting.variables}
+    {name: (setting, False) for setting in SCHEMA.values() for name in setting.variables}
     | {
         f"{name}_FILE": (setting, True)
-        for setting in CATALOGUE.values()
+        for setting in SCHEMA.values()
         if setting.from_file
         for name in setting.variables
     }
@@ -45,7 +45,7 @@ _SERVICE_URL = re.compile(r"(tcp|udp|sctp)://")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Given:
+class RawValue:
     """A value as somebody gave it, before it is understood."""
 
     setting: Setting
@@ -117,9 +117,9 @@ def from_dotenv(cwd: Path) -> Iterator[Variable]:
     yield from found.values()
 
 
-def from_variables(variables: Iterable[Variable], cwd: Path, mistakes: list[ConfigError]) -> list[Given]:
-    """Return the values of one layer of variables, and add to ``mistakes`` what is unknown or given twice."""
-    found: dict[str, tuple[Variable, Given]] = {}
+def from_variables(variables: Iterable[Variable], cwd: Path, errors: list[ConfigError]) -> list[RawValue]:
+    """Return the values of one layer of variables, and add to ``errors`` what is unknown or given twice."""
+    found: dict[str, tuple[Variable, RawValue]] = {}
     for each in variables:
         value = each.value.strip()
         # Compose files pass on what is not set as empty.
@@ -127,13 +127,13 @@ def from_variables(variables: Iterable[Variable], cwd: Path, mistakes: list[Conf
             continue
         if each.name not in VARIABLES:
             if each.name.startswith("SLPROXY_") and not _is_service_link(each.name, value):
-                mistakes.append(_unknown_variable(each))
+                errors.append(_unknown_variable(each))
             continue
         setting, from_file = VARIABLES[each.name]
-        given = Given(setting=setting, value=value, origin=each.origin, text=True, from_file=from_file, base=cwd)
+        given = RawValue(setting=setting, value=value, origin=each.origin, text=True, from_file=from_file, base=cwd)
         other, before = found.setdefault(setting.key, (each, given))
         if before is not given and (from_file or before.from_file or before.value != value):
-            mistakes.append(
+            errors.append(
                 ConfigError(
                     f"{setting.key}: {other} and {each} are both set, and only one can count",
                     hint=f"unset {other.name} or {each.name}",
@@ -150,7 +150,7 @@ def _is_service_link(name: str, value: str) -> bool:
 
 def _unknown_variable(variable: Variable) -> ConfigError:
     bare = variable.name.removeprefix("SLPROXY_").lower()
-    close = [setting.variables[-1] for setting in CATALOGUE.values() if setting.name == bare]
+    close = [setting.variables[-1] for setting in SCHEMA.values() if setting.name == bare]
     close += difflib.get_close_matches(variable.name, [*VARIABLES, *META], n=1)
     return ConfigError(
         f"{variable}: no setting has this name; expected SLPROXY_<SECTION>__<KEY>",
@@ -158,13 +158,13 @@ def _unknown_variable(variable: Variable) -> ConfigError:
     )
 
 
-def from_flags(flags: Mapping[str, object], cwd: Path) -> list[Given]:
+def from_flags(flags: Mapping[str, object], cwd: Path) -> list[RawValue]:
     """Return the values of the command line, as its parser typed them or still as text."""
     return [
-        Given(
-            setting=CATALOGUE[key],
+        RawValue(
+            setting=SCHEMA[key],
             value=list(value) if isinstance(value, tuple) else str(value) if isinstance(value, Path) else value,
-            origin=Origin(layer="flag", place="--" + CATALOGUE[key].name.replace("_", "-")),
+            origin=Origin(layer="flag", place="--" + SCHEMA[key].name.replace("_", "-")),
             text=isinstance(value, str),
             base=cwd,
         )

@@ -9,9 +9,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from slproxy.config.messages import expected, shown
-from slproxy.config.schema import CATALOGUE, SECTIONS, Origin
-from slproxy.config.sources import LISTED, PROFILE, PROFILE_NAME, Given, decode_text, path_label
+from slproxy.config.messages import expected, redacted
+from slproxy.config.schema import SCHEMA, SECTIONS, Origin
+from slproxy.config.sources import LISTED, PROFILE, PROFILE_NAME, RawValue, decode_text, path_label
 from slproxy.errors import ConfigError
 
 _TOML_KEY = r"""(?:[A-Za-z0-9_-]+|"[^"\n]*"|'[^'\n]*')"""
@@ -37,25 +37,25 @@ def _tree(content: bytes, label: str) -> dict[str, object]:
 
 
 def from_toml(
-    path: Path, content: bytes | None, profile: str, cwd: Path, mistakes: list[ConfigError]
-) -> tuple[list[Given], list[Given]]:
+    path: Path, content: bytes | None, profile: str, cwd: Path, errors: list[ConfigError]
+) -> tuple[list[RawValue], list[RawValue]]:
     """Return what the file says for everyone and what it says for ``profile``; names are checked in all profiles."""
     if content is None:
         return [], []
     label = path_label(path, cwd)
     tree = _tree(content, label)
-    file = _TomlFile(label=label, base=path.parent, lines=_lines(content.decode()), mistakes=mistakes)
+    file = _TomlFile(label=label, base=path.parent, lines=_lines(content.decode()), errors=errors)
     profiles = tree.pop("profile", {})
     given = file.sections(tree, ())
-    special: list[Given] = []
+    special: list[RawValue] = []
     if not isinstance(profiles, dict):
-        file.mistake(
+        file.error(
             ("profile",), "expected tables such as [profile.work.auth]", "choose one with --profile or SLPROXY_PROFILE"
         )
         profiles = {}
     for name, sections in profiles.items():
         if not PROFILE.fullmatch(name):
-            file.mistake(("profile", name), f"expected {PROFILE_NAME}", "choose another name")
+            file.error(("profile", name), f"expected {PROFILE_NAME}", "choose another name")
         tables = file.sections(sections, ("profile", name))
         if name == profile:
             special = tables
@@ -96,7 +96,7 @@ class _TomlFile:
     label: str
     base: Path
     lines: Mapping[tuple[str, ...], tuple[int, str]]
-    mistakes: list[ConfigError]
+    errors: list[ConfigError]
 
     def origin(self, name: tuple[str, ...]) -> Origin:
         number, _ = self._line(name)
@@ -106,39 +106,39 @@ class _TomlFile:
         nearest = (name[:end] for end in range(len(name), 0, -1))
         return next((self.lines[each] for each in nearest if each in self.lines), (0, ""))
 
-    def sections(self, tree: object, prefix: tuple[str, ...]) -> list[Given]:
+    def sections(self, tree: object, prefix: tuple[str, ...]) -> list[RawValue]:
         if not isinstance(tree, dict):
-            self.mistake(prefix, "expected tables such as [profile.work.auth]", "put its settings below a section")
+            self.error(prefix, "expected tables such as [profile.work.auth]", "put its settings below a section")
             return []
-        given: list[Given] = []
+        given: list[RawValue] = []
         for section, table in tree.items():
             if section not in SECTIONS:
                 self._unknown((*prefix, section), section, SECTIONS)
             elif not isinstance(table, dict):
-                self.mistake((*prefix, section), f"expected a table, got {shown(table)}", f"begin it with [{section}]")
+                self.error((*prefix, section), f"expected a table, got {redacted(table)}", f"begin it with [{section}]")
             else:
                 given += self._section(section, table, (*prefix, section))
         return given
 
-    def _section(self, section: str, table: Mapping[str, object], prefix: tuple[str, ...]) -> list[Given]:
-        given: dict[str, Given] = {}
+    def _section(self, section: str, table: Mapping[str, object], prefix: tuple[str, ...]) -> list[RawValue]:
+        given: dict[str, RawValue] = {}
         for name, value in table.items():
-            from_file = f"{section}.{name}" not in CATALOGUE
-            setting = CATALOGUE.get(f"{section}.{name.removesuffix('_file') if from_file else name}")
+            from_file = f"{section}.{name}" not in SCHEMA
+            setting = SCHEMA.get(f"{section}.{name.removesuffix('_file') if from_file else name}")
             if setting is None or (from_file and not (setting.from_file and name.endswith("_file"))):
-                names = [key.partition(".")[2] for key in CATALOGUE if key.startswith(f"{section}.")]
+                names = [key.partition(".")[2] for key in SCHEMA if key.startswith(f"{section}.")]
                 self._unknown((*prefix, name), f"{section}.{name}", names)
                 continue
             if setting.name in given:
                 reason = f"expected either {setting.name} or {setting.name}_file, got both"
-                self.mistake((*prefix, name), reason, "remove one of the two")
+                self.error((*prefix, name), reason, "remove one of the two")
             # tomllib gives 0o600 and 384 alike, and who writes 600 means 0o600.
             octal = re.search(rf"{name}[\"']?\s*=\s*0o", self._line((*prefix, name))[1])
             if setting.kind == "mode" and isinstance(value, int) and not octal:
                 reason = f"expected {expected(setting)}, got a number that is not in octal"
-                self.mistake((*prefix, name), reason, 'write it as "0600" or 0o600')
+                self.error((*prefix, name), reason, 'write it as "0600" or 0o600')
                 continue
-            given[setting.name] = Given(
+            given[setting.name] = RawValue(
                 setting=setting,
                 value=value,
                 origin=self.origin((*prefix, name)),
@@ -149,12 +149,12 @@ class _TomlFile:
         return list(given.values())
 
     def _unknown(self, name: tuple[str, ...], label: str, names: Iterable[str]) -> None:
-        elsewhere = [key for key, setting in CATALOGUE.items() if setting.name == name[-1]]
+        elsewhere = [key for key, setting in SCHEMA.items() if setting.name == name[-1]]
         close = difflib.get_close_matches(name[-1], list(names), n=1) or elsewhere
         hint = f"did you mean {close[0]}?" if close else LISTED
         what = "section" if label == name[-1] else "setting"
-        self.mistakes.append(ConfigError(f"{label} ({self.origin(name)}): no {what} has this name", hint=hint))
+        self.errors.append(ConfigError(f"{label} ({self.origin(name)}): no {what} has this name", hint=hint))
 
-    def mistake(self, name: tuple[str, ...], reason: str, hint: str) -> None:
+    def error(self, name: tuple[str, ...], reason: str, hint: str) -> None:
         key = ".".join(name[-2:] if name[0] != "profile" or len(name) > 3 else name)
-        self.mistakes.append(ConfigError(f"{key} ({self.origin(name)}): {reason}", hint=hint))
+        self.errors.append(ConfigError(f"{key} ({self.origin(name)}): {reason}", hint=hint))

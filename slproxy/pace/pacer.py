@@ -14,7 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 
-from slproxy.config import schema as settings
+from slproxy.config import PaceSettings
 from slproxy.errors import Draining, OverBudget, Problem
 from slproxy.http import MINUTE, Fields
 from slproxy.observe import Exchange
@@ -39,7 +39,7 @@ class Pacer:
 
     def __init__(
         self,
-        pace: settings.PaceSettings,
+        pace: PaceSettings,
         *,
         limit_given: bool,
         shared: RedisBudget | None,
@@ -64,7 +64,7 @@ class Pacer:
         self._saying: asyncio.TimerHandle | None = None
 
     def reconfigure(
-        self, pace: settings.PaceSettings, *, limit_given: bool, shared: RedisBudget | None, is_same_team: bool
+        self, pace: PaceSettings, *, limit_given: bool, shared: RedisBudget | None, is_same_team: bool
     ) -> None:
         """Go on under other rules with who waits and, of the same team, with what is known."""
         self._pace, self._limit_given, self.shared = pace, limit_given, shared

@@ -32,7 +32,7 @@ from aiohttp.http import HttpProcessingError
 from yarl import URL
 
 from slproxy.auth import Answer, Form
-from slproxy.config import schema as settings
+from slproxy.config import UpstreamSettings
 from slproxy.errors import ConfigError, Overloaded
 from slproxy.upstream.faults import STALLED, EvictedError, evicted, fault_of, not_http
 from slproxy.upstream.pool import KEEPALIVE, Connector, Slot, UpstreamProtocol, new_socket
@@ -67,7 +67,7 @@ class Upstream:
     _api: _Origin
     _accounts: _Origin
 
-    def __init__(self, rules: settings.UpstreamSettings) -> None:
+    def __init__(self, rules: UpstreamSettings) -> None:
         self._rules = rules
         self._connect_timeout = aiohttp.ClientTimeout(connect=rules.connect_timeout)
         # The pool itself is unlimited: a wait for a free connection is the proxy's, and must not look like a timeout of
@@ -242,7 +242,7 @@ def _head(outbound: Outbound, host: str) -> bytes:
     return head.encode("utf-8")
 
 
-def _ssl_context(rules: settings.UpstreamSettings) -> ssl.SSLContext | bool:
+def _ssl_context(rules: UpstreamSettings) -> ssl.SSLContext | bool:
     """Return how certificates are verified: against the system's CAs, and ``ca_file`` besides."""
     if not rules.api_url.startswith("https:") and not rules.accounts_url.startswith("https:"):
         return True  # loopback only; reading the system's CAs takes 20 ms

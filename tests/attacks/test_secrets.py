@@ -37,7 +37,7 @@ from slproxy.app import App
 from slproxy.auth.login import Attempt, code_in, code_in_paste
 from slproxy.cli.parser import build_parser
 from slproxy.cli.settings import _FLAGS
-from slproxy.config import CATALOGUE, AuthSettings, Secret, StoreSettings
+from slproxy.config import SCHEMA, AuthSettings, Secret, StoreSettings
 from slproxy.errors import SlproxyError
 from slproxy.store import MemoryStore, Record, Token, TokenStore, token_store
 from slproxy.store.record import FORMAT, encoded
@@ -863,7 +863,7 @@ def test_no_flag_takes_a_secret() -> None:
             harmless = name.endswith(("_file", "_lifetime")) or action.nargs == 0
             assert not suspicious or harmless, f"slproxy {' '.join(words)} {action.option_strings}"
     # And none of those that go among the settings names one that is secret.
-    assert [key for key in _FLAGS.values() if CATALOGUE[key].secret] == []
+    assert [key for key in _FLAGS.values() if SCHEMA[key].secret] == []
 
 
 USAGES = {

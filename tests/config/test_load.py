@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from slproxy.config import CATALOGUE, Secret, Settings, effective, is_loopback
+from slproxy.config import SCHEMA, Secret, Settings, effective, is_loopback
 from slproxy.config.load import load
 from slproxy.config.schema import SECTIONS, Setting
 from slproxy.errors import ConfigError
@@ -72,7 +72,7 @@ def refusal(
 
 def test_with_nothing_set_every_value_is_the_default_of_the_contract(tmp_path: Path) -> None:
     settings = loaded(tmp_path)
-    got = {key: value(settings, key) for key in CATALOGUE}
+    got = {key: value(settings, key) for key in SCHEMA}
     assert got == {
         "listen.host": "127.0.0.1",
         "listen.port": 8642,
@@ -124,7 +124,7 @@ def test_with_nothing_set_every_value_is_the_default_of_the_contract(tmp_path: P
         "log.format": "auto",
     }
     assert {str(origin) for origin in settings.origins.values()} == {"default"}
-    assert set(settings.origins) == set(CATALOGUE)
+    assert set(settings.origins) == set(SCHEMA)
     assert settings.profile == "default"
 
 
@@ -162,7 +162,7 @@ def test_a_flag_that_is_none_or_an_empty_variable_is_not_given(tmp_path: Path) -
     assert settings.auth.api_key is None
 
 
-@pytest.mark.parametrize("setting", CATALOGUE.values(), ids=lambda setting: setting.key)
+@pytest.mark.parametrize("setting", SCHEMA.values(), ids=lambda setting: setting.key)
 def test_every_setting_can_be_set_from_the_environment(setting: Setting, tmp_path: Path) -> None:
     ca_file = tmp_path / "ca.pem"
     ca_file.touch()
@@ -573,7 +573,7 @@ def test_secrets_are_equal_to_secrets_of_the_same_value_only() -> None:
     assert Secret("a") != "a"
 
 
-@pytest.mark.parametrize("key", [setting.key for setting in CATALOGUE.values() if setting.from_file])
+@pytest.mark.parametrize("key", [setting.key for setting in SCHEMA.values() if setting.from_file])
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
@@ -587,7 +587,7 @@ def test_a_mounted_file_is_refused_when_it(key: str, content: bytes | None, reas
     mounted = tmp_path / "mounted"
     if content is not None:
         mounted.write_bytes(content)
-    variable = CATALOGUE[key].variables[0] + "_FILE"
+    variable = SCHEMA[key].variables[0] + "_FILE"
     message = refusal(tmp_path, env={variable: str(mounted)})
     assert reason in message
     assert f"env {variable} ({mounted})" in message
@@ -617,7 +617,7 @@ def test_a_mounted_file_that_a_higher_layer_overrides_need_not_exist(tmp_path: P
 def test_a_mangled_credential_is_told_without_showing_it(key: str, text: str, tmp_path: Path) -> None:
     mounted = tmp_path / "mounted"
     mounted.write_text(SECRET + text)
-    message = refusal(tmp_path, env={CATALOGUE[key].variables[-1] + "_FILE": str(mounted)})
+    message = refusal(tmp_path, env={SCHEMA[key].variables[-1] + "_FILE": str(mounted)})
     assert f"{key} (" in message
     assert "looks mangled" in message
 
@@ -816,7 +816,7 @@ def test_effective_gives_every_setting_with_its_origin_and_no_secret(tmp_path: P
         flags={"policy.read_only": True},
     )
     rows = {row.key: (row.value, row.origin) for row in effective(settings)}
-    assert list(rows) == list(CATALOGUE)
+    assert list(rows) == list(SCHEMA)
     assert SECRET not in repr(rows)
     assert rows["listen.port"] == ("8642", "default")
     assert rows["listen.uds_mode"] == ("0660", "file slproxy.toml:2")
@@ -852,7 +852,7 @@ def test_the_example_tells_of_every_setting_what_the_program_knows() -> None:
         f"[{section}]\n"
         + "".join(
             f"# {setting.doc}\n# {setting.name} = {literal(setting)}\n"
-            for setting in CATALOGUE.values()
+            for setting in SCHEMA.values()
             if setting.section == section
         )
         for section in SECTIONS
@@ -871,11 +871,11 @@ def test_the_example_uncommented_equals_the_defaults(tmp_path: Path) -> None:
         if header := re.fullmatch(r"\[(\w+)\]", line):
             section = header[1]
         match = re.fullmatch(r"# ((\w+) = .*)", line)
-        given = match is not None and CATALOGUE[f"{section}.{match[2]}"].default is not None
+        given = match is not None and SCHEMA[f"{section}.{match[2]}"].default is not None
         # A socket and an address exclude each other; the socket has no default.
         lines.append(match[1] if match and given else line)
         uncommented += given
     settings = loaded(tmp_path, toml="\n".join(lines))
-    assert uncommented == len([setting for setting in CATALOGUE.values() if setting.default is not None])
+    assert uncommented == len([setting for setting in SCHEMA.values() if setting.default is not None])
     assert len([origin for origin in settings.origins.values() if origin.layer == "file"]) == uncommented
     assert settings == loaded(tmp_path, toml="")
