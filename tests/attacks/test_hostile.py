@@ -1021,20 +1021,15 @@ def memory_of(pid: int) -> int:
 @asynccontextmanager
 async def origin(script: rig.Handler, home: Path, *, tls: bool) -> AsyncIterator[dict[str, str]]:
     """Run an upstream, over TLS as SalesLoft's is or without; give the settings that point at it."""
-    async with rig.ScriptedUpstream(script, whole=False) as upstream:
-        if not tls:
-            yield environment_of(upstream.url)
-            return
+    context, more = None, {}
+    if tls:
         authority = trustme.CA()
         authority.cert_pem.write_to_path(str(home / "ca.pem"))
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         authority.issue_cert("127.0.0.1").configure_cert(context)
-        server = await asyncio.start_server(upstream._serve, "127.0.0.1", 0, ssl=context)
-        url = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        try:
-            yield environment_of(url, SLPROXY_UPSTREAM__CA_FILE=str(home / "ca.pem"))
-        finally:
-            server.close()
+        more = {"SLPROXY_UPSTREAM__CA_FILE": str(home / "ca.pem")}
+    async with rig.ScriptedUpstream(script, whole=False, tls=context) as upstream:
+        yield environment_of(upstream.url, **more)
 
 
 def without_uvloop(home: Path) -> Mapping[str, str]:
