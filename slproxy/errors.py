@@ -5,7 +5,7 @@
     SlproxyError
     ├── ConfigError                the user's: a setting, a flag, a file        exit 2
     ├── StoreError                 the machine's: the token's place             exit 1
-    │   └── SupersededError SealedError DamagedError
+    │   └── StaleWriteError UndecryptableError DamagedError
     ├── LoginError                 the login's: denied, no answer               exit 1
     │   ├── ForeignCallbackError   another login's callback: its state is wrong
     │   ├── PasteError             something else was pasted
@@ -53,11 +53,11 @@ class StoreError(SlproxyError):
     """The place of the token cannot be read, written or trusted."""
 
 
-class SupersededError(StoreError):
+class StaleWriteError(StoreError):
     """A token that is older than the one that is kept; it was not written."""
 
 
-class SealedError(StoreError):
+class UndecryptableError(StoreError):
     """What is kept does not open: its key is missing or wrong. It was left as it is."""
 
 

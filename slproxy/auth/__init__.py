@@ -3,17 +3,17 @@
 from slproxy.auth import login, oauth
 from slproxy.auth.callback import callback
 from slproxy.auth.credentials import Bearer, Credentials
-from slproxy.auth.identity import Identity, identity_in
-from slproxy.auth.oauth import Answer, Form
+from slproxy.auth.identity import Identity, parse_identity
+from slproxy.auth.oauth import Form, TokenEndpointReply
 
 __all__ = [
-    "Answer",
     "Bearer",
     "Credentials",
     "Form",
     "Identity",
+    "TokenEndpointReply",
     "callback",
-    "identity_in",
     "login",
     "oauth",
+    "parse_identity",
 ]

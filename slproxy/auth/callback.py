@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from aiohttp import web
 
-from slproxy.auth.login import Attempt, code_in
+from slproxy.auth.login import Attempt, parse_callback
 from slproxy.errors import (
     ConfigError,
     ForeignCallbackError,
@@ -65,7 +65,7 @@ class Callback:
         if self._code.done():
             return _page(400, "Already used", "This login has had its answer. You can close this tab.")
         try:
-            code = code_in(self._attempt, request.rel_url.raw_query_string)
+            code = parse_callback(self._attempt, request.rel_url.raw_query_string)
         except LoginError as error:
             if not isinstance(error, ForeignCallbackError):
                 self._code.set_exception(error)

@@ -20,15 +20,15 @@ import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 
-from slproxy.auth.grants import Choice, TokenEndpoint, choose_grant
-from slproxy.auth.oauth import Answer, Form
+from slproxy.auth.grants import GrantSelection, TokenEndpoint, select_grant
+from slproxy.auth.oauth import Form, TokenEndpointReply
 from slproxy.config import AuthSettings
 from slproxy.errors import (
     CredentialsRefused,
     LoginRequired,
     Problem,
+    StaleWriteError,
     StoreError,
-    SupersededError,
     TokenEndpointDown,
 )
 from slproxy.store import MemoryStore, Record, Token, TokenStore
@@ -108,10 +108,10 @@ class Credentials:
         auth: AuthSettings,
         accounts_url: str,
         profile: str,
-        redirect_uri_given: bool,
-        leeway_given: bool,
+        redirect_uri_is_set: bool,
+        leeway_is_set: bool,
         store: TokenStore,
-        ask: Callable[[Form], Awaitable[Answer]],
+        post_form: Callable[[Form], Awaitable[TokenEndpointReply]],
         now: Callable[[], float],
         monotonic: Callable[[], float],
         sleep: Callable[[float], Awaitable[None]],
@@ -120,13 +120,13 @@ class Credentials:
         self._auth = auth
         self._accounts_url = accounts_url
         self._profile = profile
-        self._redirect_uri_given, self._leeway_given = redirect_uri_given, leeway_given
+        self._redirect_uri_given, self._leeway_given = redirect_uri_is_set, leeway_is_set
         self._login_store = store
         self._granted_store = MemoryStore()
-        self._endpoint = TokenEndpoint(auth, ask=ask, now=now, monotonic=monotonic, sleep=sleep, dice=dice)
+        self._endpoint = TokenEndpoint(auth, post_form=post_form, now=now, monotonic=monotonic, sleep=sleep, dice=dice)
         self._now, self._monotonic, self._sleep, self._dice = now, monotonic, sleep, dice
 
-        self.choice = Choice(None, "not looked at yet")
+        self.selection = GrantSelection(None, "not looked at yet")
         self._record: Record | None = None
         self._margin = 0.0
         # Why the token in hand is not in the store; None when it is.
@@ -159,7 +159,7 @@ class Credentials:
 
     def keep_fresh(self) -> None:
         """Start renewing in the background, until ``close``."""
-        if self.choice.grant != "api_key":
+        if self.selection.grant != "api_key":
             self._keeper = asyncio.create_task(self._keep_fresh(), name="slproxy: keep the token fresh")
 
     async def close(self) -> None:
@@ -193,7 +193,7 @@ class Credentials:
         Raises:
             TokenUnavailable: the renewal failed.
         """
-        if self.choice.grant == "api_key":
+        if self.selection.grant == "api_key":
             return stale
         if self._is_current(stale):
             if self._has_not_cured(stale):
@@ -201,26 +201,26 @@ class Credentials:
             await self._renew_shared(rejected=stale.token)
             if self._is_current(stale):
                 if self._failure is None and self._held() is not None:
-                    self.not_cured(stale)
+                    self.mark_ineffective(stale)
                     return stale  # renewed, and the same token came back: the 401 is the client's to have
                 self._rejected = stale.token
                 self._wake.set()
                 raise self.problem() or _no_login()
         return await self.bearer()
 
-    def accepted(self, bearer: Bearer) -> None:
+    def mark_verified(self, bearer: Bearer) -> None:
         """Take note that the upstream took a token, whatever it said of it before: the renewal has cured."""
         if bearer.token == self._rejected:
             self._rejected = None
         if self._cure is not None and self._cure.token == bearer.token and not self._cure.failed:
             self._cure = None
 
-    def not_cured(self, bearer: Bearer) -> None:
+    def mark_ineffective(self, bearer: Bearer) -> None:
         """Take note that the upstream rejected a token that had just been renewed."""
         if bearer.token == self._brought and not self._has_not_cured(bearer):
             self._cure = _Cure(bearer.token, self._monotonic(), failed=True)
 
-    def on_trial(self, bearer: Bearer) -> None:
+    def mark_unverified(self, bearer: Bearer) -> None:
         """Take note that nobody will see whether the renewal that brought this token has cured: the next one will."""
         if bearer.token == self._brought and not self._has_not_cured(bearer):
             self._cure = _Cure(bearer.token, self._monotonic())
@@ -241,7 +241,7 @@ class Credentials:
         """
         if self._is_good():
             return None
-        if not self.choice.is_backed_by(self._auth):
+        if not self.selection.is_backed_by(self._auth):
             return _no_credentials()
         if self._failure is not None:
             # A copy: raising one object again and again would make its traceback grow for ever.
@@ -249,7 +249,7 @@ class Credentials:
             if isinstance(failure, TokenEndpointDown):
                 failure.headers = self._retry_after()
             return failure
-        if self.choice.grant == "authorization_code" and self._record is None:
+        if self.selection.grant == "authorization_code" and self._record is None:
             return _no_login()
         return TokenEndpointDown(
             "No token has been granted yet, or it has just expired.",
@@ -281,9 +281,9 @@ class Credentials:
         record = self._record
         expires_at = record.token.expires_at if record is not None else None
         return {
-            "grant": self.choice.grant,
-            "why": self.choice.why,
-            "store": "none" if self.choice.grant == "api_key" else self._store.description,
+            "grant": self.selection.grant,
+            "why": self.selection.why,
+            "store": "none" if self.selection.grant == "api_key" else self._store.description,
             "encryption": self._store.encryption if record is not None else None,
             "saved": self._unsaved is None,
             "valid": self._is_good(),
@@ -303,7 +303,7 @@ class Credentials:
 
     def _held(self) -> Bearer | None:
         """Return the token in hand, if it has not expired."""
-        if self.choice.grant == "api_key" and self._auth.api_key is not None:
+        if self.selection.grant == "api_key" and self._auth.api_key is not None:
             return Bearer(self._auth.api_key.reveal(), 0)
         record = self._record
         if record is None or (record.token.expires_at is not None and record.token.expires_at <= self._now()):
@@ -316,10 +316,10 @@ class Credentials:
 
     def _take_up(self, record: Record | None) -> None:
         """Choose the way in, now that it is known whether there is a login."""
-        self.choice = choose_grant(
-            self._auth, login_stored=record is not None, redirect_uri_given=self._redirect_uri_given
+        self.selection = select_grant(
+            self._auth, login_stored=record is not None, redirect_uri_is_set=self._redirect_uri_given
         )
-        if self.choice.grant == "authorization_code" and record is not None:
+        if self.selection.grant == "authorization_code" and record is not None:
             self._adopt(record)
 
     def _adopt(self, record: Record) -> None:
@@ -335,7 +335,7 @@ class Credentials:
 
     @property
     def _store(self) -> TokenStore:
-        return self._login_store if self.choice.grant == "authorization_code" else self._granted_store
+        return self._login_store if self.selection.grant == "authorization_code" else self._granted_store
 
     async def _stored_login(self) -> Record | None:
         """Return the stored login, if it is this client's."""
@@ -370,7 +370,7 @@ class Credentials:
 
     async def _look_for_a_login(self) -> None:
         """Adopt a login that somebody made since (`slproxy login` beside a running proxy)."""
-        if self.choice.grant == "api_key" or self._auth.grant == "client_credentials":
+        if self.selection.grant == "api_key" or self._auth.grant == "client_credentials":
             return
         try:
             record = await self._stored_login()
@@ -399,8 +399,8 @@ class Credentials:
 
     async def _renew(self, rejected: str | None) -> None:
         """Renew under the store's lock, and remember how it went. Never raises what it can remember."""
-        if not self.choice.is_backed_by(self._auth) or (
-            self.choice.grant == "authorization_code" and self._record is None
+        if not self.selection.is_backed_by(self._auth) or (
+            self.selection.grant == "authorization_code" and self._record is None
         ):
             return
         started = self._now()
@@ -422,7 +422,7 @@ class Credentials:
     async def _renew_locked(self, rejected: str | None) -> str:
         store = self._store
         async with store.lock():
-            if self.choice.grant == "authorization_code":
+            if self.selection.grant == "authorization_code":
                 record = await self._newest()
                 if record is None:
                     self._record = self._unsaved = None
@@ -441,7 +441,7 @@ class Credentials:
             record = await self._granted(record, store, rejected=rejected)
             try:
                 await self._write(record)
-            except SupersededError:
+            except StaleWriteError:
                 # Another process brought a newer one meanwhile, though the lock was ours; or it had expired.
                 record = await self._stored_login() or record
             finally:
@@ -458,7 +458,7 @@ class Credentials:
         try:
             stored = await self._store.read()
         except StoreError as error:
-            if not await self._store.is_lost():
+            if not await self._store.was_wiped():
                 raise
             log.warning("%s %s", error.detail, error.hint)
             stored = None
@@ -468,22 +468,22 @@ class Credentials:
         if mine is None or (stored is not None and not stored.is_older_than(mine)):
             self._unsaved = None
             return stored
-        if stored is None and not await self._store.is_lost():
+        if stored is None and not await self._store.was_wiped():
             return None
         try:
             await self._write(mine)
-        except SupersededError:
+        except StaleWriteError:
             return await self._stored_login()
         return mine
 
     async def _write(self, record: Record) -> None:
         """Store a record; where that fails it is all there is, and in memory is better than lost.
 
-        Raises SupersededError: what is stored is newer.
+        Raises StaleWriteError: what is stored is newer.
         """
         try:
             await self._store.write(record)
-        except SupersededError:
+        except StaleWriteError:
             self._unsaved = None
             raise
         except StoreError as error:
@@ -506,7 +506,7 @@ class Credentials:
         self._put_off = False
         try:
             await self._login_store.write(record)
-        except SupersededError:
+        except StaleWriteError:
             raise  # read again after a pause, and used: what is in hand has been spent
         except StoreError:
             if self._keeper is None or (self._held() is not None and rejected is None):
@@ -530,7 +530,7 @@ class Credentials:
 
     async def _granted(self, record: Record | None, store: TokenStore, *, rejected: str | None) -> Record:
         """Ask the token endpoint for the next token."""
-        if self.choice.grant == "client_credentials":
+        if self.selection.grant == "client_credentials":
             token = await self._endpoint.client_credentials()
             fresh = Record(
                 client_id=self._auth.client_id or "",
@@ -551,7 +551,7 @@ class Credentials:
             self._record = replace(record, token=token, refused="invalid_grant")
             try:
                 await store.write(self._record)
-            except SupersededError:
+            except StaleWriteError:
                 # Not dead but renewed: by a process that hung with the lock, and woke up.
                 if (newer := await self._stored_login()) is not None and not newer.refused:
                     return newer

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from slproxy import retry
 from slproxy.auth import oauth
-from slproxy.auth.oauth import Answer, Client, Form
+from slproxy.auth.oauth import Client, Form, TokenEndpointReply
 from slproxy.config import AuthSettings, Grant
 from slproxy.errors import CredentialsRefused, LoginRequired, TokenEndpointDown, UpstreamFault
 from slproxy.store import Token
@@ -25,7 +25,7 @@ LONGEST_PAUSE = 900.0
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class GrantSelection:
     """Which way in is used, and why: ``None`` where nothing is set."""
 
     grant: Grant | None
@@ -41,19 +41,19 @@ class Choice:
         return self.grant is not None
 
 
-def choose_grant(auth: AuthSettings, *, login_stored: bool, redirect_uri_given: bool) -> Choice:
+def select_grant(auth: AuthSettings, *, login_stored: bool, redirect_uri_is_set: bool) -> GrantSelection:
     """Return the grant to use; ``auto`` picks as the contract says: API key, stored login, client credentials."""
     if auth.grant != "auto":
-        return Choice(auth.grant, "auth.grant says so")
+        return GrantSelection(auth.grant, "auth.grant says so")
     if auth.api_key is not None:
-        return Choice("api_key", "an API key is set")
+        return GrantSelection("api_key", "an API key is set")
     if login_stored:
-        return Choice("authorization_code", "a login is stored")
-    if auth.client_id and auth.client_secret is not None and not redirect_uri_given:
-        return Choice("client_credentials", "only a client id and secret are set, and no login is stored")
+        return GrantSelection("authorization_code", "a login is stored")
+    if auth.client_id and auth.client_secret is not None and not redirect_uri_is_set:
+        return GrantSelection("client_credentials", "only a client id and secret are set, and no login is stored")
     if auth.client_id:
-        return Choice("authorization_code", "a client id is set, but no login is stored yet")
-    return Choice(None, "neither an API key, nor a login, nor a client id is set")
+        return GrantSelection("authorization_code", "a client id is set, but no login is stored yet")
+    return GrantSelection(None, "neither an API key, nor a login, nor a client id is set")
 
 
 class TokenEndpoint:
@@ -63,7 +63,7 @@ class TokenEndpoint:
         self,
         auth: AuthSettings,
         *,
-        ask: Callable[[Form], Awaitable[Answer]],
+        post_form: Callable[[Form], Awaitable[TokenEndpointReply]],
         now: Callable[[], float],
         monotonic: Callable[[], float],
         sleep: Callable[[float], Awaitable[None]],
@@ -72,7 +72,7 @@ class TokenEndpoint:
         secret = auth.client_secret.reveal() if auth.client_secret is not None else None
         self._client = Client(id=auth.client_id or "", secret=secret)
         self._scope = auth.scope or ""
-        self._ask = ask
+        self._post_form = post_form
         self._now, self._monotonic, self._sleep, self._dice = now, monotonic, sleep, dice
 
     async def refresh(self, token: Token) -> Token:
@@ -115,7 +115,7 @@ class TokenEndpoint:
             return None if late or attempt >= RENEWAL_ATTEMPTS else wait
 
         async def attempt() -> _TokenReply:
-            return _TokenReply(await self._ask(form))
+            return _TokenReply(await self._post_form(form))
 
         try:
             reply: _TokenReply = await retry.ladder(next_wait, sleep=self._sleep)(attempt)
@@ -125,7 +125,7 @@ class TokenEndpoint:
                 hint="Check the network and upstream.accounts_url.",
             ) from error
         try:
-            return oauth.token_of(reply.answer, now=self._now(), renews=renews)
+            return oauth.parse_token_reply(reply.answer, now=self._now(), renews=renews)
         except TokenEndpointDown as error:
             # A rate limit of its own (429), or a Retry-After that is longer than a renewal may take.
             asked = retry.wait_before_next(
@@ -138,7 +138,7 @@ class TokenEndpoint:
 class _TokenReply:
     """An answer of the token endpoint, as far as the retries go."""
 
-    def __init__(self, answer: Answer) -> None:
+    def __init__(self, answer: TokenEndpointReply) -> None:
         self.answer = answer
         # Any 5xx is a token endpoint that is unwell, and worth another try: RFC 6749 §5.2 knows only 400 and 401.
         status = 503 if answer.status >= 500 else answer.status

@@ -23,7 +23,7 @@ class Identity:
         return f"{self.name} ({self.email})"
 
 
-def identity_in(status: int, body: bytes) -> Identity:
+def parse_identity(status: int, body: bytes) -> Identity:
     """Return who it is by the API's answer to ``/v2/me.json``. Raises SlproxyError when the API did not say."""
     try:
         me = json.loads(body)["data"]

@@ -27,8 +27,8 @@ from slproxy.errors import (
     LoginRequired,
     OtherLoginError,
     PasteError,
-    SealedError,
     StoreError,
+    UndecryptableError,
 )
 from slproxy.store import Record, TokenStore
 
@@ -73,7 +73,7 @@ def client_of(settings: Settings) -> Client:
     return Client(id=settings.auth.client_id, secret=secret.reveal() if secret is not None else None)
 
 
-def code_in(attempt: Attempt, query: str) -> str:
+def parse_callback(attempt: Attempt, query: str) -> str:
     """Return the code that a callback's query brings.
 
     Raises:
@@ -98,7 +98,7 @@ def code_in(attempt: Attempt, query: str) -> str:
     return fields["code"]
 
 
-def code_in_paste(attempt: Attempt, pasted: str) -> str:
+def parse_pasted(attempt: Attempt, pasted: str) -> str:
     """Return the code in what a person pasted: the URL that the browser ended on, or the bare code.
 
     A bare code carries no state; PKCE alone then ties it to this attempt. Raises LoginError, and PasteError for what
@@ -114,7 +114,7 @@ def code_in_paste(attempt: Attempt, pasted: str) -> str:
             f"That is not the address; it starts with {begins}code=" if pasted else "Nothing was pasted.",
             hint="Run slproxy login --no-browser again.",
         )
-    return code_in(attempt, query)
+    return parse_callback(attempt, query)
 
 
 async def exchange(
@@ -122,14 +122,14 @@ async def exchange(
     attempt: Attempt,
     code: str,
     *,
-    ask: Callable[[oauth.Form], Awaitable[oauth.Answer]],
+    post_form: Callable[[oauth.Form], Awaitable[oauth.TokenEndpointReply]],
     now: Callable[[], float],
 ) -> Record:
     """Exchange the code for a token. Raises TokenUnavailable or UpstreamFault."""
     client = client_of(settings)
     form = oauth.code_grant(client, code=code, redirect_uri=attempt.redirect_uri, verifier=attempt.verifier)
     try:
-        token = oauth.token_of(await ask(form), now=now())
+        token = oauth.parse_token_reply(await post_form(form), now=now())
     except LoginRequired as error:
         raise LoginError(
             "SalesLoft did not accept the code: it was used before, is too old, or belongs to another redirect URI.",
@@ -158,10 +158,10 @@ async def keep(store: TokenStore, record: Record, who: Identity | None, *, repla
             before = await store.read()
         except DamagedError:
             before = None
-        except SealedError:
+        except UndecryptableError:
             if not replace_other:
                 raise
-            await store.set_aside()
+            await store.quarantine()
             before = None
         if before is not None:
             _check_that_it_may_go(before, record, who, store, replace_other=replace_other)

@@ -57,7 +57,7 @@ class Form:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Answer:
+class TokenEndpointReply:
     """What the accounts host answered; the body may hold secrets. ``status`` as in HTTP."""
 
     status: int
@@ -113,7 +113,7 @@ def _identity(client: Client) -> list[tuple[str, str]]:
     return [("client_id", client.id), *secret]
 
 
-def token_of(answer: Answer, *, now: float, renews: Token | None = None) -> Token:
+def parse_token_reply(answer: TokenEndpointReply, *, now: float, renews: Token | None = None) -> Token:
     """Return the token that an answer grants; a field that it leaves out keeps the value of the token it ``renews``.
 
     Raises:

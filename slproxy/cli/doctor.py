@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
 
 from slproxy.app import App
-from slproxy.auth import identity_in
+from slproxy.auth import parse_identity
 from slproxy.cli import probe
 from slproxy.cli.output import DONE, FAILED
 from slproxy.config import SCHEMA, Settings, is_loopback
@@ -153,11 +153,11 @@ def _clock(date: str, host: str, *, between: tuple[float, float]) -> Finding:
 async def _credentials(settings: Settings) -> Finding:
     try:
         async with App(settings) as app:
-            choice = app.credentials.choice
-            who = identity_in(*await app.ask("/v2/me.json"))
+            selection = app.credentials.selection
+            who = parse_identity(*await app.ask("/v2/me.json"))
     except SlproxyError as error:
         return of_error("credentials", error)
-    return Finding("credentials", "ok", f"{choice.grant}, since {choice.why}: {who}")
+    return Finding("credentials", "ok", f"{selection.grant}, since {selection.why}: {who}")
 
 
 def _port(settings: Settings) -> Finding:

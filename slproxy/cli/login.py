@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 
 from slproxy.app import App
-from slproxy.auth import Identity, callback, identity_in, login
+from slproxy.auth import Identity, callback, login, parse_identity
 from slproxy.cli.logout import revoke
 from slproxy.cli.output import DONE, print_note
 from slproxy.cli.process import in_a_daemon, read_line
@@ -102,13 +102,15 @@ class _NewLogin:
 
     async def finish(self, attempt: login.Attempt, code: str) -> str:
         """Turn a code into a stored token, and return who it is. Raises SlproxyError; then the token is revoked."""
-        record = await login.exchange(self.app.settings, attempt, code, ask=self.app.upstream.ask, now=time.time)
+        record = await login.exchange(
+            self.app.settings, attempt, code, post_form=self.app.upstream.post_form, now=time.time
+        )
         try:
             await self.memory.write(record)
             await self.app.credentials.load()
             who: Identity | None = None
             try:
-                who = identity_in(*await self.app.ask("/v2/me.json"))
+                who = parse_identity(*await self.app.ask("/v2/me.json"))
                 told = f"Authenticated as: {who}"
             except SlproxyError as error:
                 told = f"Logged in. Who it is could not be asked: {error.detail}"
@@ -145,10 +147,10 @@ async def _pasted_code(attempt: login.Attempt) -> str:
     for _ in range(PASTES - 1):
         line = await in_a_daemon(read_line)
         try:
-            return login.code_in_paste(attempt, line)
+            return login.parse_pasted(attempt, line)
         except PasteError as error:
             # Nobody is asked again whose input has ended, or is no terminal.
             if not line or not sys.stdin.isatty():
                 raise
             print_note(f"{error.detail}\nPaste it again:")
-    return login.code_in_paste(attempt, await in_a_daemon(read_line))
+    return login.parse_pasted(attempt, await in_a_daemon(read_line))

@@ -46,7 +46,7 @@ async def _logged_out(settings: Settings) -> str:
         newest = await app.store.read()
         if newest is not None and newest.token != record.token and belongs_to_settings(newest, settings):
             revoked = await revoke(app, newest) and revoked
-        await app.store.forget()
+        await app.store.delete()
     if revoked:
         return "Logged out: the token was revoked at SalesLoft and forgotten here."
     print_note("  Revoke it in SalesLoft's settings, or wait for the access token to expire.")
@@ -69,7 +69,7 @@ async def revoke(app: App, record: Record) -> bool:
     for token in (record.token.refresh_token, record.token.access_token):
         if token:
             try:
-                answer = await app.upstream.ask(oauth.revocation(client, token=token))
+                answer = await app.upstream.post_form(oauth.revocation(client, token=token))
                 revoked = revoked and 200 <= answer.status < 300
             except Problem:
                 revoked = False

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import slproxy
 from slproxy.app import App
-from slproxy.auth import identity_in
+from slproxy.auth import parse_identity
 from slproxy.cli import probe
 from slproxy.cli.output import DONE, print_note
 from slproxy.cli.process import allow_open_files, has_terminal, in_a_daemon
@@ -137,16 +137,16 @@ async def _announce(app: App, *, sandbox: bool) -> None:
             answered, body = await asyncio.to_thread(
                 probe.ask, reachable(where), "/v2/me.json", key=app.settings.listen.key
             )
-            print(f"Authenticated as: {identity_in(answered, body)}", flush=True)
+            print(f"Authenticated as: {parse_identity(answered, body)}", flush=True)
         except (OSError, http.client.HTTPException, SlproxyError) as error:
             print_note(f"  The first call through it failed: {error}")
     else:
         print_note(f"slproxy {slproxy.__version__}: forwarding to {upstream}.")
-        choice = app.credentials.choice
-        print_note(f"  Way in: {choice.grant or 'none'}, since {choice.why}.")
+        selection = app.credentials.selection
+        print_note(f"  Way in: {selection.grant or 'none'}, since {selection.why}.")
         if isinstance(problem := app.credentials.problem(), LoginRequired):
             print_note(f"  Not ready: {problem.detail} {problem.hint}")
-        elif app.credentials.choice.grant == "authorization_code":
+        elif app.credentials.selection.grant == "authorization_code":
             print_note(f"  The token is kept in {app.store.description}, {app.store.encryption}.")
     if app.settings.listen.allow_unauthenticated and app.settings.listen.key is None:
         print_note("  WARNING: whoever reaches this address uses your SalesLoft token: no local key is set.")

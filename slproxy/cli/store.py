@@ -15,7 +15,7 @@ from slproxy.errors import (
     ConfigError,
     StoreError,
 )
-from slproxy.store import seal_of, token_store
+from slproxy.store import token_cipher, token_store
 
 # The store.
 
@@ -50,7 +50,7 @@ async def move(settings: Settings, args: argparse.Namespace) -> int:
         await new.write(record)
         if await new.read() != record:
             raise StoreError(f"{new.description} did not keep the login; {old.description} still has it.")
-        await old.forget()
+        await old.delete()
         print(f"Moved the login of the profile {settings.profile} from {old.description} to {new.description}.")
     if settings.store.kind != args.to:
         print_note(f"  Now set store.kind = {args.to}, and restart the proxies of this profile.")
@@ -69,12 +69,12 @@ async def rekey(settings: Settings, args: argparse.Namespace) -> int:
     given = None if args.new_key_file is None else config.secret_in(args.new_key_file)
     if given is None and (settings.store.key is not None or settings.store.kind == "redis"):
         raise ConfigError("The new key is not given.", hint="Write it into a file, and name it: --new-key-file FILE")
-    seal = seal_of(settings)
-    async with opened(token_store(settings, seal=seal)) as store, store.lock():
+    cipher = token_cipher(settings)
+    async with opened(token_store(settings, cipher=cipher)) as store, store.lock():
         record = await store.read()
         if record is None:
             raise StoreError(f"There is no login in {store.description}.", hint="Run: slproxy login")
-        forget_old_key = await asyncio.to_thread(seal.change_key, given)
+        forget_old_key = await asyncio.to_thread(cipher.change_key, given)
         await store.write(record)
         if await store.read() != record:
             raise StoreError(f"{store.description} did not keep the login as it was written.", hint="Look at its disk.")

@@ -6,7 +6,7 @@ import argparse
 import json
 
 from slproxy.app import App
-from slproxy.auth import identity_in
+from slproxy.auth import parse_identity
 from slproxy.cli.output import DONE
 from slproxy.config import Settings
 
@@ -17,6 +17,6 @@ async def who_am_i(settings: Settings, args: argparse.Namespace) -> int:
     """Run ``slproxy whoami``."""
     async with App(settings) as app:
         status, body = await app.ask("/v2/me.json")
-    who = identity_in(status, body)
+    who = parse_identity(status, body)
     print(json.dumps(json.loads(body), indent=2) if args.json else f"Authenticated as: {who}")
     return DONE

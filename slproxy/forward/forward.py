@@ -250,7 +250,7 @@ class Forwarder:
             reply, bearer = await self._dispatch(request, exchange, patience=patience)
             if reply.status != 401:
                 if retry.is_final(reply.status):
-                    self._credentials.accepted(bearer)
+                    self._credentials.mark_verified(bearer)
                 return reply
             try:
                 newer = await self._credentials.renew(stale=bearer)
@@ -260,18 +260,18 @@ class Forwarder:
             if newer == bearer:
                 return reply
             if not request.repeatable:
-                self._credentials.on_trial(newer)
+                self._credentials.mark_unverified(newer)
                 return reply
             reply.close()
             try:
                 reply, bearer = await self._dispatch(request, exchange)
             except BaseException:
-                self._credentials.on_trial(newer)
+                self._credentials.mark_unverified(newer)
                 raise
             if reply.status == 401:
-                self._credentials.not_cured(bearer)
+                self._credentials.mark_ineffective(bearer)
             elif retry.is_final(reply.status):
-                self._credentials.accepted(bearer)
+                self._credentials.mark_verified(bearer)
             return reply
         finally:
             # Of a body in chunks it is known only once it has been read so far.

@@ -1,10 +1,10 @@
 """The token at rest."""
 
-from slproxy.store.encryption import Keyring, Seal
+from slproxy.store.encryption import Keyring, TokenCipher
 from slproxy.store.file import FileStore
 from slproxy.store.memory import MemoryStore
 from slproxy.store.record import Record, Token
-from slproxy.store.select import seal_of, token_store
+from slproxy.store.select import token_cipher, token_store
 from slproxy.store.store import TokenStore
 
 __all__ = [
@@ -12,9 +12,9 @@ __all__ = [
     "Keyring",
     "MemoryStore",
     "Record",
-    "Seal",
     "Token",
+    "TokenCipher",
     "TokenStore",
-    "seal_of",
+    "token_cipher",
     "token_store",
 ]

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from slproxy.config import Encryption, Secret
-from slproxy.errors import SealedError, StoreError
+from slproxy.errors import StoreError, UndecryptableError
 
 if TYPE_CHECKING:
     from cryptography.fernet import Fernet
@@ -58,7 +58,7 @@ class Key:
     value: str = field(repr=False)
 
 
-class Seal:
+class TokenCipher:
     """Seals and opens what is kept, or leaves it plain."""
 
     def __init__(self, encryption: Encryption, *, key: Secret | None, keyring: Callable[[], Keyring | None]) -> None:
@@ -76,11 +76,11 @@ class Seal:
         # How what is kept was last seen or made.
         self.description = "not looked at yet"
 
-    def open(self, kept: bytes) -> bytes:
+    def decrypt(self, kept: bytes) -> bytes:
         """Return what was sealed; what is plain stays so.
 
         Raises:
-            SealedError: the key is missing or wrong.
+            UndecryptableError: the key is missing or wrong.
             StoreError: the keyring cannot be asked.
             ValueError: the text is damaged.
         """
@@ -100,12 +100,12 @@ class Seal:
             self._current = (key, salt)
             self.description = f"encrypted, key {self._place(name)}"
             return opened
-        raise SealedError(
+        raise UndecryptableError(
             f"The stored token does not open with the key {self._place(name)}.",
             hint="Give the key that it was sealed with (nothing was changed), or run: slproxy login --replace",
         )
 
-    def seal(self, plain: bytes) -> bytes:
+    def encrypt(self, plain: bytes) -> bytes:
         """Return what to keep. Raises StoreError when the key that is asked for cannot be had."""
         current = self._next or self._current
         given = self._given is not None and self._encryption in ("auto", "key")
@@ -114,7 +114,7 @@ class Seal:
         ):
             current = None  # what it was opened with is not what the settings ask for now
         if current is None:
-            key = self._key_to_seal_with()
+            key = self._key_to_encrypt_with()
             if key is None:
                 self.description = "not encrypted"
                 return plain
@@ -130,7 +130,7 @@ class Seal:
         return json.dumps(document, indent=1).encode() + b"\n"
 
     def change_key(self, given: Secret | None) -> Callable[[], None]:
-        """Seal with another key from now on: the ``given`` one, or a new one of the keyring.
+        """TokenCipher with another key from now on: the ``given`` one, or a new one of the keyring.
 
         Returns what forgets the old one, to be called when nothing is sealed with it any more. Raises StoreError.
         """
@@ -153,7 +153,7 @@ class Seal:
 
         return forget
 
-    def _key_to_seal_with(self) -> Key | None:
+    def _key_to_encrypt_with(self) -> Key | None:
         if self._encryption == "off":
             return None
         if self._given is not None and self._encryption in ("auto", "key"):
@@ -190,7 +190,7 @@ class Seal:
     def _key_named(self, name: str) -> Key:
         if name == GIVEN:
             if self._given is None:
-                raise SealedError(
+                raise UndecryptableError(
                     "The stored token is encrypted, and store.key is not set.",
                     hint="Set SLPROXY_STORE__KEY_FILE to the file that holds the key.",
                 )
@@ -198,7 +198,7 @@ class Seal:
         keyring = self._keyring()
         value = keyring.get(name) if keyring is not None else None
         if value is None:
-            raise SealedError(
+            raise UndecryptableError(
                 "The stored token is encrypted, and its key is not in this machine's keyring.",
                 hint="Unlock the keyring it was made with. Or log in again: slproxy login --replace",
             )

@@ -23,10 +23,10 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 from slproxy.errors import DamagedError, StoreError
-from slproxy.store.encryption import Seal
+from slproxy.store.encryption import TokenCipher
 from slproxy.store.file_lock import file_lock, make_folder, store_failed
-from slproxy.store.record import Record, decoded, encoded
-from slproxy.store.store import superseded
+from slproxy.store.record import Record, parse_record, serialize_record
+from slproxy.store.store import stale_write
 
 log = logging.getLogger("slproxy.store")
 
@@ -34,31 +34,31 @@ log = logging.getLogger("slproxy.store")
 class FileStore:
     """A token in a file of its own."""
 
-    def __init__(self, path: Path, seal: Seal | None = None) -> None:
+    def __init__(self, path: Path, cipher: TokenCipher | None = None) -> None:
         self.description = f"file {path}"
         self._path = path
         # What a logout leaves: without it, a file that is not there has been lost.
-        self._logged_out = path.with_name(path.name + ".logout")
-        self._seal = seal or Seal("off", key=None, keyring=lambda: None)
+        self._logout_mark = path.with_name(path.name + ".logout")
+        self._cipher = cipher or TokenCipher("off", key=None, keyring=lambda: None)
 
     @property
     def encryption(self) -> str:
-        return self._seal.description
+        return self._cipher.description
 
     async def read(self) -> Record | None:
         return await asyncio.to_thread(self._read)
 
-    async def is_lost(self) -> bool:
-        return not await asyncio.to_thread(lambda: os.path.lexists(self._path) or self._logged_out.exists())
+    async def was_wiped(self) -> bool:
+        return not await asyncio.to_thread(lambda: os.path.lexists(self._path) or self._logout_mark.exists())
 
     async def write(self, record: Record) -> None:
         await asyncio.to_thread(self._write, record)
 
-    async def forget(self) -> None:
-        await asyncio.to_thread(self._forget)
+    async def delete(self) -> None:
+        await asyncio.to_thread(self._delete)
 
-    async def set_aside(self) -> str:
-        return str(await asyncio.to_thread(self._set_aside, None))
+    async def quarantine(self) -> str:
+        return str(await asyncio.to_thread(self._quarantine, None))
 
     async def close(self) -> None:
         """Nothing is held open."""
@@ -129,15 +129,15 @@ class FileStore:
 
     def _record_in(self, content: bytes, inode: int) -> Record:
         try:
-            return decoded(self._seal.open(content))
+            return parse_record(self._cipher.decrypt(content))
         except ValueError as error:
-            aside = self._set_aside(inode)
+            aside = self._quarantine(inode)
             raise DamagedError(
                 f"The token file {self._path} is damaged, or not one that this slproxy wrote.",
                 hint=f"It was set aside as {aside}. Run: slproxy login",
             ) from error
 
-    def _set_aside(self, inode: int | None) -> Path:
+    def _quarantine(self, inode: int | None) -> Path:
         """Give the file another name; a file that is not the one with ``inode`` gets its name back."""
         stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
         aside = self._path.with_name(f"{self._path.name}.aside-{stamp}-{secrets.token_hex(3)}")
@@ -157,8 +157,8 @@ class FileStore:
         folder = self._path.parent
         kept = self._read()
         if kept is not None and record.is_older_than(kept):
-            raise superseded()
-        sealed = self._seal.seal(encoded(record))
+            raise stale_write()
+        encrypted = self._cipher.encrypt(serialize_record(record))
         try:
             make_folder(folder)
             self._trust_folder()
@@ -166,11 +166,11 @@ class FileStore:
             descriptor, name = tempfile.mkstemp(dir=folder, prefix=f".{self._path.name}.")
             try:
                 with open(descriptor, "wb") as file:  # noqa: PTH123  # a descriptor, not a path
-                    file.write(sealed)
+                    file.write(encrypted)
                     file.flush()
                     os.fsync(file.fileno())
                 Path(name).replace(self._path)
-                self._logged_out.unlink(missing_ok=True)
+                self._logout_mark.unlink(missing_ok=True)
             except BaseException:
                 Path(name).unlink(missing_ok=True)
                 raise
@@ -178,10 +178,10 @@ class FileStore:
         except OSError as error:
             raise store_failed("write", self._path, error) from error
 
-    def _forget(self) -> None:
+    def _delete(self) -> None:
         try:
             if self._path.parent.is_dir():
-                self._logged_out.touch(mode=0o600)
+                self._logout_mark.touch(mode=0o600)
                 self._path.unlink(missing_ok=True)
                 for unfinished in self._unfinished():
                     unfinished.unlink(missing_ok=True)
@@ -200,7 +200,7 @@ class FileStore:
         """
         for unfinished in self._unfinished():
             try:
-                record = decoded(self._seal.open(unfinished.read_bytes()))
+                record = parse_record(self._cipher.decrypt(unfinished.read_bytes()))
             except StoreError:
                 continue  # whoever has its key may take it up
             except (OSError, ValueError):

@@ -20,8 +20,8 @@ from keyring.errors import PasswordDeleteError
 
 from slproxy.errors import DamagedError, StoreError
 from slproxy.store.file_lock import file_lock
-from slproxy.store.record import Record, decoded, encoded
-from slproxy.store.store import superseded
+from slproxy.store.record import Record, parse_record, serialize_record
+from slproxy.store.store import stale_write
 
 # What the entries are filed under.
 SERVICE = "slproxy"
@@ -104,17 +104,17 @@ class KeyringStore:
     async def read(self) -> Record | None:
         return await asyncio.to_thread(self._read)
 
-    async def is_lost(self) -> bool:
+    async def was_wiped(self) -> bool:
         return await asyncio.to_thread(lambda: not any(map(self._found().get, (self._name, f"{self._name}-logout"))))
 
     async def write(self, record: Record) -> None:
         await asyncio.to_thread(self._write, record)
 
-    async def forget(self) -> None:
-        await asyncio.to_thread(self._forget)
+    async def delete(self) -> None:
+        await asyncio.to_thread(self._delete)
 
-    async def set_aside(self) -> str:
-        return await asyncio.to_thread(self._set_aside)
+    async def quarantine(self) -> str:
+        return await asyncio.to_thread(self._quarantine)
 
     async def close(self) -> None:
         """Nothing is held open."""
@@ -127,15 +127,15 @@ class KeyringStore:
         if kept is None:
             return None
         try:
-            return decoded(kept.encode())
+            return parse_record(kept.encode())
         except ValueError as error:
-            aside = self._set_aside()
+            aside = self._quarantine()
             raise DamagedError(
                 f"The keyring's entry {SERVICE}/{self._name} is damaged. It was set aside as {aside}.",
                 hint="Run: slproxy login",
             ) from error
 
-    def _set_aside(self) -> str:
+    def _quarantine(self) -> str:
         kept = self._found().get(self._name)
         aside = f"{self._name}-aside-{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}"
         if kept is not None:
@@ -146,11 +146,11 @@ class KeyringStore:
     def _write(self, record: Record) -> None:
         kept = self._read()
         if kept is not None and record.is_older_than(kept):
-            raise superseded()
-        self._found().set(self._name, encoded(record).decode())
+            raise stale_write()
+        self._found().set(self._name, serialize_record(record).decode())
         self._found().delete(f"{self._name}-logout")
 
-    def _forget(self) -> None:
+    def _delete(self) -> None:
         # What a logout leaves: without it, an entry that is not there has been lost.
         self._found().set(f"{self._name}-logout", "1")
         self._found().delete(self._name)

@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import AsyncIterator
 
 from slproxy.store.record import Record
-from slproxy.store.store import superseded
+from slproxy.store.store import stale_write
 
 
 class MemoryStore:
@@ -22,18 +22,18 @@ class MemoryStore:
     async def read(self) -> Record | None:
         return self._record
 
-    async def is_lost(self) -> bool:
+    async def was_wiped(self) -> bool:
         return False
 
     async def write(self, record: Record) -> None:
         if self._record is not None and record.is_older_than(self._record):
-            raise superseded()
+            raise stale_write()
         self._record = record
 
-    async def forget(self) -> None:
+    async def delete(self) -> None:
         self._record = None
 
-    async def set_aside(self) -> str:
+    async def quarantine(self) -> str:
         raise AssertionError("what is in memory is never damaged")
 
     async def close(self) -> None:

@@ -47,10 +47,10 @@ class Record:
 
     def is_older_than(self, other: Record) -> bool:
         """Tell whether ``other`` came later: by another login, a further renewal of this one, or the same one later."""
-        return self.rank < other.rank
+        return self.version < other.version
 
     @property
-    def rank(self) -> tuple[int, int, float]:
+    def version(self) -> tuple[int, int, float]:
         """Where the record stands among those that came before and after it."""
         return (self.login, self.generation, self.token.obtained_at)
 
@@ -59,7 +59,7 @@ class Record:
         return replace(self, token=token, generation=self.generation + 1, refused="")
 
 
-def encoded(record: Record) -> bytes:
+def serialize_record(record: Record) -> bytes:
     """Return a record as a text to keep."""
     token = record.token
     document = {
@@ -81,8 +81,8 @@ def encoded(record: Record) -> bytes:
     return json.dumps(document, indent=1).encode() + b"\n"
 
 
-def decoded(content: bytes) -> Record:
-    """Return the record that ``encoded`` wrote. Raises ValueError for anything else."""
+def parse_record(content: bytes) -> Record:
+    """Return the record that ``serialize_record`` wrote. Raises ValueError for anything else."""
     try:
         return _record_in(json.loads(content))
     except (KeyError, TypeError, ValueError, OverflowError, RecursionError):

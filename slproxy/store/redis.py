@@ -18,9 +18,9 @@ from urllib.parse import urlsplit
 
 from slproxy.config import Secret
 from slproxy.errors import ConfigError, DamagedError, StoreError
-from slproxy.store.encryption import Seal
-from slproxy.store.record import Record, decoded, encoded
-from slproxy.store.store import LOCK_TIMEOUT, superseded
+from slproxy.store.encryption import TokenCipher
+from slproxy.store.record import Record, parse_record, serialize_record
+from slproxy.store.store import LOCK_TIMEOUT, stale_write
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -43,7 +43,7 @@ redis.call('DEL', KEYS[2])
 return 1
 """
 # KEYS: the token; the mark of a logout, without which an empty Redis is one that has lost its data.
-_FORGET = "redis.call('SET', KEYS[2], '1') return redis.call('DEL', KEYS[1])"
+_DELETE = "redis.call('SET', KEYS[2], '1') return redis.call('DEL', KEYS[1])"
 # KEYS: the lock. ARGV: its owner, for how many ms. Asked again after an answer that was lost, it is still the owner's.
 _LOCK = """
 if redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) then return 1 end
@@ -69,7 +69,7 @@ def client(url: Secret, *, connect_timeout: float, answer_timeout: float, retrie
     try:
         parts = urlsplit(url.reveal())
         if "@" in parts.path + parts.query + parts.fragment:
-            raise ValueError("a password that is not percent-encoded would be taken for a host")
+            raise ValueError("a password that is not percent-serialize_record would be taken for a host")
         if "decode_responses" in parts.query:
             raise ValueError("what is sealed is bytes")
         redis: Redis = Redis.from_url(
@@ -97,19 +97,19 @@ def errors() -> tuple[type[Exception], ...]:
 class RedisStore:
     """A token as a hash of Redis, one a profile."""
 
-    def __init__(self, url: Secret, profile: str, seal: Seal) -> None:
+    def __init__(self, url: Secret, profile: str, cipher: TokenCipher) -> None:
         """Raises ConfigError when ``url`` is none of Redis, or redis-py is missing."""
         self._redis, host = client(url, connect_timeout=CONNECT_TIMEOUT, answer_timeout=ANSWER_TIMEOUT, retries=1)
         self._error = errors()
         # Without the password that it may hold.
         self.description = f"redis {host}"
         self._token, self._lock = f"slproxy:token:{profile}", f"slproxy:lock:{profile}"
-        self._forgotten = f"slproxy:logout:{profile}"
-        self._seal = seal
+        self._logout_mark = f"slproxy:logout:{profile}"
+        self._cipher = cipher
 
     @property
     def encryption(self) -> str:
-        return self._seal.description
+        return self._cipher.description
 
     async def read(self) -> Record | None:
         kept = await self._ask(self._redis.hget(self._token, "record"))
@@ -119,27 +119,29 @@ class RedisStore:
         opened = await asyncio.to_thread(self._opened, kept)
         if opened is not None:
             return opened
-        aside = await self.set_aside()
+        aside = await self.quarantine()
         raise DamagedError(
             f"What Redis holds at {self._token} is no token of slproxy. It was set aside as {aside}.",
             hint="Run: slproxy login",
         )
 
-    async def is_lost(self) -> bool:
-        return not await self._ask(self._redis.exists(self._token, self._forgotten))
+    async def was_wiped(self) -> bool:
+        return not await self._ask(self._redis.exists(self._token, self._logout_mark))
 
     async def write(self, record: Record) -> None:
-        sealed = await asyncio.to_thread(self._seal.seal, encoded(record))
+        encrypted = await asyncio.to_thread(self._cipher.encrypt, serialize_record(record))
         taken = await self._ask(
-            self._redis.eval(_WRITE, 2, self._token, self._forgotten, *(repr(part) for part in record.rank), sealed)
+            self._redis.eval(
+                _WRITE, 2, self._token, self._logout_mark, *(repr(part) for part in record.version), encrypted
+            )
         )
         if not taken:
-            raise superseded()
+            raise stale_write()
 
-    async def forget(self) -> None:
-        await self._ask(self._redis.eval(_FORGET, 2, self._token, self._forgotten))
+    async def delete(self) -> None:
+        await self._ask(self._redis.eval(_DELETE, 2, self._token, self._logout_mark))
 
-    async def set_aside(self) -> str:
+    async def quarantine(self) -> str:
         aside = f"{self._token}:aside:{time.time():.3f}"
         await self._ask(self._redis.renamenx(self._token, aside))
         return aside
@@ -167,7 +169,7 @@ class RedisStore:
 
     def _opened(self, kept: bytes) -> Record | None:
         try:
-            return decoded(self._seal.open(kept))
+            return parse_record(self._cipher.decrypt(kept))
         except ValueError:
             return None
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from slproxy.config import Settings
-from slproxy.store.encryption import Keyring, Seal
+from slproxy.store.encryption import Keyring, TokenCipher
 from slproxy.store.file import FileStore
 from slproxy.store.memory import MemoryStore
 from slproxy.store.store import TokenStore
 
 
-def seal_of(settings: Settings) -> Seal:
+def token_cipher(settings: Settings) -> TokenCipher:
     """Return what encrypts the login by the settings."""
     rules = settings.store
 
@@ -20,13 +20,13 @@ def seal_of(settings: Settings) -> Seal:
 
         return keyringstore.find()
 
-    return Seal(rules.encryption, key=rules.key, keyring=keyring)
+    return TokenCipher(rules.encryption, key=rules.key, keyring=keyring)
 
 
-def token_store(settings: Settings, *, seal: Seal | None = None) -> TokenStore:
+def token_store(settings: Settings, *, cipher: TokenCipher | None = None) -> TokenStore:
     """Return the store that the settings name."""
     rules = settings.store
-    seal = seal or seal_of(settings)
+    cipher = cipher or token_cipher(settings)
     match rules.kind:
         case "memory":
             return MemoryStore()
@@ -38,5 +38,5 @@ def token_store(settings: Settings, *, seal: Seal | None = None) -> TokenStore:
             from slproxy.store.redis import RedisStore  # noqa: PLC0415  # its library takes 100 ms to load
 
             assert rules.redis_url is not None, "config refuses redis without an address"
-            return RedisStore(rules.redis_url, settings.profile, seal)
-    return FileStore(rules.path, seal)
+            return RedisStore(rules.redis_url, settings.profile, cipher)
+    return FileStore(rules.path, cipher)

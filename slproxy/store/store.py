@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
-from slproxy.errors import SupersededError
+from slproxy.errors import StaleWriteError
 from slproxy.store.record import Record
 
 # A holder that hangs blocks nobody for longer than this, in seconds.
@@ -24,21 +24,21 @@ class TokenStore(Protocol):
     async def read(self) -> Record | None:
         """Return the record, or ``None`` if there is none. Raises StoreError."""
 
-    async def is_lost(self) -> bool:
+    async def was_wiped(self) -> bool:
         """Tell, where there is no record, whether that is no logout's doing. Raises StoreError."""
 
     async def write(self, record: Record) -> None:
         """Keep the record; on return it is on disk, where there is a disk.
 
         Raises:
-            SupersededError: what is kept is newer.
+            StaleWriteError: what is kept is newer.
             StoreError: it cannot be kept.
         """
 
-    async def forget(self) -> None:
+    async def delete(self) -> None:
         """Remove the record. Raises StoreError."""
 
-    async def set_aside(self) -> str:
+    async def quarantine(self) -> str:
         """Keep what is there under another name, which is returned, and have no record. Raises StoreError."""
 
     def lock(self) -> AbstractAsyncContextManager[None]:
@@ -48,5 +48,5 @@ class TokenStore(Protocol):
         """Let go of what the store holds open."""
 
 
-def superseded() -> SupersededError:
-    return SupersededError("A newer token was stored meanwhile.", hint="It is used instead.")
+def stale_write() -> StaleWriteError:
+    return StaleWriteError("A newer token was stored meanwhile.", hint="It is used instead.")

@@ -31,7 +31,7 @@ import aiohttp
 from aiohttp.http import HttpProcessingError
 from yarl import URL
 
-from slproxy.auth import Answer, Form
+from slproxy.auth import Form, TokenEndpointReply
 from slproxy.config import UpstreamSettings
 from slproxy.errors import ConfigError, Overloaded
 from slproxy.upstream.faults import STALLED, EvictedError, evicted, fault_of, not_http
@@ -153,7 +153,7 @@ class Upstream:
             line.give_way()
         self._making_room = loop.call_later(MAKE_ROOM_EVERY, self._make_room)
 
-    async def ask(self, form: Form) -> Answer:
+    async def post_form(self, form: Form) -> TokenEndpointReply:
         """Post a form to the accounts host and return its whole answer.
 
         Raises:
@@ -181,9 +181,9 @@ class Upstream:
                     reply.close()
         except TimeoutError as error:
             raise fault_of(error, reached=True, patience=ANSWER_TIMEOUT) from error
-        return Answer(status=reply.status, headers=_by_name(reply), body=content)
+        return TokenEndpointReply(status=reply.status, headers=_by_name(reply), body=content)
 
-    async def glance(self, *, accounts: bool) -> Answer:
+    async def glance(self, *, accounts: bool) -> TokenEndpointReply:
         """Ask one of the two hosts for its front page, without a token, and return what it says but for the body.
 
         Raises UpstreamFault: it cannot be reached, or is not who it should be.
@@ -196,7 +196,7 @@ class Upstream:
             on_close=lambda: None,
         )
         reply.close()
-        return Answer(status=reply.status, headers=_by_name(reply), body=b"")
+        return TokenEndpointReply(status=reply.status, headers=_by_name(reply), body=b"")
 
     async def _send(
         self, origin: _Origin, outbound: Outbound, *, response_timeout: float, on_close: Callable[[], None]

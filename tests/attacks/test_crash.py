@@ -32,8 +32,8 @@ import pytest
 from slproxy.config import Secret
 from slproxy.sandbox import Options, Sandbox
 from slproxy.sandbox.options import Rotation
-from slproxy.store import FileStore, Record, Seal, Token
-from slproxy.store.record import decoded
+from slproxy.store import FileStore, Record, Token, TokenCipher
+from slproxy.store.record import parse_record
 from tests.support import ROOT
 from tests.support.commands import Interactive, allowed, free_port, interactive, pointed_at, token_file
 from tests.support.rig import (
@@ -56,8 +56,8 @@ pytestmark = pytest.mark.heavy
 PHRASE = "a-phrase-of-the-test"
 
 
-def seal(*, sealed: bool) -> Seal:
-    return Seal("key" if sealed else "off", key=Secret(PHRASE) if sealed else None, keyring=lambda: None)
+def cipher(*, sealed: bool) -> TokenCipher:
+    return TokenCipher("key" if sealed else "off", key=Secret(PHRASE) if sealed else None, keyring=lambda: None)
 
 
 def leftovers(path: Path) -> list[str]:
@@ -300,7 +300,7 @@ class Lane:
 
     def __post_init__(self) -> None:
         self.home.mkdir()
-        self.store = FileStore(token_file(self.home), seal(sealed=self.sealed))
+        self.store = FileStore(token_file(self.home), cipher(sealed=self.sealed))
 
     async def run(self, rounds: int) -> None:
         lifetime = 1.0 if self.background else 7200.0
@@ -389,7 +389,7 @@ class Lane:
         folder = token_file(self.home).parent
         for name in leftovers(token_file(self.home)):
             with contextlib.suppress(ValueError):
-                record = decoded(seal(sealed=self.sealed).open((folder / name).read_bytes()))
+                record = parse_record(cipher(sealed=self.sealed).decrypt((folder / name).read_bytes()))
                 if record.token.access_token == access_token:
                     return True
         return False
@@ -475,10 +475,10 @@ WRITERS = textwrap.dedent("""
     from pathlib import Path
     from slproxy.store import file
     from slproxy.errors import StoreError
-    from tests.attacks.test_crash import NEW, seal
+    from tests.attacks.test_crash import NEW, cipher
 
-    SEALS = {sealed: seal(sealed=sealed) for sealed in (False, True)}
-    SEALS[True].open(SEALS[True].seal(b"derives the key"))
+    CIPHERS = {sealed: cipher(sealed=sealed) for sealed in (False, True)}
+    CIPHERS[True].decrypt(CIPHERS[True].encrypt(b"derives the key"))
 
     def dies_at(step):
         left = step
@@ -494,7 +494,7 @@ WRITERS = textwrap.dedent("""
         return trace
 
     def write(path, sealed, step):
-        store = file.FileStore(Path(path), SEALS[sealed == "sealed"])
+        store = file.FileStore(Path(path), CIPHERS[sealed == "sealed"])
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
         print(os.getpid(), flush=True)
         signal.sigwait({signal.SIGUSR1})
@@ -589,7 +589,7 @@ async def deaths(
     by itself. Each store has a folder of its own; ``first`` writes where nothing was before.
     """
     before = tmp_path / "before" / "token.json"
-    opened = seal(sealed=sealed)
+    opened = cipher(sealed=sealed)
     await FileStore(before, opened).write(OLD)
     died = 0
 
@@ -650,7 +650,7 @@ async def test_a_write_that_dies_at_any_step_leaves_the_old_token_or_the_new_one
     assert found["new"] > 1
 
 
-@pytest.mark.parametrize("then", ["write", "forget"])
+@pytest.mark.parametrize("then", ["write", "delete"])
 async def test_what_a_dead_write_left_goes_with_the_next_write_and_with_a_logout(
     writers: Writers, tmp_path: Path, then: str
 ) -> None:
@@ -660,7 +660,7 @@ async def test_what_a_dead_write_left_goes_with_the_next_write_and_with_a_logout
         for name in leftovers(path):
             os.utime(path.with_name(name), (0, 0))  # so old that nobody can still be writing it
         async with store.lock():
-            await (store.write(NEWER) if then == "write" else store.forget())
+            await (store.write(NEWER) if then == "write" else store.delete())
         left += leftovers(path)
     assert left == []
 

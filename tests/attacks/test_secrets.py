@@ -34,13 +34,13 @@ from redis.asyncio import Redis
 
 from slproxy import config
 from slproxy.app import App
-from slproxy.auth.login import Attempt, code_in, code_in_paste
+from slproxy.auth.login import Attempt, parse_callback, parse_pasted
 from slproxy.cli.parser import build_parser
 from slproxy.cli.settings import _FLAGS
 from slproxy.config import SCHEMA, AuthSettings, Secret, StoreSettings
 from slproxy.errors import SlproxyError
 from slproxy.store import MemoryStore, Record, Token, TokenStore, token_store
-from slproxy.store.record import FORMAT, encoded
+from slproxy.store.record import FORMAT, serialize_record
 from tests.support.commands import free_port, pointed_at, token_file
 from tests.support.rig import (
     PATIENCE,
@@ -644,7 +644,7 @@ async def with_a_damaged_store(stage: Stage) -> None:
         assert await drive(scene, "whoami") == 1
 
 
-_DOCUMENT = json.loads(encoded(stored("http://127.0.0.1:9"))) | {"secret": REPLY_SECRET}
+_DOCUMENT = json.loads(serialize_record(stored("http://127.0.0.1:9"))) | {"secret": REPLY_SECRET}
 DAMAGED = {
     "cut short": json.dumps(_DOCUMENT)[:-30],
     "a token for a number": json.dumps(_DOCUMENT | {"expires_at": REFRESH}),
@@ -1033,7 +1033,7 @@ def test_no_error_of_a_login_shows_what_came_back() -> None:
     attempt = Attempt(url=f"http://x/{state}", redirect_uri="http://localhost/callback", state=state, verifier=verifier)
     evidence.note("the attempt", repr(attempt))
     for query in (f"code={CODE}", f"code={CODE}&state={TYPED}", f"state={state}", f"state={state}&error={TYPED}"):
-        for take in (code_in, code_in_paste):
+        for take in (parse_callback, parse_pasted):
             with pytest.raises(SlproxyError) as caught:
                 take(attempt, query)
             evidence.note("the error", told(caught.value))

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from slproxy.auth import Answer, Bearer, Credentials, Form
+from slproxy.auth import Bearer, Credentials, Form, TokenEndpointReply
 from slproxy.auth.credentials import FIRST_PAUSE, REFUSED_PAUSE, renewal_margin
-from slproxy.auth.grants import Choice, choose_grant
+from slproxy.auth.grants import GrantSelection, select_grant
 from slproxy.config import AuthSettings, Secret
 from slproxy.errors import CredentialsRefused, LoginRequired, StoreError, TokenEndpointDown, UpstreamUnreachable
 from slproxy.store import MemoryStore, Record, Token
@@ -21,7 +21,7 @@ KEY, SECRET = Secret("ak_0"), Secret("s")
 
 
 def chosen(auth: AuthSettings, *, login: bool = False, redirect: bool = False) -> str | None:
-    return choose_grant(auth, login_stored=login, redirect_uri_given=redirect).grant
+    return select_grant(auth, login_stored=login, redirect_uri_is_set=redirect).grant
 
 
 GRANTS = [
@@ -90,11 +90,11 @@ def test_a_token_that_never_expires_is_never_near_its_expiry() -> None:
 class Accounts:
     """A token endpoint in a few lines, for what needs no socket: it answers what it is told, after ``go`` is set."""
 
-    answers: list[Answer | Exception] = field(default_factory=list)
+    answers: list[TokenEndpointReply | Exception] = field(default_factory=list)
     asked: list[dict[str, str]] = field(default_factory=list)
     go: asyncio.Event = field(default_factory=asyncio.Event)
 
-    async def ask(self, form: Form) -> Answer:
+    async def post_form(self, form: Form) -> TokenEndpointReply:
         self.asked.append(dict(form.fields))
         await self.go.wait()
         answer = self.answers.pop(0) if self.answers else granted(len(self.asked) + 1)
@@ -103,13 +103,13 @@ class Accounts:
         return answer
 
 
-def granted(number: int) -> Answer:
+def granted(number: int) -> TokenEndpointReply:
     body = {"access_token": f"access-{number}", "refresh_token": f"refresh-{number}", "expires_in": 7200}
-    return Answer(status=200, headers={}, body=json.dumps(body).encode())
+    return TokenEndpointReply(status=200, headers={}, body=json.dumps(body).encode())
 
 
-def refused(error: str, status: int = 400) -> Answer:
-    return Answer(status=status, headers={}, body=f'{{"error":"{error}"}}'.encode())
+def refused(error: str, status: int = 400) -> TokenEndpointReply:
+    return TokenEndpointReply(status=status, headers={}, body=f'{{"error":"{error}"}}'.encode())
 
 
 def login(*, expires_in: float = 7200.0, refused: str = "", time: FakeTime) -> Record:
@@ -139,7 +139,7 @@ class Scene:
 
 
 async def scene(
-    record: Record | None, time: FakeTime, *answers: Answer | Exception, auth: AuthSettings | None = None
+    record: Record | None, time: FakeTime, *answers: TokenEndpointReply | Exception, auth: AuthSettings | None = None
 ) -> Scene:
     accounts, store = Accounts(list(answers)), Disk(record)
     accounts.go.set()
@@ -155,10 +155,10 @@ async def scene(
         auth=auth or AuthSettings(client_id="c", client_secret=SECRET, grant="authorization_code"),
         accounts_url=ACCOUNTS,
         profile="default",
-        redirect_uri_given=False,
-        leeway_given=False,
+        redirect_uri_is_set=False,
+        leeway_is_set=False,
         store=store,
-        ask=accounts.ask,
+        post_form=accounts.post_form,
         now=clock.now,
         monotonic=clock.monotonic,
         sleep=sleep,
@@ -224,7 +224,7 @@ async def test_a_renewal_that_did_not_cure_is_not_repeated_within_30_seconds() -
     time = FakeTime()
     it = await scene(login(time=time), time)
     newer = await it.credentials.renew(stale=await it.credentials.bearer())
-    it.credentials.not_cured(newer)
+    it.credentials.mark_ineffective(newer)
     assert await it.credentials.renew(stale=newer) == newer
     time.now += 30.0
     assert await it.credentials.renew(stale=newer) != newer
@@ -262,11 +262,13 @@ async def test_a_token_that_was_rejected_and_cannot_be_renewed_is_over_for_every
     ("answer", "problem", "pause"),
     [
         (refused("invalid_client", 401), CredentialsRefused, REFUSED_PAUSE),
-        (Answer(status=200, headers={}, body=b"<html>"), TokenEndpointDown, FIRST_PAUSE),
+        (TokenEndpointReply(status=200, headers={}, body=b"<html>"), TokenEndpointDown, FIRST_PAUSE),
     ],
     ids=["refused credentials", "a page instead of a token"],
 )
-async def test_a_failed_renewal_is_not_repeated_at_once(answer: Answer, problem: type[Exception], pause: float) -> None:
+async def test_a_failed_renewal_is_not_repeated_at_once(
+    answer: TokenEndpointReply, problem: type[Exception], pause: float
+) -> None:
     time = FakeTime()
     it = await scene(login(time=time, expires_in=-1.0), time, answer)
     for _ in range(3):
@@ -295,7 +297,9 @@ async def test_a_rejected_token_that_could_not_be_replaced_is_renewed_though_nob
 async def test_a_rejected_token_that_the_token_endpoint_gives_again_is_asked_for_no_more() -> None:
     time = FakeTime()
     same = b'{"access_token":"access-1","token_type":"bearer","expires_in":7200}'
-    it = await scene(login(time=time), time, refused("invalid_client", 401), Answer(status=200, headers={}, body=same))
+    it = await scene(
+        login(time=time), time, refused("invalid_client", 401), TokenEndpointReply(status=200, headers={}, body=same)
+    )
     stale = await it.credentials.bearer()
     with pytest.raises(CredentialsRefused):
         await it.credentials.renew(stale=stale)
@@ -400,7 +404,7 @@ async def test_a_dead_login_that_cannot_be_marked_on_disk_is_asked_for_once() ->
 async def test_a_reply_that_leaves_the_refresh_token_out_keeps_the_old_one() -> None:
     time = FakeTime()
     body = b'{"access_token":"access-2","token_type":"bearer","expires_in":7200}'
-    it = await scene(login(time=time, expires_in=-1.0), time, Answer(status=200, headers={}, body=body))
+    it = await scene(login(time=time, expires_in=-1.0), time, TokenEndpointReply(status=200, headers={}, body=body))
     await it.credentials.bearer()
     kept = await it.store.read()
     assert kept is not None
@@ -442,4 +446,4 @@ async def test_what_is_told_of_a_token_holds_nothing_secret() -> None:
     told = repr((it.credentials.snapshot(), await it.credentials.bearer(), await it.store.read()))
     assert "access-1" not in told
     assert "refresh-1" not in told
-    assert it.credentials.choice == Choice("authorization_code", "auth.grant says so")
+    assert it.credentials.selection == GrantSelection("authorization_code", "auth.grant says so")

@@ -8,7 +8,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from slproxy.auth.callback import callback
-from slproxy.auth.login import Attempt, begin, code_in, code_in_paste
+from slproxy.auth.login import Attempt, begin, parse_callback, parse_pasted
 from slproxy.auth.oauth import challenge_of
 from slproxy.config import AuthSettings, Secret, Settings, StoreSettings
 from slproxy.errors import ConfigError, ForeignCallbackError, LoginError, PasteError
@@ -64,12 +64,12 @@ def test_a_login_without_a_client_id_says_what_to_set() -> None:
     ],
 )
 def test_the_code_is_found_in_what_a_person_pastes(pasted: str) -> None:
-    assert code_in_paste(ATTEMPT, pasted) == "C"
+    assert parse_pasted(ATTEMPT, pasted) == "C"
 
 
 @pytest.mark.parametrize("code", ["C" * 22, "dGhpcyBpcyBhIGNvZGU=", "4/0AX4XfWh:abc-d_e", "12345678"])
 def test_a_bare_code_is_taken_as_it_is(code: str) -> None:
-    assert code_in_paste(ATTEMPT, f" {code}\n") == code
+    assert parse_pasted(ATTEMPT, f" {code}\n") == code
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_a_bare_code_is_taken_as_it_is(code: str) -> None:
 )
 def test_what_is_no_address_of_a_callback_is_told_apart_from_a_code_that_is_refused(pasted: str) -> None:
     with pytest.raises(PasteError) as caught:
-        code_in_paste(ATTEMPT, pasted)
+        parse_pasted(ATTEMPT, pasted)
     assert caught.value.detail == "That is not the address; it starts with http://localhost:3000/callback?code="
 
 
@@ -104,7 +104,7 @@ FOREIGN = [
 @pytest.mark.parametrize("query", FOREIGN)
 def test_a_callback_without_our_state_is_foreign(query: str) -> None:
     with pytest.raises(ForeignCallbackError):
-        code_in(ATTEMPT, query)
+        parse_callback(ATTEMPT, query)
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def test_a_callback_without_our_state_is_foreign(query: str) -> None:
 )
 def test_a_callback_of_ours_that_brings_no_code_ends_the_login(query: str, said: str) -> None:
     with pytest.raises(LoginError) as caught:
-        code_in(ATTEMPT, query)
+        parse_callback(ATTEMPT, query)
     assert not isinstance(caught.value, ForeignCallbackError)
     assert said in caught.value.detail
     assert "secret-text" not in caught.value.detail
@@ -126,7 +126,7 @@ def test_a_callback_of_ours_that_brings_no_code_ends_the_login(query: str, said:
 
 def test_nothing_pasted_is_told() -> None:
     with pytest.raises(LoginError, match="Nothing"):
-        code_in_paste(ATTEMPT, "\n")
+        parse_pasted(ATTEMPT, "\n")
 
 
 async def test_a_redirect_uri_of_another_machine_needs_a_paste() -> None:

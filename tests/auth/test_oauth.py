@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 
-from slproxy.auth import Answer, Form
+from slproxy.auth import Form, TokenEndpointReply
 from slproxy.auth.oauth import (
     DEFAULT_LIFETIME,
     Client,
@@ -17,9 +17,9 @@ from slproxy.auth.oauth import (
     challenge_of,
     client_credentials_grant,
     code_grant,
+    parse_token_reply,
     refresh_grant,
     revocation,
-    token_of,
 )
 from slproxy.errors import CredentialsRefused, LoginRequired, TokenEndpointDown, TokenUnavailable
 from slproxy.store import Token
@@ -47,9 +47,9 @@ def fields(form: Form) -> list[tuple[str, str]]:
     return parse_qsl(form.encode().decode("ascii"), keep_blank_values=True, strict_parsing=True)
 
 
-def answer(document: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Answer:
+def answer(document: object, status: int = 200, headers: Mapping[str, str] | None = None) -> TokenEndpointReply:
     body = document if isinstance(document, bytes) else json.dumps(document).encode()
-    return Answer(status=status, headers=headers or {}, body=body)
+    return TokenEndpointReply(status=status, headers=headers or {}, body=body)
 
 
 def without(*names: str) -> dict[str, object]:
@@ -172,19 +172,19 @@ def test_the_challenge_is_s256_without_padding(verifier: str, challenge: str) ->
 
 @pytest.mark.parametrize("renews", [None, OLD])
 def test_a_good_answer_is_a_token_and_unknown_fields_are_ignored(renews: Token | None) -> None:
-    assert token_of(answer(GOOD), now=NOW, renews=renews) == Token(
+    assert parse_token_reply(answer(GOOD), now=NOW, renews=renews) == Token(
         access_token="new-access", refresh_token="new-refresh", obtained_at=NOW, expires_at=NOW + 7200, scope="a b"
     )
 
 
 @pytest.mark.parametrize("token_type", ["bearer", "Bearer", "BEARER", "bEaReR"])
 def test_token_type_compares_case_insensitively(token_type: str) -> None:
-    assert token_of(answer(GOOD | {"token_type": token_type}), now=NOW).access_token == "new-access"
+    assert parse_token_reply(answer(GOOD | {"token_type": token_type}), now=NOW).access_token == "new-access"
 
 
 @pytest.mark.parametrize("status", [200, 201, 299])
 def test_any_success_will_do(status: int) -> None:
-    assert token_of(answer(GOOD, status), now=NOW).access_token == "new-access"
+    assert parse_token_reply(answer(GOOD, status), now=NOW).access_token == "new-access"
 
 
 @pytest.mark.parametrize(
@@ -217,7 +217,7 @@ def test_any_success_will_do(status: int) -> None:
 )
 def test_a_lifetime_that_makes_no_sense_is_the_documented_one(expires_in: object, lifetime: float) -> None:
     # A3: missing, a string, negative.
-    token = token_of(answer(GOOD | {"expires_in": expires_in}), now=NOW)
+    token = parse_token_reply(answer(GOOD | {"expires_in": expires_in}), now=NOW)
     assert token.expires_at == NOW + lifetime
     assert token.lifetime == pytest.approx(lifetime)
 
@@ -242,7 +242,7 @@ def test_a_lifetime_that_makes_no_sense_is_the_documented_one(expires_in: object
 def test_what_an_answer_leaves_out_is_kept(
     document: dict[str, object], renews: Token | None, refresh_token: str | None, scope: str
 ) -> None:
-    token = token_of(answer(document), now=NOW, renews=renews)
+    token = parse_token_reply(answer(document), now=NOW, renews=renews)
     assert token == Token(
         access_token="new-access", refresh_token=refresh_token, obtained_at=NOW, expires_at=NOW + 7200, scope=scope
     )
@@ -310,10 +310,12 @@ HTML = b"<!DOCTYPE html><html>hidden-secret</html>"
         answer({"error": "API rate limit exceeded"}, 429),
     ],
 )
-def test_an_answer_that_is_no_token_is_an_error_that_may_pass_and_repeats_nothing_of_it(refused: Answer) -> None:
+def test_an_answer_that_is_no_token_is_an_error_that_may_pass_and_repeats_nothing_of_it(
+    refused: TokenEndpointReply,
+) -> None:
     for renews in (None, OLD):
         with pytest.raises(TokenEndpointDown) as caught:
-            token_of(refused, now=NOW, renews=renews)
+            parse_token_reply(refused, now=NOW, renews=renews)
         assert caught.value.hint
         assert "hidden" not in f"{caught.value} {caught.value.hint} {caught.value.headers}"
 
@@ -333,18 +335,18 @@ def test_an_answer_that_is_no_token_is_an_error_that_may_pass_and_repeats_nothin
 def test_a_refusal_says_who_must_act(code: str, status: int, error: type[TokenUnavailable], hint: str) -> None:
     refused = answer({"error": code, "error_description": "hidden text of theirs"}, status)
     with pytest.raises(error) as caught:
-        token_of(refused, now=NOW, renews=OLD)
+        parse_token_reply(refused, now=NOW, renews=OLD)
     assert code in str(caught.value)
     assert hint in caught.value.hint
     assert "hidden" not in f"{caught.value} {caught.value.hint}"
 
 
 def test_a_token_that_was_granted_is_taken_whatever_else_is_said() -> None:
-    assert token_of(answer(GOOD | {"error": "invalid_grant"}), now=NOW).access_token == "new-access"
+    assert parse_token_reply(answer(GOOD | {"error": "invalid_grant"}), now=NOW).access_token == "new-access"
 
 
 def test_a_refresh_token_that_no_form_can_carry_does_not_crash_the_renewal() -> None:
-    token = token_of(answer(b'{"access_token": "t", "refresh_token": "\\ud800"}'), now=NOW, renews=OLD)
+    token = parse_token_reply(answer(b'{"access_token": "t", "refresh_token": "\\ud800"}'), now=NOW, renews=OLD)
     assert refresh_grant(CLIENT, refresh_token=token.refresh_token or "").encode()
 
 

@@ -18,7 +18,7 @@ import pytest
 
 from slproxy.config import Secret
 from slproxy.sandbox import Options, Sandbox
-from slproxy.store import FileStore, Seal, TokenStore
+from slproxy.store import FileStore, TokenCipher, TokenStore
 from slproxy.store.redis import RedisStore
 from tests.support.rig import PATIENCE, Program, get, login_at, program, raw, redis_server, running_sandbox
 
@@ -46,7 +46,7 @@ def in_a_file(path: Path) -> Place:
 
 @asynccontextmanager
 async def in_redis(url: str) -> AsyncIterator[Place]:
-    store = RedisStore(Secret(url), "default", Seal("key", key=Secret(KEY), keyring=lambda: None))
+    store = RedisStore(Secret(url), "default", TokenCipher("key", key=Secret(KEY), keyring=lambda: None))
     try:
         yield Place(
             store,

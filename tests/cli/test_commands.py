@@ -22,9 +22,9 @@ from redis import Redis
 
 import slproxy
 from slproxy.config import Secret
-from slproxy.errors import SealedError
+from slproxy.errors import UndecryptableError
 from slproxy.sandbox import Sandbox
-from slproxy.store import FileStore, Record, Seal, TokenStore
+from slproxy.store import FileStore, Record, TokenCipher, TokenStore
 from slproxy.store.keyring import KeyringStore, SystemKeyring
 from slproxy.store.redis import RedisStore
 from tests.support.commands import (
@@ -89,8 +89,8 @@ def system_keyring(home: Path) -> PlaintextKeyring:
     return backend
 
 
-def given(key: str | None) -> Seal:
-    return Seal("off" if key is None else "key", key=None if key is None else Secret(key), keyring=lambda: None)
+def given(key: str | None) -> TokenCipher:
+    return TokenCipher("off" if key is None else "key", key=None if key is None else Secret(key), keyring=lambda: None)
 
 
 def store_of(kind: str, home: Path, *, redis_url: str = "", key: str | None = None) -> TokenStore:
@@ -414,8 +414,8 @@ def sealed_by(path: Path) -> str:
 async def test_a_new_key_in_the_keyring_takes_the_place_of_the_old_one_under_a_running_proxy(tmp_path: Path) -> None:
     async with sandboxed() as sandbox:
         record, path, ring = of_somebody(sandbox), token_file(tmp_path), system_keyring(tmp_path)
-        seal = Seal("keyring", key=None, keyring=lambda: SystemKeyring(ring))
-        await put(FileStore(path, seal), record)
+        cipher = TokenCipher("keyring", key=None, keyring=lambda: SystemKeyring(ring))
+        await put(FileStore(path, cipher), record)
         old, old_name = path.read_bytes(), sealed_by(path)
         env = {**oauth(sandbox), **KEYRING, "SLPROXY_STORE__ENCRYPTION": "keyring"}
         async with program("serve", home=tmp_path, env=env) as server:
@@ -423,13 +423,13 @@ async def test_a_new_key_in_the_keyring_takes_the_place_of_the_old_one_under_a_r
             new_name = sealed_by(path)
             assert new_name != old_name
             assert ring.get_password("slproxy", old_name) is None
-            assert await kept_in(FileStore(path, Seal("keyring", key=None, keyring=lambda: SystemKeyring(ring)))) == (
-                record
-            )
+            assert await kept_in(
+                FileStore(path, TokenCipher("keyring", key=None, keyring=lambda: SystemKeyring(ring)))
+            ) == (record)
             await serves_and_renews(server, sandbox, record)
             assert await server.stop() == 0
         assert sealed_by(path) == new_name
-        kept = await kept_in(FileStore(path, Seal("keyring", key=None, keyring=lambda: SystemKeyring(ring))))
+        kept = await kept_in(FileStore(path, TokenCipher("keyring", key=None, keyring=lambda: SystemKeyring(ring))))
         assert kept is not None
         assert kept.generation == record.generation + 1
         # What was sealed with the old key, in a backup, does not open any more.
@@ -455,7 +455,7 @@ async def test_a_given_key_seals_what_the_old_one_did_and_the_old_one_opens_it_n
         rekey = ("store", "rekey", "--new-key-file", "new")
         _, err = await command(*rekey, home=tmp_path, env=env, code=0, hidden=(record,))
         assert "store.key" in err
-        with pytest.raises(SealedError):
+        with pytest.raises(UndecryptableError):
             await kept_in(store_of(kind, tmp_path, redis_url=redis_url, key=old))
         assert await kept_in(store_of(kind, tmp_path, redis_url=redis_url, key=SECOND)) == record
 
@@ -554,7 +554,7 @@ async def test_a_rekey_needs_the_old_key(tmp_path: Path) -> None:
         _, err = await command(*rekey, home=tmp_path, env=env, code=1)
         assert "does not open" in err
         assert token_file(tmp_path).read_bytes() == kept
-        with pytest.raises(SealedError):
+        with pytest.raises(UndecryptableError):
             await kept_in(FileStore(token_file(tmp_path), given(SECOND)))
 
 

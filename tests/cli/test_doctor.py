@@ -23,7 +23,7 @@ import trustme
 import slproxy
 from slproxy.config import Secret
 from slproxy.sandbox import Sandbox
-from slproxy.store import FileStore, Record, Seal
+from slproxy.store import FileStore, Record, TokenCipher
 from tests.support.commands import KEY, SECRET, free_port, oauth, pointed_at, sandboxed, token_file
 from tests.support.rig import (
     API_KEY,
@@ -224,8 +224,8 @@ async def test_a_damaged_token_file_is_set_aside_and_told(tmp_path: Path) -> Non
 
 async def test_a_key_that_does_not_open_the_token_is_told_and_changes_nothing(tmp_path: Path) -> None:
     async with well(tmp_path) as (_, env, record):
-        seal = Seal("key", key=Secret("right-phrase"), keyring=lambda: None)
-        await FileStore(token_file(tmp_path), seal).write(record)
+        cipher = TokenCipher("key", key=Secret("right-phrase"), keyring=lambda: None)
+        await FileStore(token_file(tmp_path), cipher).write(record)
         kept = token_file(tmp_path).read_bytes()
         locked = {**env, "SLPROXY_STORE__KEY": "wrong-phrase"}
         findings = await diagnosis(tmp_path, locked, code=1, hidden=("-phrase", *tokens_of(record)))

@@ -152,7 +152,7 @@ async def test_client_credentials_work_end_to_end(sandbox: Sandbox) -> None:
         answers = await ask_many(app.urls[0], [rig.get("/v2/me.json")] * 20)
         sandbox.revoke_all()
         answers += await ask_many(app.urls[0], [rig.get("/v2/me.json")] * 20)
-        assert app.credentials.choice.grant == "client_credentials"
+        assert app.credentials.selection.grant == "client_credentials"
     assert Counter(answer.head.status for answer in answers) == {200: 40}
     assert [request.grant_type for request in sandbox.token_requests] == ["client_credentials"] * 2
 

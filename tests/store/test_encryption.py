@@ -8,8 +8,8 @@ from collections.abc import Callable
 import pytest
 
 from slproxy.config import Encryption, Secret
-from slproxy.errors import SealedError, StoreError
-from slproxy.store import Seal
+from slproxy.errors import StoreError, UndecryptableError
+from slproxy.store import TokenCipher
 from slproxy.store.encryption import GIVEN
 
 PLAIN = b'{"access_token": "hidden"}'
@@ -32,122 +32,124 @@ class Ring:
         self.held.pop(name, None)
 
 
-def seal(encryption: Encryption = "auto", *, key: str | None = None, ring: Ring | None = None) -> Seal:
-    return Seal(encryption, key=None if key is None else Secret(key), keyring=lambda: ring)
+def cipher(encryption: Encryption = "auto", *, key: str | None = None, ring: Ring | None = None) -> TokenCipher:
+    return TokenCipher(encryption, key=None if key is None else Secret(key), keyring=lambda: ring)
 
 
 @pytest.mark.parametrize(
     "made",
     [
-        pytest.param(lambda ring: seal("auto", key="a phrase", ring=ring), id="auto with a key"),
-        pytest.param(lambda ring: seal("key", key="a phrase"), id="key"),
-        pytest.param(lambda ring: seal("keyring", ring=ring), id="keyring"),
-        pytest.param(lambda ring: seal("auto", ring=ring), id="auto with a keyring"),
+        pytest.param(lambda ring: cipher("auto", key="a phrase", ring=ring), id="auto with a key"),
+        pytest.param(lambda ring: cipher("key", key="a phrase"), id="key"),
+        pytest.param(lambda ring: cipher("keyring", ring=ring), id="keyring"),
+        pytest.param(lambda ring: cipher("auto", ring=ring), id="auto with a keyring"),
     ],
 )
-def test_what_is_sealed_shows_nothing_and_opens_with_its_key_in_another_process(made: Callable[[Ring], Seal]) -> None:
+def test_what_is_sealed_shows_nothing_and_opens_with_its_key_in_another_process(
+    made: Callable[[Ring], TokenCipher],
+) -> None:
     ring = Ring()
-    kept = made(ring).seal(PLAIN)
+    kept = made(ring).encrypt(PLAIN)
     assert b"hidden" not in kept
-    assert made(ring).open(kept) == PLAIN
+    assert made(ring).decrypt(kept) == PLAIN
 
 
 def test_a_given_key_goes_before_the_keyring() -> None:
     ring = Ring()
-    assert json.loads(seal(key="a phrase", ring=ring).seal(PLAIN))["key"] == GIVEN
+    assert json.loads(cipher(key="a phrase", ring=ring).encrypt(PLAIN))["key"] == GIVEN
     assert ring.held == {}
 
 
-@pytest.mark.parametrize("made", [seal("off", ring=Ring()), seal("auto")], ids=["off", "auto without a keyring"])
-def test_what_is_not_to_be_sealed_stays_as_it_is(made: Seal) -> None:
-    assert made.seal(PLAIN) == PLAIN
-    assert made.open(PLAIN) == PLAIN
+@pytest.mark.parametrize("made", [cipher("off", ring=Ring()), cipher("auto")], ids=["off", "auto without a keyring"])
+def test_what_is_not_to_be_sealed_stays_as_it_is(made: TokenCipher) -> None:
+    assert made.encrypt(PLAIN) == PLAIN
+    assert made.decrypt(PLAIN) == PLAIN
     assert made.description == "not encrypted"
 
 
 def test_a_wrong_key_is_told_and_says_nothing_of_either() -> None:
-    kept = seal(key="the right phrase").seal(PLAIN)
+    kept = cipher(key="the right phrase").encrypt(PLAIN)
     with pytest.raises(StoreError, match="does not open") as caught:
-        seal(key="a wrong phrase").open(kept)
+        cipher(key="a wrong phrase").decrypt(kept)
     assert "phrase" not in f"{caught.value} {caught.value.hint}"
 
 
 def test_a_missing_key_is_told() -> None:
     with pytest.raises(StoreError, match=r"store\.key is not set"):
-        seal().open(seal(key="a phrase").seal(PLAIN))
+        cipher().decrypt(cipher(key="a phrase").encrypt(PLAIN))
     with pytest.raises(StoreError, match="not in this machine's keyring"):
-        seal(ring=Ring()).open(seal(ring=Ring()).seal(PLAIN))
+        cipher(ring=Ring()).decrypt(cipher(ring=Ring()).encrypt(PLAIN))
 
 
 def test_encryption_that_is_asked_for_and_cannot_be_had_is_an_error_and_never_plain_text() -> None:
     with pytest.raises(StoreError):
-        seal("keyring").seal(PLAIN)
+        cipher("keyring").encrypt(PLAIN)
     with pytest.raises(StoreError):
-        seal("key").seal(PLAIN)
+        cipher("key").encrypt(PLAIN)
 
 
 @pytest.mark.parametrize("cut", [10, 60, -3])
 def test_what_was_cut_short_or_changed_never_opens(cut: int) -> None:
-    kept = seal(key="a phrase").seal(PLAIN)
+    kept = cipher(key="a phrase").encrypt(PLAIN)
     document = json.loads(kept)
     document["sealed"] = document["sealed"][:cut]
     with pytest.raises((StoreError, ValueError)):
-        seal(key="a phrase").open(json.dumps(document).encode())
+        cipher(key="a phrase").decrypt(json.dumps(document).encode())
 
 
 def test_what_was_plain_is_sealed_at_the_next_write_and_the_other_way_round() -> None:
     ring = Ring()
-    sealing = seal(ring=ring)
-    assert sealing.open(PLAIN) == PLAIN
-    kept = sealing.seal(PLAIN)
+    encrypting = cipher(ring=ring)
+    assert encrypting.decrypt(PLAIN) == PLAIN
+    kept = encrypting.encrypt(PLAIN)
     assert b"hidden" not in kept
-    stops = seal("off", ring=ring)
-    assert stops.open(kept) == PLAIN
-    assert stops.seal(PLAIN) == PLAIN
+    stops = cipher("off", ring=ring)
+    assert stops.decrypt(kept) == PLAIN
+    assert stops.encrypt(PLAIN) == PLAIN
 
 
 def test_one_key_is_kept_for_one_login_however_often_it_is_written() -> None:
     ring = Ring()
-    first = seal(ring=ring).seal(PLAIN)
-    again = seal(ring=ring)
-    again.open(first)
-    again.seal(PLAIN)
+    first = cipher(ring=ring).encrypt(PLAIN)
+    again = cipher(ring=ring)
+    again.decrypt(first)
+    again.encrypt(PLAIN)
     assert len(ring.held) == 1
 
 
 def test_a_key_is_changed_such_that_at_every_point_what_is_kept_can_be_opened() -> None:
     ring = Ring()
-    old = seal(ring=ring).seal(PLAIN)
-    changing = seal(ring=ring)
-    changing.open(old)
-    forget = changing.change_key(None)
-    assert seal(ring=ring).open(old) == PLAIN
-    new = changing.seal(PLAIN)
-    assert seal(ring=ring).open(old) == PLAIN
-    assert seal(ring=ring).open(new) == PLAIN
-    forget()
-    assert seal(ring=ring).open(new) == PLAIN
+    old = cipher(ring=ring).encrypt(PLAIN)
+    changing = cipher(ring=ring)
+    changing.decrypt(old)
+    delete = changing.change_key(None)
+    assert cipher(ring=ring).decrypt(old) == PLAIN
+    new = changing.encrypt(PLAIN)
+    assert cipher(ring=ring).decrypt(old) == PLAIN
+    assert cipher(ring=ring).decrypt(new) == PLAIN
+    delete()
+    assert cipher(ring=ring).decrypt(new) == PLAIN
     with pytest.raises(StoreError):
-        seal(ring=ring).open(old)
+        cipher(ring=ring).decrypt(old)
     assert len(ring.held) == 1
 
 
 def test_a_given_key_takes_the_place_of_another_and_what_was_sealed_before_still_opens() -> None:
-    old = seal(key="first").seal(PLAIN)
-    changing = seal(key="first")
+    old = cipher(key="first").encrypt(PLAIN)
+    changing = cipher(key="first")
     changing.change_key(Secret("second"))
-    assert changing.open(old) == PLAIN
-    new = changing.seal(PLAIN)
-    assert changing.open(new) == PLAIN
-    assert seal(key="second").open(new) == PLAIN
-    with pytest.raises(SealedError):
-        seal(key="first").open(new)
+    assert changing.decrypt(old) == PLAIN
+    new = changing.encrypt(PLAIN)
+    assert changing.decrypt(new) == PLAIN
+    assert cipher(key="second").decrypt(new) == PLAIN
+    with pytest.raises(UndecryptableError):
+        cipher(key="first").decrypt(new)
 
 
 def test_what_was_plain_is_sealed_with_a_given_key() -> None:
-    changing = seal()
-    changing.open(PLAIN)
+    changing = cipher()
+    changing.decrypt(PLAIN)
     changing.change_key(Secret("second"))
-    new = changing.seal(PLAIN)
-    assert changing.open(new) == PLAIN
-    assert seal(key="second").open(new) == PLAIN
+    new = changing.encrypt(PLAIN)
+    assert changing.decrypt(new) == PLAIN
+    assert cipher(key="second").decrypt(new) == PLAIN

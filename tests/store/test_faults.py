@@ -30,7 +30,7 @@ from redis.asyncio import Redis
 
 from slproxy.config import Secret
 from slproxy.sandbox import Options, Sandbox
-from slproxy.store import Record, Seal
+from slproxy.store import Record, TokenCipher
 from slproxy.store.redis import RedisStore
 from slproxy.store.store import LOCK_TIMEOUT
 from tests.auth.test_race import NO_LIMIT, Load, Place, in_a_file, in_redis, replicas, settings_for
@@ -478,7 +478,7 @@ async def test_a_redis_that_answers_late_or_never_costs_no_request(
 async def test_a_lock_that_was_given_by_an_answer_that_got_lost_is_not_waited_for(tmp_path: Path) -> None:
     with redis_server() as url:
         async with Relay(redis_port(url)) as relay:
-            store = RedisStore(Secret(relay.url), "default", Seal("off", key=None, keyring=lambda: None))
+            store = RedisStore(Secret(relay.url), "default", TokenCipher("off", key=None, keyring=lambda: None))
             try:
                 assert await store.read() is None
                 relay.lose = LOCK.encode()

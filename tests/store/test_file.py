@@ -103,13 +103,13 @@ async def test_writing_leaves_nothing_but_the_file(path: Path) -> None:
     for generation in range(1, 5):
         await store.write(replace(RECORD, generation=generation))
     assert [entry.name for entry in path.parent.iterdir()] == ["token.json"]
-    await store.forget()
+    await store.delete()
     assert [entry.name for entry in path.parent.iterdir()] == ["token.json.logout"]
 
 
 async def test_reading_makes_nothing(tmp_path: Path) -> None:
     assert await FileStore(tmp_path / "none" / "token.json").read() is None
-    await FileStore(tmp_path / "none" / "token.json").forget()
+    await FileStore(tmp_path / "none" / "token.json").delete()
     assert list(tmp_path.iterdir()) == []
 
 
@@ -172,7 +172,7 @@ async def test_the_old_record_survives_a_folder_that_became_unwritable(path: Pat
         with pytest.raises(StoreError):
             await store.write(replace(RECORD, generation=8))
         with pytest.raises(StoreError):
-            await store.forget()
+            await store.delete()
         assert await store.read() == RECORD
     finally:
         path.parent.chmod(0o700)
@@ -264,7 +264,7 @@ async def test_writing_over_a_symbolic_link_leaves_what_it_points_at(path: Path)
     with contextlib.suppress(StoreError):
         await FileStore(path).write(replace(RECORD, generation=8))
     assert await FileStore(other).read() == RECORD
-    await FileStore(path).forget()
+    await FileStore(path).delete()
     assert await FileStore(other).read() == RECORD
 
 

@@ -14,8 +14,8 @@ from keyrings.alt.file import PlaintextKeyring
 from redis.asyncio import Redis
 
 from slproxy.config import Secret
-from slproxy.errors import SupersededError
-from slproxy.store import FileStore, MemoryStore, Record, Seal, Token, TokenStore
+from slproxy.errors import StaleWriteError
+from slproxy.store import FileStore, MemoryStore, Record, Token, TokenCipher, TokenStore
 from slproxy.store.keyring import KeyringStore
 from slproxy.store.redis import RedisStore
 from tests.support.rig import redis_server
@@ -50,8 +50,8 @@ def redis_url() -> Iterator[str]:
         yield url
 
 
-def sealed() -> Seal:
-    return Seal("key", key=Secret("a phrase of the test"), keyring=lambda: None)
+def sealed() -> TokenCipher:
+    return TokenCipher("key", key=Secret("a phrase of the test"), keyring=lambda: None)
 
 
 @pytest.fixture(params=["file", "sealed file", "memory", "keyring", "redis", "sealed redis"])
@@ -74,8 +74,8 @@ async def store(
             made = KeyringStore("default", lock_path=path.with_suffix(".lock"))
         case _:
             url = request.getfixturevalue("redis_url")
-            seal = sealed() if "sealed" in request.param else Seal("off", key=None, keyring=lambda: None)
-            made = RedisStore(Secret(url), secrets.token_hex(4), seal)
+            cipher = sealed() if "sealed" in request.param else TokenCipher("off", key=None, keyring=lambda: None)
+            made = RedisStore(Secret(url), secrets.token_hex(4), cipher)
     yield made
     await made.close()
 
@@ -117,7 +117,7 @@ async def test_a_token_never_gives_way_to_an_older_one_whatever_the_order_of_arr
     newest = replace(RECORD, login=2, generation=3)
     await store.write(newest)
     for older in (replace(newest, generation=2), replace(newest, login=1, generation=99)):
-        with pytest.raises(SupersededError):
+        with pytest.raises(StaleWriteError):
             await store.write(older)
     assert await store.read() == newest
     for newer in (replace(newest, generation=4), replace(newest, login=3, generation=1)):
@@ -132,11 +132,11 @@ async def test_a_token_may_be_marked_as_refused_in_its_own_generation(store: Tok
 
 
 async def test_a_record_that_was_forgotten_is_gone_and_forgetting_again_is_no_error(store: TokenStore) -> None:
-    await store.forget()
+    await store.delete()
     await store.write(RECORD)
-    await store.forget()
+    await store.delete()
     assert await store.read() is None
-    await store.forget()
+    await store.delete()
     await store.write(RECORD)
     assert await store.read() == RECORD
 
@@ -166,7 +166,7 @@ async def test_under_the_lock_the_store_can_be_read_and_written(store: TokenStor
             assert await store.read() is None
             await store.write(RECORD)
             assert await store.read() == RECORD
-            await store.forget()
+            await store.delete()
         async with store.lock():
             assert await store.read() is None
 
@@ -209,9 +209,9 @@ async def test_whoever_gives_up_waiting_for_the_lock_does_not_keep_it(store: Tok
 
 async def test_a_logout_is_no_loss(store: TokenStore) -> None:
     await store.write(RECORD)
-    assert not await store.is_lost()
-    await store.forget()
-    assert not await store.is_lost()
+    assert not await store.was_wiped()
+    await store.delete()
+    assert not await store.was_wiped()
     await store.write(RECORD)
     assert await store.read() == RECORD
 
@@ -220,7 +220,7 @@ async def test_a_folder_that_vanished_is_a_loss(path: Path) -> None:
     store = FileStore(path)
     await store.write(RECORD)
     path.parent.rename(path.parent.with_name("elsewhere"))
-    assert await store.is_lost()
+    assert await store.was_wiped()
 
 
 async def test_a_redis_that_came_back_empty_is_a_loss(redis_url: str) -> None:
@@ -228,7 +228,7 @@ async def test_a_redis_that_came_back_empty_is_a_loss(redis_url: str) -> None:
     await store.write(RECORD)
     async with Redis.from_url(redis_url) as redis:
         await redis.flushall()
-    assert await store.is_lost()
+    assert await store.was_wiped()
     await store.close()
 
 
