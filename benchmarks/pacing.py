@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from redis import Redis
 
 REQUESTS, CLIENTS, LIMIT = 3000, 20, 600
-# Pages of lists, by weight: what they cost is in salesloft-facts, Rate limit.
+# Pages of lists, by weight: what they cost is in docs/salesloft.md, Rate limit.
 PAGES = {1: 80, 120: 10, 200: 5, 300: 4, 600: 1}
 COST_OF_PAGE = {1: 1, 120: 3, 200: 8, 300: 10, 600: 30}
 # Seconds that an answer takes, and the share of those that are slow.

@@ -40,7 +40,7 @@ from slproxy.sandbox.faults import Faults, Side, parse
 from slproxy.sandbox.ledger import Request
 
 MINUTE, BUDGET, BULK = 60, Options().budget, 5
-# Issue 5: one 429 of the upstream in 1,000 requests; within 1.10 of the floor, which is 91 % of the budget.
+# The bounds: one 429 of the upstream in 1,000 requests; within 1.10 of the floor, which is 91 % of the budget.
 REFUSED_PER_1000, USED = 1.0, 0.9
 # A client's pause in seconds, on average. By it the clients would spend 13 cost/s, so that the budget lasts for half of
 # each minute; without it all would be gone in the first seconds, before the other integration has had its part.

@@ -1,4 +1,4 @@
-"""One hour of mixed load on the real program: does it leak, and does it cure what the contract says it cures?
+"""One hour of mixed load on the real program: does it leak, and does it cure what docs/contract.md, Cure, says?
 
 ``python -m benchmarks.soak`` logs in at a fake SalesLoft whose tokens live for 5 s and which fails 5 % of what it is
 asked, serves, sends 100 requests a second by chance (an open loop: a slow answer holds up no other request), looks at
@@ -41,7 +41,7 @@ from slproxy.sandbox import Fault, Options, Sandbox
 from slproxy.sandbox.faults import Faults, Side, parse
 
 ROOT = Path(__file__).resolve().parent.parent
-# Issue 3: tokens of 5 s, random faults of 5 %, GET success of 99.9 %, less than 1 MiB an hour.
+# The load and its bounds: tokens of 5 s, random faults of 5 %, GET success of 99.9 %, less than 1 MiB an hour.
 LIFETIME, SHARE, SUCCESS, GROWTH = 5.0, 0.05, 0.999, 1.0
 CONNECTIONS = 30
 SAMPLE_EVERY = 10.0

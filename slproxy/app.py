@@ -30,7 +30,7 @@ from slproxy.upstream import Upstream
 
 log = logging.getLogger("slproxy")
 
-# What requests in flight get after SIGTERM, in seconds (contract, section 6).
+# What requests in flight get after SIGTERM, in seconds (docs/contract.md, Shutdown).
 GRACE = 30.0
 
 

@@ -1,4 +1,4 @@
-"""The tree of errors, held to its own docstring, to the contract's section 4 (Errors) and to RFC 9209's registry."""
+"""The tree of errors, held to its own docstring, to docs/contract.md, Errors, and to RFC 9209's registry."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from slproxy.errors import Problem, SlproxyError, UpstreamFault
 
 PACKAGE = Path(errors.__file__).parent
 
-# The table of the contract's section 4, and `internal-error` for a defect of ours, which that table leaves out.
+# The table of docs/contract.md, Errors.
 CONTRACT = {
     ("not-found", 404),
     ("bad-request", 400),
@@ -137,8 +137,8 @@ def test_the_exit_codes_of_the_docstring_are_those_of_the_classes_and_of_the_con
         return code if code is not None else inherited(parent) if parent is not None else 1
 
     assert {name: inherited(name) for name in tree} == {found.__name__: found.exit_code for found in ALL}
-    assert errors.ConfigError.exit_code == 2  # contract, section 2: bad usage or configuration
-    assert errors.LoginRequired.exit_code == 3  # contract, section 2: login needed
+    assert errors.ConfigError.exit_code == 2  # docs/contract.md, Exit codes: bad usage or configuration
+    assert errors.LoginRequired.exit_code == 3  # docs/contract.md, Exit codes: login needed
 
 
 def calls_of_problems() -> list[tuple[str, type[Problem], dict[str, object]]]:

@@ -35,7 +35,7 @@ from slproxy.store import MemoryStore, Record, Token, TokenStore
 
 log = logging.getLogger("slproxy.auth")
 
-# A renewal that did not cure a 401 is not repeated for this long (contract, Cure): the 401 has another reason.
+# A renewal that did not cure a 401 is not repeated for this long (docs/contract.md, Cure): the 401 has another reason.
 UNCURED_PAUSE = 30.0
 # Refused credentials change only when a person changes them; asking more often would lock an account.
 REFUSED_PAUSE = 10.0
@@ -68,8 +68,8 @@ def renewal_margin(token: Token, *, leeway: float, given: bool, dice: float) -> 
     """Return how long before its expiry a token is renewed, in seconds.
 
     Unless the leeway was ``given``, at most a twentieth of a short life, so that there are hardly more renewals than
-    lives (issue 4, race test); else what leaves some of it. Up to a quarter more by ``dice`` (uniform in [0, 1)), so
-    that replicas which started together do not renew together.
+    lives: each one is a chance to lose a race. Else what leaves some of it. Up to a quarter more by ``dice`` (uniform
+    in [0, 1)), so that replicas which started together do not renew together.
     """
     life = token.lifetime
     margin = min(leeway, 0.8 * life if given else life / 20)

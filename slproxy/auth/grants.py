@@ -42,7 +42,7 @@ class GrantSelection:
 
 
 def select_grant(auth: AuthSettings, *, login_stored: bool, redirect_uri_is_set: bool) -> GrantSelection:
-    """Return the grant to use; ``auto`` picks as the contract says: API key, stored login, client credentials."""
+    """Return the grant to use; ``auto`` tries them in the order of docs/contract.md, Settings."""
     if auth.grant != "auto":
         return GrantSelection(auth.grant, "auth.grant says so")
     if auth.api_key is not None:

@@ -1,6 +1,6 @@
 """OAuth 2.0 as SalesLoft speaks it, without a socket: what to ask of the token endpoint, and what its answer means.
 
-Requests are form-encoded with the secret in the body (salesloft-facts, OAuth). Answers are trusted in nothing: the
+Requests are form-encoded with the secret in the body (docs/salesloft.md, OAuth). Answers are trusted in nothing: the
 accounts host may answer HTML with 200, leave fields out, or spell ``token_type`` in any case. A bad answer is an
 error and never replaces a good token.
 """

@@ -4,7 +4,7 @@
 2. Whatever two servers could read in two ways is refused: dot segments in any spelling, a second slash at the front,
    backslashes, control characters, broken escapes, fragments.
 3. The name in ``Host`` decides, whatever the socket: it is all that stops a web page whose name was rebound to
-   127.0.0.1 (hazards: DNS rebinding carries no ``Sec-Fetch-*`` and, on GET, no ``Origin``).
+   127.0.0.1 (docs/hazards.md, trap 9: DNS rebinding carries no ``Sec-Fetch-*`` and, on GET, no ``Origin``).
 4. Secrets are compared in constant time.
 """
 
@@ -79,7 +79,7 @@ def check(policy: Policy, *, method: str, target: str, headers: ByName) -> tuple
     """Return who answers, and the target in origin form, byte for byte as the client spelt it.
 
     Raises:
-        Refused: one of its subclasses, the first rule of the contract's "Check" that the request breaks.
+        Refused: one of its subclasses, the first rule of docs/contract.md, Check, that the request breaks.
     """
     # In bytes; a character that is not ASCII takes up to four.
     if len(target) > policy.max_target or (

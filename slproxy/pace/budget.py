@@ -10,7 +10,7 @@
    the last one, for the clock that counts need not be the one that ``Date`` tells: it is asked again before that holds.
 
 ``Budget`` is the state; ``now`` is monotonic, in seconds, and never runs backwards. Costs are whole numbers. The limit,
-its headers and its window are SalesLoft's (salesloft-facts, Rate limit).
+its headers and its window are SalesLoft's (docs/salesloft.md, Rate limit).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ BULK_SHARE = 0.1
 # wait for its reply, but no longer than this, in seconds.
 SCOUTING = 3.0
 # How long after its refusal another one is sent, in seconds; and how far the clock that counts is believed to be behind
-# the one that ``Date`` tells, at most. That both are one is inferred only (salesloft-facts, Rate limit).
+# the one that ``Date`` tells, at most. That both are one is inferred only (docs/salesloft.md, Rate limit).
 SCOUT_AGAIN = 1.0
 MOST_LAG = 2.0
 # Where the minute slides, this share of the budget is sent evenly: all of it would be over by the least delay.

@@ -1,6 +1,6 @@
 """What a request costs of the team's budget: foreseen from its target, and learned from what the upstream said it cost.
 
-Costs are whole numbers; a page of a list costs by its number (salesloft-facts, Rate limit).
+Costs are whole numbers; a page of a list costs by its number (docs/salesloft.md, Rate limit).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import re
 from collections import OrderedDict
 from urllib.parse import unquote_plus
 
-# A page above the first number costs the second (salesloft-facts, Rate limit).
+# A page above the first number costs the second (docs/salesloft.md, Rate limit).
 PAGE_COSTS = ((500, 30), (250, 10), (150, 8), (100, 3))
 # How many endpoints are remembered; SalesLoft has some 120 operations.
 MOST = 500

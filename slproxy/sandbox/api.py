@@ -33,7 +33,7 @@ def answer(definition: Definition, records: Records, arrival: Arrival, now: floa
             return recording(arrival.method, path) or missing().answer
         operation, ids = matched
         query = parse(raw)
-        # Some operations take all they need in the query, and their POST has no body: salesloft-facts, API.
+        # Some operations take all they need in the query, and their POST has no body: docs/salesloft.md, API.
         given: Mapping[str, object] = {
             **body.nested(query),
             **body.fields(arrival.body, arrival.content_type, arrival.encoding),
@@ -61,7 +61,7 @@ def answer(definition: Definition, records: Records, arrival: Arrival, now: floa
 
 
 def recording(method: str, path: str) -> Answer | None:
-    """Send a reader of a conversation's recording to a signed URL on another host (salesloft-facts, API)."""
+    """Send a reader of a conversation's recording to a signed URL on another host (docs/salesloft.md, API)."""
     names = path.removesuffix("/").split("/")
     if method in ("GET", "HEAD") and names[:3] == ["", "v2", "conversations"] and names[4:] == ["recording"]:
         url = f"https://recordings.example.com/{names[3]}.mp3?X-Amz-Expires=300&X-Amz-Signature={'5a' * 32}"

@@ -1,4 +1,4 @@
-"""Count a team's cost per clock minute (salesloft-facts, Rate limit)."""
+"""Count a team's cost per clock minute (docs/salesloft.md, Rate limit)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 WINDOW = 60.0
 
-# Deep pages cost more: salesloft-facts, Rate limit.
+# Deep pages cost more: docs/salesloft.md, Rate limit.
 PAGE_COSTS = ((500, 30), (250, 10), (150, 8), (100, 3))
 
 

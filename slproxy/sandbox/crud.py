@@ -10,7 +10,7 @@ from .query import Query, QueryError, Record, chosen, page
 from .records import OWNED, Records, embed, settle
 from .values import blank, timestamp
 
-ME, TEAM = 1, 3  # Jane Smith and her team: salesloft-facts, API
+ME, TEAM = 1, 3  # Jane Smith and her team: docs/salesloft.md, API
 
 NEW: Mapping[str, Mapping[str, object]] = {
     "BulkJob": {"state": "open", "total": 0, "processed": 0, "errors": 0},

@@ -27,7 +27,7 @@ BODY: Mapping[tuple[str, str], Mapping[str, Written]] = {
 REQUIRED: Mapping[tuple[str, str], tuple[str, ...]] = {
     ("POST", "/v2/cadence_memberships"): ("person_id", "cadence_id"),
 }
-# `locale` stands in every captured /v2/me (salesloft-facts, API); a resource's type is a word, not a number.
+# `locale` stands in every captured /v2/me (docs/salesloft.md, API); a resource's type is a word, not a number.
 FIELDS: Mapping[str, Mapping[str, Written]] = {
     "User": {"locale": "string"},
     "ActivityHistory": {"resource_type": "string"},
@@ -94,7 +94,7 @@ class Definition:
 
 
 def segments(path: str) -> list[str]:
-    """Split a raw path into decoded names, less the optional `.json` and trailing slash (salesloft-facts, API)."""
+    """Split a raw path into decoded names, less the optional `.json` and trailing slash (docs/salesloft.md, API)."""
     names = [unquote(name) for name in path.removesuffix("/").split("/")[1:]]
     return [*names[:-1], names[-1].removesuffix(".json")] if names else []
 

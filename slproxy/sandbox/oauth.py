@@ -13,7 +13,7 @@ from urllib.parse import parse_qsl, unquote_plus, urlencode, urlsplit, urlunspli
 from .options import Options
 from .tokens import TokenPair, Tokens
 
-CODE_LIFETIME = 600.0  # salesloft-facts, OAuth
+CODE_LIFETIME = 600.0  # docs/salesloft.md, OAuth
 
 DESCRIPTIONS: Mapping[str, str] = {
     "invalid_grant": (
@@ -208,13 +208,13 @@ class OAuth:
         return None if self._within_scope(params) else "invalid_scope"
 
     def _within_scope(self, params: Mapping[str, str]) -> bool:
-        # Scopes are ticked on the app (salesloft-facts, OAuth); where the options tick none, any may be asked for.
+        # Scopes are ticked on the app (docs/salesloft.md, OAuth); where the options tick none, any may be asked for.
         ticked = self._options.scope.split()
         return not ticked or set(params.get("scope", "").split()) <= set(ticked)
 
 
 def granted(pair: TokenPair) -> Reply:
-    """Return the token reply of salesloft-facts, OAuth."""
+    """Return the token reply of docs/salesloft.md, OAuth."""
     reply: dict[str, object] = {
         "access_token": pair.access_token,
         "token_type": "bearer",

@@ -13,7 +13,7 @@ class Options:
     """Describe the one client, API key and team that the sandbox knows; seconds throughout.
 
     A redirect URI on a loopback host with port 0 matches any port. `rotation` says when a refresh ends the old pair:
-    at once, or when the new access token is first used; SalesLoft does one of the two (salesloft-facts, OAuth).
+    at once, or when the new access token is first used; SalesLoft does one of the two (docs/salesloft.md, OAuth).
     """
 
     client_id: str = "sandbox-client"

@@ -19,7 +19,7 @@ Users: TypeAlias = Callable[[str], int | None]
 
 PER_PAGE, MOST_PER_PAGE = 25, 100
 PAGING = {"per_page", "page", "include_paging_counts", "limit_paging_counts", "sort_by", "sort_direction"}
-# Never paged, and paged only with `page`: salesloft-facts, API. The two others name no `page` in the definition.
+# Never paged, and paged only with `page`: docs/salesloft.md, API. The two others name no `page` in the definition.
 UNPAGED = {"/v2/groups", "/v2/phone_numbers/caller_ids", "/v2/webhook_subscriptions"}
 PAGED_ON_REQUEST = {"/v2/users"}
 
@@ -83,7 +83,7 @@ def chosen(operation: Operation, fields: Kinds, query: Query, records: Sequence[
     for name, declared in operation.query.items():
         terms = query.named(name)
         if name in PAGING or not terms:
-            continue  # a filter that the operation does not name is ignored: salesloft-facts, API
+            continue  # a filter that the operation does not name is ignored: docs/salesloft.md, API
         try:
             tests.extend(conditions(name, declared, terms, fields, users))
         except BadValueError as bad:
@@ -220,7 +220,7 @@ def ordering(operation: Operation, fields: Kinds, query: Query) -> Callable[[lis
 def page(operation: Operation, query: Query, records: Sequence[Record]) -> tuple[list[Record], Mapping[str, object]]:
     """Cut a page out, and return it with the metadata; raise QueryError for what is no number.
 
-    Numbers out of range are silently corrected and echoed, and a page past the end is empty (salesloft-facts, API).
+    Numbers out of range are silently corrected and echoed, and a page past the end is empty (docs/salesloft.md, API).
     """
     asked = query.last("page")
     if operation.path in UNPAGED or (operation.path in PAGED_ON_REQUEST and asked is None):

@@ -10,7 +10,7 @@ from .definition import Definition, Kind, Kinds
 from .query import Record
 from .values import BadValueError, blank, integer, moment, timestamp
 
-# Links are absolute, and name the real host: salesloft-facts, API.
+# Links are absolute, and name the real host: docs/salesloft.md, API.
 LINKS = "https://api.salesloft.com/v2"
 
 # Where the records live that a field refers to; a field of another name refers to its own plural.

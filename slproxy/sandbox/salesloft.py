@@ -22,7 +22,7 @@ from .records import Records
 from .seed import seeded
 from .tokens import TokenPair, Tokens
 
-# The bodies of salesloft-facts, API and Rate limit.
+# The bodies of docs/salesloft.md, API and Rate limit.
 NO_TOKEN = "No Bearer Token attached to request, please see documentation at developers.salesloft.com"  # noqa: S105
 BAD_TOKEN = "Invalid Bearer token"  # noqa: S105
 OVER_BUDGET = "API rate limit exceeded"

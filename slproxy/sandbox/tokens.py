@@ -1,7 +1,7 @@
 """Issue tokens, rotate them, and say which ones are alive.
 
 An access token and its refresh token are one row, and are revoked together, as in Doorkeeper, which SalesLoft almost
-surely runs (salesloft-facts, OAuth).
+surely runs (docs/salesloft.md, OAuth).
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class Tokens:
         """Give a new pair for a refresh token, or None where that is unknown or revoked.
 
         "Upon receipt of a refresh token, all old refresh tokens are revoked"; when that takes the old access token
-        along is a switch, for both have been inferred (salesloft-facts, OAuth).
+        along is a switch, for both have been inferred (docs/salesloft.md, OAuth).
         """
         row = self._refresh.get(refresh_token)
         if row is None or row.revoked:

@@ -1,6 +1,6 @@
 """The listening side: aiohttp's server, and what it decides wrongly for a proxy.
 
-1. Bodies are passed on as they came: nothing is decompressed on the way in (hazards, trap 3).
+1. Bodies are passed on as they came: nothing is decompressed on the way in (docs/hazards.md, trap 3).
 2. ``100 Continue`` is sent when the body is first wanted, so never to a request that Check refused.
 3. A reply gets no header that the upstream did not send: aiohttp would add Content-Type, Date and Server.
 4. A reply that breaks off is cut off: the client must never take a short body for a whole one.
@@ -62,7 +62,8 @@ class Server(web.Server):
         """Serve by ``handle``, whose answers go to pages of ``allow_origins`` as well.
 
         Raises:
-            ConfigError: aiohttp's compiled parser is missing; its fallback hangs on hostile input (hazards, trap 15).
+            ConfigError: aiohttp's compiled parser is missing; its fallback hangs on hostile input
+                (docs/hazards.md, trap 15).
         """
         if HttpRequestParser is HttpRequestParserPy:
             raise ConfigError(

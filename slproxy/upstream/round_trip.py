@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from aiohttp.http import RawResponseMessage
 
 
-# How much is read ahead of a client that reads slowly: aiohttp stops at twice this (hazards, trap 14).
+# How much is read ahead of a client that reads slowly: aiohttp stops at twice this (docs/hazards.md, trap 14).
 READ_AHEAD = 16 * 1024
-# aiohttp's limits of 8,190 bytes a header and 128 headers make errors of legitimate replies (hazards, trap 10).
+# aiohttp's limits of 8,190 bytes a header and 128 headers make errors of legitimate replies (docs/hazards.md, trap 10).
 MAX_HEADER_LINE = 64 * 1024
 MAX_HEADER_COUNT = 1000
 # A server says 100, 102 or 103 once or a few times before it replies.

@@ -71,7 +71,7 @@ class Upstream:
         self._rules = rules
         self._connect_timeout = aiohttp.ClientTimeout(connect=rules.connect_timeout)
         # The pool itself is unlimited: a wait for a free connection is the proxy's, and must not look like a timeout of
-        # the upstream (hazards, trap 13).
+        # the upstream (docs/hazards.md, trap 13).
         self._free = asyncio.Semaphore(rules.max_connections)
         self._lines: set[RoundTrip] = set()
         self._waiting = 0

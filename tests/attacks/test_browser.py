@@ -1,4 +1,4 @@
-"""What a web page can do with the proxy, in a real browser: nothing, unless its origin is allowed (hazards, B1)."""
+"""What a web page can do, in a real browser: nothing, unless its origin is allowed: docs/hazards.md, B1."""
 
 from __future__ import annotations
 
@@ -428,7 +428,7 @@ async def test_a_page_in_a_file_gets_nothing(browser: str, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "app.localhost", "rebind.test"])
 async def test_a_page_gets_nothing_under_a_name_of_this_machine_that_is_not_the_proxys(browser: str, host: str) -> None:
-    # To none but app.localhost does the browser send Sec-Fetch-Site: the name alone must do (hazards, trap 9).
+    # To none but app.localhost does the browser send Sec-Fetch-Site: the name alone must do (docs/hazards.md, trap 9).
     async with scene(browser) as stage:
         here = stage.url("http://evil.test:{pages}/")
         await stage.tab.open(here)

@@ -310,7 +310,7 @@ def test_the_reply_that_bytes_hold_is_read_strictly(
     assert (None if reply is None else (reply.body, reply.whole)) == read
 
 
-# What the contract's section 4 lets through, said a second time.
+# What docs/contract.md, Check, lets through, said a second time.
 
 TE = b"Transfer-Encoding"
 HOPS = {b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"transfer-encoding", b"upgrade"}
@@ -1391,7 +1391,7 @@ def wrong_with_reply(case: ReplyCase, client: Client, asked: Wire) -> Iterator[s
 
 
 def is_exact(meant: Wire) -> bool:
-    """Tell whether a reply can be passed on exactly; what cannot is a 502 of the contract."""
+    """Tell whether a reply can be passed on exactly; what cannot is a 502."""
     texts = [meant.first[3] or b"", *(part for each in meant.fields for part in each)]
     return (
         not meant.doubtful and all(_is_utf8(text) and len(text) < 60_000 for text in texts) and len(meant.fields) < 1000

@@ -953,7 +953,7 @@ async def slow_reader(each: Client, number: int) -> None:
 async def test_others_are_served_while_slow_clients_hold_all_they_can(
     tmp_path: Path, pytestconfig: pytest.Config
 ) -> None:
-    """hazards L1."""
+    """docs/hazards.md, L1."""
     long = pytestconfig.getoption("--long")
     number, seconds = (1000, 120.0) if long else (300, 8.0)
     attacks = (slow_headers, slow_body, slow_reader)
@@ -1114,7 +1114,7 @@ async def memory_per_client(home: Path, *, tls: bool, loop: str) -> dict[str, fl
     return figures
 
 
-# Issue 3, point 3: 450 KiB for a client that does not read, 20 KiB for an idle connection. What the other side can send
+# 450 KiB for a client that does not read, 20 KiB for an idle connection. What the other side can send
 # lies in the buffers of four sockets, which the kernel lets grow to 4 MiB and more (tcp(7), tcp_wmem and tcp_rmem).
 BOUNDS = {
     "fresh, KiB": 20,

@@ -233,7 +233,7 @@ async def within(seconds: float, true: Callable[[], bool]) -> bool:
 
 # The three servers. The limits of the others are set to ours, so that they are compared by what they read.
 
-# Ours by the contract; of 127/8, and of what else ::1 may be called, the tables send one each.
+# Ours by docs/contract.md, Check; of 127/8, and of what else ::1 may be called, the tables send one each.
 NAMES = ("localhost", "127.0.0.1", "127.0.0.2", "[::1]", "[0:0:0:0:0:0:0:1]")
 
 
@@ -1094,7 +1094,7 @@ DIFFERENT: dict[str, list[tuple[str, int, str, Sent]]] = {
         ("9,000 headers", 431, "++", ask("/v2/a", *many(8998))),
         ("a trailer of 100 KiB", 431, "-+", chunked("5\r\nhello\r\n0\r\nX-Sum: " + "a" * 102_400 + "\r\n\r\n")),
     ],
-    "Check: exactly one Host and one of ours, whatever the target names (hazards, trap 9).": [
+    "Check: exactly one Host and one of ours, whatever the target names (docs/hazards.md, trap 9).": [
         ("an absolute target of ours, Host of another", 421, "++", ask("http://localhost/v2/a", host="evil.test")),
         ("an absolute target without Host", 400, "+-", ask("http://localhost/v2/a", host=None)),
         ("an empty Host and an absolute target", 421, "+-", ask("http://localhost/v2/a", host="")),
@@ -1147,7 +1147,7 @@ DIFFERENT: dict[str, list[tuple[str, int, str, Sent]]] = {
         ("GE", 501, "-+", ask(method="GE")),
         ("a method of 300 characters", 501, "-+", ask(method="A" * 300)),
     ],
-    "Nothing behind what is no request for a reverse proxy is one (hazards, T5).": [
+    "Nothing behind what is no request for a reverse proxy is one (docs/hazards.md, T5).": [
         ("T5 OPTIONS * and a request behind it", 400, "+-", ask("*", method="OPTIONS") + NEXT.encode()),
         ("T5 TRACE and a request behind it", 405, "!-", ask(method="TRACE") + NEXT.encode()),
     ],
@@ -1177,7 +1177,7 @@ DIFFERENT: dict[str, list[tuple[str, int, str, Sent]]] = {
         ("a space before the colon of a trailer", 400, "-+", chunked("5\r\nhello\r\n0\r\nX-Sum : 1\r\n\r\n")),
         ("a request for a trailer", 400, "-+", chunked(f"0\r\n{NEXT}")),
     ],
-    "What cannot be passed on exactly is refused: values that are not UTF-8 (hazards, trap 10).": [
+    "What cannot be passed on exactly is refused: values that are not UTF-8 (docs/hazards.md, trap 10).": [
         ("Latin-1 in a value", 400, "++", ask("/v2/a", "X-A: \xe9")),
     ],
     "RFC 9112 §2.2, §3: lines end in CR LF, and single spaces part the first. Envoy and nginx are lenient.": [
@@ -1212,7 +1212,7 @@ DIFFERENT: dict[str, list[tuple[str, int, str, Sent]]] = {
     "The parser takes no tab behind chunked.": [
         ("chunked with tabs around", 400, "+-", post("2\r\n{}\r\n0\r\n\r\n", "Transfer-Encoding: \t chunked \t")),
     ],
-    "Laxer than Envoy: Connection cannot take away what we inject, so it need not be refused (hazards, H2).": [
+    "Laxer than Envoy: Connection cannot take away what we inject, so it need not be refused (docs/hazards.md, H2).": [
         (
             "H2 Connection names what frames and routes",
             200,

@@ -1,4 +1,4 @@
-"""Secrets never show: marked ones go in by every door, and all that comes out is searched for them (contract, 2).
+"""Secrets never show: marked ones go in everywhere, and all that comes out is searched (docs/contract.md, Promises).
 
 1. Each secret holds a core of letters and digits that stands nowhere else. It is looked for in pieces, so that half of
    one is found as well, in any case, and whole in base64 and hex; what quoting does to other characters hides none.
@@ -79,7 +79,7 @@ ACCESS, REFRESH = secret("access token", "at-{}"), secret("refresh token", "rt-{
 CODE = secret("code")
 LOCAL_KEY, STORE_KEY, NEW_STORE_KEY = secret("local key"), secret("store key"), secret("new store key")
 REDIS_PASSWORD = secret("redis password")
-# What is in a token reply of SalesLoft besides the token (salesloft-facts, OAuth).
+# What is in a token reply of SalesLoft besides the token (docs/salesloft.md, OAuth).
 REPLY_SECRET, TENANT = secret("secret of a token reply"), secret("tenant")
 TYPED = secret("what a person types where no secret belongs")
 

@@ -1,4 +1,4 @@
-"""What is asked of the accounts host, and what its answers mean: salesloft-facts (OAuth), RFC 6749, and hazard A3."""
+"""Requests to the accounts host, and what its answers mean: docs/salesloft.md, OAuth; RFC 6749; docs/hazards.md, A3."""
 
 from __future__ import annotations
 

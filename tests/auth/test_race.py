@@ -167,7 +167,7 @@ async def race(place: Place, home: Path) -> None:
             await asyncio.sleep(LOAD)
             await stack.aclose()
             ended = time.time()
-            # A renewal that is under way now is finished and written: SIGTERM promises it (contract, section 6).
+            # A renewal that is under way at SIGTERM is finished and written (docs/contract.md, Shutdown).
             assert await asyncio.gather(*(proxy.stop() for proxy in proxies)) == [0] * PROCESSES
 
         assert [load.failed for load in loads] == [{}] * PROCESSES

@@ -1,4 +1,4 @@
-"""The contract, held against the real process: commands, exit codes, settings, signals, logins, files, logs."""
+"""The program held to docs/contract.md as a process: commands, exit codes, settings, signals, logins, files, logs."""
 
 from __future__ import annotations
 

@@ -112,7 +112,7 @@ class Books:
         if dice.random() >= RATE:
             return "nothing"
         kind = dice.choice(self.kinds)
-        # A second 401 in a row says that the renewal did not help, and then none is made for 30 s (contract, Cure).
+        # After a second 401 in a row the token is not renewed for 30 s (docs/contract.md, Cure).
         return "nothing" if kind == "401" and times else kind
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -465,7 +465,7 @@ async def test_one_request_is_one_request_upstream_when_nothing_fails(method: st
 async def test_a_connection_that_ends_without_a_byte_of_a_reply_costs_an_attempt_that_is_counted(
     method: str, attempts: int
 ) -> None:
-    """aiohttp's own session would ask once more by itself, and tell nobody (hazards, trap 6)."""
+    """aiohttp's own session would ask once more by itself, and tell nobody (docs/hazards.md, trap 6)."""
     used: set[asyncio.StreamWriter] = set()
 
     async def script(message: rig.Message, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -36,7 +36,7 @@ EXAMPLES = {"positive": 15, "negative": 5}
 # The minute never ends, so there must be enough for all.
 NOW, OPTIONS = 1_795_000_010.0, Options(api_key=rig.API_KEY, budget=10**9)
 
-# What the contract changes on the way up, and adds on the way down; and what belongs to each connection.
+# What docs/contract.md, Strip, takes off on the way up, and Answer adds on the way down; what is each connection's.
 CHANGED, ADDED = {"host", "authorization", "via"}, {"via", "server-timing"}
 HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding"}
 
@@ -128,7 +128,7 @@ def connected(url: str) -> http.client.HTTPConnection:
 
 
 def refusal(request: requests.PreparedRequest) -> str | None:
-    """Return what Check says of a request that a client library could send, by the words of the contract."""
+    """Return what Check says of a request that a client library could send, by the words of docs/contract.md."""
     path = unquote_to_bytes(request.path_url.partition("?")[0])
     if re.search(rb"[\x00-\x1f\x7f]", path):
         return "bad-target"

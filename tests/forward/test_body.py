@@ -1,4 +1,4 @@
-"""A request's body, read once and given as often as a cure needs it: the contract's Cure and `limits`."""
+"""A request's body, read once and given as often as a cure needs it: docs/contract.md, Cure and `limits`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The contract's cure table, row by row: what the client never sees, and what the upstream sees instead."""
+"""The table of docs/contract.md, Cure, row by row: what the client never sees, and what the upstream sees instead."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What passes, what stops and what is ours: the contract's Strip, Inject and Answer, and hazards H1 to H3."""
+"""What passes, what stops and what is ours: docs/contract.md, Strip, Inject and Answer; docs/hazards.md, H1 to H3."""
 
 from __future__ import annotations
 

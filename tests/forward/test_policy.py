@@ -1,4 +1,4 @@
-"""The gate, as an attacker tries it: the contract's Check, and hazards T1 to T5, H3, H4 and B1."""
+"""The gate, as an attacker tries it: docs/contract.md, Check, and docs/hazards.md, T1 to T5, H3, H4 and B1."""
 
 from __future__ import annotations
 
@@ -481,7 +481,7 @@ def test_an_absolute_target_does_not_stand_in_for_host(host: str | None) -> None
     assert refusal("http://localhost/v2/a", host=host).status == (400 if host is None else 421)
 
 
-# The methods (hazard T5)
+# The methods (docs/hazards.md, T5)
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"])
@@ -545,7 +545,7 @@ def test_read_only_lets_reads_pass_and_refuses_writes_with_allow(method: str) ->
     assert (refused.status, refused.headers) == (405, (("Allow", "GET, HEAD, OPTIONS"),))
 
 
-# The host (hazard H4)
+# The host (docs/hazards.md, H4)
 
 
 @pytest.mark.parametrize(
@@ -703,7 +703,7 @@ def test_a_name_in_accept_hosts_is_ours_and_no_other(host: str, let_in: bool) ->
         assert isinstance(refusal(policy=policy, host=host), HostRefused)
 
 
-# The origin (hazard B1)
+# The origin (docs/hazards.md, B1)
 
 
 @pytest.mark.parametrize(
@@ -802,7 +802,7 @@ def test_a_web_page_of_another_origin_is_403(method: str, headers: list[str]) ->
 
 
 def test_a_rebound_name_is_refused_though_it_looks_like_its_own_page() -> None:
-    # Trap 9: the page of evil.test, now at 127.0.0.1, asks its own origin.
+    # docs/hazards.md, trap 9: the page of evil.test, now at 127.0.0.1, asks its own origin.
     for headers in ([], ["Origin: http://evil.test:8642"], ["Sec-Fetch-Site: same-origin"]):
         assert isinstance(refusal("/v2/a", *headers, host="evil.test:8642"), HostRefused)
 
@@ -833,7 +833,7 @@ def test_a_page_in_allow_origins_may_ask_and_no_other(headers: list[str], let_in
         assert isinstance(refusal("/v2/a", *headers, policy=policy), OriginRefused)
 
 
-# What has been here (hazard H3)
+# What has been here (docs/hazards.md, H3)
 
 
 def test_a_request_that_has_been_here_is_508_and_one_that_has_been_elsewhere_is_let_in() -> None:

@@ -1,4 +1,4 @@
-"""What a request costs: the table of salesloft-facts (Rate limit), and what the upstream has said."""
+"""What a request costs: the table of docs/salesloft.md, Rate limit, and what the upstream has said."""
 
 from __future__ import annotations
 

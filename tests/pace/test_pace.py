@@ -235,7 +235,7 @@ def waited(head: Head) -> float:
 
 
 def told_at_once(answer: Message) -> int:
-    """Hold a reply to what the contract says of over-budget, and return its Retry-After."""
+    """Hold a reply to what docs/contract.md, Errors, says of over-budget, and return its Retry-After."""
     problem(answer, status=429, kind="over-budget")
     rate_limit(answer.head)
     seconds = answer.head.get("Retry-After")
@@ -493,7 +493,7 @@ async def test_who_waits_for_a_connection_is_held_no_longer_than_pace_max_wait()
 
 @pytest.mark.parametrize("prefer", [(), ("Prefer: wait=30",)], ids=["as long as it takes", "half a minute"])
 async def test_the_first_of_a_minute_is_asked_again_where_another_clock_counts(prefer: tuple[str, ...]) -> None:
-    """Date is half a second ahead here; that it is not is inferred only (salesloft-facts, Rate limit)."""
+    """Date is half a second ahead here; that it is not is inferred only (docs/salesloft.md, Rate limit)."""
     now = Ticking(58.0)
 
     async def script(message: Message, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -835,7 +835,7 @@ async def logged_in(
 
 
 async def test_a_token_that_is_renewed_while_a_request_is_held_is_sent_in_its_newest_form() -> None:
-    """https://github.com/airbytehq/airbyte/issues/13660: the token of a request that waits is not that of its start."""
+    """airbytehq/airbyte#13660: the token of a request that waits is not that of its start."""
     async with running_sandbox(clock=Ticking(59)) as sandbox, logged_in(sandbox) as line:
         await spend_all(line, sandbox)
         held = [await line.hold("/v2/me") for _ in range(3)]

@@ -1,4 +1,4 @@
-"""Time to the floor: the simulation of ``benchmarks.pacing`` within the bounds that issue 5 sets."""
+"""Time to the floor: the simulation of ``benchmarks.pacing`` within 1.10 of it."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_four_replicas_with_a_redis(foreign: float) -> None:
 
 @pytest.mark.parametrize("ahead", [-1.0, 0.5, 2.0])
 def test_where_date_tells_another_time_than_the_one_that_counts(ahead: float) -> None:
-    """That both are one clock is inferred only (salesloft-facts, Rate limit)."""
+    """That both are one clock is inferred only (docs/salesloft.md, Rate limit)."""
     within(paced("", 1, ahead=ahead), ratio=1.02, refused=1.0)
 
 

@@ -1,4 +1,4 @@
-"""When a request is sent again, and after what wait: the contract's Cure, and hazards R2, R3 and trap 7."""
+"""When a request is sent again, and after what wait: docs/contract.md, Cure, and docs/hazards.md, R2, R3 and trap 7."""
 
 from __future__ import annotations
 
@@ -399,7 +399,7 @@ async def test_what_is_no_fault_of_the_upstream_passes_through_at_once(error: Ba
 
 @pytest.mark.parametrize("where", ["attempt", "sleep", "before_wait"])
 async def test_a_cancelled_request_is_never_sent_again(where: str) -> None:
-    # Trap 7: a predicate that is true for everything retries a cancelled call.
+    # docs/hazards.md, trap 7: a predicate that is true for everything retries a cancelled call.
     reached = asyncio.Event()
     attempts = 0
 

@@ -1,4 +1,4 @@
-"""The contract, seen from the two sockets: what goes up as it came, what comes down as it came, and what is refused."""
+"""docs/contract.md from the two sockets: what goes up as it came, what comes down as it came, what is refused."""
 
 from __future__ import annotations
 
@@ -838,7 +838,7 @@ async def test_a_client_that_does_not_wait_for_continue_is_served() -> None:
 
 
 def lines_of(head: Head) -> list[str]:
-    """Return the header lines of a reply, less what the contract adds."""
+    """Return the header lines of a reply, less what docs/contract.md, Answer, adds."""
     added = ("via", "server-timing", "ratelimit-policy", "ratelimit", "x-slproxy-attempts")
     return [line for line in head.raw.decode().split("\r\n")[1:] if line and line.split(":")[0].lower() not in added]
 

@@ -136,7 +136,7 @@ async def goes_down(number: signal.Signals, home: Path) -> None:
 
 
 async def test_a_signal_lets_calls_in_flight_finish_and_closes_idle_connections_at_once(tmp_path: Path) -> None:
-    """hazards D1."""
+    """docs/hazards.md, D1."""
     homes = {number: tmp_path / number.name for number in (signal.SIGTERM, signal.SIGINT)}
     for home in homes.values():
         home.mkdir()

@@ -1,4 +1,4 @@
-"""The token in a file: the contract's section 5, with real files, processes and signals."""
+"""The token in a file: docs/contract.md, Tokens, with real files, processes and signals."""
 
 # ruff: noqa: ASYNC221, ASYNC240  # nothing else runs on these loops, and the files are what is tested
 

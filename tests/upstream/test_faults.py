@@ -1081,7 +1081,7 @@ def hurried() -> Clock:
     return Clock(monotonic=lambda: time.monotonic() * 3, dice=lambda: 0.0)
 
 
-# What a token request gets in all (upstream.ANSWER_TIMEOUT): the contract has no setting for it.
+# What a token request gets in all (upstream.ANSWER_TIMEOUT): docs/contract.md, Settings, has none for it.
 SILENT = 10.0
 
 
@@ -1169,7 +1169,7 @@ ROUNDS = 8
 
 
 async def test_connections_that_end_while_idle_fail_no_get_and_double_no_post(tmp_path: Path) -> None:
-    """hazards U2, with the proxy as a process of its own, so that its last look and the end of a connection race."""
+    """docs/hazards.md, U2. The proxy is a process of its own, so that its last look and a connection's end race."""
     carried_out: Counter[str] = Counter()
     together = asyncio.Barrier(len(GAPS))
     ended = reused = 0
