@@ -235,7 +235,7 @@ class App:
 
     async def _retire(self, server: Server, retired: contextlib.AsyncExitStack) -> None:
         """Close what nothing uses any more, once the requests that are in flight now have ended."""
-        await server.those_in_flight_ended()
+        await server.wait_for_in_flight()
         await retired.aclose()
 
     async def listen(self) -> None:

@@ -18,7 +18,7 @@ from slproxy.errors import CredentialsRefused, LoginRequired, TokenEndpointDown,
 from slproxy.store import Token
 
 # A renewal gives up in time for whoever waits for the store's lock: no try begins that could, with the ten seconds that
-# `upstream.ANSWER_TIMEOUT` gives it, end after `store.LOCK_TIMEOUT`.
+# `upstream.forms.ACCOUNTS_TIMEOUT` gives it, end after `store.LOCK_TIMEOUT`.
 RENEWAL_ATTEMPTS, LAST_TRY_BEGINS = 3, 18.0
 # The longest that the token endpoint is left alone because it asks for it, in seconds.
 LONGEST_PAUSE = 900.0

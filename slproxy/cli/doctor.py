@@ -122,7 +122,7 @@ async def _hosts(settings: Settings, upstream: Upstream) -> AsyncIterator[Findin
         yield Finding("dns", "ok", f"{name}: {host} is {', '.join(sorted({str(each[4][0]) for each in found}))}")
         started = time.time()
         try:
-            answer = await upstream.glance(accounts=accounts)
+            answer = await upstream.check_reachable(accounts=accounts)
         except UpstreamFault as error:
             fault = of_error("tls", error)
             yield replace(fault, detail=f"{name}: {fault.detail}")

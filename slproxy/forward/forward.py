@@ -300,11 +300,11 @@ class Forwarder:
             sent = self._monotonic()
             reached = True
             try:
-                reply = await self._upstream.send(outbound, slot, patience=patience)
+                reply = await self._upstream.send(outbound, slot, response_timeout=patience)
             finally:
                 exchange.upstream += self._monotonic() - sent
         except BaseException as error:
-            slot.free()
+            slot.release()
             self._pacer.lost(turn, reached=error.reached if isinstance(error, UpstreamFault) else reached)
             raise
         exchange.queued = self._pacer.replied(turn, told(reply.status, reply.header, now=self._now()))
@@ -315,14 +315,14 @@ class Forwarder:
         while True:
             turn = await self._pacer.take(request.method, request.target, request.wish, exchange)
             try:
-                slot = await self._upstream.slot()
+                slot = await self._upstream.slots.acquire()
             except BaseException:
                 self._pacer.lost(turn, reached=False)
                 raise
             exchange.wait += slot.waited
             if not self._pacer.is_over(turn):
                 return turn, slot
-            slot.free()
+            slot.release()
             self._pacer.lost(turn, reached=False)
 
     def _answer(self, reply: ReplyBody, request: _Request, exchange: Exchange, *, host: str) -> Answer:

@@ -31,35 +31,35 @@ log = logging.getLogger("slproxy.server")
 
 # When there are too many connections, those give way that have waited for a request for so long, in seconds: one that
 # has had an answer before, and one that has not and may be about to ask.
-IDLE_LONG, IDLE_LONG_UNASKED = 1.0, 5.0
+EVICT_IDLE_AFTER, EVICT_UNUSED_AFTER = 1.0, 5.0
 # How long a connection past the limit may take to ask, so that it can be told, in seconds.
-REFUSAL_PATIENCE = 1.0
+OVER_LIMIT_TIMEOUT = 1.0
 
 # What a body in chunks ends in where it has no trailers (RFC 9112 §7.1).
 LAST_CHUNK = b"\r\n0\r\n\r\n"
 # What the kernel may hold of a reply, in bytes; Linux doubles it (socket(7)).
 SEND_BUFFER = 64 * 1024
 # How long a client that has ended its half is waited with for the first byte to it since, in seconds.
-HALF_CLOSED = 0.5
+HALF_CLOSED_TIMEOUT = 0.5
 
 _RTSP = re.compile(rb"(?:\A|\r\n\r\n)[A-Z_]+ [^ \r\n]* RTSP/[0-9.]+\r?\n")
 _RTSP_FIRST = re.compile(rb"[A-Z_]+ [^ \r\n]* RTSP/[0-9.]+\r?\n")
 
 
-class Admission(Protocol):
+class Registry(Protocol):
     """Who counts the connections, and says how long each may take."""
 
     limits: LimitSettings
     send_timeout: float
 
     @property
-    def is_flooded(self) -> bool: ...
+    def over_hard_limit(self) -> bool: ...
 
-    def admit(self, connection: Connection) -> bool: ...
+    def register(self, connection: ClientConnection) -> bool: ...
 
-    def forget(self, connection: Connection) -> None: ...
+    def unregister(self, connection: ClientConnection) -> None: ...
 
-    def unparsed(self, answer: Answer, error: str) -> None: ...
+    def record_unparsed(self, answer: Answer, error: str) -> None: ...
 
 
 def _unsent(transport: asyncio.Transport) -> int:
@@ -71,25 +71,25 @@ def _unsent(transport: asyncio.Transport) -> int:
     return size
 
 
-class Connection(web.RequestHandler):
+class ClientConnection(web.RequestHandler):
     """One connection of a client: how long it may take for what, and what it is told when it does not parse."""
 
     __slots__ = (
         "_chunked",
-        "_half_timer",
+        "_half_closed_timer",
         "_head_timer",
         "_idle_since",
         "_partial",
-        "_sending_timer",
+        "_send_timer",
         "_server",
         "_tail",
-        "foreign",
-        "refused",
-        "stalled",
+        "is_stalled",
+        "not_http",
+        "over_limit",
         "writer",
     )
 
-    def __init__(self, server: Admission, **options: object) -> None:
+    def __init__(self, server: Registry, **options: object) -> None:
         super().__init__(server, **options)  # type: ignore[arg-type]  # aiohttp's own options, passed through
         self._server = server
         self._idle_since = self._loop.time()
@@ -99,16 +99,16 @@ class Connection(web.RequestHandler):
         self._chunked: StreamReader | None = None
         self._tail = b""
         # Whether another protocol is spoken on it, one that the parser takes for HTTP.
-        self.foreign = False
+        self.not_http = False
         self._head_timer: asyncio.TimerHandle | None = None
-        self._sending_timer: asyncio.TimerHandle | None = None
-        self._half_timer: asyncio.TimerHandle | None = None
+        self._send_timer: asyncio.TimerHandle | None = None
+        self._half_closed_timer: asyncio.TimerHandle | None = None
         # What the reply in hand is written to.
         self.writer: AbstractStreamWriter | None = None
         # Past the limit of connections: there is one answer for it.
-        self.refused = False
+        self.over_limit = False
         # Cut off since it took nothing of its reply.
-        self.stalled = False
+        self.is_stalled = False
 
     @property
     def _is_idle(self) -> bool:
@@ -120,13 +120,13 @@ class Connection(web.RequestHandler):
         if self._is_idle:
             self.force_close()
 
-    def idle_too_long(self, now: float) -> float:
+    def evictable_for(self, now: float) -> float:
         """Return by how many seconds it has been idle for longer than it may be when room is needed."""
         if not self._is_idle:
             return -math.inf
-        return now - self._idle_since - (IDLE_LONG if self._request_count else IDLE_LONG_UNASKED)
+        return now - self._idle_since - (EVICT_IDLE_AFTER if self._request_count else EVICT_UNUSED_AFTER)
 
-    def went_idle(self) -> None:
+    def mark_idle(self) -> None:
         """Take note that a request has ended."""
         self._idle_since = self._loop.time()
 
@@ -139,16 +139,16 @@ class Connection(web.RequestHandler):
         stream.set_write_buffer_limits(high=0)
         if (peer := stream.get_extra_info("socket")) is not None:
             peer.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
-        self.refused = not self._server.admit(self)
-        if self.refused and self._server.is_flooded:
-            self._tell(overloaded(), "Service Unavailable")
+        self.over_limit = not self._server.register(self)
+        if self.over_limit and self._server.over_hard_limit:
+            self._reply_and_close(overloaded(), "Service Unavailable")
             return
-        self._await_head(min(REFUSAL_PATIENCE, self._server.limits.header_timeout) if self.refused else None)
+        self._start_head_timer(min(OVER_LIMIT_TIMEOUT, self._server.limits.header_timeout) if self.over_limit else None)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """End with the connection."""
-        self._server.forget(self)
-        for timer in (self._head_timer, self._sending_timer, self._half_timer):
+        self._server.unregister(self)
+        for timer in (self._head_timer, self._send_timer, self._half_closed_timer):
             if timer is not None:
                 timer.cancel()
         super().connection_lost(exc)
@@ -169,7 +169,9 @@ class Connection(web.RequestHandler):
         request = self._current_request
         written = 0 if request is None else request.writer.output_size
         # Not now: a request that came with the end is not yet being served.
-        self._half_timer = self._loop.call_later(HALF_CLOSED / 50, self._check_half_closed, written, False)
+        self._half_closed_timer = self._loop.call_later(
+            HALF_CLOSED_TIMEOUT / 50, self._check_half_closed, written, False
+        )
         return True
 
     def _check_half_closed(self, written: int, waited: bool) -> None:
@@ -184,33 +186,33 @@ class Connection(web.RequestHandler):
             reset(self.transport)  # the rest of its body will never come
         elif request is None or request.writer.output_size != written:
             # It is there: a client that has left would have answered with a reset. `send_timeout` sees to the rest.
-            self._half_timer = self._loop.call_later(HALF_CLOSED, self._check_half_closed, -1, True)
+            self._half_closed_timer = self._loop.call_later(HALF_CLOSED_TIMEOUT, self._check_half_closed, -1, True)
         elif waited:
             reset(self.transport)
         else:
-            self._half_timer = self._loop.call_later(HALF_CLOSED, self._check_half_closed, written, True)
+            self._half_closed_timer = self._loop.call_later(HALF_CLOSED_TIMEOUT, self._check_half_closed, written, True)
 
-    def _await_head(self, patience: float | None = None) -> None:
+    def _start_head_timer(self, timeout: float | None = None) -> None:
         if self._head_timer is None:
-            seconds = self._server.limits.header_timeout if patience is None else patience
-            self._head_timer = self._loop.call_later(seconds, self._head_overdue, seconds)
+            seconds = self._server.limits.header_timeout if timeout is None else timeout
+            self._head_timer = self._loop.call_later(seconds, self._head_timed_out, seconds)
 
-    def _stop_awaiting(self) -> None:
+    def _stop_head_timer(self) -> None:
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
 
-    def _head_overdue(self, patience: float) -> None:
+    def _head_timed_out(self, timeout: float) -> None:
         """Give up on a head that does not come; aiohttp has no limit for it but that of idle connections."""
         self._head_timer = None
         if not self._is_idle:
             return
-        if self.refused:
-            self._tell(overloaded(), "Service Unavailable")
+        if self.over_limit:
+            self._reply_and_close(overloaded(), "Service Unavailable")
         elif self._partial:
-            self._tell(
+            self._reply_and_close(
                 BadRequest(
-                    f"The request's head did not come within {patience:g} s (limits.header_timeout).",
+                    f"The request's head did not come within {timeout:g} s (limits.header_timeout).",
                     hint="Send it at once.",
                     status=408,
                 ),
@@ -219,10 +221,10 @@ class Connection(web.RequestHandler):
         else:
             self.force_close()
 
-    def _tell(self, problem: Problem, reason: str) -> None:
+    def _reply_and_close(self, problem: Problem, reason: str) -> None:
         """Answer a connection on which no request has come, and close it."""
         answer = problem_answer(problem)
-        self._server.unparsed(answer, problem.type)
+        self._server.record_unparsed(answer, problem.type)
         if self.transport is not None:
             self.transport.write(on_the_wire(answer, reason))
         self.force_close()
@@ -231,25 +233,27 @@ class Connection(web.RequestHandler):
         """Watch a client that does not take what is written to it; asyncio would wait for as long as it likes."""
         super().pause_writing()
         if self.transport is not None:
-            self._watch_sending(self.transport)
+            self._start_send_timer(self.transport)
 
     def resume_writing(self) -> None:
         """Watch no more."""
         super().resume_writing()
-        if self._sending_timer is not None:
-            self._sending_timer.cancel()
-            self._sending_timer = None
+        if self._send_timer is not None:
+            self._send_timer.cancel()
+            self._send_timer = None
 
-    def _watch_sending(self, transport: asyncio.Transport) -> None:
-        self._sending_timer = self._loop.call_later(
-            self._server.send_timeout, self._check_sending, transport, self.writer, self._taken(transport)
+    def _start_send_timer(self, transport: asyncio.Transport) -> None:
+        self._send_timer = self._loop.call_later(
+            self._server.send_timeout, self._check_client_takes, transport, self.writer, self._taken(transport)
         )
 
-    def _check_sending(self, transport: asyncio.Transport, writer: AbstractStreamWriter | None, before: int) -> None:
+    def _check_client_takes(
+        self, transport: asyncio.Transport, writer: AbstractStreamWriter | None, before: int
+    ) -> None:
         if writer is not self.writer or self._taken(transport) > before:
-            self._watch_sending(transport)
+            self._start_send_timer(transport)
         else:
-            self.stalled = True
+            self.is_stalled = True
             reset(transport)
 
     def _taken(self, transport: asyncio.Transport) -> int:
@@ -269,14 +273,14 @@ class Connection(web.RequestHandler):
         if self._is_idle:
             if self._partial or data.strip(b"\r\n"):  # line ends before a head are nothing (RFC 9112 §2.2)
                 self._partial += data
-                self._await_head()
+                self._start_head_timer()
         elif parsed > 0:
             # llhttp takes RTSP for HTTP, and does not say which it was. Behind a single request stands its body.
             head = self._partial + data if self._partial else data
             if b"RTSP/" in head and (_RTSP_FIRST.match(head) or (parsed > 1 and _RTSP.search(head))):
-                self.foreign = True
+                self.not_http = True
             self._partial.clear()
-            self._stop_awaiting()
+            self._stop_head_timer()
         if self._chunked is not None or parsed > 0:
             self._keep_trailers_apart(data, parsed)
         request = self._current_request
@@ -358,7 +362,7 @@ class Connection(web.RequestHandler):
             log.error("a defect in slproxy", exc_info=exc)
             problem = InternalError("slproxy failed on this request.", hint=REPORT)
         answer = problem_answer(problem)
-        self._server.unparsed(answer, problem.type)
+        self._server.record_unparsed(answer, problem.type)
         response = Response(status=answer.status, reason=None, headers=answer.headers, whole=problem.body())
         response.force_close()
         return response

@@ -23,24 +23,24 @@ from slproxy.errors import BadRequest, ConfigError, InternalError, Overloaded, P
 from slproxy.forward import Answer, Inbound, cors
 from slproxy.http import by_name
 from slproxy.observe import Exchange, Journal, path_of
-from slproxy.server.connection import Connection
+from slproxy.server.connection import ClientConnection
 from slproxy.server.framing import request_fault
 from slproxy.server.response import REPORT, Response, overloaded, problem_answer, reset
 
 log = logging.getLogger("slproxy.server")
 
 # How much of a body is read ahead of an upstream that takes it slowly; aiohttp stops at twice this.
-READ_AHEAD = 16 * 1024
+BODY_READ_AHEAD = 16 * 1024
 # Idle connections of clients are kept as long as nginx keeps them.
-KEEPALIVE = 75.0
+CLIENT_KEEPALIVE = 75.0
 # Room for the method and the version around a request target.
 REQUEST_LINE_REST = 64
 # A client that takes nothing of a reply for so long is cut off, in seconds; nginx's send_timeout.
 SEND_TIMEOUT = 60.0
 # Looking for room takes a while, so not for each of a flood: for so long after a vain search, there is none.
-NO_ROOM = 0.1
+NO_ROOM_FOR = 0.1
 # What the log says of a client that left before it was answered; nginx's number for it.
-CLIENT_LEFT = 499
+CLIENT_CLOSED_REQUEST = 499
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 Handle = Callable[[Inbound, Exchange], Awaitable[Answer]]
@@ -75,27 +75,27 @@ class Server(web.Server):
             handler_cancellation=True,
             auto_decompress=False,
             access_log=None,
-            keepalive_timeout=KEEPALIVE,
-            read_bufsize=READ_AHEAD,
+            keepalive_timeout=CLIENT_KEEPALIVE,
+            read_bufsize=BODY_READ_AHEAD,
         )
         self._handle = handle
         self._monotonic = monotonic
         self._journal = journal
         self.reconfigure(limits, allow_origins=allow_origins)
         self.send_timeout = send_timeout
-        self._admitted: set[Connection] = set()
-        self._refused: set[Connection] = set()
+        self._registered: set[ClientConnection] = set()
+        self._over_limit: set[ClientConnection] = set()
         self._no_room_until = 0.0
         self._in_flight: set[Exchange] = set()
         # No request comes after those in flight; those that are still there are cut off.
-        self._draining = self._cutting = False
+        self._draining = self._aborting = False
         self._ended = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
         self.served = 0
 
     def __call__(self) -> web.RequestHandler:
-        return Connection(self, loop=self._loop, **self._kwargs)
+        return ClientConnection(self, loop=self._loop, **self._kwargs)
 
     def reconfigure(self, limits: LimitSettings, *, allow_origins: frozenset[str]) -> None:
         """Put other settings in force, for the connections and requests that come."""
@@ -108,7 +108,7 @@ class Server(web.Server):
             max_headers=limits.max_headers // 4,
         )
 
-    async def those_in_flight_ended(self) -> None:
+    async def wait_for_in_flight(self) -> None:
         """Wait until the requests that are in flight now have ended."""
         now = set(self._in_flight)
         while now & self._in_flight:
@@ -120,46 +120,46 @@ class Server(web.Server):
         """The number of requests that are being served."""
         return len(self._in_flight)
 
-    async def drain(self, patience: float) -> bool:
-        """Wait until no request is in flight, for ``patience`` seconds at most; tell whether that came true."""
+    async def drain(self, grace: float) -> bool:
+        """Wait until no request is in flight, for ``grace`` seconds at most; tell whether that came true."""
         self._draining = True
-        for connection in self._admitted | self._refused:
+        for connection in self._registered | self._over_limit:
             connection.close_if_idle()
         try:
-            async with asyncio.timeout(patience):
+            async with asyncio.timeout(grace):
                 await self._idle.wait()
         except TimeoutError:
             return False
         finally:
-            self._cutting = True
+            self._aborting = True
         return True
 
-    def admit(self, connection: Connection) -> bool:
+    def register(self, connection: ClientConnection) -> bool:
         """Count a new connection; tell whether there is room for it, after making some where that harms nobody."""
-        admitted = len(self._admitted) < self.limits.max_connections or self._make_room()
-        (self._admitted if admitted else self._refused).add(connection)
+        admitted = len(self._registered) < self.limits.max_connections or self._make_room()
+        (self._registered if admitted else self._over_limit).add(connection)
         return admitted
 
-    def forget(self, connection: Connection) -> None:
+    def unregister(self, connection: ClientConnection) -> None:
         """Count a connection no more."""
-        self._admitted.discard(connection)
-        self._refused.discard(connection)
+        self._registered.discard(connection)
+        self._over_limit.discard(connection)
 
     @property
-    def is_flooded(self) -> bool:
+    def over_hard_limit(self) -> bool:
         """Whether there are too many connections even to wait for what each of them asks."""
-        return len(self._refused) > self.limits.max_connections
+        return len(self._over_limit) > self.limits.max_connections
 
     def _make_room(self) -> bool:
         """Close the connection that has been idle for longest, if that is long."""
         now = self._loop.time()
         if now < self._no_room_until:
             return False
-        longest = max(self._admitted, key=lambda connection: connection.idle_too_long(now))
-        if longest.idle_too_long(now) < 0:
-            self._no_room_until = now + NO_ROOM
+        longest = max(self._registered, key=lambda connection: connection.evictable_for(now))
+        if longest.evictable_for(now) < 0:
+            self._no_room_until = now + NO_ROOM_FOR
             return False
-        self._admitted.discard(longest)
+        self._registered.discard(longest)
         longest.force_close()
         return True
 
@@ -181,22 +181,22 @@ class Server(web.Server):
             # the rest of it for a request of its own (web_protocol.py, `if upgraded and tail`).
             last = (
                 self._draining
-                or connection.refused
+                or connection.over_limit
                 or connection.is_closing
                 or answer.last
                 or hdrs.UPGRADE in request.headers
             )
             return await _respond(request, answer, exchange, last=last)
         except (asyncio.CancelledError, ConnectionError):
-            exchange.status = exchange.status or CLIENT_LEFT
+            exchange.status = exchange.status or CLIENT_CLOSED_REQUEST
             exchange.ended = exchange.ended or (
-                "client took nothing" if connection.stalled else "shut down" if self._cutting else "client left"
+                "client took nothing" if connection.is_stalled else "shut down" if self._aborting else "client left"
             )
             raise
         finally:
             if answer is not None:
                 answer.close()
-            connection.went_idle()
+            connection.mark_idle()
             self._in_flight.discard(exchange)
             self._ended.set()
             if not self._in_flight:
@@ -208,13 +208,13 @@ class Server(web.Server):
         if self._journal is not None:
             self._journal.record(exchange, now=self._monotonic())
 
-    def unparsed(self, answer: Answer, error: str) -> None:
+    def record_unparsed(self, answer: Answer, error: str) -> None:
         """Write the line of a request that did not parse."""
         self.record(Exchange(method="-", path="-", started=self._monotonic(), status=answer.status, error=error))
 
     async def _answer(self, request: web.BaseRequest, exchange: Exchange) -> Answer:
         try:
-            if _connection(request).refused:
+            if _connection(request).over_limit:
                 raise overloaded()
             if (fault := _framing_fault(request)) is not None:
                 raise BadRequest(f"The request {fault}.", hint="Send HTTP/1.1, with Content-Length or chunked.")
@@ -234,14 +234,14 @@ class Server(web.Server):
         return answer
 
 
-def _connection(request: web.BaseRequest) -> Connection:
+def _connection(request: web.BaseRequest) -> ClientConnection:
     connection = request.protocol
-    assert isinstance(connection, Connection), "our server makes no others"
+    assert isinstance(connection, ClientConnection), "our server makes no others"
     return connection
 
 
 def _framing_fault(request: web.BaseRequest) -> str | None:
-    if _connection(request).foreign:
+    if _connection(request).not_http:
         return "is not in HTTP/1.1"
     return request_fault(
         version=(request.version.major, request.version.minor),
@@ -263,7 +263,7 @@ def _inbound(request: web.BaseRequest, limits: LimitSettings) -> Inbound:
     )
 
 
-def _reader(request: web.BaseRequest, patience: float) -> Callable[[], Awaitable[bytes]]:
+def _reader(request: web.BaseRequest, timeout: float) -> Callable[[], Awaitable[bytes]]:
     """Return what reads the next bytes of the body, and says ``100 Continue`` before the first."""
     content = request.content
     expects = request.headers.get(hdrs.EXPECT, "").lower() == "100-continue"
@@ -278,11 +278,11 @@ def _reader(request: web.BaseRequest, patience: float) -> Callable[[], Awaitable
                 request.writer.output_size = 0
             if (chunk := content.read_nowait()) or content.at_eof():
                 return chunk
-            async with asyncio.timeout(patience):
+            async with asyncio.timeout(timeout):
                 return await content.readany()
         except TimeoutError as error:
             raise BadRequest(
-                f"Nothing of the request's body came for {patience:g} s (limits.body_timeout).",
+                f"Nothing of the request's body came for {timeout:g} s (limits.body_timeout).",
                 hint="Send it without pauses.",
                 status=408,
             ) from error

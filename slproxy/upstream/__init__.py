@@ -1,9 +1,10 @@
-"""Sends one request to SalesLoft, once."""
+"""The upstream: sends one request to SalesLoft, once."""
 
+from slproxy.upstream.client import Upstream
 from slproxy.upstream.framing import MAX_LENGTH
-from slproxy.upstream.pool import Slot
-from slproxy.upstream.round_trip import Outbound, Reply
-from slproxy.upstream.upstream import Upstream
+from slproxy.upstream.outbound import Outbound
+from slproxy.upstream.reply import Reply
+from slproxy.upstream.slots import Slot
 
 __all__ = [
     "MAX_LENGTH",

@@ -1,20 +1,16 @@
-"""What can go wrong on the way to SalesLoft, in RFC 9209's names."""
+"""Faults of the upstream, in RFC 9209's names."""
 
 from __future__ import annotations
 
 import errno
-from typing import TYPE_CHECKING
 
 import aiohttp
 from aiohttp.http import HttpProcessingError
 
 from slproxy.errors import Overloaded, UpstreamFault, UpstreamTimeout, UpstreamUnreachable
 
-if TYPE_CHECKING:
-    pass
-
-# A connection that waits for nothing but its client for so long goes to whoever waits for one; both in seconds.
-STALLED = 1.0
+# A connection that waits for nothing but its client for so long goes to whoever waits for one, in seconds.
+STALL_TIMEOUT = 1.0
 
 
 class EvictedError(aiohttp.ClientError):
@@ -23,7 +19,7 @@ class EvictedError(aiohttp.ClientError):
 
 def evicted() -> Overloaded:
     return Overloaded(
-        f"For {STALLED:g} s nothing moved between the client and the proxy, and others waited for the connection.",
+        f"For {STALL_TIMEOUT:g} s the client sent and took nothing, and others waited for its connection.",
         hint="Read and send without pauses, or raise upstream.max_connections.",
     )
 
@@ -44,7 +40,7 @@ def not_http() -> UpstreamUnreachable:
     )
 
 
-def fault_of(error: Exception, *, reached: bool, patience: float) -> UpstreamFault:
+def fault_of(error: Exception, *, reached: bool, timeout: float) -> UpstreamFault:
     """Return what a foreign exception means, with RFC 9209's name for it. Its text stays in the log."""
     hint = _CHECK_NETWORK
     match error:
@@ -59,7 +55,7 @@ def fault_of(error: Exception, *, reached: bool, patience: float) -> UpstreamFau
             name, detail = "connection_timeout", "Connecting to SalesLoft took too long."
         case TimeoutError():
             return UpstreamTimeout(
-                f"SalesLoft did not answer within {patience:g} s.",
+                f"SalesLoft did not answer within {timeout:g} s.",
                 reached=reached,
                 hint="If it does not pass, see https://status.salesloft.com.",
             )

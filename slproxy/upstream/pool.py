@@ -1,12 +1,14 @@
-"""The connection pool, and the limit on connections."""
+"""The connection pool: how a connection is made, verified and taken up again."""
 
 from __future__ import annotations
 
 import asyncio
 import asyncio.selector_events
 import asyncio.sslproto
+import functools
 import select
 import socket
+import ssl
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
@@ -14,6 +16,8 @@ import aiohttp
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.http import HttpProcessingError
 
+from slproxy.config import UpstreamSettings
+from slproxy.errors import ConfigError
 from slproxy.upstream.framing import ReplyWatch
 
 if TYPE_CHECKING:
@@ -21,12 +25,15 @@ if TYPE_CHECKING:
     from aiohttp.tracing import Trace
 
 # An idle connection is given up before common servers give theirs up (nginx: 75 s), which spares most stale ones.
-KEEPALIVE = 50.0
+POOL_KEEPALIVE = 50.0
 # What the kernel may hold of a reply, in bytes; Linux doubles it (socket(7)). asyncio reads as much in one go, and two
 # such pieces are in memory for a client that does not read. 64 KiB a round trip are plenty for pages of an API.
 RECEIVE_BUFFER = 32 * 1024
 # The same for TLS, whose buffers are asyncio's own.
 TLS_READ_AHEAD = 16 * 1024
+# What asyncio allocates for a TLS connection, and for one read of any connection, in bytes.
+TLS_BUFFER = 32 * 1024
+READ_SIZE = 32 * 1024
 
 
 def new_socket(address: aiohttp.AddrInfoType) -> socket.socket:
@@ -116,15 +123,30 @@ def is_readable(connection: Connection) -> bool:
     return bool(poll.poll(0))
 
 
-class Slot:
-    """One of the connections that there may be at a time, whether or not it has been made; ``waited`` is in seconds."""
+def connector(rules: UpstreamSettings) -> Connector:
+    """Make the pool of connections to the API's and the accounts' host."""
+    # asyncio zeroes 256 KiB for each TLS connection, and there is no parameter for it (asyncio/sslproto.py).
+    asyncio.sslproto.SSLProtocol.max_size = TLS_BUFFER
+    # Nor for this: it allocates 256 KiB for each read, on the clients' side as well, and gives back what it did not
+    # need, which leaves holes in the C heap (asyncio/selector_events.py; benchmarks/README.md, Soak).
+    asyncio.selector_events._SelectorTransport.max_size = READ_SIZE  # type: ignore[attr-defined]  # noqa: SLF001
+    pool = Connector(limit=0, keepalive_timeout=POOL_KEEPALIVE, ssl=_tls_context(rules), socket_factory=new_socket)
+    # There is no parameter for the protocol that a connection gets (aiohttp/connector.py, BaseConnector.__init__).
+    pool._factory = functools.partial(UpstreamProtocol, loop=asyncio.get_running_loop())  # type: ignore[assignment]  # noqa: SLF001
+    pool.bodies = WeakKeyDictionary()
+    return pool
 
-    def __init__(self, free: asyncio.Semaphore, *, waited: float = 0.0) -> None:
-        self._free: asyncio.Semaphore | None = free
-        self.waited = waited
 
-    def free(self) -> None:
-        """Let another one have it; may be called again."""
-        if self._free is not None:
-            self._free.release()
-            self._free = None
+def _tls_context(rules: UpstreamSettings) -> ssl.SSLContext | bool:
+    """Return how certificates are verified: against the system's CAs, and ``ca_file`` besides."""
+    if not rules.api_url.startswith("https:") and not rules.accounts_url.startswith("https:"):
+        return True  # loopback only; reading the system's CAs takes 20 ms
+    context = ssl.create_default_context()
+    if rules.ca_file is not None:
+        try:
+            context.load_verify_locations(cafile=rules.ca_file)
+        except (OSError, ssl.SSLError) as error:
+            raise ConfigError(
+                f"upstream.ca_file: {rules.ca_file} is not a file of PEM certificates.", hint="Export the CA as PEM."
+            ) from error
+    return context

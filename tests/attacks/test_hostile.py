@@ -22,8 +22,8 @@ import trustme
 
 from slproxy.app import App
 from slproxy.config import LimitSettings, ListenSettings
-from slproxy.server.connection import IDLE_LONG, IDLE_LONG_UNASKED, REFUSAL_PATIENCE
-from slproxy.upstream.faults import STALLED
+from slproxy.server.connection import EVICT_IDLE_AFTER, EVICT_UNUSED_AFTER, OVER_LIMIT_TIMEOUT
+from slproxy.upstream.faults import STALL_TIMEOUT
 from tests.support import ROOT, rig
 
 KIB, MIB = 1024, 1024 * 1024
@@ -449,13 +449,13 @@ async def test_one_connection_too_many_is_told_so_and_the_next_is_served_when_on
             await asking.send(rig.get("/v2/me"))
             await slow.send(b"GET /v2/sl")
             for each in (asking, silent, slow):
-                told = await each.message(timeout=REFUSAL_PATIENCE + SLACK)
+                told = await each.message(timeout=OVER_LIMIT_TIMEOUT + SLACK)
                 assert problem_in(told) == OVERLOADED
                 assert int(told.head.get("Retry-After") or 0) >= 1
                 assert told.head.get("Connection") == "close"
                 assert (await each.rest())[0] == b""
         # A request in flight is nobody's room to take, for however long its connection has not asked for another.
-        await asyncio.sleep(IDLE_LONG)
+        await asyncio.sleep(EVICT_IDLE_AFTER)
         assert problem_in(await rig.raw(app.urls[0], rig.get("/v2/me"))) == OVERLOADED
         gate.open.set()
         assert [(await each.message()).head.status for each in held] == [200] * 3
@@ -467,7 +467,7 @@ async def test_one_connection_too_many_is_told_so_and_the_next_is_served_when_on
 
 async def idle_connection(*, asked: bool) -> None:
     """A connection that is idle for long gives way to a newcomer: the longest idle one, and not before its time."""
-    patience = IDLE_LONG if asked else IDLE_LONG_UNASKED
+    patience = EVICT_IDLE_AFTER if asked else EVICT_UNUSED_AFTER
     async with (
         pair(limits=LimitSettings(max_connections=2, header_timeout=60.0)) as (_, app),
         client(app.urls[0]) as first,
@@ -504,7 +504,7 @@ async def test_a_flood_of_connections_is_told_or_closed_quickly_and_passes(kind:
                     await each.send(rig.get("/v2/a"))
                 elif kind == "slow":
                     await each.send(b"GET /v2/a HT")
-                return (await each.message(timeout=REFUSAL_PATIENCE + 2 * SLACK)).head.status
+                return (await each.message(timeout=OVER_LIMIT_TIMEOUT + 2 * SLACK)).head.status
             except (ConnectionError, asyncio.IncompleteReadError):
                 return 0
 
@@ -586,7 +586,7 @@ async def stalled_clients(what: str) -> None:
         began = time.monotonic()
         assert (await rig.raw(app.urls[0], rig.get("/v2/a"))).head.status == 200
         took = time.monotonic() - began
-        assert took < STALLED + SLACK, what
+        assert took < STALL_TIMEOUT + SLACK, what
         # One place was wanted, and one was taken; the others are still held.
         await asyncio.gather(*(rig.raw(app.urls[0], rig.get("/v2/a")) for _ in range(PLACES)))
         for each in stalled:
@@ -638,19 +638,19 @@ async def replies_that_had_come(folder: Path) -> None:
             await each.send(rig.get(f"/v2/size?{size}"))
         await rig.until(lambda: len(upstream.seen) == len(sizes))
         await asyncio.sleep(0.2)
-        lines = list(app.upstream._lines)
-        complete = sum(line._content is not None and line._content.is_eof() for line in lines)
-        assert 0 < complete < len(lines)  # the sizes are well chosen
-        assert len(lines) == in_flight(app)
+        round_trips = list(app.upstream.slots.round_trips)
+        complete = sum(each.is_complete for each in round_trips)
+        assert 0 < complete < len(round_trips)  # the sizes are well chosen
+        assert len(round_trips) == in_flight(app)
 
         async def newcomer() -> int:
             async with client(app.urls[0]) as each:
                 await each.send(rig.get("/v2/held"))
-                return (await each.message(timeout=STALLED + 2 * SLACK)).head.status
+                return (await each.message(timeout=STALL_TIMEOUT + 2 * SLACK)).head.status
 
         gate.open.clear()
         asking = [asyncio.create_task(newcomer()) for _ in sizes]
-        await rig.until(lambda: gate.waiting == len(sizes), timeout=STALLED + 2 * SLACK)
+        await rig.until(lambda: gate.waiting == len(sizes), timeout=STALL_TIMEOUT + 2 * SLACK)
         gate.open.set()
         assert set(await asyncio.gather(*asking)) == {200}
         whole = 0
@@ -661,13 +661,13 @@ async def replies_that_had_come(folder: Path) -> None:
                 whole += 1
             except (ConnectionError, asyncio.IncompleteReadError):
                 pass
-        assert whole == len(sizes) - len(lines) + complete
+        assert whole == len(sizes) - len(round_trips) + complete
         await rig.until(lambda: in_flight(app) == 0)
         await all_places_are_free(app, gate, len(sizes))
 
 
 async def test_who_holds_what_others_wait_for_and_makes_no_use_of_it_gives_way(tmp_path: Path) -> None:
-    """All of these take ``STALLED`` or ``IDLE_LONG_UNASKED`` seconds, so they are shown at once."""
+    """All of these take ``STALL_TIMEOUT`` or ``EVICT_UNUSED_AFTER`` seconds, so they are shown at once."""
     rows = {what: stalled_clients(what) for what in HELD}
     rows["a reply that had come"] = replies_that_had_come(tmp_path)
     rows["a connection that has never asked"] = idle_connection(asked=False)
@@ -696,14 +696,14 @@ async def leaves_an_upload(app: App, gate: Gate) -> None:
     for name in ("an upload with a length", "an upload in chunks"):
         async with client(app.urls[0]) as each:
             await each.send(HELD[name])
-            await rig.until(lambda: len(app.upstream._lines) == 1)
+            await rig.until(lambda: len(app.upstream.slots.round_trips) == 1)
 
 
 async def leaves_a_download(app: App, gate: Gate) -> None:
     for reading in (True, False):
         async with client(app.urls[0], reading=reading) as each:
             await each.send(DOWNLOADS["chunked"])
-            await rig.until(lambda: len(app.upstream._lines) == 1)
+            await rig.until(lambda: len(app.upstream.slots.round_trips) == 1)
             await asyncio.sleep(0.05)
 
 
@@ -722,8 +722,8 @@ async def breaks_an_upload(app: App, gate: Gate) -> None:
 async def reads_nothing(app: App, gate: Gate) -> None:
     async with client(app.urls[0], receive=SMALL, reading=False) as each:
         await each.send(DOWNLOADS["chunked"])
-        await rig.until(lambda: len(app.upstream._lines) == 1)
-        await rig.until(lambda: len(app.upstream._lines) == 0, timeout=SHORT + 2 * SLACK)
+        await rig.until(lambda: len(app.upstream.slots.round_trips) == 1)
+        await rig.until(lambda: len(app.upstream.slots.round_trips) == 0, timeout=SHORT + 2 * SLACK)
 
 
 async def is_refused(app: App, gate: Gate) -> None:

@@ -1081,7 +1081,7 @@ def hurried() -> Clock:
     return Clock(monotonic=lambda: time.monotonic() * 3, dice=lambda: 0.0)
 
 
-# What a token request gets in all (upstream.ANSWER_TIMEOUT): docs/contract.md, Settings, has none for it.
+# What a token request gets in all (upstream.forms.ACCOUNTS_TIMEOUT): docs/contract.md, Settings, has none for it.
 SILENT = 10.0
 
 
