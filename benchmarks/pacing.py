@@ -26,10 +26,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from slproxy.http import MINUTE
-from slproxy.pace import Turn
-from slproxy.pace.budget import SCOUT_AGAIN, Budget, Rules
-from slproxy.pace.headers import Told
-from slproxy.pace.shared import KEPT, RESERVE, SETTLE, minute_key
+from slproxy.pace import Reservation
+from slproxy.pace.budget import PROBE_INTERVAL, Budget, Rules
+from slproxy.pace.headers import RateLimitHeaders
+from slproxy.pace.shared import KEY_TTL, RESERVE, SETTLE, minute_key
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -141,86 +141,88 @@ class Paced:
     def __init__(self, world: World, rules: Rules, redis: Redis | None = None, *, told_limit: bool = True) -> None:
         self._world, self._redis, self._told_limit = world, redis, told_limit
         self.budget = Budget(rules, unix=EPOCH + CLOCK_ERROR, now=0.0)
-        self.budget.scouts_together = redis is not None
-        self._going: dict[Turn, Callable[[], None]] = {}
+        self.budget.probes_together = redis is not None
+        self._going: dict[Reservation, Callable[[], None]] = {}
         self._alarm = 0
 
-    def ask(self, page: int, done: Callable[[bool], None], number: int | None = None, attempt: int = 1) -> None:
+    def ask(self, page: int, done: Callable[[bool], None], ticket: int | None = None, attempt: int = 1) -> None:
         now = self._world.simulation.now
-        turn = self.budget.turn(
-            "GET", f"/v2/people?page={page}", client="", bulk=False, now=now, patience=MAX_WAIT, number=number
+        reservation = self.budget.reservation(
+            "GET", f"/v2/people?page={page}", client="", bulk=False, now=now, max_wait=MAX_WAIT, ticket=ticket
         )
 
         def go() -> None:
-            waited = self._world.simulation.now - turn.since
-            reserved_in = turn.minute
+            waited = self._world.simulation.now - reservation.arrived
+            reserved_in = reservation.minute
 
             def answered(reply: Reply) -> None:
-                self._answered(turn, reserved_in, COST_OF_PAGE[page], reply)
+                self._answered(reservation, reserved_in, COST_OF_PAGE[page], reply)
                 if reply[0]:
                     self._world.job.waits.append(waited)
                     done(True)
                 elif attempt == ATTEMPTS:
                     done(False)
-                elif turn.closes:
-                    self.ask(page, done, turn.number, attempt + 1)
+                elif reservation.requeued:
+                    self.ask(page, done, reservation.ticket, attempt + 1)
                 else:
                     date = math.floor(EPOCH + reply[2])
                     again = self._world.simulation.now + MINUTE - date % MINUTE + self._world.job.dice.random()
-                    self._world.simulation.at(again, lambda: self.ask(page, done, turn.number, attempt + 1))
+                    self._world.simulation.at(again, lambda: self.ask(page, done, reservation.ticket, attempt + 1))
 
             self._world.send(COST_OF_PAGE[page], answered)
 
-        if self.budget.enter(turn, now) is not None:
+        if self.budget.enqueue(reservation, now) is not None:
             done(False)
             return
-        self._going[turn] = go
-        self._pump()
+        self._going[reservation] = go
+        self._dispatch_due()
 
-    def _answered(self, turn: Turn, reserved_in: int | None, cost: int, reply: Reply) -> None:
+    def _answered(self, reservation: Reservation, reserved_in: int | None, cost: int, reply: Reply) -> None:
         accepted, remaining, at = reply
-        told = Told(
+        told = RateLimitHeaders(
             cost=cost,
             remaining=remaining,
             limit=self._world.team.limit if self._told_limit else None,
             date=float(math.floor(EPOCH + at + self._world.ahead)),
             refused=not accepted,
         )
-        reserved = turn.cost
+        reserved = reservation.cost
         now = self._world.simulation.now
-        spent, left = self.budget.replied(turn, now, told)
+        spent, left = self.budget.replied(reservation, now, told)
         if self._redis is not None and reserved_in is not None and not self.budget.is_sliding:
             redis, key = self._redis, minute_key("bench", reserved_in)
             figures = (str(reserved), str(spent), "" if left is None else str(left))
-            scouted = told.refused and self.budget.is_scouting(now)
-            self._world.simulation.at(now + SCOUT_AGAIN * scouted, lambda: redis.eval(SETTLE, 1, key, *figures))
-        self._pump()
+            scouted = told.refused and self.budget.is_probing(now)
+            self._world.simulation.at(now + PROBE_INTERVAL * scouted, lambda: redis.eval(SETTLE, 1, key, *figures))
+        self._dispatch_due()
 
-    def _pump(self) -> None:
+    def _dispatch_due(self) -> None:
         now, budget = self._world.simulation.now, self.budget
-        while (turn := budget.due(now)) is not None:
-            if self._redis is not None and not budget.is_sliding and not self._reserved(self._redis, turn, now):
+        while (reservation := budget.due(now)) is not None:
+            if self._redis is not None and not budget.is_sliding and not self._reserved(self._redis, reservation, now):
                 break
-            budget.send(turn, now)
-            self._going.pop(turn)()
-        for turn in budget.expired(now):
-            del self._going[turn]
-            raise RuntimeError(f"turn {turn.number} was let in and did not come in time")
+            budget.send(reservation, now)
+            self._going.pop(reservation)()
+        for reservation in budget.expired(now):
+            del self._going[reservation]
+            raise RuntimeError(f"reservation {reservation.ticket} was let in and did not come in time")
         if (wait := budget.wake_in(now)) is not None:
             self._alarm = alarm = self._alarm + 1
             # The last one counts: the others were set before more was known.
-            self._world.simulation.at(now + max(wait, 0.001), lambda: self._pump() if alarm == self._alarm else None)
+            self._world.simulation.at(
+                now + max(wait, 0.001), lambda: self._dispatch_due() if alarm == self._alarm else None
+            )
 
-    def _reserved(self, redis: Redis, turn: Turn, now: float) -> bool:
+    def _reserved(self, redis: Redis, reservation: Reservation, now: float) -> bool:
         budget = self.budget
-        cost = min(turn.cost, budget.ours)
-        scouting = int(budget.is_scouting(now))
-        arguments = (budget.limit, budget.ours, budget.kept_back, KEPT, scouting, cost)
+        cost = min(reservation.cost, budget.quota)
+        probing = int(budget.is_probing(now))
+        arguments = (budget.limit, budget.quota, budget.headroom, KEY_TTL, probing, cost)
         granted, left, others = redis.eval(RESERVE, 1, minute_key("bench", budget.minute.number), *map(str, arguments))
         if others >= 0:
-            budget.heard_of_others(others, now)
+            budget.note_external_spend(others, now)
         if not granted:
-            budget.hold(now + (0.1 if cost <= left else budget.time.until(budget.minute.number + 1, now)))
+            budget.block_until(now + (0.1 if cost <= left else budget.time.until(budget.minute.number + 1, now)))
         return bool(granted)
 
 
@@ -228,7 +230,7 @@ class World:
     """A team's upstream, its clients and whatever stands between them."""
 
     def __init__(
-        self, seed: int, *, team: Team, foreign: float = 0.0, requests: int = REQUESTS, ahead: float = 0.0
+        self, seed: int, *, team: Team, external_spend: float = 0.0, requests: int = REQUESTS, ahead: float = 0.0
     ) -> None:
         # By how much the clock that Date tells is ahead of the one that counts.
         self.ahead = ahead
@@ -237,9 +239,9 @@ class World:
         self.team = team
         self.job = Job(dice.choices(list(PAGES), list(PAGES.values()), k=requests), dice)
         self._queue: Iterator[int] = iter(self.job.pages)
-        if foreign:
+        if external_spend:
             mean = sum(c * w for c, w in FOREIGN_COSTS.items()) / sum(FOREIGN_COSTS.values())
-            self._foreign(random.Random(seed + 1), foreign * team.limit / mean / MINUTE)
+            self._foreign(random.Random(seed + 1), external_spend * team.limit / mean / MINUTE)
 
     def _foreign(self, dice: random.Random, rate: float) -> None:
         def spend() -> None:
@@ -316,7 +318,7 @@ def paced(
     what: str,
     seed: int,
     *,
-    foreign: float = 0.0,
+    external_spend: float = 0.0,
     processes: int = 1,
     redis: Redis | None = None,
     team: Team | None = None,
@@ -326,16 +328,16 @@ def paced(
     ahead: float = 0.0,
 ) -> Row:
     """Run the job through slproxy, one process or several that have the clients in equal parts."""
-    world = World(seed, team=team or Team(LIMIT), foreign=foreign, requests=requests, ahead=ahead)
+    world = World(seed, team=team or Team(LIMIT), external_spend=external_spend, requests=requests, ahead=ahead)
     rules = Rules(limit=LIMIT, is_shared=redis is not None)
     proxies = [Paced(world, rules, redis, told_limit=told_limit) for _ in range(processes)]
     world.run([proxies[number % processes].ask for number in range(clients)])
     return measured(what, world)
 
 
-def naive(what: str, seed: int, *, foreign: float = 0.0, pause: Callable[[int, random.Random], float]) -> Row:
+def naive(what: str, seed: int, *, external_spend: float = 0.0, pause: Callable[[int, random.Random], float]) -> Row:
     """Run the job with clients that help themselves."""
-    world = World(seed, team=Team(LIMIT), foreign=foreign)
+    world = World(seed, team=Team(LIMIT), external_spend=external_spend)
     dice = random.Random(seed + 2)
     client = Naive(world, lambda attempt: pause(attempt, dice))
     world.run([client.ask] * CLIENTS)
@@ -380,16 +382,16 @@ def table(seed: int) -> list[Row]:
     """Return the rows, in the order in which they are printed."""
     rows = [
         paced("slproxy", seed),
-        paced("slproxy, another integration spends 30 %", seed, foreign=0.3),
+        paced("slproxy, another integration spends 30 %", seed, external_spend=0.3),
         paced("slproxy, a sliding minute", seed, team=Team(LIMIT, "sliding")),
         paced("slproxy, Date half a second ahead of the minute", seed, ahead=0.5),
-        paced("slproxy, 200 clients, others spend 30 %", seed, clients=200, foreign=0.3),
+        paced("slproxy, 200 clients, others spend 30 %", seed, clients=200, external_spend=0.3),
     ]
     with redis_server() as redis:
         if redis is not None:
             rows.append(paced("slproxy, 4 replicas and a Redis", seed, processes=4, redis=redis))
             redis.flushall()
-            rows.append(paced("the same, others spend 30 %", seed, processes=4, redis=redis, foreign=0.3))
+            rows.append(paced("the same, others spend 30 %", seed, processes=4, redis=redis, external_spend=0.3))
             redis.flushall()
             rows.append(
                 paced("slproxy, 4 replicas and a Redis, 200 clients", seed, processes=4, redis=redis, clients=200)
@@ -397,9 +399,9 @@ def table(seed: int) -> list[Row]:
     rows += [
         paced("slproxy, 4 processes that share nothing", seed, processes=4),
         naive("clients that sleep for 60 s", seed, pause=a_minute),
-        naive("the same, others spend 30 %", seed, pause=a_minute, foreign=0.3),
+        naive("the same, others spend 30 %", seed, pause=a_minute, external_spend=0.3),
         naive("clients with exponential backoff", seed, pause=backoff),
-        naive("the same, others spend 30 %", seed, pause=backoff, foreign=0.3),
+        naive("the same, others spend 30 %", seed, pause=backoff, external_spend=0.3),
     ]
     return rows
 

@@ -33,7 +33,7 @@ from slproxy.forward.messages import Answer, Inbound, ReplyBody
 from slproxy.forward.policy import Place, Policy, check
 from slproxy.http import Fields, by_name, size
 from slproxy.observe import Exchange
-from slproxy.pace import SCOUTING, Pacer, Turn, Wish, told, wish_of
+from slproxy.pace import PROBE_TIMEOUT, Pacer, Preferences, RateLimitHeaders, Reservation, parse_preferences
 from slproxy.retry import Outcome
 from slproxy.upstream import Outbound, Reply, Slot, Upstream
 
@@ -52,7 +52,7 @@ class _Request:
     body: Body | None = field(repr=False)
     # False where the client said `X-Slproxy-Retry: off`.
     retries: bool
-    wish: Wish
+    preferences: Preferences
 
     @property
     def repeatable(self) -> bool:
@@ -125,7 +125,7 @@ class Forwarder:
             fields=fields,
             body=body,
             retries=[value.lower() for value in named.get(b"x-slproxy-retry", ())] != [b"off"],
-            wish=wish_of(named),
+            preferences=parse_preferences(named),
         )
         try:
             reply = await self._send(request, exchange)
@@ -148,7 +148,7 @@ class Forwarder:
             fields=[("Accept", "application/json")],
             body=None,
             retries=True,
-            wish=Wish(client="slproxy"),
+            preferences=Preferences(client="slproxy"),
         )
         return await self._send(request, Exchange(method="GET", path=target, started=self._monotonic()))
 
@@ -223,10 +223,14 @@ class Forwarder:
         )
         if exchange.queued and not retry.says_when(outcome):
             wait = 0.0  # the queue knows better
-        if wait is None or wait > (left := self._time_left(exchange)) or exchange.wait + wait > request.wish.patience:
+        if (
+            wait is None
+            or wait > (left := self._time_left(exchange))
+            or exchange.wait + wait > request.preferences.max_wait
+        ):
             return None
         if exchange.queued:
-            exchange.cure = min(left, self._retries.max_wait + SCOUTING)
+            exchange.cure = min(left, self._retries.max_wait + PROBE_TIMEOUT)
             return 0.0
         # Only a repeat of what may have cost the upstream work counts: not a refused connection, not a 429.
         costs = outcome.reached and outcome.status != retry.TOO_MANY
@@ -286,7 +290,7 @@ class Forwarder:
         """
         # A small body is taken in first, or nobody would see that its client has left while it is held.
         body = None if request.body is None else await request.body.whole() or request.body.chunks
-        turn, slot = await self._turn(request, exchange)
+        reservation, slot = await self._turn(request, exchange)
         reached = exchange.queued = False
         try:
             bearer = await self._credentials.bearer()
@@ -305,25 +309,51 @@ class Forwarder:
                 exchange.upstream += self._monotonic() - sent
         except BaseException as error:
             slot.release()
-            self._pacer.lost(turn, reached=error.reached if isinstance(error, UpstreamFault) else reached)
+            self._pacer.lost(reservation, reached=error.reached if isinstance(error, UpstreamFault) else reached)
             raise
-        exchange.queued = self._pacer.replied(turn, told(reply.status, reply.header, now=self._now()))
+        exchange.queued = self._pacer.replied(
+            reservation, RateLimitHeaders.parse(reply.status, reply.header, now=self._now())
+        )
         return reply, bearer
 
-    async def _turn(self, request: _Request, exchange: Exchange) -> tuple[Turn | None, Slot]:
+    async def _turn(self, request: _Request, exchange: Exchange) -> tuple[Reservation | None, Slot]:
         """Wait for a turn and for one of the upstream's connections; a turn that is over by then is taken anew."""
         while True:
-            turn = await self._pacer.take(request.method, request.target, request.wish, exchange)
+            reservation = await self._reserved(request, exchange)
             try:
                 slot = await self._upstream.slots.acquire()
             except BaseException:
-                self._pacer.lost(turn, reached=False)
+                self._pacer.lost(reservation, reached=False)
                 raise
             exchange.wait += slot.waited
-            if not self._pacer.is_over(turn):
-                return turn, slot
+            if not self._pacer.is_over(reservation):
+                return reservation, slot
             slot.release()
-            self._pacer.lost(turn, reached=False)
+            self._pacer.lost(reservation, reached=False)
+
+    async def _reserved(self, request: _Request, exchange: Exchange) -> Reservation | None:
+        """Wait for the budget of one physical send; note how long that took."""
+        requeue_timeout, exchange.cure = exchange.cure, None
+        reservation = self._pacer.take(
+            request.method,
+            request.target,
+            request.preferences,
+            ticket=exchange.place,
+            waited=exchange.wait,
+            held=exchange.held,
+            requeue_timeout=requeue_timeout,
+        )
+        if reservation is None:
+            return None
+        exchange.place = reservation.ticket
+        if reservation.sent is None:
+            try:
+                await self._pacer.wait(reservation)
+            finally:
+                exchange.wait += reservation.waited
+                # To be refused by SalesLoft is no fault of the request's: retry.deadline bounds the wait for its cure.
+                exchange.held += reservation.waited if requeue_timeout is None else 0.0
+        return reservation
 
     def _answer(self, reply: ReplyBody, request: _Request, exchange: Exchange, *, host: str) -> Answer:
         """Return the upstream's reply as the client gets it: as it came, less what stops here, plus what we say."""

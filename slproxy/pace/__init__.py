@@ -1,18 +1,18 @@
 """The team's rate limit: who may send, and when."""
 
-from slproxy.pace.budget import SCOUTING
-from slproxy.pace.headers import told
+from slproxy.pace.budget import PROBE_TIMEOUT
+from slproxy.pace.headers import RateLimitHeaders
 from slproxy.pace.pacer import Pacer
-from slproxy.pace.preferences import Wish, wish_of
-from slproxy.pace.reservation import Turn
+from slproxy.pace.preferences import Preferences, parse_preferences
+from slproxy.pace.reservation import Reservation
 from slproxy.pace.shared import RedisBudget
 
 __all__ = [
-    "SCOUTING",
+    "PROBE_TIMEOUT",
     "Pacer",
+    "Preferences",
+    "RateLimitHeaders",
     "RedisBudget",
-    "Turn",
-    "Wish",
-    "told",
-    "wish_of",
+    "Reservation",
+    "parse_preferences",
 ]

@@ -25,24 +25,24 @@ from dataclasses import dataclass, field
 from slproxy.http import MINUTE
 from slproxy.pace.clock import ServerTime
 from slproxy.pace.costs import Costs, endpoint_of
-from slproxy.pace.headers import Told
-from slproxy.pace.reservation import Turn
+from slproxy.pace.headers import RateLimitHeaders
+from slproxy.pace.reservation import Reservation
 
 # What bulk requests get of each stretch in which interactive ones wait as well.
 BULK_SHARE = 0.1
 # A minute that follows a spent one is opened by a single request, which tells whether the budget is back; the others
 # wait for its reply, but no longer than this, in seconds.
-SCOUTING = 3.0
+PROBE_TIMEOUT = 3.0
 # How long after its refusal another one is sent, in seconds; and how far the clock that counts is believed to be behind
 # the one that ``Date`` tells, at most. That both are one is inferred only (docs/salesloft.md, Rate limit).
-SCOUT_AGAIN = 1.0
-MOST_LAG = 2.0
+PROBE_INTERVAL = 1.0
+MAX_CLOCK_SKEW = 2.0
 # Where the minute slides, this share of the budget is sent evenly: all of it would be over by the least delay.
-EVENLY = 0.97
+SMOOTHING_SHARE = 0.97
 # A minute is spent when so little of it is left, as a share.
-HARDLY = 0.05
+EXHAUSTED_SHARE = 0.05
 # How many clients and endpoints are told apart within a minute.
-MOST_LABELS = 100
+MAX_LABELS = 100
 # How many minutes are remembered.
 HISTORY = 10
 # A limit that no header tells is believed once it was seen in so many minutes running.
@@ -51,8 +51,8 @@ SEEN_MINUTES = 3
 # How fast others spend is taken over this many seconds of a minute or more; what they spend in so many is kept back,
 # up to a share of the limit: who spends faster does so in bursts, and is done.
 RATE_OVER = 5.0
-UNHEARD = 3.0
-MOST_UNHEARD = 0.025
+HEADROOM_SECONDS = 3.0
+MAX_HEADROOM_SHARE = 0.025
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -81,8 +81,8 @@ class Minute:
     number: int
     limit: int = 0
     spent: int = 0
-    foreign: int = 0
-    foreign_within: float = RATE_OVER
+    external_spend: int = 0
+    external_spend_within: float = RATE_OVER
     refused: int = 0
     waited: int = 0
     longest_wait: float = 0.0
@@ -111,21 +111,21 @@ class Budget:
         self.history: deque[Minute] = deque(maxlen=HISTORY)
         # Whether the upstream counts a sliding minute: then all is sent evenly.
         self.is_sliding = False
-        self._interactive: deque[Turn] = deque()
-        self._bulk: deque[Turn] = deque()
-        self._numbers = itertools.count()
-        self._flying: set[Turn] = set()
-        self._flying_cost = 0
+        self._interactive: deque[Reservation] = deque()
+        self._bulk: deque[Reservation] = deque()
+        self._tickets = itertools.count()
+        self._in_flight: set[Reservation] = set()
+        self._in_flight_cost = 0
         # The least that was told to remain of this minute, and when; of a sliding one the last that was told.
         self._low: int | None = None
         self._low_at = self._low_sent = -math.inf
         self._closed_until = self._refused_at = -math.inf
         # Whether the budget may not be back in this minute, since the last one was spent; and so may a refusal tell.
-        self._doubtful = self._follows_spent = False
+        self._probing = self._previous_exhausted = False
         # Whether the replicas have one scout among them, and not each its own.
-        self.scouts_together = False
+        self.probes_together = False
         # By how many seconds the clock that counts is behind the one that Date tells; what was refused as too early.
-        self._lag = 0.0
+        self._clock_skew = 0.0
         self._too_early = 0
         # What both priorities, and bulk alone, have spent while both waited.
         self._contested = self._contested_bulk = 0
@@ -134,7 +134,7 @@ class Budget:
         # While it slides: what was spent in each second.
         self._spent_in_second: deque[list[float]] = deque()
         self._foreign = 0.0
-        self._foreign_rate = 0.0
+        self._external_rate = 0.0
         # What the last reply has told that there was of its minute.
         self._had = math.inf
         # What there was of the last minutes that somebody has waited for, as they began.
@@ -154,23 +154,23 @@ class Budget:
     def afresh(self, now: float) -> Budget:
         """Return the budget of another team, for the same queue; what is in flight teaches it nothing."""
         other = Budget(self.rules, unix=self.time.earliest(now), now=now)
-        other._numbers, other._interactive, other._bulk = self._numbers, self._interactive, self._bulk
+        other._tickets, other._interactive, other._bulk = self._tickets, self._interactive, self._bulk
         return other
 
     def _set_limit(self, limit: int, *, is_told: bool = True) -> None:
         # What was missing of a higher one was never spent by others.
         missing = max(0, self.limit - limit)
-        self.minute.foreign = max(0, self.minute.foreign - missing)
+        self.minute.external_spend = max(0, self.minute.external_spend - missing)
         self._foreign = max(0.0, self._foreign - missing)
         # The team's limit, and whether a header, or what was seen, has told it.
         self.limit, self.is_told = limit, is_told
-        ours = min(limit, self.rules.limit) if self.rules.is_cap else limit
+        quota = min(limit, self.rules.limit) if self.rules.is_cap else limit
         # What we may spend of a minute.
-        self.ours = max(1, math.floor(ours * (1 - self.rules.reserve)))
+        self.quota = max(1, math.floor(quota * (1 - self.rules.reserve)))
 
     # Coming, waiting, going.
 
-    def turn(
+    def reservation(
         self,
         method: str,
         target: str,
@@ -178,19 +178,19 @@ class Budget:
         client: str,
         bulk: bool,
         now: float,
-        patience: float,
-        number: int | None = None,
-    ) -> Turn:
-        """Return the turn of a request that may wait for ``patience`` seconds; a repeat keeps its first ``number``."""
+        max_wait: float,
+        ticket: int | None = None,
+    ) -> Reservation:
+        """Return the reservation of a request that may wait ``max_wait`` seconds; a repeat keeps its ``ticket``."""
         endpoint, page_cost = endpoint_of(method, target)
-        return Turn(
-            number=next(self._numbers) if number is None else number,
+        return Reservation(
+            ticket=next(self._tickets) if ticket is None else ticket,
             endpoint=endpoint,
             page_cost=page_cost,
             client=client,
             bulk=bulk,
-            since=now,
-            until=now + patience,
+            arrived=now,
+            deadline=now + max_wait,
             cost=self.costs.foresee(endpoint, page_cost),
         )
 
@@ -199,14 +199,14 @@ class Budget:
         """Whether anybody waits."""
         return bool(self._interactive or self._bulk)
 
-    def pass_at_once(self, turn: Turn, now: float) -> bool:
+    def try_send(self, reservation: Reservation, now: float) -> bool:
         """Send a turn that nothing holds: nobody waits, and there is budget."""
         self._roll(now)
-        if self.is_waited_for or now < self._closed_until or self._doubtful or self.is_sliding:
+        if self.is_waited_for or now < self._closed_until or self._probing or self.is_sliding:
             return False
-        if turn.cost > self._left(now):
+        if reservation.cost > self._left(now):
             return False
-        self.book(turn, now)
+        self.book(reservation, now)
         return True
 
     def waited(self, seconds: float) -> None:
@@ -214,108 +214,112 @@ class Budget:
         self.minute.waited += 1
         self.minute.longest_wait = max(self.minute.longest_wait, seconds)
 
-    def enter(self, turn: Turn, now: float) -> float | None:
+    def enqueue(self, reservation: Reservation, now: float) -> float | None:
         """Queue a turn; or, if it cannot come in time, return the seconds after which it could."""
         self._roll(now)
-        wait = self.wait_of(turn, now)
-        if wait > turn.until - now:
+        wait = self.estimated_wait(reservation, now)
+        if wait > reservation.deadline - now:
             return max(wait, 1.0)
-        self._queue(turn)
+        self._queue(reservation)
         return None
 
-    def _queue(self, turn: Turn) -> None:
-        queue = self._bulk if turn.bulk else self._interactive
-        if not queue or queue[-1].number < turn.number:
-            queue.append(turn)
+    def _queue(self, reservation: Reservation) -> None:
+        queue = self._bulk if reservation.bulk else self._interactive
+        if not queue or queue[-1].ticket < reservation.ticket:
+            queue.append(reservation)
         else:
-            queue.insert(bisect.bisect_left(queue, turn.number, key=lambda each: each.number), turn)
+            queue.insert(bisect.bisect_left(queue, reservation.ticket, key=lambda each: each.ticket), reservation)
 
-    def leave(self, turn: Turn) -> None:
+    def cancel(self, reservation: Reservation) -> None:
         """Take a turn out of the queue; nothing was spent on it."""
         for queue in (self._interactive, self._bulk):
-            if turn in queue:
-                queue.remove(turn)
+            if reservation in queue:
+                queue.remove(reservation)
 
-    def expired(self, now: float) -> list[Turn]:
+    def expired(self, now: float) -> list[Reservation]:
         """Return those that have waited for as long as they may, or would in vain; they have left."""
-        late = [turn for turn in self.waiting() if turn.until <= now or turn.until < self._closed_until]
-        for turn in late:
-            self.leave(turn)
+        late = [
+            reservation
+            for reservation in self.waiting()
+            if reservation.deadline <= now or reservation.deadline < self._closed_until
+        ]
+        for reservation in late:
+            self.cancel(reservation)
         return late
 
-    def waiting(self) -> Iterator[Turn]:
+    def waiting(self) -> Iterator[Reservation]:
         """Yield who waits."""
         return itertools.chain(self._interactive, self._bulk)
 
-    def due(self, now: float) -> Turn | None:
+    def due(self, now: float) -> Reservation | None:
         """Return who is to be sent now, if anybody is; ``send`` says that it is."""
-        turn = self._next()
-        if turn is None:
+        reservation = self._next()
+        if reservation is None:
             return None
         self._roll(now)
-        if now < max(self._closed_until, self._scouting_until(now)):
+        if now < max(self._closed_until, self._probing_until(now)):
             return None
-        price = min(turn.cost, self.ours)
+        price = min(reservation.cost, self.quota)
         if self.is_sliding and now < self._even_at:
             return None
-        return turn if price <= self._left(now) or self._is_untouched() else None
+        return reservation if price <= self._left(now) or self._is_untouched() else None
 
-    def send(self, turn: Turn, now: float) -> None:
+    def send(self, reservation: Reservation, now: float) -> None:
         """Spend what a turn costs: it goes now."""
         self._roll(now)
         if self._interactive and self._bulk:
-            self._contested += turn.cost
-            self._contested_bulk += turn.cost if turn.bulk else 0
+            self._contested += reservation.cost
+            self._contested_bulk += reservation.cost if reservation.bulk else 0
         else:
             self._contested = self._contested_bulk = 0
-        (self._bulk if turn.bulk else self._interactive).remove(turn)
-        self.book(turn, now)
-        self._even_at = max(now, self._even_at) + turn.cost * MINUTE / (self.ours * EVENLY)
+        (self._bulk if reservation.bulk else self._interactive).remove(reservation)
+        self.book(reservation, now)
+        self._even_at = max(now, self._even_at) + reservation.cost * MINUTE / (self.quota * SMOOTHING_SHARE)
 
-    def book(self, turn: Turn, now: float) -> None:
+    def book(self, reservation: Reservation, now: float) -> None:
         """Spend what a turn costs, whether or not there is so much: it goes now, and has not waited."""
         self._roll(now)
-        turn.cost = min(turn.cost, self.ours)
-        turn.sent, turn.minute = now, self.minute.number
+        reservation.cost = min(reservation.cost, self.quota)
+        reservation.sent, reservation.minute = now, self.minute.number
         self._sends += 1
-        turn.alone = None if self._flying else self._sends
-        self._flying.add(turn)
-        self._flying_cost += turn.cost
-        self._spend(turn, turn.cost, now)
+        reservation.alone = None if self._in_flight else self._sends
+        self._in_flight.add(reservation)
+        self._in_flight_cost += reservation.cost
+        self._spend(reservation, reservation.cost, now)
 
-    def put_back(self, turn: Turn, now: float) -> None:
+    def requeue(self, reservation: Reservation, now: float) -> None:
         """Take back a ``send``, since other replicas were faster: it waits on, at its place."""
         self._roll(now)
-        if turn in self._flying:
-            self._land(turn, 0, now)
-        turn.sent = turn.minute = None
-        self._queue(turn)
+        if reservation in self._in_flight:
+            self._settle(reservation, 0, now)
+        reservation.sent = reservation.minute = None
+        self._queue(reservation)
 
-    def hold(self, until: float) -> None:
+    def block_until(self, until: float) -> None:
         """Send nobody before a time."""
         self._closed_until = max(self._closed_until, until)
 
     # What replies teach.
 
-    def lost(self, turn: Turn, now: float, *, reached: bool) -> None:
+    def lost(self, reservation: Reservation, now: float, *, reached: bool) -> None:
         """Settle a turn that got no reply; what may have reached the upstream was spent."""
-        if turn not in self._flying:
+        if reservation not in self._in_flight:
             return
         self._roll(now)
-        cost = turn.cost if reached else 0
-        self._land(turn, cost, now)
-        self._count(turn, cost, until=self.time.latest(now), now=now)
+        cost = reservation.cost if reached else 0
+        self._settle(reservation, cost, now)
+        self._count(reservation, cost, until=self.time.latest(now), now=now)
 
-    def replied(self, turn: Turn, now: float, reply: Told) -> tuple[int, int | None]:
+    def replied(self, reservation: Reservation, now: float, reply: RateLimitHeaders) -> tuple[int, int | None]:
         """Settle a turn by its reply; return what it has cost, and what remains of the minute that it was sent in."""
-        assert turn.sent is not None, "only what was sent is answered"
-        if turn not in self._flying:
-            return turn.cost, None
-        booked_in = turn.minute
-        date = None if reply.date is None else reply.date - self._lag
+        assert reservation.sent is not None, "only what was sent is answered"
+        if reservation not in self._in_flight:
+            return reservation.cost, None
+        booked_in = reservation.minute
+        date = None if reply.date is None else reply.date - self._clock_skew
         if date is not None:
             was_known = self.time.is_known
-            if not self.time.learn(date, sent=turn.sent, received=now):
+            if not self.time.learn(date, sent=reservation.sent, received=now):
                 self._relabel(now, was_known=was_known)
             self._began_at = min(self._began_at, self.time.beginning(self.minute.number))
             self._ends_at = self.time.beginning(self.minute.number + 1)
@@ -326,36 +330,36 @@ class Budget:
         if minute > self.minute.number:
             self._begin(minute, now)  # it begins just now, to the last digit
         free = reply.refused or (reply.unauthorized and reply.cost is None)
-        cost = 0 if free else turn.cost if reply.cost is None else reply.cost
+        cost = 0 if free else reservation.cost if reply.cost is None else reply.cost
         if reply.cost is not None and not reply.refused:
-            self.costs.learn(turn.endpoint, turn.page_cost, reply.cost)
-        self._land(turn, cost, now)
+            self.costs.learn(reservation.endpoint, reservation.page_cost, reply.cost)
+        self._settle(reservation, cost, now)
         if reply.limit is not None and (reply.limit != self.limit or not self.is_told):
             self._set_limit(reply.limit)
-        sent_in = self.minute.number if turn.sent >= self._began_at else self.minute.number - 1
+        sent_in = self.minute.number if reservation.sent >= self._began_at else self.minute.number - 1
         closed = False
         if reply.refused:
-            closed = self._refused(turn, reply, minute, now)
+            closed = self._refused(reservation, reply, minute, now)
         elif self.is_sliding:
-            self._learn_sliding(turn, cost, reply, now)
+            self._learn_sliding(reservation, cost, reply, now)
         elif reply.remaining is not None and self.minute.number == sent_in == int(until // MINUTE):
-            self._learn_lag(turn, reply.remaining + cost, now)
-            self._learn(reply.remaining, now, exact=turn.alone == self._sends)
+            self._learn_clock_skew(reservation, reply.remaining + cost, now)
+            self._learn(reply.remaining, now, exact=reservation.alone == self._sends)
         elif minute == self.minute.number:
-            self._count(turn, cost, until=until, now=now)
+            self._count(reservation, cost, until=until, now=now)
         if sent_in == self.minute.number and (closed or not reply.refused):
-            self._doubtful, self._too_early = False, 0
+            self._probing, self._too_early = False, 0
         if minute != sent_in or minute != booked_in:
             return cost, None
         return cost, reply.remaining if not reply.refused else 0 if closed else None
 
-    def _count(self, turn: Turn, cost: int, *, until: float, now: float) -> None:
+    def _count(self, reservation: Reservation, cost: int, *, until: float, now: float) -> None:
         """Take off what no reply has told to be taken off: in each minute that may have counted it.
 
         ``until`` is the last moment at which it was counted, in Unix time.
         """
-        if turn.minute != self.minute.number:
-            self._spend(turn, cost, now)
+        if reservation.minute != self.minute.number:
+            self._spend(reservation, cost, now)
         if until >= (self.minute.number + 1) * MINUTE:
             self._early += cost
         if self._low is not None:
@@ -364,14 +368,14 @@ class Budget:
     def _learn(self, remaining: int, now: float, *, exact: bool) -> None:
         """Take note of what remains of this minute; ``exact`` when nothing else was in flight meanwhile."""
         minute = self.minute
-        had = remaining + minute.spent - self._flying_cost
+        had = remaining + minute.spent - self._in_flight_cost
         # What is in flight may be counted already, and then there was more.
-        if self._low is None and self._is_first_of_sliding(had + self._flying_cost):
+        if self._low is None and self._is_first_of_sliding(had + self._in_flight_cost):
             self.is_sliding, self._low = True, remaining
             self._low_at = self._even_at = self._sliding_since = now
             self._spent_in_second.clear()
             return
-        if self._follows_spent and self._low is None:
+        if self._previous_exhausted and self._low is None:
             self._openings.append(had)
         minute.had = had if minute.had is None else max(had, minute.had)
         self._had = had
@@ -380,14 +384,14 @@ class Budget:
             if had > self.limit:
                 self._set_limit(had)
         if not self.rules.is_shared:
-            self._others_spent(self.limit - remaining - minute.spent, now)
+            self._note_external_spend(self.limit - remaining - minute.spent, now)
         if self._low is None or remaining <= self._low:
             self._low, self._low_at = remaining, now
 
-    def _others_spent(self, cost: int, now: float) -> None:
-        if cost > self.minute.foreign:
-            self.minute.foreign = cost
-            self.minute.foreign_within = max(now - self._began_at, RATE_OVER)
+    def _note_external_spend(self, cost: int, now: float) -> None:
+        if cost > self.minute.external_spend:
+            self.minute.external_spend = cost
+            self.minute.external_spend_within = max(now - self._began_at, RATE_OVER)
 
     def _is_first_of_sliding(self, had: int) -> bool:
         """Tell whether a new minute has not brought back what the last one had spent."""
@@ -398,10 +402,10 @@ class Budget:
         # Others may have been faster, but hardly with two thirds of it.
         return missing >= last.had / 2 and had < last.remaining + missing / 3
 
-    def _learn_sliding(self, turn: Turn, cost: int, reply: Told, now: float) -> None:
+    def _learn_sliding(self, reservation: Reservation, cost: int, reply: RateLimitHeaders, now: float) -> None:
         """Take the last that was told, in the order of sending; find out whether a minute brings all of it back."""
-        assert turn.sent is not None
-        if reply.remaining is None or turn.sent < self._low_sent:
+        assert reservation.sent is not None
+        if reply.remaining is None or reservation.sent < self._low_sent:
             return
         if self._low is not None and now - self._sliding_since > MINUTE:
             gained = reply.remaining + cost - self._low
@@ -412,95 +416,101 @@ class Budget:
             )
             if gained - left_the_window > self.limit / 2:
                 self.is_sliding = False
-        self._low, self._low_at, self._low_sent = reply.remaining, now, turn.sent
+        self._low, self._low_at, self._low_sent = reply.remaining, now, reservation.sent
 
-    def _refused(self, turn: Turn, reply: Told, minute: int, now: float) -> bool:
+    def _refused(self, reservation: Reservation, reply: RateLimitHeaders, minute: int, now: float) -> bool:
         """Close the budget: all of it is spent, whatever was believed. Return whether this minute is over."""
-        assert turn.sent is not None, "only what was sent is refused"
+        assert reservation.sent is not None, "only what was sent is refused"
         self.minute.refused += 1
         self._refused_at = now
         if reply.retry_after is not None:
             if reply.retry_after <= MINUTE:  # a longer one is not about this budget
-                turn.closes = reply.retry_after > 0
-                self.hold(now + reply.retry_after)
+                reservation.requeued = reply.retry_after > 0
+                self.block_until(now + reply.retry_after)
             return False
         if minute < self.minute.number:
             return False
         # Where it slides nothing comes back at once, and nobody knows when.
-        turn.closes = not self.is_sliding
-        into = self.time.earliest(turn.sent) - self.minute.number * MINUTE
-        if self._follows_spent and self._low is None and into < MOST_LAG and not self.is_sliding:
-            self._doubtful = True
-            self._too_early = max(self._too_early, turn.cost)
-            self.hold(now + SCOUT_AGAIN)
+        reservation.requeued = not self.is_sliding
+        into = self.time.earliest(reservation.sent) - self.minute.number * MINUTE
+        if self._previous_exhausted and self._low is None and into < MAX_CLOCK_SKEW and not self.is_sliding:
+            self._probing = True
+            self._too_early = max(self._too_early, reservation.cost)
+            self.block_until(now + PROBE_INTERVAL)
             return False
         self._margin = min(max(2 * self._margin, 2.0), self.limit / 10)
-        self.hold(now + (MINUTE / 10 if self.is_sliding else self.time.until(minute + 1, now)))
+        self.block_until(now + (MINUTE / 10 if self.is_sliding else self.time.until(minute + 1, now)))
         self._low, self._low_at = 0, now
         return True
 
-    def _learn_lag(self, turn: Turn, had: int, now: float) -> None:
+    def _learn_clock_skew(self, reservation: Reservation, had: int, now: float) -> None:
         """Find out that a minute has begun later than ``Date`` told: it now had what it was said not to have."""
-        assert turn.sent is not None, "only what was sent is answered"
+        assert reservation.sent is not None, "only what was sent is answered"
         if not self._too_early or self._low is not None or had < self._too_early:
             return
-        into = self.time.earliest(turn.sent) - self.minute.number * MINUTE
+        into = self.time.earliest(reservation.sent) - self.minute.number * MINUTE
         # In whole seconds, as Dates are.
-        lag = min(float(math.floor(into)), MOST_LAG - self._lag)
-        self._lag += lag
+        lag = min(float(math.floor(into)), MAX_CLOCK_SKEW - self._clock_skew)
+        self._clock_skew += lag
         self.time.set_back(lag)
         self._began_at = min(now, self.time.beginning(self.minute.number))
         self._ends_at = self.time.beginning(self.minute.number + 1)
 
-    def is_over(self, turn: Turn, now: float) -> bool:
+    def is_over(self, reservation: Reservation, now: float) -> bool:
         """Tell whether a 429 has come since a turn was given, and still holds."""
-        return now < self._closed_until and turn.sent is not None and turn.sent <= self._refused_at
+        return now < self._closed_until and reservation.sent is not None and reservation.sent <= self._refused_at
 
-    def is_scouting(self, now: float) -> bool:
+    def is_probing(self, now: float) -> bool:
         """Tell whether it is to be found out, by a single request, that the budget is back."""
-        return self._doubtful and now < self._began_at + SCOUTING
+        return self._probing and now < self._began_at + PROBE_TIMEOUT
 
-    def heard_of_others(self, cost: int, now: float) -> None:
+    def note_external_spend(self, cost: int, now: float) -> None:
         """Take note of what another replica has heard of this minute: it is back, and others have spent so much."""
-        self._doubtful = False
-        self._others_spent(cost, now)
+        self._probing = False
+        self._note_external_spend(cost, now)
 
     # The arithmetic.
 
     @property
     def in_flight(self) -> int:
         """How many were sent and are not answered yet."""
-        return len(self._flying)
+        return len(self._in_flight)
 
     def _left(self, now: float, *, at_best: bool = False) -> float:
         """Return what may be spent now; ``at_best`` if what is in flight was counted already where that may be."""
         team = self._team(now, at_best=at_best)
-        return min(team - self.kept_back, self._allowance(now) - self.minute.spent)
+        return min(team - self.headroom, self._allowance(now) - self.minute.spent)
 
     def _team(self, now: float, *, at_best: bool = False) -> float:
         """Return what remains to the whole team, after what is in flight."""
         if self._low is None:
-            before = sum(turn.cost for turn in self._flying if turn.minute != self.minute.number)
+            before = sum(
+                reservation.cost for reservation in self._in_flight if reservation.minute != self.minute.number
+            )
             return self.limit - self.minute.spent - self.minute.early - before
         if at_best:
-            flying = sum(turn.cost for turn in self._flying if turn.sent is not None and turn.sent > self._low_at)
+            flying = sum(
+                reservation.cost
+                for reservation in self._in_flight
+                if reservation.sent is not None and reservation.sent > self._low_at
+            )
         else:
-            flying = self._flying_cost
+            flying = self._in_flight_cost
         regained = (now - self._low_at) * self.limit / MINUTE if self.is_sliding else 0.0
         return min(self._low + regained, self.limit) - flying
 
     @property
-    def kept_back(self) -> int:
+    def headroom(self) -> int:
         """What others may spend before we hear of it: three seconds of theirs, and what 429s have taught."""
-        if not self._foreign_rate and not self._margin:
+        if not self._external_rate and not self._margin:
             return 0
         # A limit that somebody has set may be far above what there is; of replicas, none knows that alone.
         most = self.limit if self.rules.is_shared else min(self.limit, self._had)
-        return math.floor(min(UNHEARD * self._foreign_rate, most * MOST_UNHEARD) + self._margin)
+        return math.floor(min(HEADROOM_SECONDS * self._external_rate, most * MAX_HEADROOM_SHARE) + self._margin)
 
     def _allowance(self, now: float) -> float:
         """Return what we may have spent by this moment of the minute."""
-        cap = self.ours
+        cap = self.quota
         if self.is_sliding or self.rules.burst >= 1.0:
             return math.inf if self.is_sliding else cap
         into = self.time.earliest(now) / MINUTE - self.minute.number
@@ -509,16 +519,20 @@ class Budget:
     def _is_untouched(self) -> bool:
         """Tell whether nothing is known to be spent of this minute: then anything may go, were it over the limit."""
         untouched = self._low is None and self.minute.spent == self.minute.early == 0
-        return untouched and not self.is_sliding and not self._flying
+        return untouched and not self.is_sliding and not self._in_flight
 
-    def _scouting_until(self, now: float) -> float:
+    def _probing_until(self, now: float) -> float:
         """Return until when all wait for the one that opened a doubtful minute; ``now`` if they need not."""
-        if not self._doubtful or self.scouts_together:
+        if not self._probing or self.probes_together:
             return now
-        opened = [turn.sent for turn in self._flying if turn.minute == self.minute.number and turn.sent is not None]
-        return max(now, min(opened) + SCOUTING) if opened else now
+        opened = [
+            reservation.sent
+            for reservation in self._in_flight
+            if reservation.minute == self.minute.number and reservation.sent is not None
+        ]
+        return max(now, min(opened) + PROBE_TIMEOUT) if opened else now
 
-    def _next(self) -> Turn | None:
+    def _next(self) -> Reservation | None:
         """Return who is first: interactive, unless bulk has had less than its share while both waited."""
         if not self._bulk or not self._interactive:
             return self._interactive[0] if self._interactive else self._bulk[0] if self._bulk else None
@@ -526,24 +540,26 @@ class Budget:
         owed = self._contested_bulk + bulk.cost <= BULK_SHARE * (self._contested + bulk.cost)
         return bulk if owed else self._interactive[0]
 
-    def wait_of(self, turn: Turn, now: float) -> float:
+    def estimated_wait(self, reservation: Reservation, now: float) -> float:
         """Return after how many seconds a turn that comes now would be sent, as things stand."""
-        ahead = [each.cost for each in self._interactive if turn.bulk or each.number < turn.number]
-        ahead += [each.cost for each in self._bulk if turn.bulk and each.number < turn.number]
-        share = 1 - BULK_SHARE if self._bulk and not turn.bulk else 1.0
-        cap = self.ours
+        ahead = [each.cost for each in self._interactive if reservation.bulk or each.ticket < reservation.ticket]
+        ahead += [each.cost for each in self._bulk if reservation.bulk and each.ticket < reservation.ticket]
+        share = 1 - BULK_SHARE if self._bulk and not reservation.bulk else 1.0
+        cap = self.quota
         closed = max(0.0, self._closed_until - now)
         left = self._left(now, at_best=True)
         if self.is_sliding:
-            cost = sum(ahead) + turn.cost
-            return max(closed, self._even_at - now + (cost - turn.cost) * MINUTE / cap, (cost - left) * MINUTE / cap, 0)
-        if closed == 0.0 and not ahead and (turn.cost <= left or self._is_untouched()):
+            cost = sum(ahead) + reservation.cost
+            return max(
+                closed, self._even_at - now + (cost - reservation.cost) * MINUTE / cap, (cost - left) * MINUTE / cap, 0
+            )
+        if closed == 0.0 and not ahead and (reservation.cost <= left or self._is_untouched()):
             return 0.0
         a_minute = self._a_minute() * share
         wait = closed
         opening = self.time.until(self.minute.number + 1, now)
         left = left * share if closed < opening else a_minute
-        for cost in (*ahead, turn.cost):
+        for cost in (*ahead, reservation.cost):
             price = min(cost, a_minute)
             if price > left:
                 if self.rules.burst < 1.0 and wait < opening:
@@ -557,16 +573,16 @@ class Budget:
     def _a_minute(self) -> float:
         """Return what will be ours of a minute to come, at best: who could be served is not to be sent away."""
         # Whoever spends more than half is met at the next minute's beginning, and then it is anybody's.
-        foreign = max(self._foreign, self.minute.foreign)
-        usual = max(self.ours / 2, self.limit - foreign - self.kept_back)
+        external_spend = max(self._foreign, self.minute.external_spend)
+        usual = max(self.quota / 2, self.limit - external_spend - self.headroom)
         # Two that began with less are no accident, such as another's burst.
         opening = max(self._openings) if len(self._openings) == 2 else math.inf
-        return max(1.0, min(self.ours, usual, opening - self.kept_back))
+        return max(1.0, min(self.quota, usual, opening - self.headroom))
 
     def _smoothed(self, price: float, now: float, opening: float) -> tuple[float, float]:
         """Return what is left, and after how many seconds, once this minute's allowance has grown by a price."""
         missing = price - self._left(now, at_best=True)
-        grows = self.ours * (1.0 - self.rules.burst) / MINUTE
+        grows = self.quota * (1.0 - self.rules.burst) / MINUTE
         wait = missing / grows
         if wait < opening and self._team(now, at_best=True) >= price:
             return price, wait
@@ -574,13 +590,13 @@ class Budget:
 
     def wake_in(self, now: float) -> float | None:
         """Return the seconds until time alone may change who is due or who must leave; ``None`` if nobody waits."""
-        turn = self._next()
-        if turn is None:
+        reservation = self._next()
+        if reservation is None:
             return None
         self._roll(now)
-        waits = [max(0.0, min(each.until for each in self.waiting()) - now)]
-        price = min(turn.cost, self.ours)
-        held_until = max(self._closed_until, self._scouting_until(now))
+        waits = [max(0.0, min(each.deadline for each in self.waiting()) - now)]
+        price = min(reservation.cost, self.quota)
+        held_until = max(self._closed_until, self._probing_until(now))
         if now < held_until:
             waits.append(held_until - now)
         elif self.is_sliding:
@@ -590,9 +606,9 @@ class Budget:
             # It may be over already, before the first reply; then only that brings the next one.
             if now < self._ends_at:
                 waits.append(self.time.until(self.minute.number + 1, now))
-            if self.rules.burst < 1.0 and price <= self._team(now) - self.kept_back:
+            if self.rules.burst < 1.0 and price <= self._team(now) - self.headroom:
                 lacking = price - self._left(now)
-                waits.append(max(0.0, lacking * MINUTE / (self.ours * (1.0 - self.rules.burst))))
+                waits.append(max(0.0, lacking * MINUTE / (self.quota * (1.0 - self.rules.burst))))
         soonest = min(waits)
         return soonest if soonest < math.inf else None
 
@@ -600,7 +616,7 @@ class Budget:
 
     def _roll(self, now: float) -> None:
         """Begin a new minute, if the upstream's clock has; before its first reply, only once there is none to come."""
-        if now >= self._ends_at and (self.time.is_known or not self._flying):
+        if now >= self._ends_at and (self.time.is_known or not self._in_flight):
             self._begin(self.time.minute(now), now)
 
     def _begin(self, number: int, now: float) -> None:
@@ -611,20 +627,20 @@ class Budget:
             self._seen.append(ended.exactly)
             if len(self._seen) == SEEN_MINUTES and len(set(self._seen)) == 1:
                 self._set_limit(self._seen[0])
-        self._doubtful = ended.refused > 0 or self.is_waited_for
-        spent = ended.remaining is not None and ended.remaining <= ended.limit * HARDLY
-        self._follows_spent = number == ended.number + 1 and (self._doubtful or spent)
-        if not self._follows_spent:
+        self._probing = ended.refused > 0 or self.is_waited_for
+        spent = ended.remaining is not None and ended.remaining <= ended.limit * EXHAUSTED_SHARE
+        self._previous_exhausted = number == ended.number + 1 and (self._probing or spent)
+        if not self._previous_exhausted:
             self._openings.clear()
         self._too_early = 0
         if not ended.refused:
             self._margin = self._margin * 0.9 if self._margin > 1.0 else 0.0
         # An average over some minutes, that follows a rise at once.
-        self._foreign = max(float(ended.foreign), (self._foreign + ended.foreign) / 2)
+        self._foreign = max(float(ended.external_spend), (self._foreign + ended.external_spend) / 2)
         self._foreign = self._foreign if self._foreign >= 1.0 else 0.0
-        rate = ended.foreign / ended.foreign_within
-        self._foreign_rate = max(rate, (self._foreign_rate + rate) / 2) if self._foreign else 0.0
-        if ended.spent or ended.foreign:
+        rate = ended.external_spend / ended.external_spend_within
+        self._external_rate = max(rate, (self._external_rate + rate) / 2) if self._foreign else 0.0
+        if ended.spent or ended.external_spend:
             self.history.append(ended)
         self.minute = Minute(number=number, early=self._early if number == ended.number + 1 else 0)
         self._early = 0
@@ -642,16 +658,19 @@ class Budget:
         if not was_known and self.history:
             # By our own clock it had begun, which the upstream's first Date denies.
             self.minute.early += self.history[-1].spent
-        for turn in self._flying:
-            turn.minute = number if turn.minute == self.minute.number else turn.minute
+        for reservation in self._in_flight:
+            reservation.minute = number if reservation.minute == self.minute.number else reservation.minute
         self.minute.number = number
         self._began_at = self.time.beginning(number)
         self._ends_at = self.time.beginning(number + 1)
 
-    def _spend(self, turn: Turn, cost: int, now: float) -> None:
+    def _spend(self, reservation: Reservation, cost: int, now: float) -> None:
         self.minute.spent += cost
-        for counts, label in ((self.minute.by_client, turn.client), (self.minute.by_endpoint, turn.endpoint)):
-            counts[label if label in counts or len(counts) < MOST_LABELS else "others"] += cost
+        for counts, label in (
+            (self.minute.by_client, reservation.client),
+            (self.minute.by_endpoint, reservation.endpoint),
+        ):
+            counts[label if label in counts or len(counts) < MAX_LABELS else "others"] += cost
         if not self.is_sliding:
             return
         second = math.floor(now)
@@ -661,19 +680,19 @@ class Budget:
                 self._spent_in_second.popleft()
         self._spent_in_second[-1][1] += cost
 
-    def _land(self, turn: Turn, cost: int, now: float) -> None:
+    def _settle(self, reservation: Reservation, cost: int, now: float) -> None:
         """Take a turn out of the air, and correct what it has cost."""
-        self._flying.remove(turn)
-        self._flying_cost -= turn.cost
-        if turn.minute == self.minute.number and cost != turn.cost:
-            self._spend(turn, cost - turn.cost, now)
+        self._in_flight.remove(reservation)
+        self._in_flight_cost -= reservation.cost
+        if reservation.minute == self.minute.number and cost != reservation.cost:
+            self._spend(reservation, cost - reservation.cost, now)
 
     # What is told to people.
 
     def remaining(self, now: float) -> int:
         """Return what may still be spent of this minute."""
         self._roll(now)
-        return max(0, math.floor(min(self._left(now), self.ours)))
+        return max(0, math.floor(min(self._left(now), self.quota)))
 
     def resets_in(self, now: float) -> float:
         """Return the seconds until the next minute."""

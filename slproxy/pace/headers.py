@@ -1,4 +1,4 @@
-"""What a reply's headers say of the rate limit."""
+"""Rate limit headers: what a reply says of the team's budget."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _NUMBER = re.compile(r"[0-9]{1,9}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Told:
+class RateLimitHeaders:
     """What a reply tells of the budget; ``date`` is Unix time, ``retry_after`` in seconds. ``None`` is not told."""
 
     cost: int | None = None
@@ -24,22 +24,22 @@ class Told:
     # A request without a token that was accepted belongs to no team.
     unauthorized: bool = False
 
-
-def told(status: int, header: Callable[[str], str | None], *, now: float) -> Told:
-    """Return what a reply tells of the budget; what does not parse is not told. ``now`` is Unix time."""
-    # The Date of a reply that was kept somewhere on the way tells when it was kept.
-    value = header("Date") if header("Age") is None else None
-    date = None if value is None else parsed_date(value)
-    refused = status == 429
-    return Told(
-        cost=_number(header("x-ratelimit-endpoint-cost")),
-        remaining=_number(header("x-ratelimit-remaining-minute")),
-        limit=_number(header("x-ratelimit-limit-minute")) or None,
-        date=date,
-        refused=refused,
-        retry_after=retry_after(header("Retry-After"), now=now if date is None else date) if refused else None,
-        unauthorized=status == 401,
-    )
+    @classmethod
+    def parse(cls, status: int, header: Callable[[str], str | None], *, now: float) -> RateLimitHeaders:
+        """Return what a reply tells of the budget; what does not parse is not told. ``now`` is Unix time."""
+        # The Date of a reply that was kept somewhere on the way tells when it was kept.
+        value = header("Date") if header("Age") is None else None
+        date = None if value is None else parsed_date(value)
+        refused = status == 429
+        return cls(
+            cost=_number(header("x-ratelimit-endpoint-cost")),
+            remaining=_number(header("x-ratelimit-remaining-minute")),
+            limit=_number(header("x-ratelimit-limit-minute")) or None,
+            date=date,
+            refused=refused,
+            retry_after=retry_after(header("Retry-After"), now=now if date is None else date) if refused else None,
+            unauthorized=status == 401,
+        )
 
 
 def _number(value: str | None) -> int | None:

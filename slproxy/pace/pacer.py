@@ -17,21 +17,20 @@ from collections.abc import Callable
 from slproxy.config import PaceSettings
 from slproxy.errors import Draining, OverBudget, Problem
 from slproxy.http import MINUTE, Fields
-from slproxy.observe import Exchange
-from slproxy.pace.budget import SCOUT_AGAIN, Budget, Minute, Rules
-from slproxy.pace.headers import Told
-from slproxy.pace.preferences import Wish
-from slproxy.pace.reservation import Turn
-from slproxy.pace.shared import ALONE, RedisBudget, Settlement
+from slproxy.pace.budget import PROBE_INTERVAL, Budget, Minute, Rules
+from slproxy.pace.headers import RateLimitHeaders
+from slproxy.pace.preferences import Preferences
+from slproxy.pace.reservation import Reservation
+from slproxy.pace.shared import FALLBACK_SECONDS, RedisBudget, Settlement
 
 log = logging.getLogger("slproxy.pace")
 
 # When replicas compete for the last of a minute, how long until Redis is asked again, in seconds.
-AGAIN = 0.1
+POLL_INTERVAL = 0.1
 # How many reservations are asked for in one go.
-AT_ONCE = 100
+BATCH_SIZE = 100
 # The log says who waits at most so often, in seconds, and names so many clients.
-SAY_EVERY, NAMED = 1.0, 5
+LOG_INTERVAL, MAX_CLIENTS_LOGGED = 1.0, 5
 
 
 class Pacer:
@@ -51,12 +50,12 @@ class Pacer:
         self._now, self._monotonic = now, monotonic
         self._limit_given = limit_given
         self.budget = Budget(self._rules(), unix=now(), now=monotonic())
-        self._waiting: dict[Turn, asyncio.Future[None]] = {}
+        self._waiting: dict[Reservation, asyncio.Future[None]] = {}
         self._alarm: asyncio.TimerHandle | None = None
         # The turns that a reservation is asked for, and those of them whose clients have left meanwhile.
         self._reserving: asyncio.Task[None] | None = None
-        self._asked_for: list[Turn] = []
-        self._gone: set[Turn] = set()
+        self._asked_for: list[Reservation] = []
+        self._gone: set[Reservation] = set()
         self._settling: asyncio.Task[None] | None = None
         self._settlements: list[Settlement] = []
         self._alone_until = -math.inf
@@ -71,7 +70,7 @@ class Pacer:
         if not is_same_team:
             self.budget = self.budget.afresh(self._monotonic())
         self.budget.set_rules(self._rules())
-        self._pump()
+        self._dispatch_due()
 
     def _rules(self) -> Rules:
         """Return the rules of the budget; a limit that somebody has set is kept, whatever SalesLoft allows."""
@@ -84,92 +83,104 @@ class Pacer:
             is_shared=self.shared is not None,
         )
 
-    async def take(self, method: str, target: str, wish: Wish, exchange: Exchange) -> Turn | None:
-        """Wait for the turn of one physical send; ``None`` where nothing is counted.
+    def take(
+        self,
+        method: str,
+        target: str,
+        preferences: Preferences,
+        *,
+        ticket: int | None = None,
+        waited: float = 0.0,
+        held: float = 0.0,
+        requeue_timeout: float | None = None,
+    ) -> Reservation | None:
+        """Return the reservation of one physical send, which ``wait`` waits for; ``None`` where nothing is counted.
 
-        Raises:
-            OverBudget: it would have to wait for longer than it may.
+        A request that was sent before names its ``ticket``, for how long it has ``waited`` in all, of that ``held`` by
+        pacing, and, where it was refused, for how long it may wait now.
         """
         if self._pace.mode == "off":
             return None
         now = self._monotonic()
-        cure, exchange.cure = exchange.cure, None
-        longest = self._pace.max_wait - exchange.held if cure is None else cure
-        turn = self.budget.turn(
+        longest = self._pace.max_wait - held if requeue_timeout is None else requeue_timeout
+        reservation = self.budget.reservation(
             method,
             target,
-            client=wish.client,
-            bulk=wish.bulk,
+            client=preferences.client,
+            bulk=preferences.bulk,
             now=now,
-            patience=max(0.0, min(longest, wish.patience - exchange.wait)),
-            number=exchange.place,
+            max_wait=max(0.0, min(longest, preferences.max_wait - waited)),
+            ticket=ticket,
         )
-        exchange.place = turn.number
         if self._pace.mode == "observe":
-            self.budget.book(turn, now)
-            return turn
-        if not self._is_sharing(now) and self.budget.pass_at_once(turn, now):
-            return turn
-        if (wait := self.budget.enter(turn, now)) is not None:
-            raise self._over_budget(wait)
-        try:
-            await self._wait(turn)
-        finally:
-            held = self._monotonic() - turn.since
-            exchange.wait += held
-            # To be refused by SalesLoft is no fault of the request's: retry.deadline bounds the wait for its cure.
-            exchange.held += held if cure is None else 0.0
-        return turn
+            self.budget.book(reservation, now)
+        elif not self._is_sharing(now):
+            self.budget.try_send(reservation, now)
+        return reservation
 
-    async def _wait(self, turn: Turn) -> None:
-        future = self._waiting[turn] = asyncio.get_running_loop().create_future()
+    async def wait(self, reservation: Reservation) -> None:
+        """Wait until a reservation is sent, if it was not sent at once.
+
+        Raises:
+            OverBudget: it would have to wait for longer than it may.
+        """
+        if (wait := self.budget.enqueue(reservation, reservation.arrived)) is not None:
+            raise self._over_budget(wait)
+        future = self._waiting[reservation] = asyncio.get_running_loop().create_future()
         try:
-            self._pump()
+            self._dispatch_due()
             self._say_who_waits()
             await future
-            self.budget.waited(self._monotonic() - turn.since)
+            self.budget.waited(self._monotonic() - reservation.arrived)
         except asyncio.CancelledError:
             # The client has left: it costs nothing.
-            if turn in self._asked_for:
-                self._gone.add(turn)
-            elif turn.sent is None:
-                self.budget.leave(turn)
-                self._pump()
+            if reservation in self._asked_for:
+                self._gone.add(reservation)
+            elif reservation.sent is None:
+                self.budget.cancel(reservation)
+                self._dispatch_due()
             else:
-                self.lost(turn, reached=False)
+                self.lost(reservation, reached=False)
             raise
         finally:
-            self._waiting.pop(turn, None)
+            reservation.waited = self._monotonic() - reservation.arrived
+            self._waiting.pop(reservation, None)
 
-    def is_over(self, turn: Turn | None) -> bool:
+    def is_over(self, reservation: Reservation | None) -> bool:
         """Whether a turn that has not been sent yet is not to be: a 429 came meanwhile."""
-        return self._pace.mode == "pace" and turn is not None and self.budget.is_over(turn, self._monotonic())
+        return (
+            self._pace.mode == "pace"
+            and reservation is not None
+            and self.budget.is_over(reservation, self._monotonic())
+        )
 
-    def replied(self, turn: Turn | None, told: Told) -> bool:
+    def replied(self, reservation: Reservation | None, headers: RateLimitHeaders) -> bool:
         """Learn from the reply to what was sent; tell whether it was refused, and waits with the others."""
-        if turn is None:
+        if reservation is None:
             return False
-        reserved, minute = turn.cost, turn.minute
+        reserved, minute = reservation.cost, reservation.minute
         now = self._monotonic()
-        cost, remaining = self.budget.replied(turn, now, told)
+        cost, remaining = self.budget.replied(reservation, now, headers)
         if self.shared is not None:
             settle = functools.partial(self._settle, minute, reserved=reserved, cost=cost, remaining=remaining)
             # Who was refused as a scout has found it out for all: until it asks again, the others need not.
-            if told.refused and self.budget.is_scouting(now):
-                asyncio.get_running_loop().call_later(SCOUT_AGAIN, settle)
+            if headers.refused and self.budget.is_probing(now):
+                asyncio.get_running_loop().call_later(PROBE_INTERVAL, settle)
             else:
                 settle()
         if self.budget.is_waited_for:
-            self._pump()
-        return turn.closes and self._pace.mode == "pace"
+            self._dispatch_due()
+        return reservation.requeued and self._pace.mode == "pace"
 
-    def lost(self, turn: Turn | None, *, reached: bool) -> None:
+    def lost(self, reservation: Reservation | None, *, reached: bool) -> None:
         """Take note that what was sent got no reply; ``reached`` if a byte of it may have left."""
-        if turn is None:
+        if reservation is None:
             return
-        self.budget.lost(turn, self._monotonic(), reached=reached)
-        self._settle(turn.minute, reserved=turn.cost, cost=turn.cost if reached else 0, remaining=None)
-        self._pump()
+        self.budget.lost(reservation, self._monotonic(), reached=reached)
+        self._settle(
+            reservation.minute, reserved=reservation.cost, cost=reservation.cost if reached else 0, remaining=None
+        )
+        self._dispatch_due()
 
     def fields(self) -> Fields:
         """Return the headers that tell a client of the budget (draft-ietf-httpapi-ratelimit-headers-11)."""
@@ -178,16 +189,16 @@ class Pacer:
         now = self._monotonic()
         remaining, reset = self.budget.remaining(now), math.ceil(self.budget.resets_in(now))
         return [
-            ("RateLimit-Policy", f'"team";q={self.budget.ours};w=60'),
+            ("RateLimit-Policy", f'"team";q={self.budget.quota};w=60'),
             ("RateLimit", f'"team";r={remaining};t={reset}'),
         ]
 
     def drain(self, grace: float) -> None:
         """Tell those at once who could not be sent within ``grace`` seconds; the others go on waiting."""
         now = self._monotonic()
-        for turn in [each for each in self.budget.waiting() if self.budget.wait_of(each, now) > grace]:
-            self.budget.leave(turn)
-            self._wake(turn, Draining("The proxy is shutting down.", hint="Send the request again."))
+        for reservation in [each for each in self.budget.waiting() if self.budget.estimated_wait(each, now) > grace]:
+            self.budget.cancel(reservation)
+            self._wake(reservation, Draining("The proxy is shutting down.", hint="Send the request again."))
 
     async def close(self) -> None:
         """Stop; what replicas share is told the last of it."""
@@ -202,14 +213,14 @@ class Pacer:
 
     # Whose turn it is.
 
-    def _pump(self) -> None:
+    def _dispatch_due(self) -> None:
         """Let those go whose turn it is, tell those whose time is up, and look again when that may change."""
         now, budget = self._monotonic(), self.budget
-        budget.scouts_together = self._is_sharing(now)
+        budget.probes_together = self._is_sharing(now)
         if self._pace.mode != "pace":
-            for turn in list(budget.waiting()):
-                budget.send(turn, now)
-                self._wake(turn)
+            for reservation in list(budget.waiting()):
+                budget.send(reservation, now)
+                self._wake(reservation)
         elif self._is_sharing(now):
             if self._reserving is None and budget.due(now) is not None:
                 self._reserving = asyncio.create_task(self._reserve(), name="slproxy: reserve budget")
@@ -218,26 +229,26 @@ class Pacer:
             self._send_due(now)
         if self._reserving is None:
             late = budget.expired(now)
-            for turn in late:
-                self._wake(turn, self._over_budget(max(1.0, budget.wait_of(turn, now))))
+            for reservation in late:
+                self._wake(reservation, self._over_budget(max(1.0, budget.estimated_wait(reservation, now))))
             if late:
                 # Who stood behind them may be due.
-                self._pump()
+                self._dispatch_due()
                 return
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm = None
         if self._reserving is None and (wait := budget.wake_in(now)) is not None:
             # Not at once: what is due has gone, so that a wait of 0 would be asked for again and again.
-            self._alarm = asyncio.get_running_loop().call_later(max(wait, 0.001), self._pump)
+            self._alarm = asyncio.get_running_loop().call_later(max(wait, 0.001), self._dispatch_due)
 
     def _send_due(self, now: float) -> None:
-        while (turn := self.budget.due(now)) is not None:
-            self.budget.send(turn, now)
-            self._wake(turn)
+        while (reservation := self.budget.due(now)) is not None:
+            self.budget.send(reservation, now)
+            self._wake(reservation)
 
-    def _wake(self, turn: Turn, error: Problem | None = None) -> None:
-        future = self._waiting.get(turn)
+    def _wake(self, reservation: Reservation, error: Problem | None = None) -> None:
+        future = self._waiting.get(reservation)
         if future is None or future.done():
             return
         if error is None:
@@ -255,41 +266,43 @@ class Pacer:
         asked = self._asked_for
         while (shared := self.shared) is not None:
             now, budget = self._monotonic(), self.budget
-            while len(asked) < AT_ONCE and (turn := budget.due(now)) is not None:
-                budget.send(turn, now)
-                asked.append(turn)
+            while len(asked) < BATCH_SIZE and (reservation := budget.due(now)) is not None:
+                budget.send(reservation, now)
+                asked.append(reservation)
             if not asked:
                 return
             minute = budget.minute.number
             answer = await shared.reserve(
                 minute,
-                [turn.cost for turn in asked],
+                [reservation.cost for reservation in asked],
                 limit=budget.limit,
-                ours=budget.ours,
-                kept_back=budget.kept_back,
-                scouting=budget.is_scouting(now),
+                quota=budget.quota,
+                headroom=budget.headroom,
+                probing=budget.is_probing(now),
             )
             now, budget = self._monotonic(), self.budget
             if answer is None:
-                self._alone_until = now + ALONE
+                self._alone_until = now + FALLBACK_SECONDS
             elif answer.others is not None and minute == budget.minute.number:
-                budget.heard_of_others(answer.others, now)
+                budget.note_external_spend(answer.others, now)
             granted = len(asked) if answer is None else answer.granted
-            lowest = min((turn.cost for turn in asked[granted:]), default=0)
-            for number, turn in enumerate(asked):
-                if turn in self._gone:
-                    budget.lost(turn, now, reached=False)
+            lowest = min((reservation.cost for reservation in asked[granted:]), default=0)
+            for number, reservation in enumerate(asked):
+                if reservation in self._gone:
+                    budget.lost(reservation, now, reached=False)
                     if answer is not None and number < granted:
-                        self._settle(minute, reserved=turn.cost, cost=0, remaining=None)
+                        self._settle(minute, reserved=reservation.cost, cost=0, remaining=None)
                 elif number < granted:
-                    self._wake(turn)
+                    self._wake(reservation)
                 else:
-                    budget.put_back(turn, now)
+                    budget.requeue(reservation, now)
             asked.clear()
             self._gone.clear()
             if answer is not None and lowest:
                 # Spent; or in flight elsewhere, and then it may still come back in this minute.
-                budget.hold(now + (AGAIN if lowest <= answer.left else budget.time.until(minute + 1, now)))
+                budget.block_until(
+                    now + (POLL_INTERVAL if lowest <= answer.left else budget.time.until(minute + 1, now))
+                )
             if answer is None or lowest:
                 return
 
@@ -298,15 +311,15 @@ class Pacer:
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("a defect in slproxy, while reserving budget", exc_info=error)
             now = self._monotonic()
-            self._alone_until = now + ALONE
-            for turn in self._asked_for:
-                if turn in self._gone:
-                    self.budget.lost(turn, now, reached=False)
-                elif (future := self._waiting.get(turn)) is not None and not future.done():
-                    self.budget.put_back(turn, now)
+            self._alone_until = now + FALLBACK_SECONDS
+            for reservation in self._asked_for:
+                if reservation in self._gone:
+                    self.budget.lost(reservation, now, reached=False)
+                elif (future := self._waiting.get(reservation)) is not None and not future.done():
+                    self.budget.requeue(reservation, now)
             self._asked_for.clear()
             self._gone.clear()
-        self._pump()
+        self._dispatch_due()
         self._say_who_waits()
 
     def _settle(self, minute: int | None, *, reserved: int, cost: int, remaining: int | None) -> None:
@@ -329,9 +342,9 @@ class Pacer:
 
     def _over_budget(self, wait: float) -> OverBudget:
         budget = self.budget
-        whose = "The team's budget" if budget.ours == budget.limit else "This proxy's part of the team's budget"
+        whose = "The team's budget" if budget.quota == budget.limit else "This proxy's part of the team's budget"
         return OverBudget(
-            f"{whose}, {budget.ours} a minute, is spent, and the request may not wait for more.",
+            f"{whose}, {budget.quota} a minute, is spent, and the request may not wait for more.",
             hint="Send it again after Retry-After, or let it wait: pace.max_wait, and Prefer: wait=SECONDS.",
             headers=(("Retry-After", str(math.ceil(wait))),),
         )
@@ -340,13 +353,16 @@ class Pacer:
         if self._saying is not None or self._reserving is not None:
             return
         now = self._monotonic()
-        if (early := self._said_at + SAY_EVERY - now) > 0:
+        if (early := self._said_at + LOG_INTERVAL - now) > 0:
             self._saying = asyncio.get_running_loop().call_later(early, self._say_it)
         else:
             self._say_it()
 
     def _who_waits(self) -> Counter[str]:
-        return Counter(f"{turn.client} (bulk)" if turn.bulk else turn.client for turn in self.budget.waiting())
+        return Counter(
+            f"{reservation.client} (bulk)" if reservation.bulk else reservation.client
+            for reservation in self.budget.waiting()
+        )
 
     def _say_it(self) -> None:
         self._saying = None
@@ -354,8 +370,8 @@ class Pacer:
         if not (waiting := list(self.budget.waiting())):
             return
         self._said_at = now
-        named = ", ".join(f"{name} {count}" for name, count in self._who_waits().most_common(NAMED))
-        wait = self.budget.wait_of(waiting[-1], now)
+        named = ", ".join(f"{name} {count}" for name, count in self._who_waits().most_common(MAX_CLIENTS_LOGGED))
+        wait = self.budget.estimated_wait(waiting[-1], now)
         until = time.strftime("%H:%M:%S", time.localtime(self._now() + wait))
         log.info("%d wait for the team's budget, the last until %s (%.1f s): %s", len(waiting), until, wait, named)
 
@@ -369,15 +385,15 @@ class Pacer:
             "mode": self._pace.mode,
             "limit": budget.limit,
             "told": budget.is_told,
-            "ours": budget.ours,
+            "ours": budget.quota,
             "remaining": remaining,
             "resets_in": round(budget.resets_in(now), 1),
             "window": "sliding" if budget.is_sliding else "minute",
             "shared": None if self.shared is None else f"redis {self.shared.host}",
             "alone": self.shared is not None and self.shared.is_alone,
             "queue": {
-                "interactive": sum(not turn.bulk for turn in budget.waiting()),
-                "bulk": sum(turn.bulk for turn in budget.waiting()),
+                "interactive": sum(not reservation.bulk for reservation in budget.waiting()),
+                "bulk": sum(reservation.bulk for reservation in budget.waiting()),
             },
             "waiting": dict(self._who_waits().most_common()),
             "in_flight": budget.in_flight,
@@ -392,7 +408,7 @@ def _shown(minute: Minute) -> dict[str, object]:
         "spent": minute.spent,
         "by_client": dict(minute.by_client.most_common()),
         "by_endpoint": dict(minute.by_endpoint.most_common()),
-        "by_others": minute.foreign,
+        "by_others": minute.external_spend,
         "refused": minute.refused,
         "waited": minute.waited,
         "longest_wait": round(minute.longest_wait, 1),

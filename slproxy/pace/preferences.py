@@ -16,15 +16,15 @@ _WAIT = re.compile(r'(?i)\s*wait\s*=\s*"?([0-9]{1,9})"?\s*(?:;.*)?')
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Wish:
+class Preferences:
     """What a client asks of pacing: how it is called, whether others go first, and how long it waits in seconds."""
 
     client: str = "unknown"
     bulk: bool = False
-    patience: float = math.inf
+    max_wait: float = math.inf
 
 
-def wish_of(headers: ByName) -> Wish:
+def parse_preferences(headers: ByName) -> Preferences:
     """Return what a request's headers ask for; what is not understood is not asked for."""
     bulk = [value.strip().lower() for value in headers.get(b"x-slproxy-priority", ())] == [b"bulk"]
     label = headers.get(b"x-slproxy-client")
@@ -32,13 +32,13 @@ def wish_of(headers: ByName) -> Wish:
         client = name
     else:
         client = _product(headers[b"user-agent"][0]) if b"user-agent" in headers else "unknown"
-    patience = math.inf
+    max_wait = math.inf
     if b"prefer" in headers:
         # RFC 7240 §2: the first of several counts. A comma within quotes separates nothing (RFC 9110 §5.6.4).
         wishes = _ELEMENT.findall(b",".join(headers[b"prefer"]).decode("latin-1"))
         waits = [float(match[1]) for each in wishes if (match := _WAIT.fullmatch(each))]
-        patience = waits[0] if waits else math.inf
-    return Wish(client=client, bulk=bulk, patience=patience)
+        max_wait = waits[0] if waits else math.inf
+    return Preferences(client=client, bulk=bulk, max_wait=max_wait)
 
 
 @functools.lru_cache(maxsize=256)

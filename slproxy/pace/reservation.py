@@ -1,4 +1,4 @@
-"""One physical send, on its way through the budget."""
+"""Reservation: one physical send, on its way through the budget."""
 
 from __future__ import annotations
 
@@ -6,23 +6,25 @@ from dataclasses import dataclass
 
 
 @dataclass(kw_only=True, eq=False, slots=True)
-class Turn:
-    """One physical send: it waits, is in flight, and is settled. ``number`` says who came first.
+class Reservation:
+    """One physical send: it waits, is in flight, and is settled. The lowest ``ticket`` came first.
 
-    ``until`` is how long it may wait; ``since`` when it came; both monotonic.
+    ``arrived``, ``deadline`` and ``sent`` are monotonic: when it came, until when it may wait, and when it went.
+    ``waited`` is how long it has waited, in seconds.
     """
 
-    number: int
+    ticket: int
     endpoint: str
     page_cost: int
     client: str
     bulk: bool
-    since: float
-    until: float
+    arrived: float
+    deadline: float
+    waited: float = 0.0
     cost: int = 1
     sent: float | None = None
     minute: int | None = None
     # Whether it was refused, and goes again once those who wait do.
-    closes: bool = False
+    requeued: bool = False
     # How many had been sent before it, where none of them was in flight: its reply tells exactly what remains.
     alone: int | None = None

@@ -21,9 +21,9 @@ log = logging.getLogger("slproxy.pace")
 # How long Redis may take to be connected to, and to answer, in seconds: requests wait for it.
 TIMEOUT = 0.5
 # How long a replica goes on alone before it asks again, in seconds.
-ALONE = 2.0
+FALLBACK_SECONDS = 2.0
 # How long a minute is kept, in ms: until the last reply to what was sent in it.
-KEPT = 180_000
+KEY_TTL = 180_000
 
 # KEYS: the minute. ARGV: the team's limit; the share of it that is ours; what is kept back for others; how long to keep
 # the minute, in ms; 1 if a single request is to find out whether the budget is back; the costs, in the order of those
@@ -69,7 +69,7 @@ def minute_key(profile: str, minute: int) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Reservation:
+class Allocation:
     """How many costs were reserved, what is left at best of the minute, and what no replica has spent of it.
 
     ``others`` is ``None`` as long as no reply of the minute has told what remains.
@@ -101,19 +101,19 @@ class RedisBudget:
         self.is_alone = False
 
     async def reserve(
-        self, minute: int, costs: Sequence[int], *, limit: int, ours: int, kept_back: int, scouting: bool
-    ) -> Reservation | None:
+        self, minute: int, costs: Sequence[int], *, limit: int, quota: int, headroom: int, probing: bool
+    ) -> Allocation | None:
         """Reserve costs for all replicas to see, as many as there is budget for; ``None`` without an answer.
 
         While ``scouting``, the first of all replicas finds out whether the budget is back, and the others wait for it.
         """
-        arguments = (limit, ours, kept_back, KEPT, int(scouting), *costs)
+        arguments = (limit, quota, headroom, KEY_TTL, int(probing), *costs)
         key = minute_key(self._profile, minute)
         answer = await self._ask(cast("Awaitable[object]", self._redis.eval(RESERVE, 1, key, *map(str, arguments))))
         if answer is None:
             return None
         granted, left, others = cast("list[int]", answer)
-        return Reservation(granted, left, others if others >= 0 else None)
+        return Allocation(granted, left, others if others >= 0 else None)
 
     async def settle(self, settlements: Sequence[Settlement]) -> None:
         """Say what became of reservations."""

@@ -15,9 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from slproxy.http import MINUTE
-from slproxy.pace import SCOUTING, Turn, told
+from slproxy.pace import PROBE_TIMEOUT, RateLimitHeaders, Reservation
 from slproxy.pace.budget import BULK_SHARE, SEEN_MINUTES, Budget, Rules
-from slproxy.pace.headers import Told
 
 # A whole clock minute, in Unix time.
 UNIX = 1_795_000_020.0
@@ -34,33 +33,35 @@ class Desk:
     now: float = 0.0
     unix: float = UNIX
 
-    def ask(self, cost: int = 1, *, bulk: bool = False, patience: float = FOREVER, client: str = "") -> Turn:
-        return self.budget.turn(
-            "GET", f"/v2/x?page={PAGE_OF[cost]}", client=client, bulk=bulk, now=self.now, patience=patience
+    def ask(self, cost: int = 1, *, bulk: bool = False, max_wait: float = FOREVER, client: str = "") -> Reservation:
+        return self.budget.reservation(
+            "GET", f"/v2/x?page={PAGE_OF[cost]}", client=client, bulk=bulk, now=self.now, max_wait=max_wait
         )
 
-    def enter(self, cost: int = 1, *, bulk: bool = False, patience: float = FOREVER) -> Turn:
-        turn = self.ask(cost, bulk=bulk, patience=patience)
-        assert self.budget.enter(turn, self.now) is None
-        return turn
+    def enqueue(self, cost: int = 1, *, bulk: bool = False, max_wait: float = FOREVER) -> Reservation:
+        reservation = self.ask(cost, bulk=bulk, max_wait=max_wait)
+        assert self.budget.enqueue(reservation, self.now) is None
+        return reservation
 
-    def go(self) -> list[Turn]:
+    def go(self) -> list[Reservation]:
         """Send all whose turn it is."""
-        gone: list[Turn] = []
-        while (turn := self.budget.due(self.now)) is not None:
-            self.budget.send(turn, self.now)
-            gone.append(turn)
+        gone: list[Reservation] = []
+        while (reservation := self.budget.due(self.now)) is not None:
+            self.budget.send(reservation, self.now)
+            gone.append(reservation)
         return gone
 
-    def send(self, cost: int = 1) -> Turn:
+    def send(self, cost: int = 1) -> Reservation:
         """Send one whatever there is."""
-        turn = self.ask(cost)
-        self.budget.book(turn, self.now)
-        return turn
+        reservation = self.ask(cost)
+        self.budget.book(reservation, self.now)
+        return reservation
 
-    def reply(self, turn: Turn, remaining: int | None = None, **more: Any) -> tuple[int, int | None]:
+    def reply(self, reservation: Reservation, remaining: int | None = None, **more: Any) -> tuple[int, int | None]:
         date = float(math.floor(self.unix + self.now))
-        return self.budget.replied(turn, self.now, Told(remaining=remaining, **({"date": date} | more)))
+        return self.budget.replied(
+            reservation, self.now, RateLimitHeaders(remaining=remaining, **({"date": date} | more))
+        )
 
     def spend(self, cost: int = 1, *, left: int) -> None:
         """Send one that tells what is left."""
@@ -79,7 +80,7 @@ class Desk:
 def desk(second: float = 0.0, **rules: Any) -> Desk:
     """Return a budget at a second of a minute that it has seen begin."""
     made = Desk(Budget(Rules(**rules), unix=UNIX, now=0.0))
-    first = made.budget.turn("GET", "/v2/first", client="", bulk=False, now=0.0, patience=FOREVER)
+    first = made.budget.reservation("GET", "/v2/first", client="", bulk=False, now=0.0, max_wait=FOREVER)
     made.budget.book(first, 0.0)
     made.reply(first, cost=0)
     made.now = second
@@ -92,35 +93,35 @@ def desk(second: float = 0.0, **rules: Any) -> Desk:
 @pytest.mark.parametrize(
     ("status", "headers", "what"),
     [
-        (200, {}, Told()),
-        (200, {"x-ratelimit-endpoint-cost": "5"}, Told(cost=5)),
-        (200, {"x-ratelimit-endpoint-cost": "0"}, Told(cost=0)),
-        (200, {"x-ratelimit-remaining-minute": "0"}, Told(remaining=0)),
-        (200, {"x-ratelimit-remaining-minute": "-3"}, Told()),
-        (200, {"x-ratelimit-remaining-minute": "many"}, Told()),
-        (200, {"x-ratelimit-remaining-minute": "12.5"}, Told()),
-        (200, {"x-ratelimit-remaining-minute": "9" * 10}, Told()),
-        (200, {"x-ratelimit-remaining-minute": "٣"}, Told()),
-        (200, {"x-ratelimit-limit-minute": "900"}, Told(limit=900)),
-        (200, {"x-ratelimit-limit-minute": "0"}, Told()),
-        (200, {"Date": formatdate(UNIX, usegmt=True)}, Told(date=UNIX)),
-        (200, {"Date": "yesterday"}, Told()),
-        (200, {"Date": formatdate(UNIX, usegmt=True), "Age": "7"}, Told()),
-        (401, {}, Told(unauthorized=True)),
-        (429, {}, Told(refused=True)),
-        (429, {"Retry-After": "7"}, Told(refused=True, retry_after=7.0)),
+        (200, {}, RateLimitHeaders()),
+        (200, {"x-ratelimit-endpoint-cost": "5"}, RateLimitHeaders(cost=5)),
+        (200, {"x-ratelimit-endpoint-cost": "0"}, RateLimitHeaders(cost=0)),
+        (200, {"x-ratelimit-remaining-minute": "0"}, RateLimitHeaders(remaining=0)),
+        (200, {"x-ratelimit-remaining-minute": "-3"}, RateLimitHeaders()),
+        (200, {"x-ratelimit-remaining-minute": "many"}, RateLimitHeaders()),
+        (200, {"x-ratelimit-remaining-minute": "12.5"}, RateLimitHeaders()),
+        (200, {"x-ratelimit-remaining-minute": "9" * 10}, RateLimitHeaders()),
+        (200, {"x-ratelimit-remaining-minute": "٣"}, RateLimitHeaders()),
+        (200, {"x-ratelimit-limit-minute": "900"}, RateLimitHeaders(limit=900)),
+        (200, {"x-ratelimit-limit-minute": "0"}, RateLimitHeaders()),
+        (200, {"Date": formatdate(UNIX, usegmt=True)}, RateLimitHeaders(date=UNIX)),
+        (200, {"Date": "yesterday"}, RateLimitHeaders()),
+        (200, {"Date": formatdate(UNIX, usegmt=True), "Age": "7"}, RateLimitHeaders()),
+        (401, {}, RateLimitHeaders(unauthorized=True)),
+        (429, {}, RateLimitHeaders(refused=True)),
+        (429, {"Retry-After": "7"}, RateLimitHeaders(refused=True, retry_after=7.0)),
         (
             429,
             {"Retry-After": formatdate(UNIX + 9, usegmt=True), "Date": formatdate(UNIX, usegmt=True)},
-            Told(refused=True, retry_after=9.0, date=UNIX),
+            RateLimitHeaders(refused=True, retry_after=9.0, date=UNIX),
         ),
-        (429, {"Retry-After": formatdate(UNIX + 109, usegmt=True)}, Told(refused=True, retry_after=9.0)),
-        (503, {"Retry-After": "7"}, Told()),
+        (429, {"Retry-After": formatdate(UNIX + 109, usegmt=True)}, RateLimitHeaders(refused=True, retry_after=9.0)),
+        (503, {"Retry-After": "7"}, RateLimitHeaders()),
     ],
 )
-def test_what_a_reply_tells(status: int, headers: dict[str, str], what: Told) -> None:
+def test_what_a_reply_tells(status: int, headers: dict[str, str], what: RateLimitHeaders) -> None:
     lower = {name.lower(): value for name, value in headers.items()}
-    assert told(status, lambda name: lower.get(name.lower()), now=UNIX + 100) == what
+    assert RateLimitHeaders.parse(status, lambda name: lower.get(name.lower()), now=UNIX + 100) == what
 
 
 # Foresight.
@@ -128,9 +129,9 @@ def test_what_a_reply_tells(status: int, headers: dict[str, str], what: Told) ->
 
 def test_what_is_sent_is_spent_at_once_and_corrected_by_its_reply() -> None:
     it = desk()
-    turn = it.send(30)
+    reservation = it.send(30)
     assert it.left() == 570
-    assert it.reply(turn, cost=5) == (5, None)
+    assert it.reply(reservation, cost=5) == (5, None)
     assert (it.left(), it.budget.minute.spent) == (595, 5)
     # The next one on that page is foreseen to cost 5.
     assert it.ask(30).cost == 5
@@ -175,35 +176,35 @@ def test_what_remains_is_the_least_that_was_told_less_what_is_in_flight() -> Non
 def test_what_others_spend_is_taken_note_of() -> None:
     it = desk()
     it.spend(left=500)
-    assert (it.left(), it.budget.minute.foreign, it.budget.minute.spent) == (500, 99, 1)
+    assert (it.left(), it.budget.minute.external_spend, it.budget.minute.spent) == (500, 99, 1)
     it.now = 60.0
     it.spend(left=599)
     # That was at once, so that no more than a fortieth is kept back.
-    assert (it.budget.kept_back, it.left()) == (15, 584)
+    assert (it.budget.headroom, it.left()) == (15, 584)
 
 
 def test_the_next_minutes_keep_back_what_others_spend_in_three_seconds() -> None:
     it = desk(10.0)
     it.spend(left=579)
-    assert it.budget.kept_back == 0
+    assert it.budget.headroom == 0
     it.now = 60.0
     it.spend(left=599)
     # Two a second, until they are seen to stop: then half of it in each minute.
-    assert (it.budget.kept_back, it.left()) == (6, 593)
+    assert (it.budget.headroom, it.left()) == (6, 593)
     it.now = 120.0
     it.spend(left=599)
-    assert it.budget.kept_back == 3
+    assert it.budget.headroom == 3
 
 
 def test_what_was_missing_of_a_limit_that_is_none_was_not_spent_by_others() -> None:
     it = desk(10.0)
-    turn = it.send()
-    it.budget.heard_of_others(570, it.now)  # another replica was told that 29 remain
-    it.reply(turn, 29, limit=30)
-    assert (it.budget.limit, it.budget.minute.foreign, it.left()) == (30, 0, 29)
+    reservation = it.send()
+    it.budget.note_external_spend(570, it.now)  # another replica was told that 29 remain
+    it.reply(reservation, 29, limit=30)
+    assert (it.budget.limit, it.budget.minute.external_spend, it.left()) == (30, 0, 29)
     it.now = 60.0
     it.spend(left=29)
-    assert it.budget.kept_back == 0
+    assert it.budget.headroom == 0
 
 
 def test_a_limit_that_somebody_has_set_far_too_high_keeps_nothing_back() -> None:
@@ -211,14 +212,14 @@ def test_a_limit_that_somebody_has_set_far_too_high_keeps_nothing_back() -> None
     it.spend(left=599)
     it.now = 60.0
     it.spend(left=599)
-    assert (it.budget.kept_back, it.left()) == (15, 584)
+    assert (it.budget.headroom, it.left()) == (15, 584)
 
 
 def test_a_request_between_two_minutes_tells_of_neither() -> None:
     it = desk(59.9)
-    turn = it.send()
+    reservation = it.send()
     it.now = 60.2
-    assert it.reply(turn, 7) == (1, None)
+    assert it.reply(reservation, 7) == (1, None)
     # It may have been counted in either.
     assert it.left() == 599
 
@@ -226,9 +227,9 @@ def test_a_request_between_two_minutes_tells_of_neither() -> None:
 def test_a_reply_of_the_last_minute_tells_nothing_of_this_one() -> None:
     it = desk(30.0)
     it.reply(it.send())
-    turn = it.send()
+    reservation = it.send()
     it.now = 61.0
-    assert it.reply(turn, 3, date=UNIX + 59) == (1, 3)
+    assert it.reply(reservation, 3, date=UNIX + 59) == (1, 3)
     assert it.left() == 600
 
 
@@ -239,9 +240,9 @@ def test_the_limit_is_told(is_cap: bool) -> None:
     it.reply(it.send(), 99, limit=100)
     assert (before, it.budget.is_told) == (False, True)
     it.reply(it.send(), 899, limit=900)
-    assert (it.budget.limit, it.budget.ours) == (900, 100 if is_cap else 900)
+    assert (it.budget.limit, it.budget.quota) == (900, 100 if is_cap else 900)
     it.reply(it.send(), 49, limit=50)
-    assert (it.budget.limit, it.budget.ours) == (50, 50)
+    assert (it.budget.limit, it.budget.quota) == (50, 50)
 
 
 def test_a_limit_that_no_header_tells_is_seen() -> None:
@@ -258,22 +259,22 @@ def test_a_limit_that_no_header_tells_is_seen() -> None:
 
 
 @pytest.mark.parametrize(
-    ("rules", "ours"),
+    ("rules", "quota"),
     [
         ({}, 600), ({"reserve": 0.25}, 450), ({"reserve": 0.999}, 1), ({"limit": 100, "is_cap": True}, 100),
         ({"limit": 100, "is_cap": True, "reserve": 0.5}, 50), ({"limit": 1}, 1),
     ],
 )  # fmt: skip
-def test_what_we_may_spend_of_a_minute(rules: dict[str, Any], ours: int) -> None:
+def test_what_we_may_spend_of_a_minute(rules: dict[str, Any], quota: int) -> None:
     it = desk(**rules)
-    assert it.budget.ours == it.left() == ours
-    for _ in range(ours + 1):
-        it.enter()
+    assert it.budget.quota == it.left() == quota
+    for _ in range(quota + 1):
+        it.enqueue()
     gone = it.go()
-    assert len(gone) == ours
+    assert len(gone) == quota
     # Our part is spent, whatever SalesLoft has left.
-    for turn in gone:
-        it.reply(turn, it.budget.limit - 1)
+    for reservation in gone:
+        it.reply(reservation, it.budget.limit - 1)
     assert it.go() == []
 
 
@@ -281,7 +282,7 @@ def test_other_rules_keep_what_is_known() -> None:
     it = desk()
     it.spend(left=400)
     it.budget.set_rules(Rules(reserve=0.5))
-    assert (it.budget.ours, it.left()) == (300, 299)
+    assert (it.budget.quota, it.left()) == (300, 299)
     it.budget.set_rules(Rules())
     assert it.left() == 400
 
@@ -289,13 +290,13 @@ def test_other_rules_keep_what_is_known() -> None:
 def test_another_team_has_the_queue_and_nothing_else() -> None:
     it = desk()
     it.spend(left=0)
-    flying, first, second = it.send(), it.enter(), it.enter()
+    flying, first, second = it.send(), it.enqueue(), it.enqueue()
     it.budget = it.budget.afresh(it.now)
     assert it.left() == 600
     assert it.go() == [first, second]
     it.reply(flying, 0)
     assert (it.left(), it.budget.in_flight) == (598, 2)
-    assert it.ask().number > second.number
+    assert it.ask().ticket > second.ticket
 
 
 # The queue.
@@ -304,7 +305,7 @@ def test_another_team_has_the_queue_and_nothing_else() -> None:
 def test_nobody_overtakes_not_even_one_that_would_fit() -> None:
     it = desk()
     it.spend(left=9)
-    first, second = it.enter(10), it.enter(1)
+    first, second = it.enqueue(10), it.enqueue(1)
     assert it.go() == []
     it.now = 60.0
     assert it.go() == [first]
@@ -314,32 +315,32 @@ def test_nobody_overtakes_not_even_one_that_would_fit() -> None:
 
 def test_a_repeat_keeps_its_place() -> None:
     it = desk()
-    early, late = it.ask(), it.enter()
-    assert it.budget.enter(early, it.now) is None
+    early, late = it.ask(), it.enqueue()
+    assert it.budget.enqueue(early, it.now) is None
     assert it.go() == [early, late]
 
 
 def test_interactive_goes_first_and_bulk_is_not_starved() -> None:
     it = desk(59.0)
     it.spend(left=0)
-    bulk = [it.enter(bulk=True) for _ in range(100)]
-    interactive = [it.enter() for _ in range(400)]
+    bulk = [it.enqueue(bulk=True) for _ in range(100)]
+    interactive = [it.enqueue() for _ in range(400)]
     it.now = 60.0
     (scout,) = it.go()
     assert scout is interactive[0]
     it.reply(scout, 599)
     gone = it.go()
     contested = gone[: gone.index(interactive[-1])]
-    assert sum(turn.bulk for turn in contested) == pytest.approx(len(contested) * BULK_SHARE, abs=1)
+    assert sum(reservation.bulk for reservation in contested) == pytest.approx(len(contested) * BULK_SHARE, abs=1)
     for queue in (bulk, interactive):
-        assert [turn for turn in [scout, *gone] if turn.bulk == queue[0].bulk] == queue
+        assert [reservation for reservation in [scout, *gone] if reservation.bulk == queue[0].bulk] == queue
 
 
 def test_who_leaves_has_cost_nothing() -> None:
     it = desk(30.0)
     it.spend(left=0)
-    first, second = it.enter(), it.enter()
-    it.budget.leave(first)
+    first, second = it.enqueue(), it.enqueue()
+    it.budget.cancel(first)
     assert (list(it.budget.waiting()), it.budget.minute.spent) == ([second], 1)
     it.now = 60.0
     assert it.go() == [second]
@@ -348,9 +349,9 @@ def test_who_leaves_has_cost_nothing() -> None:
 def test_who_may_wait_no_longer_is_told() -> None:
     it = desk(30.0)
     it.spend(left=0)
-    patient, hasty = it.enter(), it.ask(patience=29.0)
-    assert it.budget.enter(hasty, it.now) == pytest.approx(30.0, abs=0.02)
-    hasty = it.enter(patience=31.0)
+    patient, hasty = it.enqueue(), it.ask(max_wait=29.0)
+    assert it.budget.enqueue(hasty, it.now) == pytest.approx(30.0, abs=0.02)
+    hasty = it.enqueue(max_wait=31.0)
     it.now = 60.5
     assert it.budget.expired(it.now) == []
     it.now = 61.0
@@ -361,8 +362,8 @@ def test_who_may_wait_no_longer_is_told() -> None:
 def test_who_waits_in_vain_is_told_at_once() -> None:
     it = desk(30.0)
     it.spend(left=0)
-    patient, hasty = it.enter(), it.enter(patience=31.0)
-    it.budget.hold(it.now + 35.0)
+    patient, hasty = it.enqueue(), it.enqueue(max_wait=31.0)
+    it.budget.block_until(it.now + 35.0)
     assert it.budget.expired(it.now) == [hasty]
     assert list(it.budget.waiting()) == [patient]
 
@@ -382,29 +383,29 @@ def test_the_wait_is_known_at_arrival(second: float, ahead: int, cost: int, wait
     it = desk(second)
     it.spend_all()
     for _ in range(ahead // 10):
-        it.enter(10)
+        it.enqueue(10)
     for _ in range(ahead % 10):
-        it.enter(1)
-    assert it.budget.wait_of(it.ask(cost), it.now) == pytest.approx(wait, abs=0.02)
+        it.enqueue(1)
+    assert it.budget.estimated_wait(it.ask(cost), it.now) == pytest.approx(wait, abs=0.02)
     # And so it comes about.
-    last = it.enter(cost)
+    last = it.enqueue(cost)
     began = it.now
     while True:
         it.now += it.budget.wake_in(it.now) or 0.0
-        for turn in it.go():
-            it.reply(turn)
+        for reservation in it.go():
+            it.reply(reservation)
         gone = it.go()
         if last.sent is not None:
             break
-        for turn in gone:
-            it.reply(turn)
+        for reservation in gone:
+            it.reply(reservation)
     assert last.sent - began == pytest.approx(wait, abs=0.02)
 
 
 def test_what_costs_more_than_a_minute_goes_when_nothing_is_spent_of_one() -> None:
     it = desk(limit=10)
     it.spend(left=9)
-    great = it.enter(30)
+    great = it.enqueue(30)
     assert it.go() == []
     it.now = 60.0
     assert it.go() == [great]
@@ -417,22 +418,22 @@ def test_what_costs_more_than_a_minute_goes_when_nothing_is_spent_of_one() -> No
 def test_a_spent_minute_is_followed_by_a_scout() -> None:
     it = desk(30.0)
     it.spend(left=0)
-    turns = [it.enter() for _ in range(5)]
+    reservations = [it.enqueue() for _ in range(5)]
     it.now = 60.0
-    assert it.go() == turns[:1]
-    assert it.budget.wake_in(it.now) == pytest.approx(SCOUTING)
-    it.reply(turns[0], 599)
-    assert it.go() == turns[1:]
+    assert it.go() == reservations[:1]
+    assert it.budget.wake_in(it.now) == pytest.approx(PROBE_TIMEOUT)
+    it.reply(reservations[0], 599)
+    assert it.go() == reservations[1:]
 
 
 def test_nobody_waits_for_a_scout_that_does_not_return() -> None:
     it = desk(30.0)
     it.spend(left=0)
-    turns = [it.enter() for _ in range(5)]
+    reservations = [it.enqueue() for _ in range(5)]
     it.now = 60.0
     it.go()
-    it.now = 60.0 + SCOUTING
-    assert it.go() == turns[1:]
+    it.now = 60.0 + PROBE_TIMEOUT
+    assert it.go() == reservations[1:]
 
 
 def test_a_429_closes_the_minute() -> None:
@@ -440,46 +441,48 @@ def test_a_429_closes_the_minute() -> None:
     refused = it.send()
     it.reply(refused, refused=True)
     assert (it.left(), it.budget.minute.spent, it.budget.minute.refused) == (0, 0, 1)
-    assert it.budget.wait_of(it.ask(), it.now) == pytest.approx(30.0, abs=0.02)
-    it.enter()
+    assert it.budget.estimated_wait(it.ask(), it.now) == pytest.approx(30.0, abs=0.02)
+    it.enqueue()
     it.now = 59.9
     assert it.go() == []
     it.now = 60.0
     assert len(it.go()) == 1
     # From then on a little is kept back, until it is forgotten.
-    assert it.budget.kept_back == 2
+    assert it.budget.headroom == 2
     for minute in range(2, 12):
         it.now = minute * MINUTE
         assert it.left() > 0
-    assert it.budget.kept_back == 0
+    assert it.budget.headroom == 0
 
 
-def awaited(*, count: int = 5) -> tuple[Desk, list[Turn]]:
+def awaited(*, count: int = 5) -> tuple[Desk, list[Reservation]]:
     """Return a spent minute at second 10, and those who wait for the next one."""
     it = desk(10.0)
     it.spend_all()
-    return it, [it.enter(patience=75.0) for _ in range(count)]
+    return it, [it.enqueue(max_wait=75.0) for _ in range(count)]
 
 
 def test_a_429_to_the_first_of_a_minute_is_asked_again_before_it_holds() -> None:
     """That the clock that counts is the one that Date tells is inferred only: here it is half a second behind."""
-    it, turns = awaited()
+    it, reservations = awaited()
     it.now = 60.1
-    assert it.go() == turns[:1]
-    it.reply(turns[0], refused=True)
-    again = it.budget.turn("GET", "/v2/x", client="", bulk=False, now=it.now, patience=75.0, number=turns[0].number)
-    assert it.budget.enter(again, it.now) is None
+    assert it.go() == reservations[:1]
+    it.reply(reservations[0], refused=True)
+    again = it.budget.reservation(
+        "GET", "/v2/x", client="", bulk=False, now=it.now, max_wait=75.0, ticket=reservations[0].ticket
+    )
+    assert it.budget.enqueue(again, it.now) is None
     assert it.budget.expired(it.now) == it.go() == []
     it.now = 61.2
     assert it.go() == [again]
     it.reply(again, 599)
     # It is learned, in whole seconds: the others go, and the next minute begins later.
-    assert it.go() == turns[1:]
+    assert it.go() == reservations[1:]
     assert it.budget.resets_in(it.now) == pytest.approx(59.8, abs=0.02)
 
 
 def test_a_minute_that_is_spent_as_it_begins_is_closed_after_three_429s() -> None:
-    it, turns = awaited()
+    it, reservations = awaited()
     it.now = 60.1
     refusals = 0
     while scouts := it.go():
@@ -489,7 +492,7 @@ def test_a_minute_that_is_spent_as_it_begins_is_closed_after_three_429s() -> Non
         it.now = it.now + 1.05
     assert refusals == 3
     # Now it is known that those who have waited for long would wait in vain.
-    assert it.budget.expired(it.now) == turns[3:]
+    assert it.budget.expired(it.now) == reservations[3:]
     assert it.budget.resets_in(it.now) == pytest.approx(60.0 - 3.25, abs=0.02)
 
 
@@ -497,7 +500,7 @@ def test_what_is_refused_for_another_reason_teaches_no_more_than_two_seconds_of_
     it = desk(10.0)
     for _ in range(12):
         it.spend_all()
-        first, second = it.enter(patience=75.0), it.enter(patience=75.0)
+        first, second = it.enqueue(max_wait=75.0), it.enqueue(max_wait=75.0)
         it.now += it.budget.resets_in(it.now) + 0.1
         # Each minute's first is refused, and its next is not.
         assert it.go() == [first]
@@ -513,14 +516,14 @@ def test_what_is_refused_for_another_reason_teaches_no_more_than_two_seconds_of_
 def test_one_minute_that_begins_with_little_sends_nobody_away() -> None:
     it = desk(10.0)
     it.spend_all()
-    first = it.enter()
+    first = it.enqueue()
     it.now = 60.0
     assert it.go() == [first]
     it.reply(first, 219)  # another one's burst
     assert it.budget.remaining(it.now) > 200
     for _ in range(it.budget.remaining(it.now) + 299):
-        it.enter(patience=75.0)
-    assert it.budget.wait_of(it.ask(), it.now) == pytest.approx(60.0, abs=0.1)
+        it.enqueue(max_wait=75.0)
+    assert it.budget.estimated_wait(it.ask(), it.now) == pytest.approx(60.0, abs=0.1)
 
 
 def test_a_429_to_the_first_of_a_minute_closes_it_where_the_last_one_was_not_spent() -> None:
@@ -528,7 +531,7 @@ def test_a_429_to_the_first_of_a_minute_closes_it_where_the_last_one_was_not_spe
     it.spend(left=400)
     it.now = 60.1
     it.reply(it.send(), refused=True)
-    assert it.budget.wait_of(it.ask(), it.now) == pytest.approx(59.9, abs=0.02)
+    assert it.budget.estimated_wait(it.ask(), it.now) == pytest.approx(59.9, abs=0.02)
 
 
 def test_several_429s_of_one_moment_are_one() -> None:
@@ -536,11 +539,11 @@ def test_several_429s_of_one_moment_are_one() -> None:
     it.spend_all()
     it.now = 60.1
     flood = [it.send() for _ in range(20)]
-    for turn in flood:
+    for reservation in flood:
         it.now += 0.01
-        it.reply(turn, refused=True)
+        it.reply(reservation, refused=True)
     assert not it.budget.expired(it.now)
-    assert it.budget.wait_of(it.ask(), it.now) == pytest.approx(1.0, abs=0.02)
+    assert it.budget.estimated_wait(it.ask(), it.now) == pytest.approx(1.0, abs=0.02)
 
 
 def test_a_limit_below_that_no_header_tells_is_foreseen_once_it_was_seen() -> None:
@@ -548,28 +551,28 @@ def test_a_limit_below_that_no_header_tells_is_foreseen_once_it_was_seen() -> No
     for left in range(39, -1, -1):
         it.spend(left=left)
     it.now = 11.0
-    first = it.enter()
+    first = it.enqueue()
     it.now = 60.0
     assert it.go() == [first]
     it.reply(first, 39)
     for left in range(38, -1, -1):
         it.spend(left=left)
-    second = it.enter()
+    second = it.enqueue()
     it.now = 120.0
     assert it.go() == [second]
     it.reply(second, 39)
     it.now = 121.0
     for _ in range(39 + 40):
-        it.enter()
+        it.enqueue()
     # Two minutes are full: forty and no more go into each.
-    assert it.budget.wait_of(it.ask(), it.now) >= 59 + MINUTE
+    assert it.budget.estimated_wait(it.ask(), it.now) >= 59 + MINUTE
 
 
 def test_a_429_of_the_last_minute_closes_nothing() -> None:
     it = desk(59.0)
-    turn = it.send()
+    reservation = it.send()
     it.now = 60.5
-    it.reply(turn, refused=True, date=UNIX + 59)
+    it.reply(reservation, refused=True, date=UNIX + 59)
     assert it.left() > 590
 
 
@@ -578,18 +581,18 @@ def test_a_429_that_says_how_long(seconds: float, held: float) -> None:
     """Longer than a minute it is not about this budget."""
     it = desk(30.0)
     it.reply(it.send(), refused=True, retry_after=seconds)
-    assert it.budget.wait_of(it.ask(), it.now) == pytest.approx(held, abs=0.02)
+    assert it.budget.estimated_wait(it.ask(), it.now) == pytest.approx(held, abs=0.02)
 
 
 def test_a_reply_tells_that_the_minute_is_another() -> None:
     """Our own clock is 40 s ahead: what is spent goes with the minute of the upstream."""
     it = Desk(Budget(Rules(), unix=UNIX + 50.0, now=0.0), unix=UNIX + 10.0)
-    turn = it.send()
+    reservation = it.send()
     it.now = 0.2
-    it.reply(turn, 0)
+    it.reply(reservation, 0)
     assert it.budget.minute.number == UNIX // MINUTE
     assert it.budget.resets_in(it.now) == pytest.approx(50.0, abs=0.3)
-    it.enter()
+    it.enqueue()
     it.now = 10.0
     assert it.go() == []
 
@@ -598,17 +601,17 @@ def test_a_sliding_minute_is_found_out_and_paced_evenly() -> None:
     it = desk()
     for left in range(599, -1, -1):
         it.spend(left=left)
-    turns = [it.enter() for _ in range(10)]
+    reservations = [it.enqueue() for _ in range(10)]
     it.now = 60.0
-    assert it.go() == turns[:1]
-    it.reply(turns[0], 0)
+    assert it.go() == reservations[:1]
+    it.reply(reservations[0], 0)
     assert it.budget.is_sliding
     gone: list[float] = []
     while len(gone) < 9:
         it.now += max(it.budget.wake_in(it.now) or 0.0, 0.001)
-        for turn in it.go():
+        for reservation in it.go():
             gone.append(it.now)
-            it.reply(turn, 0)
+            it.reply(reservation, 0)
     gaps = [after - before for before, after in itertools.pairwise(gone)]
     assert all(gap == pytest.approx(0.1, abs=0.02) for gap in gaps)
 
@@ -625,15 +628,15 @@ def test_a_team_that_spends_it_all_itself_is_no_sliding_minute() -> None:
 @pytest.mark.parametrize("burst", [0.1, 0.5])
 def test_a_burst_is_smoothed(burst: float) -> None:
     it = desk(burst=burst)
-    turns = [it.enter() for _ in range(600)]
-    gone = [(0.0, turn) for turn in it.go()]
+    reservations = [it.enqueue() for _ in range(600)]
+    gone = [(0.0, reservation) for reservation in it.go()]
     assert len(gone) == pytest.approx(600 * burst, abs=1)
     wakes = 0
     while len(gone) < 600:
         it.now += max(it.budget.wake_in(it.now) or 0.0, 0.001)
         wakes += 1
-        gone += [(it.now, turn) for turn in it.go()]
-    assert [turn for _, turn in gone] == turns
+        gone += [(it.now, reservation) for reservation in it.go()]
+    assert [reservation for _, reservation in gone] == reservations
     assert it.now < MINUTE
     assert wakes <= 2 * len(gone)
     for second in range(60):
@@ -644,9 +647,9 @@ def test_a_burst_is_smoothed(burst: float) -> None:
 def test_what_is_told_to_people() -> None:
     it = desk()
     for client in ("a", "a", "b"):
-        turn = it.ask(client=client)
-        it.budget.book(turn, it.now)
-        it.reply(turn)
+        reservation = it.ask(client=client)
+        it.budget.book(reservation, it.now)
+        it.reply(reservation)
     for number in range(200):
         it.budget.book(it.ask(client=f"c{number}"), it.now)
     minute = it.budget.minute
@@ -668,11 +671,11 @@ class Case:
     limit: int
     offset: float
     second: float
-    asks: list[tuple[float, int, bool, float]]  # the pause before it, its cost, bulk, patience
+    asks: list[tuple[float, int, bool, float]]  # the pause before it, its cost, bulk, max_wait
     ways: list[tuple[float, float]]  # there and back, in seconds, one after the other
     tells: list[tuple[bool, bool, bool]]  # cost, remaining, date
     lost: set[int]
-    foreign: list[tuple[float, int]]
+    external_spend: list[tuple[float, int]]
     burst: float = 1.0
     reserve: float = 0.0
 
@@ -699,7 +702,9 @@ def cases(*, others: bool, headers: bool) -> st.SearchStrategy[Case]:
         ways=st.lists(st.tuples(way, way), min_size=1, max_size=20),
         tells=st.lists(st.tuples(*([every if headers else sometimes] * 3)), min_size=1, max_size=10),
         lost=st.just(set()) if headers else st.sets(st.integers(0, 100), max_size=10),
-        foreign=st.lists(st.tuples(st.floats(0.0, 240.0), st.integers(1, 40)), max_size=40) if others else st.just([]),
+        external_spend=st.lists(st.tuples(st.floats(0.0, 240.0), st.integers(1, 40)), max_size=40)
+        if others
+        else st.just([]),
         burst=st.sampled_from([1.0, 1.0, 0.3]),
         reserve=st.sampled_from([0.0, 0.0, 0.2]),
     )
@@ -709,7 +714,7 @@ def cases(*, others: bool, headers: bool) -> st.SearchStrategy[Case]:
 class Passage:
     """One physical send, as the upstream saw it."""
 
-    turn: Turn
+    reservation: Reservation
     cost: int
     knew_the_minute: bool
     arrived: bool = False
@@ -721,9 +726,9 @@ class World:
 
     case: Case
     now: float = 0.0
-    sent: list[tuple[float, Turn]] = field(default_factory=list)
-    ended: list[Turn] = field(default_factory=list)
-    told_off: list[Turn] = field(default_factory=list)
+    sent: list[tuple[float, Reservation]] = field(default_factory=list)
+    ended: list[Reservation] = field(default_factory=list)
+    told_off: list[Reservation] = field(default_factory=list)
     spent_of: dict[int, int] = field(default_factory=dict)
     foreign_of: dict[int, int] = field(default_factory=dict)
     faults: list[str] = field(default_factory=list)
@@ -739,7 +744,7 @@ class World:
         self._tells = itertools.cycle(case.tells)
         self._sends = itertools.count()
         self._alarm = 0
-        self._flying: dict[Turn, Passage] = {}
+        self._in_flight: dict[Reservation, Passage] = {}
         self._cost_of: dict[int, int] = {}
         self._first_told = math.inf
 
@@ -753,15 +758,15 @@ class World:
 
     def run(self) -> None:
         at = 0.0
-        for pause, cost, bulk, patience in self.case.asks:
+        for pause, cost, bulk, max_wait in self.case.asks:
             at += pause
-            self.at(at, lambda cost=cost, bulk=bulk, patience=patience: self.arrive(cost, bulk, patience))  # type: ignore[misc]
-        for moment, cost in self.case.foreign:
+            self.at(at, lambda cost=cost, bulk=bulk, max_wait=max_wait: self.arrive(cost, bulk, max_wait))  # type: ignore[misc]
+        for moment, cost in self.case.external_spend:
             self.at(moment, lambda cost=cost: self.others(cost))  # type: ignore[misc]
         while self._heap:
             self.now, _, what = heapq.heappop(self._heap)
             self.events += 1
-            assert self.events < 100 * (len(self.case.asks) + len(self.case.foreign) + 10), "it spins"
+            assert self.events < 100 * (len(self.case.asks) + len(self.case.external_spend) + 10), "it spins"
             assert self.now < 3600 * 2, "it does not end"
             what()
 
@@ -770,31 +775,31 @@ class World:
         self.foreign_of[self.minute] = self.foreign_of.get(self.minute, 0) + cost
         self.spent_of[self.minute] = self.spent_of.get(self.minute, 0) + min(cost, left)
 
-    def arrive(self, cost: int, bulk: bool, patience: float, number: int | None = None) -> None:
-        turn = self.budget.turn(
+    def arrive(self, cost: int, bulk: bool, max_wait: float, ticket: int | None = None) -> None:
+        reservation = self.budget.reservation(
             "GET",
             f"/v2/x?page={PAGE_OF[cost]}",
             client="",
             bulk=bulk,
             now=self.now,
-            patience=patience,
-            number=number,
+            max_wait=max_wait,
+            ticket=ticket,
         )
-        self._cost_of[turn.number] = cost
-        if self.budget.pass_at_once(turn, self.now):
-            self.go(turn)
+        self._cost_of[reservation.ticket] = cost
+        if self.budget.try_send(reservation, self.now):
+            self.go(reservation)
             return
-        wait = self.budget.enter(turn, self.now)
+        wait = self.budget.enqueue(reservation, self.now)
         if wait is not None:
-            assert patience < FOREVER
-            self.told_off.append(turn)
+            assert max_wait < FOREVER
+            self.told_off.append(reservation)
             return
         self.pump()
 
     def pump(self) -> None:
-        while (turn := self.budget.due(self.now)) is not None:
-            self.budget.send(turn, self.now)
-            self.go(turn)
+        while (reservation := self.budget.due(self.now)) is not None:
+            self.budget.send(reservation, self.now)
+            self.go(reservation)
         if late := self.budget.expired(self.now):
             self.told_off += late
             self.pump()
@@ -806,26 +811,28 @@ class World:
 
     def look(self) -> None:
         """See that whoever is first waits for a reason."""
-        turn = self.budget._next()
-        assert turn is not None
+        reservation = self.budget._next()
+        assert reservation is not None
         case = self.case
         into = (UNIX + case.second + self.now) % MINUTE
         # The clock is known to a second and the ways; a scout is out for as long; a reply may be of the last minute.
-        if into < 1.0 + 2 * 1.5 + SCOUTING or self._first_told > self.now - MINUTE:
+        if into < 1.0 + 2 * 1.5 + PROBE_TIMEOUT or self._first_told > self.now - MINUTE:
             return
-        if case.foreign or case.burst < 1.0 or not all(all(tells) for tells in case.tells):
+        if case.external_spend or case.burst < 1.0 or not all(all(tells) for tells in case.tells):
             return
-        ours = math.floor(case.limit * (1 - case.reserve)) - self.spent_of.get(self.minute, 0)
-        flying = sum(passage.cost for passage in self._flying.values())
-        if turn.cost <= ours - flying:
-            self.faults.append(f"{self.now}: waits for {turn.cost} of {ours} less {flying}")
+        quota = math.floor(case.limit * (1 - case.reserve)) - self.spent_of.get(self.minute, 0)
+        flying = sum(passage.cost for passage in self._in_flight.values())
+        if reservation.cost <= quota - flying:
+            self.faults.append(f"{self.now}: waits for {reservation.cost} of {quota} less {flying}")
 
-    def go(self, turn: Turn) -> None:
+    def go(self, reservation: Reservation) -> None:
         number = next(self._sends)
         there, back = next(self._ways)
-        passage = self._flying[turn] = Passage(turn, self._cost_of[turn.number], self.budget.time.is_known)
-        assert turn.sent == self.now
-        self.sent.append((self.now, turn))
+        passage = self._in_flight[reservation] = Passage(
+            reservation, self._cost_of[reservation.ticket], self.budget.time.is_known
+        )
+        assert reservation.sent == self.now
+        self.sent.append((self.now, reservation))
 
         def counted() -> None:
             spent = self.spent_of.get(self.minute, 0)
@@ -837,28 +844,33 @@ class World:
             passage.arrived = True
             minute = self.minute
             tells_cost, tells_remaining, tells_date = next(self._tells)
-            reply = Told(
+            reply = RateLimitHeaders(
                 cost=passage.cost if tells_cost else None,
                 remaining=self.case.limit - self.spent_of.get(minute, 0) if tells_remaining else None,
                 date=float(math.floor(UNIX + self.case.second + self.now)) if tells_date else None,
                 refused=refused,
             )
-            self.at(self.now + back, lambda: self.answered(turn, passage.cost, reply, lost=number in self.case.lost))
+            self.at(
+                self.now + back, lambda: self.answered(reservation, passage.cost, reply, lost=number in self.case.lost)
+            )
 
         self.at(self.now + there, counted)
 
-    def answered(self, turn: Turn, cost: int, reply: Told, *, lost: bool) -> None:
-        del self._flying[turn]
+    def answered(self, reservation: Reservation, cost: int, reply: RateLimitHeaders, *, lost: bool) -> None:
+        del self._in_flight[reservation]
         if lost:
-            self.budget.lost(turn, self.now, reached=True)
+            self.budget.lost(reservation, self.now, reached=True)
         else:
-            self.budget.replied(turn, self.now, reply)
+            self.budget.replied(reservation, self.now, reply)
             if reply.date is not None:
                 self._first_told = min(self._first_told, self.now)
         if reply.refused and not lost:
-            self.at(self.now + 1.0, lambda: self.arrive(cost, turn.bulk, turn.until - self.now, turn.number))
+            self.at(
+                self.now + 1.0,
+                lambda: self.arrive(cost, reservation.bulk, reservation.deadline - self.now, reservation.ticket),
+            )
         else:
-            self.ended.append(turn)
+            self.ended.append(reservation)
         self.pump()
 
     def check(self) -> None:
@@ -866,10 +878,10 @@ class World:
         assert self.budget.in_flight == 0
         assert not self.budget.is_waited_for
         assert len(self.ended) + len(self.told_off) == len(self.case.asks)
-        for at, turn in self.sent:
-            assert at <= turn.until + 0.002
+        for at, reservation in self.sent:
+            assert at <= reservation.deadline + 0.002
         for bulk in (True, False):
-            numbers = [turn.number for _, turn in self.sent if turn.bulk == bulk]
+            numbers = [reservation.ticket for _, reservation in self.sent if reservation.bulk == bulk]
             if not any(self.foreign_of.values()) and self.budget.minute.refused == 0:
                 firsts = list(dict.fromkeys(numbers))
                 assert firsts == sorted(firsts)

@@ -25,7 +25,7 @@ from slproxy.app import App, Clock
 from slproxy.config import AuthSettings, Secret, Settings
 from slproxy.config.schema import Origin
 from slproxy.errors import LoginRequired
-from slproxy.pace.pacer import SAY_EVERY
+from slproxy.pace.pacer import LOG_INTERVAL
 from slproxy.sandbox import Options, Sandbox
 from slproxy.store import MemoryStore
 from tests.server.test_http import abort, problem
@@ -1085,8 +1085,8 @@ async def test_the_log_says_all_who_wait_and_once_a_second_at_most(caplog: pytes
         assert line.budget["waiting"] == {"c0": 4, "c1": 4, "c2": 4}
         # Nobody comes, and nothing is said.
         at = [each.created for each in caplog.records if "wait for the team's budget" in each.getMessage()]
-        assert at[1] - at[0] >= SAY_EVERY - 0.05
-        await asyncio.sleep(1.3 * SAY_EVERY)
+        assert at[1] - at[0] >= LOG_INTERVAL - 0.05
+        await asyncio.sleep(1.3 * LOG_INTERVAL)
         assert len(said()) == 2
         for task in held:
             task.cancel()

@@ -20,7 +20,7 @@ from redis.asyncio import Redis
 
 from slproxy.config import Secret
 from slproxy.pace import RedisBudget
-from slproxy.pace.shared import ALONE, KEPT, TIMEOUT, Reservation, Settlement, minute_key
+from slproxy.pace.shared import FALLBACK_SECONDS, KEY_TTL, TIMEOUT, Allocation, Settlement, minute_key
 from slproxy.sandbox import Options, Sandbox
 from tests.auth.test_race import replicas
 from tests.pace.test_pace import MINUTE, SOON, Line, Ticking, line_to, logged, paced, spend_all, told_at_once
@@ -158,16 +158,16 @@ EMPTY: dict[str, int] = {}
 async def test_a_reservation(
     before: dict[str, int], cost: int, rules: tuple[int, int, int], answer: tuple[bool, int]
 ) -> None:
-    limit, ours, kept_back = rules
+    limit, quota, headroom = rules
     with redis_server() as url:
         async with looking_into(url) as redis, contextlib.aclosing(Shared(url)) as budget:
             if before:
                 await redis.hset(THIS_MINUTE, mapping=before)  # type: ignore[arg-type]
             reserved = await budget.reserve(
-                int(MINUTE // 60), [cost], limit=limit, ours=ours, kept_back=kept_back, scouting=False
+                int(MINUTE // 60), [cost], limit=limit, quota=quota, headroom=headroom, probing=False
             )
             others = max(0, limit - before["low"] - before["spent"]) if "low" in before else None
-            assert reserved == Reservation(*answer, others)
+            assert reserved == Allocation(*answer, others)
             after = await kept(redis, THIS_MINUTE)
             if not answer[0]:
                 assert after == before
@@ -177,7 +177,7 @@ async def test_a_reservation(
                 "spent": before.get("spent", 0) + cost,
                 "flying": before.get("flying", 0) + cost,
             }
-            assert 0 < await redis.pttl(THIS_MINUTE) <= KEPT
+            assert 0 < await redis.pttl(THIS_MINUTE) <= KEY_TTL
 
 
 @pytest.mark.parametrize(
@@ -216,8 +216,8 @@ async def test_reservations_are_made_in_order_and_none_overtakes() -> None:
     with redis_server() as url:
         async with looking_into(url) as redis, contextlib.aclosing(Shared(url)) as budget:
             # The 8 does not fit, and the 1 behind it waits as well.
-            reserve = partial(budget.reserve, 7, limit=20, ours=20, kept_back=0, scouting=False)
-            assert await reserve([10, 3, 8, 1]) == Reservation(2, 7, None)
+            reserve = partial(budget.reserve, 7, limit=20, quota=20, headroom=0, probing=False)
+            assert await reserve([10, 3, 8, 1]) == Allocation(2, 7, None)
             assert await kept(redis, minute_key("default", 7)) == {"spent": 13, "flying": 13}
             await budget.settle([Settlement(7, 10, 10, 10), Settlement(7, 3, 5, None)])
             assert await kept(redis, minute_key("default", 7)) == {"spent": 15, "flying": 0, "low": 5}
@@ -240,7 +240,7 @@ async def test_no_more_is_reserved_than_there_is_however_many_ask_at_once() -> N
             other = await stack.enter_async_context(contextlib.aclosing(Shared(url, "other")))
             answers = await asyncio.gather(
                 *(
-                    each.reserve(7, [1], limit=30, ours=30, kept_back=0, scouting=False)
+                    each.reserve(7, [1], limit=30, quota=30, headroom=0, probing=False)
                     for each in clients
                     for _ in range(20)
                 )
@@ -248,26 +248,26 @@ async def test_no_more_is_reserved_than_there_is_however_many_ask_at_once() -> N
             assert sum(answer is not None and answer.granted == 1 for answer in answers) == 30
             # Another minute, and another profile, are another budget.
             for each, minute in ((clients[0], 8), (other, 7)):
-                reserved = await each.reserve(minute, [30], limit=30, ours=30, kept_back=0, scouting=False)
-                assert reserved == Reservation(1, 0, None)
+                reserved = await each.reserve(minute, [30], limit=30, quota=30, headroom=0, probing=False)
+                assert reserved == Allocation(1, 0, None)
 
 
 async def test_one_of_all_replicas_finds_out_whether_the_budget_is_back() -> None:
     with redis_server() as url:
         async with contextlib.aclosing(Shared(url)) as budget:
-            scout = partial(budget.reserve, limit=30, ours=30, kept_back=0, scouting=True)
-            assert await scout(7, [3, 1]) == Reservation(1, 27, None)
+            scout = partial(budget.reserve, limit=30, quota=30, headroom=0, probing=True)
+            assert await scout(7, [3, 1]) == Allocation(1, 27, None)
             # The others wait for what it hears, unless they have waited for long.
-            assert await scout(7, [1, 1]) == Reservation(0, 27, None)
-            assert await budget.reserve(7, [1], limit=30, ours=30, kept_back=0, scouting=False) == Reservation(
+            assert await scout(7, [1, 1]) == Allocation(0, 27, None)
+            assert await budget.reserve(7, [1], limit=30, quota=30, headroom=0, probing=False) == Allocation(
                 1, 26, None
             )
             await budget.settle([Settlement(7, 3, 3, 20)])
-            assert await scout(7, [1, 1]) == Reservation(2, 18, 6)
+            assert await scout(7, [1, 1]) == Allocation(2, 18, 6)
             # One that was refused leaves no trace: the next one may ask again.
-            assert await scout(8, [1]) == Reservation(1, 29, None)
+            assert await scout(8, [1]) == Allocation(1, 29, None)
             await budget.settle([Settlement(8, 1, 0, None)])
-            assert await scout(8, [1]) == Reservation(1, 29, None)
+            assert await scout(8, [1]) == Allocation(1, 29, None)
 
 
 # Replicas.
@@ -409,7 +409,7 @@ async def test_without_redis_each_goes_on_alone_and_joins_again(
         since = time.monotonic()
         for _ in range(5):
             assert (await line.at_once("/v2/me")).head.status == 200
-        assert time.monotonic() - since < ALONE
+        assert time.monotonic() - since < FALLBACK_SECONDS
         # Alone it is not without measure: SalesLoft's headers tell.
         await spend_all(line, sandbox, but=29)
         told_at_once(await line.at_once("/v2/people?page=501", "Prefer: wait=1"))

@@ -26,7 +26,7 @@ def test_alone_a_job_takes_the_least_time_that_the_budget_allows(seed: int) -> N
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_beside_others_who_spend_untold(seed: int) -> None:
-    within(paced("", seed, foreign=0.3), ratio=1.10, refused=1.0)
+    within(paced("", seed, external_spend=0.3), ratio=1.10, refused=1.0)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -34,13 +34,15 @@ def test_in_a_minute_that_slides(seed: int) -> None:
     within(paced("", seed, team=Team(LIMIT, "sliding")), ratio=1.2, refused=2.0)
 
 
-@pytest.mark.parametrize("foreign", [0.0, 0.3])
-def test_four_replicas_with_a_redis(foreign: float) -> None:
+@pytest.mark.parametrize("external_spend", [0.0, 0.3])
+def test_four_replicas_with_a_redis(external_spend: float) -> None:
     with redis_server() as redis:
         if redis is None:
             pytest.skip("there is no redis-server")
         within(
-            paced("", 1, processes=4, redis=redis, foreign=foreign), ratio=1.02 if not foreign else 1.10, refused=1.0
+            paced("", 1, processes=4, redis=redis, external_spend=external_spend),
+            ratio=1.02 if not external_spend else 1.10,
+            refused=1.0,
         )
 
 
@@ -52,7 +54,7 @@ def test_where_date_tells_another_time_than_the_one_that_counts(ahead: float) ->
 
 @pytest.mark.parametrize("seed", SEEDS[:2])
 def test_more_clients_than_a_minute_serves(seed: int) -> None:
-    within(paced("", seed, clients=200, foreign=0.3), ratio=1.10, refused=1.0)
+    within(paced("", seed, clients=200, external_spend=0.3), ratio=1.10, refused=1.0)
 
 
 def test_no_replica_is_left_out_when_many_ask() -> None:
