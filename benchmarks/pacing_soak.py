@@ -35,9 +35,9 @@ import aiohttp
 from benchmarks.pacing import CLIENTS, CLOCK_ERROR, FAST, FOREIGN_COSTS, PAGES, SLOW, SLOW_SHARE
 from benchmarks.soak import PATIENCE, ROOT, Criterion, _environment, _reader, child, percentile, serving
 from slproxy.sandbox import Fault, Options, Sandbox
-from slproxy.sandbox.crud import Answer
-from slproxy.sandbox.faults import Faults, Side, parse
-from slproxy.sandbox.ledger import Request
+from slproxy.sandbox.api.call import ApiResponse
+from slproxy.sandbox.limits.faults import Faults, Side, parse
+from slproxy.sandbox.request_log import RecordedRequest
 
 MINUTE, BUDGET, BULK = 60, Options().budget, 5
 # The bounds: one 429 of the upstream in 1,000 requests; within 1.10 of the floor, which is 91 % of the budget.
@@ -70,7 +70,7 @@ class Spend(NamedTuple):
 class Late(Faults):
     """Nothing fails, but answers take their time, as in the simulation."""
 
-    def strike(self, *, on: Side, method: str, target: str, header: str | None) -> Fault | None:  # noqa: ARG002
+    def fault_for(self, *, on: Side, method: str, target: str, header: str | None) -> Fault | None:  # noqa: ARG002
         return parse(f"slow={SLOW if random.random() < SLOW_SHARE else random.uniform(*FAST):.3f}", on)
 
 
@@ -82,10 +82,12 @@ class Team(Sandbox):
         self.faults = Late()
         self.account: list[Spend] = []
 
-    def admit(self, request: Request, header: str | None) -> tuple[Answer | Fault | None, Mapping[str, str]]:
+    def admit(
+        self, request: RecordedRequest, header: str | None
+    ) -> tuple[ApiResponse | Fault | None, Mapping[str, str]]:
         at = self.now()
         stop, headers = super().admit(request, header)
-        refused = isinstance(stop, Answer) and stop.status == 429
+        refused = isinstance(stop, ApiResponse) and stop.status == 429
         self.account.append(Spend(at, "ours", int(headers["x-ratelimit-endpoint-cost"]), refused))
         return stop, headers
 

@@ -38,7 +38,7 @@ import aiohttp
 
 from benchmarks.throughput import cpu_seconds
 from slproxy.sandbox import Fault, Options, Sandbox
-from slproxy.sandbox.faults import Faults, Side, parse
+from slproxy.sandbox.limits.faults import Faults, Side, parse
 
 ROOT = Path(__file__).resolve().parent.parent
 # The load and its bounds: tokens of 5 s, random faults of 5 %, GET success of 99.9 %, less than 1 MiB an hour.
@@ -85,7 +85,7 @@ class RandomFaults(Faults):
         self.counts: Counter[str] = Counter()
         self._dice = random.Random(5)
 
-    def strike(self, *, on: Side, method: str, target: str, header: str | None) -> Fault | None:  # noqa: ARG002
+    def fault_for(self, *, on: Side, method: str, target: str, header: str | None) -> Fault | None:  # noqa: ARG002
         self.counts[on] += 1
         if self._dice.random() >= self.share:
             return None

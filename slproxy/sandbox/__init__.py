@@ -1,15 +1,22 @@
-"""Fake SalesLoft, to develop and test against; it shares no code with the proxy, so that it is a witness.
+"""Fake SalesLoft to develop and test against; it shares no code with the proxy, so that it is an independent witness.
 
-Where is X? `options` how it behaves · `sandbox` on a socket · `wire` requests and responses · `salesloft` the order of
-things · `tokens` `oauth` `pages` the accounts host · `api` `definition` `query` `values` `body` the API · `records`
-`crud` `odd` what it remembers · `seed` `sower` `team` `work` `names` what it starts with · `budget` `faults` `ledger`
-`control` what it counts, breaks and shows.
+``sandbox`` listens, ``http`` reads and writes, ``salesloft`` decides in which order a request meets ``oauth``,
+``limits`` and ``api``, ``data`` is what they work on.
 """
 
-from .faults import Fault, FaultError
-from .ledger import Request, TokenRequest
-from .options import Options
-from .sandbox import Sandbox, running
-from .tokens import TokenPair
+from slproxy.sandbox.limits.faults import Fault, FaultError
+from slproxy.sandbox.oauth.tokens import TokenPair
+from slproxy.sandbox.options import Options
+from slproxy.sandbox.request_log import RecordedRequest, RecordedTokenRequest
+from slproxy.sandbox.sandbox import Sandbox, running
 
-__all__ = ["Fault", "FaultError", "Options", "Request", "Sandbox", "TokenPair", "TokenRequest", "running"]
+__all__ = [
+    "Fault",
+    "FaultError",
+    "Options",
+    "RecordedRequest",
+    "RecordedTokenRequest",
+    "Sandbox",
+    "TokenPair",
+    "running",
+]

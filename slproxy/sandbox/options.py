@@ -1,4 +1,4 @@
-"""Say how the fake SalesLoft behaves."""
+"""Options: how the fake SalesLoft behaves."""
 
 from __future__ import annotations
 

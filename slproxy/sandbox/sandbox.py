@@ -1,4 +1,4 @@
-"""Run the fake SalesLoft on a socket."""
+"""Sandbox: the fake SalesLoft on a socket."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from contextlib import asynccontextmanager
 
 from aiohttp import web
 
-from .options import DEFAULTS, Options
-from .salesloft import SalesLoft
-from .wire import Site
+from slproxy.sandbox.http.endpoints import Endpoints
+from slproxy.sandbox.options import DEFAULTS, Options
+from slproxy.sandbox.salesloft import SalesLoft
 
 # Wider than any proxy's own limits (slproxy's: 32 KiB and 64 KiB), so that it is never the sandbox that refuses.
 LONGEST_LINE, MOST_HEADERS = 256 * 1024, 2_000
@@ -34,7 +34,7 @@ class Sandbox(SalesLoft):
     ) -> None:
         """Make it, with the same records for the same seed."""
         super().__init__(options, clock=clock, seed=seed)
-        self._site = Site(self, sleep)
+        self._site = Endpoints(self, sleep)
         self._runner: web.AppRunner | None = None
         self.url = ""
 

@@ -423,7 +423,7 @@ class Desk:
         assert token_file(self.home).read_bytes() == self.before
         assert sum(request.status == 200 for request in self.sandbox.token_requests) == 2
         assert self.sandbox.alive() == 1
-        assert self.sandbox._tokens.use(str(self.kept["access_token"]), self.sandbox.now())
+        assert self.sandbox.accepts(str(self.kept["access_token"]))
 
     def check_that_it_was_replaced(self, user: int, team: int) -> None:
         earlier = json.loads(self.before)
@@ -431,7 +431,7 @@ class Desk:
         assert (kept["user_id"], kept["team_id"]) == (user, team)
         assert kept["access_token"] != earlier["access_token"]
         assert kept["login"] > earlier["login"]
-        assert self.sandbox._tokens.use(str(kept["access_token"]), self.sandbox.now())
+        assert self.sandbox.accepts(str(kept["access_token"]))
 
 
 @asynccontextmanager

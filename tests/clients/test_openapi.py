@@ -23,8 +23,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis.strategies import SearchStrategy
 
 from slproxy.config.schema import PaceSettings
-from slproxy.sandbox import Options, Sandbox
-from slproxy.sandbox import Request as Received
+from slproxy.sandbox import Options, RecordedRequest, Sandbox
 from tests.support import rig
 
 schemathesis = pytest.importorskip("schemathesis")
@@ -137,7 +136,7 @@ def refusal(request: requests.PreparedRequest) -> str | None:
     return None
 
 
-def seen_by(received: Received) -> tuple[str, str, Headers, int, str]:
+def seen_by(received: RecordedRequest) -> tuple[str, str, Headers, int, str]:
     """Return what a sandbox got of a request that must be the same on both ways."""
     headers = less(list(received.headers), CHANGED | HOP_BY_HOP)
     return received.method, received.target, headers, received.length, received.sha256

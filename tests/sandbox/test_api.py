@@ -15,7 +15,7 @@ from aiohttp import ClientSession
 from slproxy.sandbox import Options, Sandbox, running
 
 NOW = 1_750_000_020.0  # the start of a clock minute
-DEFINITION = json.loads((resources.files("slproxy.sandbox") / "operations.json").read_text("utf-8"))
+DEFINITION = json.loads((resources.files("slproxy.sandbox.data") / "operations.json").read_text("utf-8"))
 JANE = "f2106d80-64cc-574c-8fdf-04ea53e59b16"
 
 # Where the published definition is visibly wrong; the sandbox answers the resource's own shape.

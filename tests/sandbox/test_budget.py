@@ -9,7 +9,7 @@ import pytest
 from aiohttp import ClientSession
 
 from slproxy.sandbox import Options, running
-from slproxy.sandbox.budget import Budget, cost
+from slproxy.sandbox.limits.budget import MinuteBudget, cost
 
 MINUTE = 1_750_000_020.0
 
@@ -38,7 +38,7 @@ def test_a_deep_page_costs_more(pages: Sequence[str], expected: int) -> None:
 
 
 def test_a_budget_lasts_one_clock_minute() -> None:
-    budget = Budget(10)
+    budget = MinuteBudget(10)
     assert budget.spend(7, MINUTE + 59.9)
     assert budget.remaining(MINUTE + 59.9) == 3
     assert not budget.spend(4, MINUTE + 59.9)

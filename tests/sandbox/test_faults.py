@@ -10,7 +10,7 @@ import pytest
 from aiohttp import ClientError, ClientPayloadError, ClientSession, TCPConnector
 
 from slproxy.sandbox import FaultError, Sandbox, running
-from slproxy.sandbox.faults import ACCEPTED, Faults, Side, parse
+from slproxy.sandbox.limits.faults import ACCEPTED, Faults, Side, parse
 
 REFRESH = {"grant_type": "refresh_token", "client_id": "sandbox-client", "client_secret": "sandbox-secret"}
 
@@ -126,7 +126,7 @@ def test_everything_that_is_said_to_be_accepted_is(side: Side) -> None:
 def test_a_header_strikes_n_times_then_lets_one_pass(text: str, pattern: Sequence[bool]) -> None:
     faults = Faults()
     for expected in pattern:
-        struck = faults.strike(on="api", method="GET", target="/v2/me", header=text)
+        struck = faults.fault_for(on="api", method="GET", target="/v2/me", header=text)
         assert (struck is not None) is expected
 
 
@@ -140,7 +140,7 @@ def test_counts_are_kept_by_method_target_and_text() -> None:
     ]
     for expected in (True, False):
         for method, target, text in asked:
-            assert (faults.strike(on="api", method=method, target=target, header=text) is not None) is expected
+            assert (faults.fault_for(on="api", method=method, target=target, header=text) is not None) is expected
 
 
 @pytest.mark.parametrize(
@@ -156,8 +156,8 @@ def test_counts_are_kept_by_method_target_and_text() -> None:
 def test_an_armed_fault_waits_for_its_path(path: str | None, target: str, struck: bool) -> None:
     faults = Faults()
     faults.arm("reset", on="api", path=path)
-    assert faults.strike(on="token", method="GET", target=target, header=None) is None
-    assert (faults.strike(on="api", method="GET", target=target, header=None) is not None) is struck
+    assert faults.fault_for(on="token", method="GET", target=target, header=None) is None
+    assert (faults.fault_for(on="api", method="GET", target=target, header=None) is not None) is struck
     assert bool(list(faults)) is not struck
 
 

@@ -14,7 +14,7 @@ import pytest
 from aiohttp import ClientSession
 
 from slproxy.sandbox import Options, Sandbox, running
-from slproxy.sandbox.oauth import registered
+from slproxy.sandbox.oauth.endpoints import registered
 
 NOW = 1_750_000_020.0
 CALLBACK = "http://localhost:3000/callback"

@@ -1,19 +1,22 @@
-"""Remember the team's records, and write to them as SalesLoft's fields are written to."""
+"""Records: the team's data by collection and id, and how a body's fields are written to them."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from typing import TypeAlias
 from uuid import NAMESPACE_URL, uuid5
 
-from .definition import Definition, Kind, Kinds
-from .query import Record
-from .values import BadValueError, blank, integer, moment, timestamp
+from slproxy.sandbox.data.definition import Definition, FieldType, FieldTypes
+from slproxy.sandbox.data.values import BadValueError, blank, integer, moment, timestamp
 
+CrmRecord: TypeAlias = dict[str, object]
+
+ME, TEAM = 1, 3  # Jane Smith and her team: docs/salesloft.md, API
 # Links are absolute, and name the real host: docs/salesloft.md, API.
-LINKS = "https://api.salesloft.com/v2"
+API_URL = "https://api.salesloft.com/v2"
 
-# Where the records live that a field refers to; a field of another name refers to its own plural.
+# The collection that a field refers to; any other field refers to its own plural.
 REFERENCES: Mapping[str, str] = {
     "action": "actions",
     "action_details": "action_details/call_instructions",
@@ -49,18 +52,18 @@ REFERENCES: Mapping[str, str] = {
     "replied_stage": "person_stages",
 }
 
-# What is new belongs to the user who made it.
+# A new record belongs to the user who made it.
 OWNED = ("user", "owner", "creator", "created_by_user")
 
-# Written under one name, kept under another; the first one that the schema has.
+# Fields that are written under one name and kept under another: the first one that the schema has.
 WRITTEN: Mapping[str, tuple[str, ...]] = {"person_id": ("person", "called_person")}
 
 UNIQUE: Mapping[str, str] = {"people": "email_address", "accounts": "domain"}
 
 
-def embed(field: str, identity: int) -> Record:
+def reference(field: str, identity: int) -> CrmRecord:
     """Return the short form of a record that a field refers to."""
-    return {"id": identity, "_href": f"{LINKS}/{REFERENCES.get(field, plural(field))}/{identity}"}
+    return {"id": identity, "_href": f"{API_URL}/{REFERENCES.get(field, plural(field))}/{identity}"}
 
 
 def plural(field: str) -> str:
@@ -68,30 +71,30 @@ def plural(field: str) -> str:
     return field if field.endswith("s") else field.removesuffix("y") + ("ies" if field.endswith("y") else "s")
 
 
-def linked(field: str, record: Record) -> Record:
+def reference_to(field: str, record: CrmRecord) -> CrmRecord:
     """Return the short form of a record at hand."""
-    return embed(field, integer(record["id"]))
+    return reference(field, integer(record["id"]))
 
 
 def guid(collection: str, number: int) -> str:
     """Return a guid that is the same on each run."""
-    return str(uuid5(NAMESPACE_URL, f"{LINKS}/{collection}/{number}"))
+    return str(uuid5(NAMESPACE_URL, f"{API_URL}/{collection}/{number}"))
 
 
-class Records:
+class CrmRecords:
     """Own all records, by collection and by id as it stands in a path."""
 
     def __init__(self, definition: Definition) -> None:
         """Start empty."""
         self._definition = definition
-        self._held: dict[str, dict[str, Record]] = {}
+        self._held: dict[str, dict[str, CrmRecord]] = {}
         self._last: dict[str, int] = {}
 
-    def all(self, collection: str) -> list[Record]:
+    def all(self, collection: str) -> list[CrmRecord]:
         """Return a collection's records, oldest first."""
         return list(self._held.get(collection, {}).values())
 
-    def find(self, collection: str, key: object) -> Record | None:
+    def find(self, collection: str, key: object) -> CrmRecord | None:
         """Return a record, or None."""
         return self._held.get(collection, {}).get(str(key))
 
@@ -99,11 +102,11 @@ class Records:
         """Forget a record; tell whether there was one."""
         return self._held.get(collection, {}).pop(key, None) is not None
 
-    def add(self, collection: str, schema: str, values: Mapping[str, object], at: float) -> Record:
+    def add(self, collection: str, schema: str, values: Mapping[str, object], at: float) -> CrmRecord:
         """Make a record with every field of its schema; ids are never used twice."""
         kinds = self._definition.schemas[schema]
         number = self._last[collection] = self._last.get(collection, 0) + 1
-        record: Record = {name: self._unset(kind) for name, kind in kinds.items()}
+        record: CrmRecord = {name: self._unset(kind) for name, kind in kinds.items()}
         if "id" in kinds:
             record["id"] = number if kinds["id"].name == "integer" else str(number)
         for name in ("created_at", "updated_at"):
@@ -113,14 +116,14 @@ class Records:
         self._held.setdefault(collection, {})[str(record.get("id", number))] = record
         return record
 
-    def _unset(self, kind: Kind) -> object:
+    def _unset(self, kind: FieldType) -> object:
         if kind.many:
             return []
         if kind.name.endswith("Counts"):
             return dict.fromkeys(self._definition.schemas[kind.name], 0)
         return {"boolean": False, "object": {}}.get(kind.name)
 
-    def having(self, collection: str, field: str, wanted: object) -> Record | None:
+    def find_by(self, collection: str, field: str, wanted: object) -> CrmRecord | None:
         """Return the oldest record whose field has a value, in any case; addresses and domains ignore it."""
         for record in self.all(collection):
             if record[field] is not None and str(record[field]).casefold() == str(wanted).casefold():
@@ -131,15 +134,19 @@ class Records:
         """Return the id of the user with a guid."""
         return next((integer(user["id"]) for user in self.all("users") if user["guid"] == wanted), None)
 
-    def taken(self, collection: str, values: Mapping[str, object], record: Record | None) -> dict[str, list[str]]:
+    def uniqueness_errors(
+        self, collection: str, values: Mapping[str, object], record: CrmRecord | None
+    ) -> dict[str, list[str]]:
         """Return the error of a value that another record of the collection has already."""
         field = UNIQUE.get(collection, "")
-        other = self.having(collection, field, values[field]) if values.get(field) else None
+        other = self.find_by(collection, field, values[field]) if values.get(field) else None
         return {field: ["has already been taken"]} if other is not None and other is not record else {}
 
-    def written(self, kinds: Kinds, values: Mapping[str, object], now: float) -> tuple[Record, dict[str, list[str]]]:
+    def changes(
+        self, kinds: FieldTypes, values: Mapping[str, object], now: float
+    ) -> tuple[CrmRecord, dict[str, list[str]]]:
         """Return what the fields of a body become in a record, and the errors of those that cannot be."""
-        made: Record = {}
+        made: CrmRecord = {}
         errors: dict[str, list[str]] = {}
         for name, value in values.items():
             try:
@@ -156,11 +163,11 @@ class Records:
             else:
                 made["associated_with"] = {
                     "id": values["associated_with_id"],
-                    "_href": f"{LINKS}/{collection}/{values['associated_with_id']}",
+                    "_href": f"{API_URL}/{collection}/{values['associated_with_id']}",
                 }
         return made, errors
 
-    def _one(self, kinds: Kinds, name: str, value: object, now: float) -> Record:
+    def _one(self, kinds: FieldTypes, name: str, value: object, now: float) -> CrmRecord:
         """Return the field, or none, that one field of a body is written to."""
         if name == "archived" and "archived_at" in kinds:
             return {"archived_at": timestamp(now) if value else None}
@@ -168,22 +175,22 @@ class Records:
             found = self.user(str(value))
             if found is None:
                 raise BadValueError("does not exist")
-            return {"user": embed("user", found)}
+            return {"user": reference("user", found)}
         if name in kinds:
-            return {name: as_kept(kinds[name], value)}
+            return {name: stored_value(kinds[name], value)}
         for field in (*WRITTEN.get(name, ()), name.removesuffix("_id")):
             if name.endswith("_id") and field in kinds and kinds[field].name == "EmbeddedResource":
                 return {field: None if value is None else self._reference(field, integer(value))}
         return {}
 
-    def _reference(self, field: str, number: int) -> Record:
+    def _reference(self, field: str, number: int) -> CrmRecord:
         held = self._held.get(REFERENCES.get(field, plural(field)))
         if held is not None and str(number) not in held:
             raise BadValueError("does not exist")
-        return embed(field, number)
+        return reference(field, number)
 
 
-def as_kept(kind: Kind, value: object) -> object:
+def stored_value(kind: FieldType, value: object) -> object:
     """Return a body's value in the type that the record keeps it in; raise BadValueError."""
     if value is None:
         return None
@@ -209,12 +216,12 @@ def from_json(text: str) -> object:
     return value
 
 
-def merged(objects: Iterable[object]) -> Record:
+def merged(objects: Iterable[object]) -> CrmRecord:
     """Return several objects as one: the definition writes an account's custom fields as a list."""
     return {key: value for one in objects if isinstance(one, Mapping) for key, value in one.items()}
 
 
-def settle(collection: str, record: Record, now: float) -> None:
+def derive(collection: str, record: CrmRecord, now: float) -> None:
     """Set the fields that follow from others."""
     if collection == "people":
         record["display_name"] = " ".join(str(record[n]) for n in ("first_name", "last_name") if not blank(record[n]))

@@ -1,4 +1,4 @@
-"""Remember what was received, as it was received."""
+"""Request log: what was received, byte for byte."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Headers = tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Request:
+class RecordedRequest:
     """Hold one API request, byte for byte; `status` is None until it is answered, or where it was cut off.
 
     `headers` are decoded as Latin-1, one character a byte (RFC 9110 §5.5). `body` is empty when over 64 KiB: `length`
@@ -31,13 +31,13 @@ class Request:
     sha256: str = field(default=hashlib.sha256().hexdigest(), repr=False)
     status: int | None = None
 
-    def with_body(self, body: bytes, length: int, sha256: str) -> Request:
+    def with_body(self, body: bytes, length: int, sha256: str) -> RecordedRequest:
         """Return it with its body, or without where that is too long to keep."""
         return replace(self, body=body if length <= BODY else b"", length=length, sha256=sha256)
 
 
 @dataclass(frozen=True, kw_only=True)
-class TokenRequest:
+class RecordedTokenRequest:
     """Hold one call of the token endpoint; `status` is None while it waits, and where no reply was sent."""
 
     grant_type: str
@@ -46,10 +46,10 @@ class TokenRequest:
     status: int | None = None
 
 
-Entry = TypeVar("Entry", Request, TokenRequest)
+Entry = TypeVar("Entry", RecordedRequest, RecordedTokenRequest)
 
 
-class Ledger(Generic[Entry]):
+class RequestLog(Generic[Entry]):
     """Own a bounded list of entries, each of which is filled in as its request goes on."""
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Read values of SalesLoft's types, from JSON or from text, and write its timestamps."""
+"""Values of SalesLoft's types, read from JSON or text; and its timestamps."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta, timezone
 
-from .definition import Kind
+from slproxy.sandbox.data.definition import FieldType
 
 EASTERN = timezone(timedelta(hours=-5))
 
@@ -64,7 +64,7 @@ def boolean(value: object) -> bool:
     raise BadValueError("must be true or false")
 
 
-def read(kind: Kind, value: object) -> object:
+def read(kind: FieldType, value: object) -> object:
     """Read one value of a type, null included; raise BadValueError."""
     if value is None:
         return None
@@ -78,7 +78,7 @@ def read(kind: Kind, value: object) -> object:
             value = value.split(",")
         if not isinstance(value, list):
             raise BadValueError("must be a list")
-        return [read(Kind(kind.name), item) for item in value]
+        return [read(FieldType(kind.name), item) for item in value]
     match kind.name:
         case "integer":
             return integer(value)

@@ -1,4 +1,4 @@
-"""Count a team's cost per clock minute (docs/salesloft.md, Rate limit)."""
+"""Team budget: its cost per clock minute (docs/salesloft.md, Rate limit)."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def cost(pages: Sequence[str]) -> int:
 
 
 @dataclass
-class Budget:
-    """Own what the team has spent in the present clock minute."""
+class MinuteBudget:
+    """Own what the team has spent in the current clock minute."""
 
     limit: int
     _minute: int = -1
@@ -33,7 +33,7 @@ class Budget:
         return max(0, self.limit - (self._spent if self._minute == now // WINDOW else 0))
 
     def spend(self, price: int, now: float) -> bool:
-        """Spend, or return False and spend nothing where that would overdraw."""
+        """Spend, or return False and spend nothing where that would exceed the limit."""
         left = self.remaining(now)
         if price > left:
             return False

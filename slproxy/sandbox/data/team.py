@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from .crud import ME, TEAM
-from .names import CADENCES, COMPANIES, FIRST, LAST, STEPS, TITLES
-from .records import embed, guid, linked
-from .sower import Sower
-from .values import integer
+from slproxy.sandbox.data.names import CADENCES, COMPANIES, FIRST, LAST, STEPS, TITLES
+from slproxy.sandbox.data.records import ME, TEAM, guid, reference, reference_to
+from slproxy.sandbox.data.seeder import Seeder
+from slproxy.sandbox.data.values import integer
 
 PEOPLE = 120
 COMPANY = "Company Inc."
@@ -24,21 +23,21 @@ ORDERED = ("AccountStage", "AccountTier", "PersonStage")
 USERS = (("Jane", "Smith"), ("Marcus", "Lee"), ("Aisha", "Bello"), ("Tom", "Novak"), ("Rita", "Costa"), ("Ken", "Ito"))
 
 
-def settings(sower: Sower) -> None:
+def settings(seeder: Seeder) -> None:
     """Make stages, tiers, dispositions, fields, tags, roles and groups."""
     for collection, schema, names in NAMED:
         for order, name in enumerate(names):
-            sower.add(collection, schema, name=name, **({"order": order} if schema in ORDERED else {}))
+            seeder.add(collection, schema, name=name, **({"order": order} if schema in ORDERED else {}))
     for name, field_type in (("Favorite Color", "person"), ("Contract End", "person"), ("Segment", "company")):
-        sower.add("custom_fields", "CustomField", name=name, field_type=field_type, value_type="text")
+        seeder.add("custom_fields", "CustomField", name=name, field_type=field_type, value_type="text")
     for number, parent in ((1, None), (2, 1), (3, 1)):
         name = ("Company", "Sales East", "Sales West")[number - 1]
-        sower.add("groups", "Group", name=name, parent_id=parent, accessible_groups=[embed("group", number)])
+        seeder.add("groups", "Group", name=name, parent_id=parent, accessible_groups=[reference("group", number)])
 
 
-def users(sower: Sower) -> None:
+def users(seeder: Seeder) -> None:
     """Make the team and its users, Jane Smith first."""
-    sower.add(
+    seeder.add(
         "team",
         "Team",
         id=TEAM,
@@ -53,7 +52,7 @@ def users(sower: Sower) -> None:
     )
     for number, (first, last) in enumerate(USERS, 1):
         address = f"{first}@company.com".lower()
-        sower.add(
+        seeder.add(
             "users",
             "User",
             guid=guid("users", number),
@@ -70,27 +69,29 @@ def users(sower: Sower) -> None:
             time_zone="US/Eastern",
             locale="US",
             active=number != len(USERS),
-            team=embed("team", TEAM) | {"name": COMPANY},
+            team=reference("team", TEAM) | {"name": COMPANY},
             team_admin=number == ME,
-            role=embed("role", 1 if number == ME else 3),
-            group=embed("group", 2 if number % 2 else 3),
+            role=reference("role", 1 if number == ME else 3),
+            group=reference("group", 2 if number % 2 else 3),
             job_role="Manager" if number == ME else "SDR",
-            phone_number_assignment=embed("phone_number_assignment", number),
+            phone_number_assignment=reference("phone_number_assignment", number),
             click_to_call_enabled=True,
             crm_connected=number <= 3,
             work_country="US",
         )
-        sower.add("phone_number_assignments", "PhoneNumberAssignment", number=sower.phone(), user=embed("user", number))
-        sower.add("phone_numbers/recording_settings", "RecordingSetting", recording_default=bool(number % 2))
+        seeder.add(
+            "phone_number_assignments", "PhoneNumberAssignment", number=seeder.phone(), user=reference("user", number)
+        )
+        seeder.add("phone_numbers/recording_settings", "RecordingSetting", recording_default=bool(number % 2))
         if number <= 3:
-            sower.add("crm_users", "CrmUser", crm_id=f"0055e00000{number:05}AAA", user=embed("user", number))
+            seeder.add("crm_users", "CrmUser", crm_id=f"0055e00000{number:05}AAA", user=reference("user", number))
 
 
-def accounts(sower: Sower) -> None:
+def accounts(seeder: Seeder) -> None:
     """Make the companies."""
     for number, (name, industry, city, state, country) in enumerate(COMPANIES, 1):
         domain = "".join(letter for letter in name.lower() if letter.isalnum()) + ".example"
-        sower.add(
+        seeder.add(
             "accounts",
             "Account",
             name=name,
@@ -101,26 +102,26 @@ def accounts(sower: Sower) -> None:
             city=city,
             state=state,
             country=country,
-            postal_code=f"{sower.dice.randint(10000, 99999)}",
-            size=str(sower.dice.choice((25, 120, 800, 5000))),
-            founded=str(sower.dice.randint(1950, 2020)),
-            phone=sower.phone(),
+            postal_code=f"{seeder.dice.randint(10000, 99999)}",
+            size=str(seeder.dice.choice((25, 120, 800, 5000))),
+            founded=str(seeder.dice.randint(1950, 2020)),
+            phone=seeder.phone(),
             locale="US/Eastern",
             crm_id=f"0015e00000{number:05}AAA",
             crm_object_type="account",
-            company_stage=embed("company_stage", sower.dice.randint(1, 4)),
-            account_tier=embed("account_tier", sower.dice.randint(1, 3)),
-            owner=sower.user(),
-            creator=embed("creator", ME),
-            custom_fields={"Segment": sower.dice.choice(("SMB", "Mid-Market", "Enterprise"))},
+            company_stage=reference("company_stage", seeder.dice.randint(1, 4)),
+            account_tier=reference("account_tier", seeder.dice.randint(1, 3)),
+            owner=seeder.user(),
+            creator=reference("creator", ME),
+            custom_fields={"Segment": seeder.dice.choice(("SMB", "Mid-Market", "Enterprise"))},
             tags=["conference"] if number % 4 == 0 else [],
         )
 
 
-def cadences(sower: Sower) -> None:
+def cadences(seeder: Seeder) -> None:
     """Make cadences and their steps."""
     for number, name in enumerate(CADENCES, 1):
-        sower.add(
+        seeder.add(
             "cadences",
             "Cadence",
             name=name,
@@ -129,19 +130,19 @@ def cadences(sower: Sower) -> None:
             team_cadence=number <= 2,
             remove_replies_enabled=True,
             remove_bounces_enabled=True,
-            owner=sower.user(),
-            creator=embed("creator", ME),
-            added_stage=embed("added_stage", 2),
-            replied_stage=embed("replied_stage", 3),
-            bounced_stage=embed("bounced_stage", 4),
-            groups=[embed("group", 2)],
+            owner=seeder.user(),
+            creator=reference("creator", ME),
+            added_stage=reference("added_stage", 2),
+            replied_stage=reference("replied_stage", 3),
+            bounced_stage=reference("bounced_stage", 4),
+            groups=[reference("group", 2)],
             tags=[],
         )
         for index, (title, kind) in enumerate(STEPS, 1):
-            instruction = sower.add(
+            instruction = seeder.add(
                 "action_details/call_instructions", "CallInstruction", instructions=f"{title}: ask about timing."
             )
-            sower.add(
+            seeder.add(
                 "steps",
                 "Step",
                 name=title,
@@ -149,31 +150,31 @@ def cadences(sower: Sower) -> None:
                 day=index * 2 - 1,
                 step_number=index,
                 type=kind,
-                cadence=embed("cadence", number),
-                details=linked("details", instruction),
+                cadence=reference("cadence", number),
+                details=reference_to("details", instruction),
             )
 
 
-def people(sower: Sower) -> None:
+def people(seeder: Seeder) -> None:
     """Make the people of the accounts."""
-    sower.add("imports", "Import", name="Conference list", current_people_count=40, imported_people_count=40)
+    seeder.add("imports", "Import", name="Conference list", current_people_count=40, imported_people_count=40)
     for number in range(1, PEOPLE + 1):
-        first, last = sower.dice.choice(FIRST), sower.dice.choice(LAST)
-        account = sower.records.all("accounts")[number % len(COMPANIES)]
+        first, last = seeder.dice.choice(FIRST), seeder.dice.choice(LAST)
+        account = seeder.records.all("accounts")[number % len(COMPANIES)]
         company = integer(account["id"])
         counts = account["counts"]
         assert isinstance(counts, dict)
         counts["people"] += 1
-        sower.add(
+        seeder.add(
             "people",
             "Person",
             first_name=first,
             last_name=last,
             email_address=f"{first}.{last}.{number}@{account['domain']}".lower(),
-            title=sower.dice.choice(TITLES),
-            job_seniority=sower.dice.choice(("executive", "director", "manager", "individual_contributor")),
-            phone=sower.phone() if number % 5 else None,
-            mobile_phone=sower.phone() if number % 3 == 0 else None,
+            title=seeder.dice.choice(TITLES),
+            job_seniority=seeder.dice.choice(("executive", "director", "manager", "individual_contributor")),
+            phone=seeder.phone() if number % 5 else None,
+            mobile_phone=seeder.phone() if number % 3 == 0 else None,
             city=account["city"],
             state=account["state"],
             country=account["country"],
@@ -187,15 +188,15 @@ def people(sower: Sower) -> None:
             locale_utc_offset=-300,
             crm_id=f"0035e00000{number:05}AAA",
             crm_object_type="contact",
-            account=embed("account", company),
-            owner=sower.user(),
-            person_stage=embed("person_stage", sower.dice.randint(1, 5)),
+            account=reference("account", company),
+            owner=seeder.user(),
+            person_stage=reference("person_stage", seeder.dice.randint(1, 5)),
             do_not_contact=number % 17 == 0,
             eu_resident=account["country"] in ("CZ", "DE", "GR", "DK", "IE", "ES"),
             tags=["vip"] if number % 10 == 0 else [],
-            custom_fields={"Favorite Color": sower.dice.choice(("red", "green", "blue"))},
+            custom_fields={"Favorite Color": seeder.dice.choice(("red", "green", "blue"))},
             success_count=0,
             untouched=number % 4 == 0,
-            last_contacted_at=None if number % 4 == 0 else sower.ago(sower.dice.uniform(1, 60)),
-            **{"import": embed("import", 1) if number <= 40 else None},
+            last_contacted_at=None if number % 4 == 0 else seeder.ago(seeder.dice.uniform(1, 60)),
+            **{"import": reference("import", 1) if number <= 40 else None},
         )

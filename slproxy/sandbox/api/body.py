@@ -1,4 +1,4 @@
-"""Read what a write asks for: JSON, a form, or only query parameters, checked against the operation's types."""
+"""Request body: JSON, a form, or only query parameters, checked against the operation's types."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import json
 import zlib
 from collections.abc import Mapping
 
-from .definition import Operation
-from .query import Query, parse
-from .values import BadValueError, read
+from slproxy.sandbox.api.query import Query, parse
+from slproxy.sandbox.data.definition import Operation
+from slproxy.sandbox.data.values import BadValueError, read
 
-READABLE = 8 * 1024 * 1024  # longer bodies are taken in, and not looked into
+READABLE = 8 * 1024 * 1024  # longer bodies are read to their end, and not parsed
 
 
 class BodyError(ValueError):
@@ -27,10 +27,10 @@ def fields(body: bytes, content_type: str, encoding: str) -> Mapping[str, object
     if not body.strip() or not (media.endswith("json") or body.lstrip()[:1] == b"{"):
         return {}
     try:
-        read_body = json.loads(body, parse_constant=refuse)
+        document = json.loads(body, parse_constant=refuse)
     except (ValueError, RecursionError):
         raise BodyError("There was a problem in the JSON you submitted") from None
-    return read_body if isinstance(read_body, dict) else {}
+    return document if isinstance(document, dict) else {}
 
 
 def refuse(constant: str) -> object:

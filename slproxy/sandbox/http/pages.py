@@ -1,4 +1,4 @@
-"""Draw the pages that a person sees: the consent, and why there is none."""
+"""HTML pages: consent, refusal, and a broken server."""
 
 from __future__ import annotations
 

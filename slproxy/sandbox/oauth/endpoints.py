@@ -1,4 +1,4 @@
-"""Decide what the authorize, token and revoke endpoints answer."""
+"""Authorize and token endpoints: consent, codes, grants, and the errors of RFC 6749."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import parse_qsl, unquote_plus, urlencode, urlsplit, urlunsplit
 
-from .options import Options
-from .tokens import TokenPair, Tokens
+from slproxy.sandbox.oauth.tokens import TokenPair, Tokens
+from slproxy.sandbox.options import Options
 
 CODE_LIFETIME = 600.0  # docs/salesloft.md, OAuth
 
@@ -32,11 +32,9 @@ DESCRIPTIONS: Mapping[str, str] = {
     "access_denied": "The resource owner or authorization server denied the request.",
 }
 
-Reply = tuple[int, Mapping[str, object]]
-
 
 @dataclass(frozen=True, kw_only=True)
-class Code:
+class AuthorizationCode:
     """Hold what an authorization code is bound to."""
 
     login: str
@@ -48,7 +46,7 @@ class Code:
 
 
 @dataclass(frozen=True)
-class Refusal:
+class AuthorizationError:
     """Say why the user is not sent back: the client or its redirect URI is not known, so neither is trusted."""
 
     status: int
@@ -56,20 +54,20 @@ class Refusal:
 
 
 @dataclass(frozen=True)
-class Redirect:
+class RedirectBack:
     """Send the user back to the client."""
 
     location: str
 
 
 @dataclass(frozen=True)
-class Ask:
+class AskConsent:
     """Ask the user, with the request's parameters to be sent back on consent."""
 
     params: Mapping[str, str]
 
 
-def refusal(error: str) -> Reply:
+def refusal(error: str) -> tuple[int, Mapping[str, object]]:
     """Return an error of RFC 6749 §5.2; only `invalid_client` is 401."""
     return 401 if error == "invalid_client" else 400, {"error": error, "error_description": DESCRIPTIONS[error]}
 
@@ -89,7 +87,7 @@ def registered(uri: str, allowed: tuple[str, ...]) -> bool:
     return urlunsplit(parts._replace(netloc=f"{host}:0")) in allowed
 
 
-def proves(verifier: str, code: Code) -> bool:
+def proves(verifier: str, code: AuthorizationCode) -> bool:
     """Tell whether a PKCE verifier fits the code's challenge (RFC 7636 §4.6); without a challenge any does."""
     if code.challenge is None:
         return True
@@ -125,26 +123,28 @@ class OAuth:
         """Start with no code."""
         self._options = options
         self._tokens = tokens
-        self._codes: dict[str, Code] = {}
-        self._used: dict[str, Code] = {}
+        self._codes: dict[str, AuthorizationCode] = {}
+        self._used: dict[str, AuthorizationCode] = {}
 
-    def authorize(self, params: Mapping[str, str], now: float) -> Refusal | Redirect | Ask:
+    def authorize(self, params: Mapping[str, str], now: float) -> AuthorizationError | RedirectBack | AskConsent:
         """Decide on an authorization request; `sandbox_consent` is the user's answer, `allow` or `deny`."""
         if params.get("client_id") != self._options.client_id:
-            return Refusal(401, DESCRIPTIONS["invalid_client"])
+            return AuthorizationError(401, DESCRIPTIONS["invalid_client"])
         uri = params.get("redirect_uri", "")
         if not registered(uri, self._options.redirect_uris):
-            return Refusal(400, "The requested redirect uri is malformed or doesn't match client redirect URI.")
+            return AuthorizationError(
+                400, "The requested redirect uri is malformed or doesn't match client redirect URI."
+            )
         state = {"state": params["state"]} if "state" in params else {}
         consent = params.get("sandbox_consent")
         error = self._objection(params) or ("access_denied" if consent == "deny" else None)
         if error:
-            return Redirect(back_to(uri, {"error": error, "error_description": DESCRIPTIONS[error], **state}))
+            return RedirectBack(back_to(uri, {"error": error, "error_description": DESCRIPTIONS[error], **state}))
         if consent != "allow":
-            return Ask(params)
+            return AskConsent(params)
         code = secrets.token_urlsafe(32)
         scope = params.get("scope") or self._options.scope
-        self._codes[code] = Code(
+        self._codes[code] = AuthorizationCode(
             login=secrets.token_urlsafe(8),
             redirect_uri=uri,
             scope=scope,
@@ -152,9 +152,9 @@ class OAuth:
             plain=params.get("code_challenge_method", "plain") == "plain",  # the default: RFC 7636 §4.3
             expires_at=now + CODE_LIFETIME,
         )
-        return Redirect(back_to(uri, {"code": code, "context": "primary", "scope": scope, **state}))
+        return RedirectBack(back_to(uri, {"code": code, "context": "primary", "scope": scope, **state}))
 
-    def exchange(self, params: Mapping[str, str], authorization: str, now: float) -> Reply:
+    def exchange(self, params: Mapping[str, str], authorization: str, now: float) -> tuple[int, Mapping[str, object]]:
         """Decide on a token request; what it commits is in force on return."""
         if params.get("grant_type") is None:
             return refusal("invalid_request")
@@ -181,7 +181,7 @@ class OAuth:
             case _:
                 return refusal("unsupported_grant_type")
 
-    def _redeem(self, params: Mapping[str, str], now: float) -> Reply:
+    def _redeem(self, params: Mapping[str, str], now: float) -> tuple[int, Mapping[str, object]]:
         text = params.get("code", "")
         if not text or not params.get("redirect_uri"):
             return refusal("invalid_request")
@@ -213,7 +213,7 @@ class OAuth:
         return not ticked or set(params.get("scope", "").split()) <= set(ticked)
 
 
-def granted(pair: TokenPair) -> Reply:
+def granted(pair: TokenPair) -> tuple[int, Mapping[str, object]]:
     """Return the token reply of docs/salesloft.md, OAuth."""
     reply: dict[str, object] = {
         "access_token": pair.access_token,

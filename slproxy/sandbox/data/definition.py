@@ -1,4 +1,4 @@
-"""Read SalesLoft's operations: which paths exist, what they take and what they answer."""
+"""API definition: which operations exist, what they take and what they answer."""
 
 from __future__ import annotations
 
@@ -10,39 +10,39 @@ from importlib import resources
 from typing import TypeAlias
 from urllib.parse import unquote
 
-Written: TypeAlias = str | list[str]
+WrittenType: TypeAlias = str | list[str]
 
 # The published definition is visibly wrong here: updating a note would answer a person, reading a task a step, the
 # activity histories would be paged but single, and job data would be results though a JobData schema waits unused.
-DATA: Mapping[tuple[str, str], Written] = {
+DATA: Mapping[tuple[str, str], WrittenType] = {
     ("PUT", "/v2/notes/{id}"): "Note",
     ("GET", "/v2/tasks/{id}"): "Task",
     ("GET", "/v2/activity_histories"): ["ActivityHistory"],
     ("GET", "/v2/bulk_jobs/{bulk_jobs_id}/job_data"): ["JobData"],
 }
 # A job's data are records to work on, not strings, and a membership without its two ends means nothing.
-BODY: Mapping[tuple[str, str], Mapping[str, Written]] = {
+BODY: Mapping[tuple[str, str], Mapping[str, WrittenType]] = {
     ("POST", "/v2/bulk_jobs/{bulk_jobs_id}/job_data"): {"data": ["object"]},
 }
 REQUIRED: Mapping[tuple[str, str], tuple[str, ...]] = {
     ("POST", "/v2/cadence_memberships"): ("person_id", "cadence_id"),
 }
 # `locale` stands in every captured /v2/me (docs/salesloft.md, API); a resource's type is a word, not a number.
-FIELDS: Mapping[str, Mapping[str, Written]] = {
+FIELDS: Mapping[str, Mapping[str, WrittenType]] = {
     "User": {"locale": "string"},
     "ActivityHistory": {"resource_type": "string"},
 }
 
 
 @dataclass(frozen=True)
-class Kind:
+class FieldType:
     """Name a type: `string`, `integer`, … or a schema, one or many of it."""
 
     name: str
     many: bool = False
 
 
-Kinds: TypeAlias = Mapping[str, Kind]
+FieldTypes: TypeAlias = Mapping[str, FieldType]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,9 +52,9 @@ class Operation:
     method: str
     path: str
     status: int
-    data: Kind | None
-    query: Kinds
-    body: Kinds
+    data: FieldType | None
+    query: FieldTypes
+    body: FieldTypes
     required: tuple[str, ...]
 
     @property
@@ -73,7 +73,7 @@ class Definition:
     """Hold all operations and schemas."""
 
     operations: tuple[Operation, ...]
-    schemas: Mapping[str, Kinds]
+    schemas: Mapping[str, FieldTypes]
 
     def match(self, method: str, path: str) -> tuple[Operation, Mapping[str, str]] | None:
         """Return the operation at a raw path and the values of its placeholders, or None.
@@ -88,7 +88,7 @@ class Definition:
                     return operation, found
         return None
 
-    def schema(self, operation: Operation) -> Kinds:
+    def schema(self, operation: Operation) -> FieldTypes:
         """Return the fields of what an operation answers."""
         return self.schemas[operation.data.name] if operation.data else {}
 
@@ -112,12 +112,12 @@ def fit(pattern: list[str], wanted: list[str]) -> Mapping[str, str] | None:
     return values
 
 
-def kind(written: Written) -> Kind:
+def kind(written: WrittenType) -> FieldType:
     """Read a type as the file writes it: `"string"`, or `["string"]` for many."""
-    return Kind(written) if isinstance(written, str) else Kind(written[0], many=True)
+    return FieldType(written) if isinstance(written, str) else FieldType(written[0], many=True)
 
 
-def kinds(written: Mapping[str, Written]) -> Kinds:
+def kinds(written: Mapping[str, WrittenType]) -> FieldTypes:
     """Read the types of named fields."""
     return {name: kind(value) for name, value in written.items()}
 

@@ -1,4 +1,4 @@
-"""Issue tokens, rotate them, and say which ones are alive.
+"""Issued tokens: how they are rotated, and which ones are alive.
 
 An access token and its refresh token are one row, and are revoked together, as in Doorkeeper, which SalesLoft almost
 surely runs (docs/salesloft.md, OAuth).
@@ -10,7 +10,7 @@ import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from .options import Rotation
+from slproxy.sandbox.options import Rotation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,13 +25,13 @@ class TokenPair:
 
 
 @dataclass(kw_only=True)
-class Row:
+class IssuedToken:
     """Hold a pair and what became of it. `login` names the authorization that all its successors share."""
 
     pair: TokenPair
     login: str
     expires_at: float
-    previous: Row | None = None
+    previous: IssuedToken | None = None
     revoked: bool = False
 
     def alive(self, now: float) -> bool:
@@ -45,9 +45,9 @@ class Tokens:
     def __init__(self, rotation: Rotation) -> None:
         """Start with none."""
         self._rotation = rotation
-        self._rows: list[Row] = []
-        self._access: dict[str, Row] = {}
-        self._refresh: dict[str, Row] = {}
+        self._rows: list[IssuedToken] = []
+        self._access: dict[str, IssuedToken] = {}
+        self._refresh: dict[str, IssuedToken] = {}
 
     def issue(
         self,
@@ -57,7 +57,7 @@ class Tokens:
         scope: str,
         refreshable: bool = True,
         login: str | None = None,
-        previous: Row | None = None,
+        previous: IssuedToken | None = None,
     ) -> TokenPair:
         """Make a pair of random tokens; `lifetime` is in seconds."""
         pair = TokenPair(
@@ -67,7 +67,9 @@ class Tokens:
             lifetime=lifetime,
             created_at=now,
         )
-        row = Row(pair=pair, login=login or secrets.token_urlsafe(8), expires_at=now + lifetime, previous=previous)
+        row = IssuedToken(
+            pair=pair, login=login or secrets.token_urlsafe(8), expires_at=now + lifetime, previous=previous
+        )
         self._rows.append(row)
         self._access[pair.access_token] = row
         if pair.refresh_token is not None:

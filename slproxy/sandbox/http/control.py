@@ -1,4 +1,4 @@
-"""Answer the sandbox's own pages under `/_sandbox/`, where it is watched, moved and made to fail."""
+"""Control pages under `/_sandbox/`: recorded requests, faults, the clock, a reset."""
 
 from __future__ import annotations
 
@@ -6,27 +6,25 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from .faults import ACCEPTED, Armed, FaultError
-from .ledger import masked, masked_headers
+from slproxy.sandbox.limits.faults import ACCEPTED, ArmedFault, FaultError
+from slproxy.sandbox.request_log import masked, masked_headers
 
 if TYPE_CHECKING:
-    from .salesloft import SalesLoft
+    from slproxy.sandbox.salesloft import SalesLoft
 
 INDEX: Mapping[str, str] = {
-    "GET /oauth/authorize?…&sandbox_consent=allow": "log in without the page; or deny",
-    "GET /_sandbox/state": "counts, and what is left of the budget",
-    "GET /_sandbox/requests": "what the API was asked, tokens masked",
+    "GET /oauth/authorize?…&sandbox_consent=allow": "log in without the consent page; or deny",
+    "GET /_sandbox/state": "counters, and what is left of the budget",
+    "GET /_sandbox/requests": "recorded API requests, tokens masked",
     "GET /_sandbox/faults": "the armed faults",
     "POST /_sandbox/faults": '{"fault": "status=503;times=2", "on": "api" or "token", "path": "/v2/people"}',
     "DELETE /_sandbox/faults": "disarm all faults",
     "POST /_sandbox/clock": '{"advance": SECONDS}',
-    "POST /_sandbox/reset": "forget everything",
+    "POST /_sandbox/reset": "start anew: no tokens, writes, faults or recorded requests",
 }
 
-Reply = tuple[int, Mapping[str, object]]
 
-
-def respond(salesloft: SalesLoft, method: str, path: str, body: bytes) -> Reply:
+def respond(salesloft: SalesLoft, method: str, path: str, body: bytes) -> tuple[int, Mapping[str, object]]:
     """Answer one request."""
     try:
         given = json.loads(body) if body.strip() else {}
@@ -58,7 +56,7 @@ def respond(salesloft: SalesLoft, method: str, path: str, body: bytes) -> Reply:
 
 
 def state(salesloft: SalesLoft) -> Mapping[str, object]:
-    """Return how things stand."""
+    """Return the counters, the clock and the budget."""
     return {
         "now": salesloft.now(),
         "requests": len(salesloft.requests),
@@ -69,7 +67,7 @@ def state(salesloft: SalesLoft) -> Mapping[str, object]:
 
 
 def requests(salesloft: SalesLoft) -> list[Mapping[str, object]]:
-    """Return the ledger, fit to show: credentials masked, bodies as length and SHA-256."""
+    """Return the recorded requests, credentials masked, bodies as length and SHA-256."""
     return [
         {
             "at": request.at,
@@ -85,12 +83,12 @@ def requests(salesloft: SalesLoft) -> list[Mapping[str, object]]:
     ]
 
 
-def described(armed: Armed) -> Mapping[str, object]:
-    """Return an armed fault, fit to show."""
+def described(armed: ArmedFault) -> Mapping[str, object]:
+    """Return an armed fault as JSON."""
     return {"fault": armed.fault.text, "on": armed.on, "path": armed.path, "left": armed.left}
 
 
-def arm(salesloft: SalesLoft, given: Mapping[str, object]) -> Reply:
+def arm(salesloft: SalesLoft, given: Mapping[str, object]) -> tuple[int, Mapping[str, object]]:
     """Arm the fault that was posted."""
     spec, side, path = given.get("fault"), given.get("on", "api"), given.get("path")
     if not isinstance(spec, str) or side not in ("api", "token") or not isinstance(path, str | None):
@@ -101,7 +99,7 @@ def arm(salesloft: SalesLoft, given: Mapping[str, object]) -> Reply:
         return 400, {"error": str(bad), "accepted": bad.accepted}
 
 
-def move(salesloft: SalesLoft, seconds: object) -> Reply:
+def move(salesloft: SalesLoft, seconds: object) -> tuple[int, Mapping[str, object]]:
     """Move the clock."""
     if not isinstance(seconds, int | float) or isinstance(seconds, bool):
         return 400, {"error": INDEX["POST /_sandbox/clock"]}

@@ -1,8 +1,8 @@
-"""Fail on demand: what may go wrong, when it does, and how often.
+"""Faults on demand: what fails, when, and how often.
 
 A fault is written `NAME`, or `NAME=VALUE`, then `;times=N` and, for a status, `;retry-after=SECONDS`:
 `status=503;times=2`, `slow=1.5`, `reset`. It comes as the header `X-Sandbox-Fault` of the request to fail, or is armed
-beforehand for any request. In a header it counts arrivals with the same method, target and text: the first N fail, the
+beforehand for any request. In a header it counts requests with the same method, target and text: the first N fail, the
 next one passes and the count starts over; without `times` every one fails.
 """
 
@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
-from .definition import segments
+from slproxy.sandbox.data.definition import segments
 
 Side: TypeAlias = Literal["api", "token"]
 
@@ -70,7 +70,7 @@ class Fault:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Armed:
+class ArmedFault:
     """Hold a fault that waits for requests, and how many more it strikes; no path means any."""
 
     fault: Fault
@@ -109,37 +109,37 @@ class Faults:
 
     def __init__(self) -> None:
         """Start with nothing armed."""
-        self._armed: list[Armed] = []
-        self._struck: dict[tuple[str, str, str], int] = {}
+        self._armed: list[ArmedFault] = []
+        self._hits: dict[tuple[str, str, str], int] = {}
 
-    def __iter__(self) -> Iterator[Armed]:
+    def __iter__(self) -> Iterator[ArmedFault]:
         """Walk the armed faults, oldest first."""
         return iter(tuple(self._armed))
 
     def clear(self) -> None:
         """Forget all faults and counts."""
         self._armed.clear()
-        self._struck.clear()
+        self._hits.clear()
 
-    def arm(self, text: str, *, on: Side, path: str | None) -> Armed:
+    def arm(self, text: str, *, on: Side, path: str | None) -> ArmedFault:
         """Make the next request fail, or the next N; raise FaultError."""
         fault = parse(text, on)
-        armed = Armed(fault=fault, on=on, path=path, left=fault.times or 1)
+        armed = ArmedFault(fault=fault, on=on, path=path, left=fault.times or 1)
         self._armed.append(armed)
         return armed
 
-    def strike(self, *, on: Side, method: str, target: str, header: str | None) -> Fault | None:
+    def fault_for(self, *, on: Side, method: str, target: str, header: str | None) -> Fault | None:
         """Return the fault that this request meets, and count it; raise FaultError for a header that cannot be read."""
         if header is not None:
             fault = parse(header, on)
             times = 1 if fault.times is None and fault.name in ONCE else fault.times
             key = (method, target, header)
-            struck = self._struck.get(key, 0)
-            if times is None or struck < times:
-                self._struck[key] = struck + 1
+            hits = self._hits.get(key, 0)
+            if times is None or hits < times:
+                self._hits[key] = hits + 1
                 return fault
             # One pass for each that was struck: see `missed`.
-            self._struck[key] = struck - times
+            self._hits[key] = hits - times
             return None
         for index, armed in enumerate(self._armed):
             if armed.on == on and (armed.path is None or segments(armed.path) == segments(target.partition("?")[0])):
@@ -147,11 +147,11 @@ class Faults:
                 return armed.fault
         return None
 
-    def missed(self, *, method: str, target: str, header: str | None) -> None:
+    def let_pass(self, *, method: str, target: str, header: str | None) -> None:
         """Count a request that asked to lose its token when another had already lost it.
 
         Its replay passes too: without this, a burst of such requests would end each other's new tokens for ever.
         """
         if header in ONCE:
             key = (method, target, header)
-            self._struck[key] = self._struck.get(key, 0) + 1
+            self._hits[key] = self._hits.get(key, 0) + 1

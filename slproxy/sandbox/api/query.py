@@ -1,4 +1,4 @@
-"""Choose, order and cut a list, as a query asks."""
+"""List queries: filters, order and paging."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from operator import ge, gt, le, lt
 from typing import TypeAlias
 from urllib.parse import parse_qsl
 
-from .definition import Kind, Kinds, Operation
-from .values import BadValueError, boolean, integer, moment
+from slproxy.sandbox.data.definition import FieldType, FieldTypes, Operation
+from slproxy.sandbox.data.records import CrmRecord
+from slproxy.sandbox.data.values import BadValueError, boolean, integer, moment
 
-Record: TypeAlias = dict[str, object]
-Test: TypeAlias = Callable[[Record], bool]
+Predicate: TypeAlias = Callable[[CrmRecord], bool]
 # Finds the ids of the users with a guid.
 Users: TypeAlias = Callable[[str], int | None]
 
@@ -76,16 +76,18 @@ def parse(raw: str) -> Query:
     return Query(tuple(terms))
 
 
-def chosen(operation: Operation, fields: Kinds, query: Query, records: Sequence[Record], users: Users) -> list[Record]:
+def select(
+    operation: Operation, fields: FieldTypes, query: Query, records: Sequence[CrmRecord], users: Users
+) -> list[CrmRecord]:
     """Return the records that pass every filter, in order; raise QueryError where a value cannot be read."""
     errors: dict[str, list[str]] = {}
-    tests: list[Test] = []
+    tests: list[Predicate] = []
     for name, declared in operation.query.items():
         terms = query.named(name)
         if name in PAGING or not terms:
             continue  # a filter that the operation does not name is ignored: docs/salesloft.md, API
         try:
-            tests.extend(conditions(name, declared, terms, fields, users))
+            tests.extend(predicates(name, declared, terms, fields, users))
         except BadValueError as bad:
             errors[name] = [str(bad)]
     try:
@@ -115,7 +117,7 @@ class OrderError(BadValueError):
         self.parameter = parameter
 
 
-def looked_at(name: str, fields: Kinds) -> str | None:
+def field_of(name: str, fields: FieldTypes) -> str | None:
     """Return the field that a filter looks at, or None where there is no sensible one."""
     names = (
         name,
@@ -125,12 +127,14 @@ def looked_at(name: str, fields: Kinds) -> str | None:
     return next((candidate for candidate in names if candidate in fields), None)
 
 
-def conditions(name: str, declared: Kind, terms: Sequence[tuple[str, str]], fields: Kinds, users: Users) -> list[Test]:
+def predicates(
+    name: str, declared: FieldType, terms: Sequence[tuple[str, str]], fields: FieldTypes, users: Users
+) -> list[Predicate]:
     """Return the tests that a filter's terms make; raise BadValueError."""
     if name in ("search", "_query"):
         wanted = terms[-1][1].casefold()
         return [lambda record: any(wanted in str(record.get(field) or "").casefold() for field in SEARCHED)]
-    field = looked_at(name, fields)
+    field = field_of(name, fields)
     if field is None:
         return []
     kind = fields[field]
@@ -140,40 +144,44 @@ def conditions(name: str, declared: Kind, terms: Sequence[tuple[str, str]], fiel
         if re.fullmatch(r"(\[\d*\])?", bracket)
         for part in (value.split(",") if declared.many and not bracket else [value])
     ]
-    made: list[Test] = []
+    made: list[Predicate] = []
     for bracket, value in terms:
         if bracket in BOUNDS and kind.name in ("integer", "date", "date-time"):
-            made.append(bound(field, kind, bracket, value))
+            made.append(comparison(field, kind, bracket, value))
         elif kind.name == "object" and bracket.startswith("["):
-            made.append(inside(field, bracket[1:-1], value))
+            made.append(nested_equals(field, bracket[1:-1], value))
     if plain:
         made.append(equals(name, declared, field, kind, plain, users))
     return made
 
 
-def comparable(kind: Kind, value: object) -> float:
+def comparable(kind: FieldType, value: object) -> float:
     """Return a number or a time as what can be ordered; raise BadValueError."""
     return integer(value) if kind.name == "integer" else moment(str(value)).timestamp()
 
 
-def held(record: Record, field: str) -> list[object]:
+def values_of(record: CrmRecord, field: str) -> list[object]:
     """Return what a field holds: many, one or nothing."""
     value = record.get(field)
     return value if isinstance(value, list) else [] if value is None else [value]
 
 
-def bound(field: str, kind: Kind, bracket: str, value: str) -> Test:
+def comparison(field: str, kind: FieldType, bracket: str, value: str) -> Predicate:
     """Return the test of `field[gt]=value` and its like; raise BadValueError."""
     limit, beyond = comparable(kind, value), BOUNDS[bracket]
-    return lambda record: any(beyond(comparable(kind, one), limit) for one in held(record, field))
+    return lambda record: any(beyond(comparable(kind, one), limit) for one in values_of(record, field))
 
 
-def inside(field: str, key: str, value: str) -> Test:
+def nested_equals(field: str, key: str, value: str) -> Predicate:
     """Return the test of `custom_fields[Key]=value`."""
-    return lambda record: any(isinstance(one, Mapping) and str(one.get(key)) == value for one in held(record, field))
+    return lambda record: any(
+        isinstance(one, Mapping) and str(one.get(key)) == value for one in values_of(record, field)
+    )
 
 
-def equals(name: str, declared: Kind, field: str, kind: Kind, values: Sequence[str], users: Users) -> Test:
+def equals(
+    name: str, declared: FieldType, field: str, kind: FieldType, values: Sequence[str], users: Users
+) -> Predicate:
     """Return the test of `field=value`, of any of several values; raise BadValueError."""
     if kind.name == "boolean":
         wanted = boolean(values[-1])
@@ -181,17 +189,17 @@ def equals(name: str, declared: Kind, field: str, kind: Kind, values: Sequence[s
     if declared.name == "boolean":
         # A yes or no about a field that is neither: is there anything in it?
         something = boolean(values[-1])
-        return lambda record: any(held(record, field)) is something
+        return lambda record: any(values_of(record, field)) is something
     if kind.name == "EmbeddedResource":
         ids = {users(value) for value in values} if "guid" in name else {integer(value) for value in values}
-        return lambda record: any(isinstance(one, Mapping) and one["id"] in ids for one in held(record, field))
+        return lambda record: any(isinstance(one, Mapping) and one["id"] in ids for one in values_of(record, field))
     if kind.name in ("integer", "date", "date-time"):
         limits = {comparable(kind, value) for value in values}
-        return lambda record: any(comparable(kind, one) in limits for one in held(record, field))
-    return lambda record: any(str(one) in values for one in held(record, field))
+        return lambda record: any(comparable(kind, one) in limits for one in values_of(record, field))
+    return lambda record: any(str(one) in values for one in values_of(record, field))
 
 
-def ordering(operation: Operation, fields: Kinds, query: Query) -> Callable[[list[Record]], list[Record]]:
+def ordering(operation: Operation, fields: FieldTypes, query: Query) -> Callable[[list[CrmRecord]], list[CrmRecord]]:
     """Return what sorts the records, those without a value last; raise OrderError.
 
     The default is `updated_at`, latest first, as for most of SalesLoft's lists; `id` where there is no such field.
@@ -199,17 +207,17 @@ def ordering(operation: Operation, fields: Kinds, query: Query) -> Callable[[lis
     default = "updated_at" if "updated_at" in fields else "id"
     by = (query.last("sort_by") if "sort_by" in operation.query else None) or default
     direction = (query.last("sort_direction") if "sort_direction" in operation.query else None) or "DESC"
-    kind = fields.get(by, Kind("object") if by != default else Kind("integer"))
+    kind = fields.get(by, FieldType("object") if by != default else FieldType("integer"))
     if kind.many or kind.name not in SORTABLE:
         raise OrderError("sort_by")
     if direction.upper() not in ("ASC", "DESC"):
         raise OrderError("sort_direction")
 
-    def key(record: Record) -> tuple[float, str]:
+    def key(record: CrmRecord) -> tuple[float, str]:
         value = record[by]
         return (0.0, str(value)) if kind.name in ("string", "boolean") else (comparable(kind, value), "")
 
-    def order(records: list[Record]) -> list[Record]:
+    def order(records: list[CrmRecord]) -> list[CrmRecord]:
         known = [record for record in records if record.get(by) is not None]
         known.sort(key=key, reverse=direction.upper() == "DESC")
         return known + [record for record in records if record.get(by) is None]
@@ -217,7 +225,9 @@ def ordering(operation: Operation, fields: Kinds, query: Query) -> Callable[[lis
     return order
 
 
-def page(operation: Operation, query: Query, records: Sequence[Record]) -> tuple[list[Record], Mapping[str, object]]:
+def paginate(
+    operation: Operation, query: Query, records: Sequence[CrmRecord]
+) -> tuple[list[CrmRecord], Mapping[str, object]]:
     """Cut a page out, and return it with the metadata; raise QueryError for what is no number.
 
     Numbers out of range are silently corrected and echoed, and a page past the end is empty (docs/salesloft.md, API).

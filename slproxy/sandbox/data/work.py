@@ -4,100 +4,98 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from .crud import ME, TEAM
-from .names import CADENCES, COMPANIES, STEPS
-from .query import Record
-from .records import embed, guid, linked
-from .sower import Sower
-from .values import integer
+from slproxy.sandbox.data.names import CADENCES, COMPANIES, STEPS
+from slproxy.sandbox.data.records import ME, TEAM, CrmRecord, guid, reference, reference_to
+from slproxy.sandbox.data.seeder import Seeder
+from slproxy.sandbox.data.values import integer
 
 
-def activities(sower: Sower) -> None:
+def activities(seeder: Seeder) -> None:
     """Put half of the people on a cadence, and do what comes of it."""
-    for person in sower.records.all("people")[:60]:
+    for person in seeder.records.all("people")[:60]:
         number = integer(person["id"])
-        cadence = sower.dice.randint(1, len(CADENCES))
-        step = (cadence - 1) * len(STEPS) + sower.dice.randint(1, len(STEPS))
-        ends: Mapping[str, Record] = {
-            "person": embed("person", number),
-            "cadence": embed("cadence", cadence),
-            "user": sower.user(),
+        cadence = seeder.dice.randint(1, len(CADENCES))
+        step = (cadence - 1) * len(STEPS) + seeder.dice.randint(1, len(STEPS))
+        ends: Mapping[str, CrmRecord] = {
+            "person": reference("person", number),
+            "cadence": reference("cadence", cadence),
+            "user": seeder.user(),
         }
-        person["cadences"] = [embed("cadence", cadence)]
-        person["most_recent_cadence"] = embed("cadence", cadence)
-        action = sower.add(
+        person["cadences"] = [reference("cadence", cadence)]
+        person["most_recent_cadence"] = reference("cadence", cadence)
+        action = seeder.add(
             "actions",
             "Action",
             **ends,
-            step=embed("step", step),
+            step=reference("step", step),
             type=STEPS[(step - 1) % len(STEPS)][1],
             due=True,
-            due_on=sower.ago(0),
+            due_on=seeder.ago(0),
             status="pending",
-            action_details=embed("action_details", step),
+            action_details=reference("action_details", step),
         )
-        sower.add(
+        seeder.add(
             "cadence_memberships",
             "CadenceMembership",
             **ends,
-            added_at=sower.ago(3),
+            added_at=seeder.ago(3),
             currently_on_cadence=number % 6 != 0,
             current_state="active" if number % 6 else "completed",
-            latest_action=linked("latest_action", action),
+            latest_action=reference_to("latest_action", action),
         )
-        counts = sower.records.all("cadences")[cadence - 1]["counts"]
+        counts = seeder.records.all("cadences")[cadence - 1]["counts"]
         assert isinstance(counts, dict)
         counts["cadence_people"] += 1
         if number % 2:
-            tasks_and_notes(sower, number)
+            tasks_and_notes(seeder, number)
         if number % 3 == 0:
-            call(sower, number, ends, linked("action", action), embed("step", step))
+            call(seeder, number, ends, reference_to("action", action), reference("step", step))
 
 
-def tasks_and_notes(sower: Sower, number: int) -> None:
+def tasks_and_notes(seeder: Seeder, number: int) -> None:
     """Make what one user keeps about a person."""
-    person, user = embed("person", number), sower.user()
+    person, user = reference("person", number), seeder.user()
     done = number % 5 == 0
-    sower.add(
+    seeder.add(
         "tasks",
         "Task",
         person=person,
         user=user,
-        created_by_user=embed("user", ME),
-        subject=sower.dice.choice(("Send the proposal", "Call back", "Share the case study")),
-        task_type=sower.dice.choice(("call", "email", "general")),
+        created_by_user=reference("user", ME),
+        subject=seeder.dice.choice(("Send the proposal", "Call back", "Share the case study")),
+        task_type=seeder.dice.choice(("call", "email", "general")),
         current_state="completed" if done else "scheduled",
-        due_date=sower.ago(-5)[:10],
+        due_date=seeder.ago(-5)[:10],
     )
-    sower.add(
+    seeder.add(
         "notes",
         "Note",
-        content=sower.dice.choice(("Prefers email.", "Budget is decided in June.", "Asked for a demo.")),
+        content=seeder.dice.choice(("Prefers email.", "Budget is decided in June.", "Asked for a demo.")),
         associated_type="person",
         associated_with=person,
         user=user,
     )
-    sower.add(
+    seeder.add(
         "activity_histories",
         "ActivityHistory",
         type="added_note",
         resource_type="person",
         resource_id=number,
-        occurred_at=sower.ago(0),
+        occurred_at=seeder.ago(0),
         user_guid=guid("users", integer(user["id"])),
         static_data={"content": "Prefers email."},
     )
 
 
-def call(sower: Sower, number: int, ends: Mapping[str, Record], action: Record, step: Record) -> None:
+def call(seeder: Seeder, number: int, ends: Mapping[str, CrmRecord], action: CrmRecord, step: CrmRecord) -> None:
     """Make a call, its record and the success it led to."""
-    to, duration = sower.phone(), sower.dice.randint(5, 900)
+    to, duration = seeder.phone(), seeder.dice.randint(5, 900)
     recording = {
         "url": "https://recordings.example.com/1.mp3",
         "status": "completed",
         "recording_status": "completed",
     }
-    made = sower.add(
+    made = seeder.add(
         "activities/calls",
         "Call",
         called_person=ends["person"],
@@ -107,14 +105,14 @@ def call(sower: Sower, number: int, ends: Mapping[str, Record], action: Record, 
         step=step,
         to=to,
         duration=duration,
-        disposition=sower.dice.choice(("Connected", "Left Voicemail", "No Answer")),
-        sentiment=sower.dice.choice(("Interested", "Not Interested")),
+        disposition=seeder.dice.choice(("Connected", "Left Voicemail", "No Answer")),
+        sentiment=seeder.dice.choice(("Interested", "Not Interested")),
         recordings=[recording],
     )
-    sower.add(
+    seeder.add(
         "call_data_records",
         "CallDataRecord",
-        call=linked("call", made),
+        call=reference_to("call", made),
         called_person=ends["person"],
         user=ends["user"],
         call_type="call",
@@ -124,25 +122,25 @@ def call(sower: Sower, number: int, ends: Mapping[str, Record], action: Record, 
         to=to,
         duration=duration,
         recording=recording,
-        **{"from": sower.phone()},
+        **{"from": seeder.phone()},
     )
-    person = sower.records.find("people", number)
+    person = seeder.records.find("people", number)
     assert person is not None
-    sower.add(
+    seeder.add(
         "successes",
         "Success",
         person=ends["person"],
         user=ends["user"],
         latest_cadence=ends["cadence"],
-        latest_call=linked("call", made),
+        latest_call=reference_to("call", made),
         latest_action=action,
         latest_step=step,
-        succeeded_at=sower.ago(0),
+        succeeded_at=seeder.ago(0),
     )
     person["success_count"] = 1
 
 
-def emails(sower: Sower) -> None:
+def emails(seeder: Seeder) -> None:
     """Make templates with attachments, and the emails sent from them."""
     for number, title in enumerate(("Introduction", "Following up", "Case study", "One last try"), 1):
         texts = {"title": title, "subject": f"{title} | Company Inc.", "body": "<p>Hi {{first_name}},</p>"}
@@ -151,20 +149,20 @@ def emails(sower: Sower) -> None:
             "open_tracking_enabled": True,
             "click_tracking_enabled": True,
         }
-        sower.add("team_templates", "TeamTemplate", **texts, **shared, last_modified_user=embed("user", ME))
-        sower.add(
+        seeder.add("team_templates", "TeamTemplate", **texts, **shared, last_modified_user=reference("user", ME))
+        seeder.add(
             "email_templates",
             "EmailTemplate",
             **texts,
             **shared,
             shared=True,
-            template_owner=sower.user(),
-            team_template=embed("team_template", number),
-            groups=[embed("group", 2)],
+            template_owner=seeder.user(),
+            team_template=reference("team_template", number),
+            groups=[reference("group", 2)],
         )
         file = {"attachment_id": number, "name": f"brochure-{number}.pdf", "attachment_file_size": 48_213}
         url = {"download_url": f"https://files.example.com/brochure-{number}.pdf"}
-        sower.add(
+        seeder.add(
             "email_template_attachments",
             "EmailTemplateAttachment",
             **file,
@@ -172,20 +170,20 @@ def emails(sower: Sower) -> None:
             attachment_content_type="application/pdf",
             attachment_fingerprint=number * 1_000_003,
             scanned=True,
-            email_template=embed("email_template", number),
+            email_template=reference("email_template", number),
         )
-        sower.add(
+        seeder.add(
             "team_template_attachments",
             "TeamTemplateAttachment",
             **file,
             **url,
-            team_template=embed("team_template", number),
+            team_template=reference("team_template", number),
         )
-    for number, membership in enumerate(sower.records.all("cadence_memberships")[:30], 1):
+    for number, membership in enumerate(seeder.records.all("cadence_memberships")[:30], 1):
         ends = {name: membership[name] for name in ("cadence", "user")}
-        person = sower.records.find("people", membership["person"]["id"])  # type: ignore[index]
+        person = seeder.records.find("people", membership["person"]["id"])  # type: ignore[index]
         assert person is not None
-        activity = sower.add(
+        activity = seeder.add(
             "crm_activities",
             "CrmActivity",
             person=membership["person"],
@@ -195,19 +193,19 @@ def emails(sower: Sower) -> None:
             description="Sent an email",
             crm_id=f"00T5e00000{number:05}AAA",
         )
-        sower.add(
+        seeder.add(
             "activities/emails",
             "Email",
             **ends,
             recipient=membership["person"],
             recipient_email_address=person["email_address"],
             action=membership["latest_action"],
-            email_template=embed("email_template", 1),
-            crm_activity=linked("crm_activity", activity),
+            email_template=reference("email_template", 1),
+            crm_activity=reference_to("crm_activity", activity),
             subject="Introduction | Company Inc.",
             status="sent",
             personalization="12",
-            sent_at=sower.ago(0),
+            sent_at=seeder.ago(0),
             click_tracking=True,
             view_tracking=True,
         )
@@ -215,16 +213,16 @@ def emails(sower: Sower) -> None:
         raw = f"From: jane@company.com\r\nTo: buyer{number}@example.com\r\nSubject: Hello\r\n\r\nHello.\r\n"
         mailbox = "jane@company.com"
         message_id = f"<{guid('mime', number)}@company.com>"
-        sower.add("mime_email_payloads", "MimeEmailPayload", mailbox=mailbox, message_id=message_id, raw=raw)
-        payload = embed("mime_email_payload", number)
-        sower.add("pending_emails", "PendingEmail", mailbox=mailbox, mime_email_payload=payload)
+        seeder.add("mime_email_payloads", "MimeEmailPayload", mailbox=mailbox, message_id=message_id, raw=raw)
+        payload = reference("mime_email_payload", number)
+        seeder.add("pending_emails", "PendingEmail", mailbox=mailbox, mime_email_payload=payload)
 
 
-def meetings(sower: Sower) -> None:
+def meetings(seeder: Seeder) -> None:
     """Make meetings, their calendar events and the settings they were booked by."""
     for number in range(1, 7):
-        start, end = sower.ago(-number), sower.ago(-number - 1 / 48)
-        user = sower.user()
+        start, end = seeder.ago(-number), seeder.ago(-number - 1 / 48)
+        user = seeder.user()
         owner = guid("users", integer(user["id"]))
         event: Mapping[str, object] = {
             "title": f"Demo {number}",
@@ -236,7 +234,7 @@ def meetings(sower: Sower) -> None:
             "status": "booked",
             "calendar_id": "jane@company.com",
         }
-        sower.add(
+        seeder.add(
             "calendar/events",
             "CalendarEvent",
             **event,
@@ -248,7 +246,7 @@ def meetings(sower: Sower) -> None:
             tenant_id=TEAM,
             user_guid=owner,
         )
-        sower.add(
+        seeder.add(
             "meetings",
             "Meeting",
             **event,
@@ -256,41 +254,41 @@ def meetings(sower: Sower) -> None:
             event_source="salesloft",
             meeting_type="demo",
             calendar_type="google",
-            person=embed("person", number),
+            person=reference("person", number),
             booked_by_user=user,
-            recipient_email=sower.records.all("people")[number - 1]["email_address"],
-            recipient_name=sower.records.all("people")[number - 1]["display_name"],
+            recipient_email=seeder.records.all("people")[number - 1]["email_address"],
+            recipient_name=seeder.records.all("people")[number - 1]["display_name"],
             account_id=str(number % len(COMPANIES) + 1),
         )
-        sower.add(
+        seeder.add(
             "meetings/settings",
             "MeetingSetting",
-            user=embed("user", number),
-            email_address=sower.records.all("users")[number - 1]["email"],
+            user=reference("user", number),
+            email_address=seeder.records.all("users")[number - 1]["email"],
             title="Meeting with Company Inc.",
             default_meeting_length=30,
             time_zone="US/Eastern",
             calendar_type="google",
             primary_calendar_id="primary",
-            user_slug=str(sower.records.all("users")[number - 1]["first_name"]).lower(),
+            user_slug=str(seeder.records.all("users")[number - 1]["first_name"]).lower(),
         )
 
 
-def jobs(sower: Sower) -> None:
+def jobs(seeder: Seeder) -> None:
     """Make what an integration leaves behind: a bulk job, fields, a view, a subscription."""
-    job = sower.add("bulk_jobs", "BulkJob", name="Spring clean", type="LeadUpdate", state="done", total=3, processed=3)
+    job = seeder.add("bulk_jobs", "BulkJob", name="Spring clean", type="LeadUpdate", state="done", total=3, processed=3)
     for number in (1, 2, 3):
-        sower.add(
+        seeder.add(
             f"bulk_jobs/{job['id']}/job_data",
             "JobData",
             bulk_job={"id": job["id"]},
             record={"id": number, "city": "Atlanta"},
             resource={"id": number},
             status="success",
-            finished_at=sower.ago(0),
+            finished_at=seeder.ago(0),
         )
     for field in ("Subject", "Status", "Priority"):
-        sower.add(
+        seeder.add(
             "crm_activity_fields",
             "CrmActivityField",
             field=field,
@@ -300,8 +298,8 @@ def jobs(sower: Sower) -> None:
             crm_object_type="task",
             salesforce_object_type="Task",
         )
-    sower.add("saved_list_views", "SavedListView", name="My open leads", view="people", is_default=True)
-    sower.add(
+    seeder.add("saved_list_views", "SavedListView", name="My open leads", view="people", is_default=True)
+    seeder.add(
         "webhook_subscriptions",
         "Subscription",
         callback_url="https://hooks.example.com/salesloft",

@@ -1,0 +1,1 @@
+"""The API under ``/v2``: operations, and what they do to the records."""

@@ -1,0 +1,1 @@
+"""What stops a good request: the team's budget, and faults on demand."""
