@@ -1,4 +1,4 @@
-"""What a person types."""
+"""What a person types: the commands, and what they print."""
 
 from slproxy.cli.main import main
 

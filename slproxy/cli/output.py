@@ -1,14 +1,12 @@
-"""Messages to a person, apart from a command's result."""
+"""Exit codes, and messages to a person apart from a command's result."""
 
 from __future__ import annotations
 
 import sys
 
-from slproxy.errors import (
-    SlproxyError,
-)
+from slproxy.errors import SlproxyError
 
-DONE, FAILED, LOGIN_NEEDED = 0, 1, 3
+DONE, FAILED = 0, 1
 
 
 def print_note(text: str) -> None:

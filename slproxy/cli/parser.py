@@ -1,49 +1,169 @@
-"""The command-line parser: every command and its flags."""
+"""Command-line parser: every command, its flags and its help.
+
+A new command is a file in ``cli/commands`` that has ``async def run(settings, args) -> int``, and an entry in
+``COMMANDS``. Its name is that of the file.
+"""
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
 import slproxy
-from slproxy.cli.config import show_config
-from slproxy.cli.doctor import diagnose
-from slproxy.cli.login import log_in
-from slproxy.cli.logout import log_out
-from slproxy.cli.profiles import profiles
-from slproxy.cli.sandbox import SANDBOX_HOST, SANDBOX_PORT, run_sandbox
-from slproxy.cli.serve import serve
-from slproxy.cli.status import status
-from slproxy.cli.store import move, rekey
-from slproxy.cli.token import token
-from slproxy.cli.whoami import who_am_i
 from slproxy.config import Settings
 
-if TYPE_CHECKING:
+# Where the fake SalesLoft listens by default.
+SANDBOX_HOST, SANDBOX_PORT = "127.0.0.1", 8643
+# The flags that say where a proxy is, and all flags of serve. They may stand before the command as well.
+_ADDRESS = frozenset({"host", "port", "uds"})
+SERVE_FLAGS = _ADDRESS | {"read_only", "sandbox"}
+_STORES = ("file", "keyring", "redis")
+
+Run = Callable[[Settings, argparse.Namespace], Coroutine[object, object, int]]
+
+
+def _add_nothing(parser: argparse.ArgumentParser) -> None:
     pass
 
 
-Command = Callable[[Settings, argparse.Namespace], Awaitable[int]]
+@dataclass(frozen=True, kw_only=True)
+class Command:
+    """One command. What it does is ``run`` in ``cli/commands/<name>.py``, which is loaded only when it is called."""
+
+    name: str
+    summary: str
+    add_flags: Callable[[argparse.ArgumentParser], None] = _add_nothing
+    # It prints facts, so it takes --json.
+    facts: bool = False
+    # Which flags of serve it takes.
+    takes: frozenset[str] = frozenset()
+    # It works on the profile's settings and login, so a profile that has neither is worth a warning.
+    warns_of_unknown_profile: bool = True
+    # It logs what log.level asks for; the others say themselves what failed.
+    logs: bool = False
+    # Its --host and --port are settings of the proxy.
+    flags_are_settings: bool = True
+
+    def load(self) -> Run:
+        """Import the command's module and return what runs it."""
+        run: Run = importlib.import_module(f"slproxy.cli.commands.{self.name.replace(' ', '_')}").run
+        return run
 
 
-# What can be typed.
+def _add_serve_flags(parser: argparse.ArgumentParser) -> None:
+    unset = argparse.SUPPRESS
+    parser.add_argument("--host", default=unset, help="address to listen on (default: 127.0.0.1)")
+    parser.add_argument("--port", type=int, default=unset, help="port to listen on (default: 8642; 0: any)")
+    parser.add_argument("--uds", metavar="PATH", default=unset, help="Unix socket to listen on instead")
+    parser.add_argument("--read-only", action="store_true", default=unset, help="let only GET, HEAD and OPTIONS pass")
+    parser.add_argument(
+        "--sandbox", action="store_true", default=unset, help="serve against the built-in fake SalesLoft"
+    )
 
 
-class _Parser(argparse.ArgumentParser):
-    """Complains without repeating a value: it may be a secret, and standard error is often kept."""
+def _add_address_flags(parser: argparse.ArgumentParser) -> None:
+    unset = argparse.SUPPRESS
+    parser.add_argument("--host", default=unset, help="address on which the proxy listens (default: 127.0.0.1)")
+    parser.add_argument("--port", type=int, default=unset, help="its port (default: 8642)")
+    parser.add_argument("--uds", metavar="PATH", default=unset, help="its Unix socket instead")
 
-    def error(self, message: str) -> NoReturn:
-        """End the program with exit code 2, naming flags only."""
-        known, _, given = message.partition("unrecognized arguments: ")
-        if given:
-            flags = [word.partition("=")[0] if word.startswith("--") else word[:2] for word in given.split()]
-            message = " ".join([f"{known}unrecognized arguments:", *(flag for flag in flags if flag[0] == "-"), "..."])
-        message = re.sub(r"(invalid choice|invalid \w+ value|explicit argument):? '.*'(?= \(|$)", r"\1", message)
-        super().error(re.sub(r"=.* could match", " could match", message))
 
+def _add_login_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--no-browser", action="store_true", help="print the address and take the pasted answer")
+    parser.add_argument("--replace", action="store_true", help="replace the login of somebody else, unasked")
+
+
+def _add_logout_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--all", action="store_true", help="log out of every profile")
+
+
+def _add_store_move_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--to", choices=_STORES, required=True, help="where it goes")
+    parser.add_argument("--from", dest="source", choices=_STORES, help="where it is (default: store.kind)")
+
+
+def _add_store_rekey_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--new-key-file", type=Path, metavar="FILE", help="file that holds it (default: a new one in the keyring)"
+    )
+
+
+def _add_sandbox_flags(parser: argparse.ArgumentParser) -> None:
+    unset = argparse.SUPPRESS
+    parser.epilog = "Its pages under /_sandbox/ arm faults, move its clock and more; /_sandbox/ itself lists them."
+    parser.add_argument("--host", default=unset, help=f"address to listen on (default: {SANDBOX_HOST})")
+    parser.add_argument("--port", type=int, default=unset, help=f"port to listen on (default: {SANDBOX_PORT}; 0: any)")
+    # The defaults are those of the sandbox's Options, which take too long to load for a help.
+    parser.add_argument("--client-id", help="the one OAuth client that it knows (default: sandbox-client)")
+    parser.add_argument(
+        "--redirect-uri",
+        action="append",
+        metavar="URI",
+        help="a redirect URI of that client; may be repeated (default: http://localhost:3000/callback)",
+    )
+    parser.add_argument(
+        "--token-lifetime", type=float, metavar="SECONDS", help="how long an access token lives (default: 7200)"
+    )
+    parser.add_argument(
+        "--rotation",
+        choices=("immediate", "on-use"),
+        help="when a renewal ends the old pair: at once, or when the new access token is first used"
+        " (default: immediate)",
+    )
+    parser.add_argument(
+        "--budget", type=int, metavar="COST", help="cost that the team may spend per clock minute (default: 600)"
+    )
+
+
+SERVE = Command(
+    name="serve", summary="run the proxy (the default)", add_flags=_add_serve_flags, takes=SERVE_FLAGS, logs=True
+)
+DOCTOR = Command(
+    name="doctor",
+    summary="look for what is wrong, and say what to do",
+    add_flags=_add_address_flags,
+    facts=True,
+    takes=_ADDRESS,
+)
+COMMANDS = (
+    SERVE,
+    Command(
+        name="login",
+        summary="log in once, in the browser",
+        add_flags=_add_login_flags,
+        warns_of_unknown_profile=False,
+    ),
+    Command(name="logout", summary="revoke the token at SalesLoft, then forget it", add_flags=_add_logout_flags),
+    Command(name="whoami", summary="ask SalesLoft who the token belongs to", facts=True),
+    Command(
+        name="status",
+        summary="tell about the grant, the token and the proxy",
+        add_flags=_add_address_flags,
+        facts=True,
+        takes=_ADDRESS,
+    ),
+    Command(name="token", summary="print a valid access token, for scripts", facts=True),
+    DOCTOR,
+    Command(name="config", summary="print the settings in force and where each came from", facts=True),
+    Command(name="profiles", summary="list the profiles and their logins", facts=True),
+    Command(name="store move", summary="move the login to another kind of store", add_flags=_add_store_move_flags),
+    Command(name="store rekey", summary="seal the login with another key", add_flags=_add_store_rekey_flags),
+    Command(
+        name="sandbox",
+        summary="run only the fake SalesLoft",
+        add_flags=_add_sandbox_flags,
+        takes=frozenset({"host", "port"}),
+        warns_of_unknown_profile=False,
+        flags_are_settings=False,
+    ),
+)
+# Commands of more than one word, and what the first of them is for.
+GROUPS = {"store": "move a login to another store, or change its key"}
 
 _EPILOG = """\
 Settings come from flags, the environment, .env and slproxy.toml: see config.example.toml.
@@ -58,133 +178,58 @@ example:
 """
 
 
-def build_parser() -> _Parser:
-    parser = _Parser(
+class Parser(argparse.ArgumentParser):
+    """Names no value in its errors: a value may be a secret, and standard error is often kept."""
+
+    def error(self, message: str) -> NoReturn:
+        """End the program with exit code 2, naming flags only."""
+        known, _, given = message.partition("unrecognized arguments: ")
+        if given:
+            flags = [word.partition("=")[0] if word.startswith("--") else word[:2] for word in given.split()]
+            message = " ".join([f"{known}unrecognized arguments:", *(flag for flag in flags if flag[0] == "-"), "..."])
+        message = re.sub(r"(invalid choice|invalid \w+ value|explicit argument):? '.*'(?= \(|$)", r"\1", message)
+        super().error(re.sub(r"=.* could match", " could match", message))
+
+
+def build_parser() -> Parser:
+    """Return the parser of the whole command line; ``command`` in what it parses is the Command."""
+    parser = Parser(
         prog="slproxy",
         description="A local reverse proxy for the SalesLoft API that keeps the token. Without a command it serves.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"slproxy {slproxy.__version__}")
-    parser.set_defaults(run=serve, takes=SERVES, config=None, profile=None, json=False)
-    parser.set_defaults(**dict.fromkeys(SERVES))
-    _add_common(parser)
-    _add_serving(parser)
-    parsers = parser.add_subparsers(metavar="COMMAND", title="commands")
-
-    serving = _command(parsers, "serve", serve, "run the proxy (the default)", takes=SERVES)
-    _add_serving(serving)
-    logging_in = _command(parsers, "login", log_in, "log in once, in the browser")
-    logging_in.add_argument("--no-browser", action="store_true", help="print the address and take the pasted answer")
-    logging_in.add_argument("--replace", action="store_true", help="replace the login of somebody else, unasked")
-    logging_out = _command(parsers, "logout", log_out, "revoke the token at SalesLoft, then forget it")
-    logging_out.add_argument("--all", action="store_true", help="log out of every profile")
-    _command(parsers, "whoami", who_am_i, "ask SalesLoft who the token belongs to", facts=True)
-    telling = _command(
-        parsers, "status", status, "tell about the grant, the token and the proxy", facts=True, takes=_ADDRESS
-    )
-    _add_address(telling, "the proxy listens")
-    _command(parsers, "token", token, "print a valid access token, for scripts", facts=True)
-    looking = _command(
-        parsers, "doctor", diagnose, "look for what is wrong, and say what to do", facts=True, takes=_ADDRESS
-    )
-    _add_address(looking, "the proxy listens, or would")
-    _command(parsers, "config", show_config, "print the settings in force and where each came from", facts=True)
-    _command(parsers, "profiles", profiles, "list the profiles and their logins", facts=True)
-    summary = "move a login to another store, or change its key"
-    store = parsers.add_parser("store", help=summary, description=_sentence(summary))
-    of_store = store.add_subparsers(metavar="COMMAND", title="commands", required=True)
-    moving = _command(of_store, "move", move, "move the login to another kind of store")
-    kinds = ("file", "keyring", "redis")
-    moving.add_argument("--to", choices=kinds, required=True, help="where it goes")
-    moving.add_argument("--from", dest="source", choices=kinds, help="where it is (default: store.kind)")
-    rekeying = _command(of_store, "rekey", rekey, "seal the login with another key")
-    rekeying.add_argument(
-        "--new-key-file", type=Path, metavar="FILE", help="file that holds it (default: a new one in the keyring)"
-    )
-
-    _add_sandbox(parsers)
+    parser.set_defaults(command=SERVE, config=None, profile=None, json=False, **dict.fromkeys(SERVE_FLAGS))
+    _add_common_flags(parser)
+    _add_serve_flags(parser)
+    top = parser.add_subparsers(metavar="COMMAND", title="commands")
+    groups: dict[str, argparse._SubParsersAction[Parser]] = {}
+    for command in COMMANDS:
+        group, _, name = command.name.rpartition(" ")
+        if group and group not in groups:
+            described = top.add_parser(group, help=GROUPS[group], description=_sentence(GROUPS[group]))
+            groups[group] = described.add_subparsers(metavar="COMMAND", title="commands", required=True)
+        _add_command(groups[group] if group else top, name, command)
     return parser
 
 
-# What says where a proxy is, and all that serve takes; before the command or after it.
-_ADDRESS = frozenset({"host", "port", "uds"})
-SERVES = _ADDRESS | {"read_only", "sandbox"}
-
-
-def _command(
-    parsers: argparse._SubParsersAction[_Parser],
-    name: str,
-    command: Command,
-    summary: str,
-    *,
-    facts: bool = False,
-    takes: frozenset[str] = frozenset(),
-) -> _Parser:
-    parser = parsers.add_parser(name, help=summary, description=_sentence(summary))
-    parser.set_defaults(run=command, takes=takes, refuse=parser.error)
-    _add_common(parser)
-    if facts:
+def _add_command(parsers: argparse._SubParsersAction[Parser], name: str, command: Command) -> None:
+    parser = parsers.add_parser(name, help=command.summary, description=_sentence(command.summary))
+    parser.set_defaults(command=command, refuse=parser.error)
+    _add_common_flags(parser)
+    if command.facts:
         parser.add_argument("--json", action="store_true", help="print JSON")
-    return parser
+    command.add_flags(parser)
 
 
-def _add_sandbox(parsers: argparse._SubParsersAction[_Parser]) -> None:
-    sandbox = _command(
-        parsers, "sandbox", run_sandbox, "run only the fake SalesLoft", takes=frozenset({"host", "port"})
-    )
-    sandbox.epilog = "Its pages under /_sandbox/ arm faults, move its clock and more; /_sandbox/ itself lists them."
+def _add_common_flags(parser: argparse.ArgumentParser) -> None:
     unset = argparse.SUPPRESS
-    sandbox.add_argument("--host", default=unset, help=f"address to listen on (default: {SANDBOX_HOST})")
-    sandbox.add_argument("--port", type=int, default=unset, help=f"port to listen on (default: {SANDBOX_PORT}; 0: any)")
-    # The defaults are those of its Options, which take too long to load for a help.
-    sandbox.add_argument("--client-id", help="the one OAuth client that it knows (default: sandbox-client)")
-    sandbox.add_argument(
-        "--redirect-uri",
-        action="append",
-        metavar="URI",
-        help="a redirect URI of that client; may be repeated (default: http://localhost:3000/callback)",
+    parser.add_argument(
+        "--config", type=Path, metavar="FILE", default=unset, help="settings file (default: ./slproxy.toml)"
     )
-    sandbox.add_argument(
-        "--token-lifetime", type=float, metavar="SECONDS", help="how long an access token lives (default: 7200)"
-    )
-    sandbox.add_argument(
-        "--rotation",
-        choices=("immediate", "on-use"),
-        help="when a renewal ends the old pair: at once, or when the new access token is first used"
-        " (default: immediate)",
-    )
-    sandbox.add_argument(
-        "--budget", type=int, metavar="COST", help="cost that the team may spend per clock minute (default: 600)"
-    )
+    parser.add_argument("--profile", metavar="NAME", default=unset, help="profile whose settings and token to use")
 
 
 def _sentence(summary: str) -> str:
     return summary[0].upper() + summary[1:] + "."
-
-
-def _add_common(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--config", type=Path, metavar="FILE", default=argparse.SUPPRESS, help="settings file (default: ./slproxy.toml)"
-    )
-    parser.add_argument(
-        "--profile", metavar="NAME", default=argparse.SUPPRESS, help="profile whose settings and token to use"
-    )
-
-
-def _add_address(parser: argparse.ArgumentParser, whose: str) -> None:
-    unset = argparse.SUPPRESS
-    parser.add_argument("--host", default=unset, help=f"address on which {whose} (default: 127.0.0.1)")
-    parser.add_argument("--port", type=int, default=unset, help="its port (default: 8642)")
-    parser.add_argument("--uds", metavar="PATH", default=unset, help="its Unix socket instead")
-
-
-def _add_serving(parser: argparse.ArgumentParser) -> None:
-    unset = argparse.SUPPRESS
-    parser.add_argument("--host", default=unset, help="address to listen on (default: 127.0.0.1)")
-    parser.add_argument("--port", type=int, default=unset, help="port to listen on (default: 8642; 0: any)")
-    parser.add_argument("--uds", metavar="PATH", default=unset, help="Unix socket to listen on instead")
-    parser.add_argument("--read-only", action="store_true", default=unset, help="let only GET, HEAD and OPTIONS pass")
-    parser.add_argument(
-        "--sandbox", action="store_true", default=unset, help="serve against the built-in fake SalesLoft"
-    )

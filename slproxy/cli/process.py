@@ -1,4 +1,4 @@
-"""The process: its event loop, signals, terminal and limits."""
+"""The process: its standard streams, event loop, signals, threads and limits."""
 
 from __future__ import annotations
 
@@ -8,66 +8,26 @@ import os
 import resource
 import signal
 import threading
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
-if TYPE_CHECKING:
-    pass
-
-
-STDIN = 0
+STDERR = 2
 
 T = TypeVar("T")
 
 
-def read_line() -> str:
-    """Read a line from standard input, past Python's buffer: its lock would be held when Ctrl-C ends the program."""
-    line = b""
-    while not line.endswith(b"\n") and (character := os.read(STDIN, 1)):
-        line += character
-    return line.decode("utf-8", "replace")
-
-
-async def in_a_daemon(work: Callable[[], T]) -> T:
-    """Do blocking work that must not hold up the end of the program, as a thread of asyncio's executor would."""
-    loop = asyncio.get_running_loop()
-    done: asyncio.Future[T] = loop.create_future()
-
-    def tell(outcome: Future[T]) -> None:
-        if not done.done():
-            try:
-                done.set_result(outcome.result())
-            except Exception as error:  # noqa: BLE001  # whatever it was, who waits gets it
-                done.set_exception(error)
-
-    def thread() -> None:
-        outcome: Future[T] = Future()
-        try:
-            outcome.set_result(work())
-        except Exception as error:  # noqa: BLE001  # as above
-            outcome.set_exception(error)
-        with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile, and nobody waits
-            loop.call_soon_threadsafe(tell, outcome)
-
-    threading.Thread(target=thread, daemon=True).start()
-    return await done
-
-
-STDIN, STDERR = 0, 2
-
-
 def open_standard_streams() -> None:
     """Open what was closed at the start (``slproxy login <&-``): the next file would take its place."""
-    for descriptor in range(STDIN, STDERR + 1):
+    for descriptor in range(STDERR + 1):
         try:
             os.fstat(descriptor)
         except OSError:
             os.open(os.devnull, os.O_RDWR)
 
 
-def run_in_loop(work: Coroutine[object, object, int] | Awaitable[int]) -> int:
-    """Run in an event loop: uvloop's, where the extra is installed."""
+def run_in_loop(work: Coroutine[object, object, int]) -> int:
+    """Run a command in an event loop, uvloop's where the extra is installed; SIGTERM and SIGINT cancel it."""
     factory: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop
     with contextlib.suppress(ImportError):
         import uvloop  # noqa: PLC0415  # optional: the extra `uvloop`
@@ -105,12 +65,29 @@ def run_in_loop(work: Coroutine[object, object, int] | Awaitable[int]) -> int:
         return runner.run(working())
 
 
-def has_terminal() -> bool:
-    try:
-        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY | os.O_CLOEXEC))
-    except OSError:
-        return False
-    return True
+async def in_daemon_thread(work: Callable[[], T]) -> T:
+    """Do blocking work in a thread that does not hold up the end of the program, as one of asyncio's executor would."""
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[T] = loop.create_future()
+
+    def tell(outcome: Future[T]) -> None:
+        if not done.done():
+            try:
+                done.set_result(outcome.result())
+            except Exception as error:  # noqa: BLE001  # whatever it was, who waits gets it
+                done.set_exception(error)
+
+    def thread() -> None:
+        outcome: Future[T] = Future()
+        try:
+            outcome.set_result(work())
+        except Exception as error:  # noqa: BLE001  # as above
+            outcome.set_exception(error)
+        with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile, and nobody waits
+            loop.call_soon_threadsafe(tell, outcome)
+
+    threading.Thread(target=thread, daemon=True).start()
+    return await done
 
 
 def allow_open_files() -> None:

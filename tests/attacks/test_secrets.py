@@ -36,7 +36,7 @@ from slproxy import config
 from slproxy.app import App
 from slproxy.auth.login import Attempt, parse_callback, parse_pasted
 from slproxy.cli.parser import build_parser
-from slproxy.cli.settings import _FLAGS
+from slproxy.cli.settings import FLAGS
 from slproxy.config import SCHEMA, AuthSettings, Secret, StoreSettings
 from slproxy.errors import SlproxyError
 from slproxy.store import MemoryStore, Record, Token, TokenStore, token_store
@@ -863,7 +863,7 @@ def test_no_flag_takes_a_secret() -> None:
             harmless = name.endswith(("_file", "_lifetime")) or action.nargs == 0
             assert not suspicious or harmless, f"slproxy {' '.join(words)} {action.option_strings}"
     # And none of those that go among the settings names one that is secret.
-    assert [key for key in _FLAGS.values() if SCHEMA[key].secret] == []
+    assert [key for key in FLAGS.values() if SCHEMA[key].secret] == []
 
 
 USAGES = {

@@ -1,4 +1,4 @@
-"""``slproxy whoami``."""
+"""``slproxy whoami``: asks SalesLoft who the token belongs to."""
 
 from __future__ import annotations
 
@@ -10,10 +10,8 @@ from slproxy.auth import parse_identity
 from slproxy.cli.output import DONE
 from slproxy.config import Settings
 
-# Facts.
 
-
-async def who_am_i(settings: Settings, args: argparse.Namespace) -> int:
+async def run(settings: Settings, args: argparse.Namespace) -> int:
     """Run ``slproxy whoami``."""
     async with App(settings) as app:
         status, body = await app.ask("/v2/me.json")

@@ -1,42 +1,27 @@
-"""``slproxy profiles``."""
+"""``slproxy profiles``: lists the profiles and their logins."""
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 from collections.abc import Mapping
-from pathlib import Path
 
-from slproxy import config
 from slproxy.app import App
+from slproxy.cli.describe import describe_token
 from slproxy.cli.output import DONE
-from slproxy.cli.status import told_token
+from slproxy.cli.settings import load_settings, profile_names
 from slproxy.config import Settings
-from slproxy.errors import (
-    LoginRequired,
-    SlproxyError,
-)
-
-# Profiles.
+from slproxy.errors import LoginRequired, SlproxyError
 
 
-def profile_names(args: argparse.Namespace) -> list[str]:
-    return config.profiles(config=args.config, environ=os.environ, cwd=Path.cwd())
-
-
-def settings_of_profile(name: str, args: argparse.Namespace) -> Settings:
-    return config.load(config=args.config, profile=name, flags={}, environ=os.environ, cwd=Path.cwd())
-
-
-async def profiles(settings: Settings, args: argparse.Namespace) -> int:
+async def run(settings: Settings, args: argparse.Namespace) -> int:
     """Run ``slproxy profiles``."""
     rows: list[Mapping[str, object]] = []
     for name in sorted({settings.profile, *profile_names(args)}):
         try:
-            async with App(settings_of_profile(name, args)) as app:
+            async with App(load_settings(args, name)) as app:
                 problem, token = app.credentials.problem(), app.credentials.snapshot()
-            state = "login needed" if isinstance(problem, LoginRequired) else told_token(token)
+            state = "login needed" if isinstance(problem, LoginRequired) else describe_token(token)
             kept_in = token["store"]
         except SlproxyError as error:
             state, kept_in = f"broken: {'; '.join(error.detail.splitlines())}", None

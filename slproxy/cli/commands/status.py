@@ -12,6 +12,7 @@ from collections.abc import Mapping
 import slproxy
 from slproxy.app import App
 from slproxy.cli import probe
+from slproxy.cli.describe import describe_token
 from slproxy.config import Settings
 from slproxy.errors import LoginRequired, Problem, StoreError
 
@@ -19,7 +20,7 @@ from slproxy.errors import LoginRequired, Problem, StoreError
 NAMED = 5
 
 
-async def status(settings: Settings, args: argparse.Namespace) -> int:
+async def run(settings: Settings, args: argparse.Namespace) -> int:
     """Run ``slproxy status``. Raises StoreError once all the rest has been told."""
     here: Mapping[str, object] | None = None
     problem: Problem | None = None
@@ -79,31 +80,10 @@ def _login_needed(problem: Problem | None, ours: Mapping[str, object] | None) ->
 def _told_login(token: Mapping[str, object], needed: str | None) -> list[tuple[str, str]]:
     return [
         ("grant", f"{token['grant'] or 'none'}: {token['why']}"),
-        ("token", needed or told_token(token)),
+        ("token", needed or describe_token(token)),
         ("user", f"{token['user_id']} of team {token['team_id']}" if token["user_id"] is not None else ""),
         ("kept in", ", ".join(str(each) for each in (token["store"], token["encryption"]) if each)),
     ]
-
-
-def told_token(token: Mapping[str, object]) -> str:
-    """Return what a person reads of a token."""
-    if token["grant"] == "api_key":
-        return "an API key; it does not expire"
-    expires_in, age = token["expires_in"], token["age"]
-    if token["generation"] is None:
-        return "none yet; it is asked for when it is wanted"
-    known = f"generation {token['generation']}, {_span(age)} old"
-    if not isinstance(expires_in, float | int):
-        return f"does not expire, {known}"
-    if expires_in <= 0:
-        return f"expired, {known}; it is renewed when it is wanted"
-    return f"valid for {_span(expires_in)}, {known}"
-
-
-def _span(seconds: object) -> str:
-    minutes, rest = divmod(int(seconds) if isinstance(seconds, float | int) else 0, 60)
-    parts = ((minutes // 60, "h"), (minutes % 60, "min"), (rest, "s"))
-    return " ".join(f"{count} {unit}" for count, unit in parts if count) or "0 s"
 
 
 def _told_proxy(proxy: Mapping[str, object] | None, settings: Settings) -> str:

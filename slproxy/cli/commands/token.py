@@ -1,4 +1,4 @@
-"""``slproxy token``."""
+"""``slproxy token``: prints a valid access token, for scripts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from slproxy.cli.output import DONE
 from slproxy.config import Settings
 
 
-async def token(settings: Settings, args: argparse.Namespace) -> int:
+async def run(settings: Settings, args: argparse.Namespace) -> int:
     """Run ``slproxy token``."""
     async with App(settings) as app:
         bearer = await app.credentials.bearer()

@@ -15,7 +15,7 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 from urllib.parse import urlsplit
 
 from slproxy.app import App
@@ -26,10 +26,6 @@ from slproxy.config import SCHEMA, Settings, is_loopback
 from slproxy.errors import ConfigError, SlproxyError, UpstreamFault
 from slproxy.store import token_store
 from slproxy.upstream import Upstream
-
-if TYPE_CHECKING:
-    pass
-
 
 # A `Date` has a grain of a second, and the answer took a while; minutes break certificates and the clock minute.
 CLOCK_TOLERANCE, CLOCK_BROKEN = 5.0, 120.0
@@ -188,11 +184,13 @@ def _port(settings: Settings) -> Finding:
     return Finding("port", "ok", f"{where} is free")
 
 
-async def diagnose(settings: Settings, args: argparse.Namespace) -> int:
+async def run(settings: Settings, args: argparse.Namespace) -> int:
+    """Run ``slproxy doctor``."""
     return print_findings([finding async for finding in examine(settings)], as_json=args.json)
 
 
 def print_findings(findings: Sequence[Finding], *, as_json: bool) -> int:
+    """Print findings, and return the exit code that they ask for."""
     if as_json:
         print(json.dumps([finding.fields() for finding in findings], indent=2))
     else:

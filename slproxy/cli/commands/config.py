@@ -1,4 +1,4 @@
-"""``slproxy config``."""
+"""``slproxy config``: prints the settings in force, and where each came from."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from slproxy.cli.output import DONE
 from slproxy.config import Settings, effective
 
 
-async def show_config(settings: Settings, args: argparse.Namespace) -> int:
+async def run(settings: Settings, args: argparse.Namespace) -> int:
     """Run ``slproxy config``."""
     rows = effective(settings)
     if args.json:

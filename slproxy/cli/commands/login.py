@@ -1,4 +1,4 @@
-"""The commands that a person types beside a proxy: what becomes of a login, and what there is to know."""
+"""``slproxy login``: the authorization-code login, in the browser or by a pasted address."""
 
 from __future__ import annotations
 
@@ -7,15 +7,14 @@ import asyncio
 import sys
 import time
 import webbrowser
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 
 from slproxy.app import App
 from slproxy.auth import Identity, callback, login, parse_identity
-from slproxy.cli.logout import revoke
 from slproxy.cli.output import DONE, print_note
-from slproxy.cli.process import in_a_daemon, read_line
+from slproxy.cli.process import in_daemon_thread
+from slproxy.cli.stored_login import closing, revoke
+from slproxy.cli.terminal import read_line
 from slproxy.config import Settings
 from slproxy.errors import (
     ConfigError,
@@ -32,33 +31,25 @@ BROWSER_LEAVES = 1.0
 # How often a person may paste.
 PASTES = 3
 # How long a login asks who it is, in seconds: the new token waits for the answer.
-WHO_PATIENCE = 15.0
+WHO_TIMEOUT = 15.0
 
 
-@asynccontextmanager
-async def opened(store: TokenStore) -> AsyncIterator[TokenStore]:
-    try:
-        yield store
-    finally:
-        await store.close()
-
-
-async def log_in(settings: Settings, args: argparse.Namespace) -> int:
+async def run(settings: Settings, args: argparse.Namespace) -> int:
     """Run ``slproxy login``."""
     # Whoever logs in beside an API key wants to know who the login is, not the key.
     settings = replace(
         settings,
         auth=replace(settings.auth, grant="authorization_code"),
-        retry=replace(settings.retry, deadline=min(settings.retry.deadline, WHO_PATIENCE)),
+        retry=replace(settings.retry, deadline=min(settings.retry.deadline, WHO_TIMEOUT)),
     )
     if settings.store.kind == "memory":
         raise ConfigError(
             "A login would be forgotten at once: store.kind = memory.", hint="Use file, keyring or redis."
         )
     # The new login is tried in memory: until it is known whose it is, nothing takes the place of the one before.
-    async with opened(token_store(settings)) as store, App(settings, store=(memory := MemoryStore())) as app:
+    async with closing(token_store(settings)) as store, App(settings, store=(memory := MemoryStore())) as app:
         new = _NewLogin(app=app, memory=memory, store=store, replace_other=args.replace)
-        await new.look_at_the_place()
+        await new.check_store()
         attempt = login.begin(settings)
         if args.no_browser:
             print_note(f"Open this address in any browser, and allow access:\n\n  {attempt.url}\n")
@@ -68,7 +59,7 @@ async def log_in(settings: Settings, args: argparse.Namespace) -> int:
         async with callback(attempt) as waiting:
             print_note(f"Opening the browser to log in to SalesLoft. If it does not open, go to:\n\n  {attempt.url}\n")
             # Some browsers run in the terminal, and this call lasts as long as they do.
-            browser = asyncio.ensure_future(in_a_daemon(lambda: webbrowser.open(attempt.url)))
+            browser = asyncio.ensure_future(in_daemon_thread(lambda: webbrowser.open(attempt.url)))
             code = await waiting.code()
             try:
                 told = await new.finish(attempt, code)
@@ -90,7 +81,7 @@ class _NewLogin:
     store: TokenStore
     replace_other: bool
 
-    async def look_at_the_place(self) -> None:
+    async def check_store(self) -> None:
         """Find out before the browser opens whether a login can be kept. Raises StoreError."""
         try:
             await self.store.read()
@@ -115,29 +106,29 @@ class _NewLogin:
             except SlproxyError as error:
                 told = f"Logged in. Who it is could not be asked: {error.detail}"
             record = await self.memory.read() or record
-            await self._keep(record, who)
+            await self._store(record, who)
         except BaseException:
-            if not await self._is_kept(record):
+            if not await self._is_stored(record):
                 # Nobody holds it any more: it shall not live on.
                 await revoke(self.app, record)
             raise
         return told
 
-    async def _is_kept(self, record: Record) -> bool:
+    async def _is_stored(self, record: Record) -> bool:
         try:
             kept = await self.store.read()
         except StoreError:
             return False
         return kept is not None and kept.token == record.token
 
-    async def _keep(self, record: Record, who: Identity | None) -> None:
+    async def _store(self, record: Record, who: Identity | None) -> None:
         try:
             await login.keep(self.store, record, who, replace_other=self.replace_other)
         except OtherLoginError as error:
             if not sys.stdin.isatty():
                 raise
             print_note(f"{error.detail}\nReplace it? [y/N]")
-            if (await in_a_daemon(read_line)).strip().lower() not in ("y", "yes"):
+            if (await in_daemon_thread(read_line)).strip().lower() not in ("y", "yes"):
                 raise
             await login.keep(self.store, record, who, replace_other=True)
 
@@ -145,7 +136,7 @@ class _NewLogin:
 async def _pasted_code(attempt: login.Attempt) -> str:
     """Read the pasted address and return its code; where a person may have pasted another thing, ask again."""
     for _ in range(PASTES - 1):
-        line = await in_a_daemon(read_line)
+        line = await in_daemon_thread(read_line)
         try:
             return login.parse_pasted(attempt, line)
         except PasteError as error:
@@ -153,4 +144,4 @@ async def _pasted_code(attempt: login.Attempt) -> str:
             if not line or not sys.stdin.isatty():
                 raise
             print_note(f"{error.detail}\nPaste it again:")
-    return login.parse_pasted(attempt, await in_a_daemon(read_line))
+    return login.parse_pasted(attempt, await in_daemon_thread(read_line))

@@ -1,0 +1,1 @@
+"""The commands: ``run`` of each file is the command of that name."""

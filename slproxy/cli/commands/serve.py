@@ -1,0 +1,111 @@
+"""``slproxy serve``: starts the proxy, says where it listens, and drains it at the end."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import functools
+import gc
+import http.client
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import slproxy
+from slproxy.app import App
+from slproxy.auth import parse_identity
+from slproxy.cli import probe
+from slproxy.cli.output import DONE, print_note
+from slproxy.cli.process import allow_open_files
+from slproxy.cli.reload import keep_reloading, stamps
+from slproxy.cli.settings import load_settings
+from slproxy.cli.terminal import has_terminal
+from slproxy.config import Settings
+from slproxy.errors import LoginRequired, SlproxyError
+from slproxy.server import reachable
+from slproxy.store import TokenStore
+
+# How many objects may be new before cycles among them are looked for.
+GARBAGE_THRESHOLD = 10_000
+
+
+async def run(settings: Settings, args: argparse.Namespace) -> int:
+    """Run ``slproxy serve``."""
+    stop, at_once, hup = _signals()
+    allow_open_files()
+    # Before anything is awaited: what changes from now on is seen.
+    seen = stamps(settings)
+    async with contextlib.AsyncExitStack() as stack:
+        store: TokenStore | None = None
+        point: Callable[[Settings], Settings] = _as_they_are
+        if args.sandbox is not None:
+            from slproxy.cli.builtin_sandbox import running_sandbox  # noqa: PLC0415  # not part of a real proxy
+
+            point, store = await stack.enter_async_context(running_sandbox(settings))
+        app = await stack.enter_async_context(App(point(settings), store=store, journal=args.journal))
+        await app.listen()
+        load = functools.partial(load_settings, args, settings.profile, Path.cwd())
+        reloading = asyncio.create_task(keep_reloading(app, lambda: point(load()), hup, seen))
+        await _announce(app, sandbox=args.sandbox is not None)
+        # All that is here stays, and a request leaves no cycle behind: to look for them at every 700th new object, as
+        # Python does by itself, takes some percent of a request's time (benchmarks/README.md).
+        gc.freeze()
+        gc.set_threshold(GARBAGE_THRESHOLD)
+        await stop.wait()
+        reloading.cancel()
+        await asyncio.wait({reloading})
+        await app.drain(at_once=at_once)
+    return DONE
+
+
+def _signals() -> tuple[asyncio.Event, asyncio.Event, asyncio.Event]:
+    """Return what signals set: the first that ends the proxy, the second that does, and the one that reloads it."""
+    stop, at_once, hup = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    # nohup(1) has the signal ignored: then the end of the terminal is not ours.
+    ends_with_terminal = has_terminal() and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN
+
+    def end() -> None:
+        (at_once if stop.is_set() else stop).set()
+
+    def hang_up() -> None:
+        # The same signal says that the terminal was closed: then whoever started the proxy there has gone.
+        (stop if ends_with_terminal and not has_terminal() else hup).set()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, end)
+    loop.add_signal_handler(signal.SIGHUP, hang_up)
+    return stop, at_once, hup
+
+
+def _as_they_are(settings: Settings) -> Settings:
+    return settings
+
+
+async def _announce(app: App, *, sandbox: bool) -> None:
+    """Say where the proxy listens and, against the sandbox, make the first call through it."""
+    where, upstream = app.urls[0], app.settings.upstream.api_url
+    if sandbox:
+        print_note(f"slproxy {slproxy.__version__}: SANDBOX, no real data. A fake SalesLoft at {upstream}.")
+        try:
+            answered, body = await asyncio.to_thread(
+                probe.ask, reachable(where), "/v2/me.json", key=app.settings.listen.key
+            )
+            print(f"Authenticated as: {parse_identity(answered, body)}", flush=True)
+        except (OSError, http.client.HTTPException, SlproxyError) as error:
+            print_note(f"  The first call through it failed: {error}")
+    else:
+        print_note(f"slproxy {slproxy.__version__}: forwarding to {upstream}.")
+        selection = app.credentials.selection
+        print_note(f"  Way in: {selection.grant or 'none'}, since {selection.why}.")
+        if isinstance(problem := app.credentials.problem(), LoginRequired):
+            print_note(f"  Not ready: {problem.detail} {problem.hint}")
+        elif app.credentials.selection.grant == "authorization_code":
+            print_note(f"  The token is kept in {app.store.description}, {app.store.encryption}.")
+    if app.settings.listen.allow_unauthenticated and app.settings.listen.key is None:
+        print_note("  WARNING: whoever reaches this address uses your SalesLoft token: no local key is set.")
+    key = ' -H "X-Slproxy-Key: $KEY"' if app.settings.listen.key is not None else ""
+    unix = f" --unix-socket {where.removeprefix('unix:')}" if where.startswith("unix:") else ""
+    base = "http://localhost" if unix else reachable(where)
+    print(f"Listening on {where}. Try: curl{key}{unix} {base}/v2/me.json", flush=True)

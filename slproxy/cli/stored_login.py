@@ -1,0 +1,44 @@
+"""The login in a store: whose it is, and how it is revoked."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from slproxy.app import App
+from slproxy.auth import oauth
+from slproxy.config import Settings
+from slproxy.errors import Problem
+from slproxy.store import Record, TokenStore
+
+
+@asynccontextmanager
+async def closing(store: TokenStore) -> AsyncIterator[TokenStore]:
+    """Close a store at the end of the block."""
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+def belongs_to_settings(record: Record, settings: Settings) -> bool:
+    """Tell whether a login is the settings' own; without a client id, whichever the profile has."""
+    client_id = settings.auth.client_id or record.client_id
+    return record.belongs_to(client_id, settings.upstream.accounts_url, settings.profile)
+
+
+async def revoke(app: App, record: Record) -> bool:
+    """Revoke a login at SalesLoft, and tell whether that worked."""
+    auth = app.settings.auth
+    secret = auth.client_secret.reveal() if auth.client_secret is not None else None
+    client = oauth.Client(id=record.client_id, secret=secret)
+    revoked = True
+    # The refresh token first: it is the one that lives on.
+    for token in (record.token.refresh_token, record.token.access_token):
+        if token:
+            try:
+                answer = await app.upstream.post_form(oauth.revocation(client, token=token))
+                revoked = revoked and 200 <= answer.status < 300
+            except Problem:
+                revoked = False
+    return revoked
