@@ -8,7 +8,7 @@ import logging
 import random
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -21,8 +21,8 @@ from slproxy import config
 from slproxy.auth import Credentials
 from slproxy.config import SCHEMA, AuthSettings, Settings
 from slproxy.errors import StoreError
-from slproxy.forward import Answer, Forwarder, Inbound, Policy
-from slproxy.observe import Exchange, Journal
+from slproxy.forward import Answer, Forwarder, Policy
+from slproxy.observe import Listener, Observer
 from slproxy.pace import Pacer, RedisBudget
 from slproxy.server import BACKLOG, Server, bind_unix_socket, cannot_listen, pages, url_of
 from slproxy.store import TokenStore, token_store
@@ -40,12 +40,12 @@ AT_START = frozenset({"listen.host", "listen.port", "listen.uds", "listen.uds_mo
 
 @dataclass(frozen=True, kw_only=True)
 class Clock:
-    """Where time and chance come from; tests bring their own. ``now`` is Unix time, ``dice`` is uniform in [0, 1)."""
+    """Where time and chance come from; tests bring their own. ``now`` is Unix time, ``jitter`` is uniform in [0, 1)."""
 
     now: Callable[[], float] = time.time
     monotonic: Callable[[], float] = time.monotonic
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
-    dice: Callable[[], float] = random.random
+    jitter: Callable[[], float] = random.random
 
 
 REAL_CLOCK = Clock()
@@ -60,10 +60,10 @@ class App:
         *,
         store: TokenStore | None = None,
         clock: Clock = REAL_CLOCK,
-        journal: Journal | None = None,
+        listeners: Sequence[Listener] = (),
     ) -> None:
         self.settings = settings
-        self._journal = journal
+        self.observer = Observer(listeners)
         self._clock = clock
         self._started = clock.monotonic()
         self._stack = contextlib.AsyncExitStack()
@@ -90,11 +90,12 @@ class App:
             redirect_uri_is_set=settings.is_set("auth.redirect_uri"),
             leeway_is_set=settings.is_set("auth.leeway"),
             store=store,
+            observer=self.observer,
             post_form=upstream.post_form,
             now=self._clock.now,
             monotonic=self._clock.monotonic,
             sleep=self._clock.sleep,
-            dice=self._clock.dice,
+            jitter=self._clock.jitter,
         )
 
     def _pacer(self, settings: Settings) -> Pacer:
@@ -121,10 +122,12 @@ class App:
                 key=settings.listen.key,
                 pseudonym=self._pseudonym,
                 max_target=settings.limits.max_target,
+                max_headers=settings.limits.max_headers,
             ),
             credentials=self.credentials,
             upstream=self.upstream,
             pacer=self.pacer,
+            observer=self.observer,
             api_url=settings.upstream.api_url,
             retries=settings.retry,
             limits=settings.limits,
@@ -132,7 +135,7 @@ class App:
             now=self._clock.now,
             monotonic=self._clock.monotonic,
             sleep=self._clock.sleep,
-            dice=self._clock.dice,
+            jitter=self._clock.jitter,
         )
 
     async def __aenter__(self) -> Self:
@@ -218,6 +221,7 @@ class App:
         )
         self.forwarder = self._forwarder(settings)
         if self.server is not None:
+            self.server.handle = self.forwarder.handle
             self.server.reconfigure(settings.limits, allow_origins=frozenset(settings.listen.allow_origins))
             waiting = asyncio.create_task(self._retire(self.server, retired), name="slproxy: let the old settings go")
             self._retiring.add(waiting)
@@ -242,15 +246,14 @@ class App:
         """Start to renew in the background and to serve. Raises ConfigError when the address cannot be had."""
         self.credentials.keep_fresh()
         self.server = Server(
-            self._handle,
+            self.forwarder.handle,
             self.settings.limits,
             monotonic=self._clock.monotonic,
-            journal=self._journal,
+            observer=self.observer,
             allow_origins=frozenset(self.settings.listen.allow_origins),
         )
         self._runner = web.ServerRunner(self.server, handle_signals=False, shutdown_timeout=0.1)
-        if self._journal is not None:
-            self._stack.callback(self._journal.flush)
+        self._stack.callback(self.observer.close)
         self._stack.push_async_callback(self._runner.cleanup)
         await self._runner.setup()
         listen = self.settings.listen
@@ -266,9 +269,6 @@ class App:
         except OSError as error:
             raise cannot_listen(listen.host, listen.port, error) from error
         self.urls = [url_of(str(address[0]), int(address[1])) for address in self._runner.addresses]
-
-    async def _handle(self, inbound: Inbound, exchange: Exchange) -> Answer:
-        return await self.forwarder.handle(inbound, exchange)
 
     async def drain(self, *, at_once: asyncio.Event) -> None:
         """Let what is in flight end, for ``GRACE`` seconds, or until ``at_once`` is set."""

@@ -74,7 +74,7 @@ EDGES = {
     "forward.forward",
     "observe.access_log",
     "observe.lines",
-    "observe.logs",
+    "observe.program_log",
     "pace.pacer",
     "pace.shared",
     "retry.retrying",

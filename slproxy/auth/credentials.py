@@ -31,6 +31,7 @@ from slproxy.errors import (
     StoreError,
     TokenEndpointDown,
 )
+from slproxy.observe import Observer, Renewal
 from slproxy.store import MemoryStore, Record, Token, TokenStore
 
 log = logging.getLogger("slproxy.auth")
@@ -64,16 +65,16 @@ class _Cure:
     failed: bool = False
 
 
-def renewal_margin(token: Token, *, leeway: float, given: bool, dice: float) -> float:
+def renewal_margin(token: Token, *, leeway: float, given: bool, jitter: float) -> float:
     """Return how long before its expiry a token is renewed, in seconds.
 
     Unless the leeway was ``given``, at most a twentieth of a short life, so that there are hardly more renewals than
-    lives: each one is a chance to lose a race. Else what leaves some of it. Up to a quarter more by ``dice`` (uniform
+    lives: each one is a chance to lose a race. Else what leaves some of it. Up to a quarter more by ``jitter`` (uniform
     in [0, 1)), so that replicas which started together do not renew together.
     """
     life = token.lifetime
     margin = min(leeway, 0.8 * life if given else life / 20)
-    return min(margin * (1 + dice / 4), 0.9 * life)
+    return min(margin * (1 + jitter / 4), 0.9 * life)
 
 
 def _same(one: Record, other: Record) -> bool:
@@ -111,20 +112,24 @@ class Credentials:
         redirect_uri_is_set: bool,
         leeway_is_set: bool,
         store: TokenStore,
+        observer: Observer,
         post_form: Callable[[Form], Awaitable[TokenEndpointReply]],
         now: Callable[[], float],
         monotonic: Callable[[], float],
         sleep: Callable[[float], Awaitable[None]],
-        dice: Callable[[], float],
+        jitter: Callable[[], float],
     ) -> None:
         self._auth = auth
         self._accounts_url = accounts_url
         self._profile = profile
         self._redirect_uri_given, self._leeway_given = redirect_uri_is_set, leeway_is_set
         self._login_store = store
+        self._observer = observer
         self._granted_store = MemoryStore()
-        self._endpoint = TokenEndpoint(auth, post_form=post_form, now=now, monotonic=monotonic, sleep=sleep, dice=dice)
-        self._now, self._monotonic, self._sleep, self._dice = now, monotonic, sleep, dice
+        self._endpoint = TokenEndpoint(
+            auth, post_form=post_form, now=now, monotonic=monotonic, sleep=sleep, jitter=jitter
+        )
+        self._now, self._monotonic, self._sleep, self._dice = now, monotonic, sleep, jitter
 
         self.selection = GrantSelection(None, "not looked at yet")
         self._record: Record | None = None
@@ -327,7 +332,7 @@ class Credentials:
         if record.token.access_token != self._rejected:
             self._rejected = None
         self._margin = renewal_margin(
-            record.token, leeway=self._auth.leeway, given=self._leeway_given, dice=self._dice()
+            record.token, leeway=self._auth.leeway, given=self._leeway_given, jitter=self._dice()
         )
         self._failure = None
         if record.refused:
@@ -404,20 +409,27 @@ class Credentials:
         ):
             return
         started = self._now()
+        renewal = Renewal(reason="expiry" if rejected is None else "rejected", began=self._monotonic())
+        for tell in self._observer.renewal_began:
+            tell(renewal)
         try:
-            outcome = await self._renew_locked(rejected)
+            renewal.outcome = await self._renew_locked(rejected)
         except (Problem, StoreError) as error:
+            renewal.outcome = error.detail
             self._remember(error)
-            self._last_renewal = {"at": started, "outcome": error.detail}
             # The system's own words help; another library's may quote what it was given.
             cause = f" ({error.__cause__})" if isinstance(error.__cause__, OSError) else ""
             log.warning("renewing the token failed: %s %s%s", error.detail, error.hint, cause)
         else:
             self._failure, self._failures, self._not_before, self._rejected = None, 0, -math.inf, None
-            if rejected is not None and self._record is not None and outcome != TAKEN_OVER:
+            if rejected is not None and self._record is not None and renewal.outcome != TAKEN_OVER:
                 self._brought = self._record.token.access_token
-            self._last_renewal = {"at": started, "outcome": outcome}
-            log.info("token %s", outcome)
+            log.info("token %s", renewal.outcome)
+        finally:
+            self._last_renewal = {"at": started, "outcome": renewal.outcome}
+            renewal.ended = self._monotonic()
+            for tell in self._observer.renewal_ended:
+                tell(renewal)
 
     async def _renew_locked(self, rejected: str | None) -> str:
         store = self._store

@@ -67,13 +67,13 @@ class TokenEndpoint:
         now: Callable[[], float],
         monotonic: Callable[[], float],
         sleep: Callable[[float], Awaitable[None]],
-        dice: Callable[[], float],
+        jitter: Callable[[], float],
     ) -> None:
         secret = auth.client_secret.reveal() if auth.client_secret is not None else None
         self._client = Client(id=auth.client_id or "", secret=secret)
         self._scope = auth.scope or ""
         self._post_form = post_form
-        self._now, self._monotonic, self._sleep, self._dice = now, monotonic, sleep, dice
+        self._now, self._monotonic, self._sleep, self._dice = now, monotonic, sleep, jitter
 
     async def refresh(self, token: Token) -> Token:
         """Return the token that follows one.
@@ -108,7 +108,7 @@ class TokenEndpoint:
                 method="GET",  # as good as idempotent: see the head of this file
                 attempt=attempt,
                 now=self._now(),
-                dice=self._dice(),
+                jitter=self._dice(),
                 max_wait=LAST_TRY_BEGINS,
             )
             late = wait is None or self._monotonic() - started + wait > LAST_TRY_BEGINS
@@ -118,7 +118,7 @@ class TokenEndpoint:
             return _TokenReply(await self._post_form(form))
 
         try:
-            reply: _TokenReply = await retry.ladder(next_wait, sleep=self._sleep)(attempt)
+            reply: _TokenReply = await retry.retried(attempt, next_wait, sleep=self._sleep)
         except UpstreamFault as error:
             raise TokenEndpointDown(
                 f"The token endpoint cannot be reached: {error.detail}",
@@ -129,7 +129,7 @@ class TokenEndpoint:
         except TokenEndpointDown as error:
             # A rate limit of its own (429), or a Retry-After that is longer than a renewal may take.
             asked = retry.wait_before_next(
-                reply.outcome, method="GET", attempt=1, now=self._now(), dice=self._dice(), max_wait=math.inf
+                reply.outcome, method="GET", attempt=1, now=self._now(), jitter=self._dice(), max_wait=math.inf
             )
             error.again_in = min(asked or 0.0, LONGEST_PAUSE)
             raise

@@ -14,7 +14,7 @@ from slproxy.cli.parser import DOCTOR, SERVE_FLAGS, Command, build_parser
 from slproxy.cli.process import open_standard_streams, run_in_loop
 from slproxy.cli.settings import load_settings, warn_of_unknown_profile
 from slproxy.errors import ConfigError, SlproxyError
-from slproxy.observe import logs
+from slproxy.observe import start_logging
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
@@ -38,7 +38,7 @@ def run(argv: Sequence[str], *, in_loop: Callable[[Coroutine[object, object, int
         settings = load_settings(args, args.profile)
         if command.warns_of_unknown_profile and not args.sandbox:
             warn_of_unknown_profile(settings, args)
-        args.journal = logs.start(level=settings.log.level if command.logs else "error", form=settings.log.format)
+        args.listeners = start_logging(level=settings.log.level if command.logs else "error", form=settings.log.format)
         return in_loop(command.load()(settings, args))
     except ConfigError as error:
         if command is DOCTOR:

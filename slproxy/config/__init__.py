@@ -3,7 +3,7 @@
 from slproxy.config.conflicts import check
 from slproxy.config.effective import effective
 from slproxy.config.load import load, profiles, secret_in
-from slproxy.config.patterns import covers, rejects
+from slproxy.config.patterns import covered, covers, rejects
 from slproxy.config.rules import is_loopback
 from slproxy.config.schema import (
     OWN_PAGES,
@@ -36,6 +36,7 @@ __all__ = [
     "StoreSettings",
     "UpstreamSettings",
     "check",
+    "covered",
     "covers",
     "effective",
     "is_loopback",

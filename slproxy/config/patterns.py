@@ -23,6 +23,11 @@ def covers(pattern: str, path: str) -> bool:
     )
 
 
+def covered(patterns: Sequence[str], path: str) -> bool:
+    """Tell whether one of the patterns covers ``path``."""
+    return any(covers(pattern, path) for pattern in patterns)
+
+
 def rejects(pattern: str, path: str) -> bool:
     """Tell whether a reject covers ``path``; to SalesLoft a name is the same with ``/`` or ``.json`` behind it."""
     return covers(pattern.rstrip("/").removesuffix(".json"), path)

@@ -1,4 +1,4 @@
-"""A reply that was given up for a retry, kept in case no better one comes."""
+"""Buffered reply: one that was given up for another attempt, kept in case no better one comes."""
 
 from __future__ import annotations
 
@@ -6,31 +6,33 @@ import asyncio
 from collections.abc import AsyncIterator
 
 from slproxy.errors import UpstreamFault
-from slproxy.forward.messages import ReplyBody
 from slproxy.upstream import Reply
 
-# What is kept of a reply that is given up for a retry, in bytes and seconds: it may be the last one the upstream gives.
-KEPT_BODY = 256 * 1024
-KEEPING = 2.0
+# What is kept of it, in bytes, and for how long it is read, in seconds: it may be the last reply that SalesLoft gives.
+BUFFER_SIZE = 256 * 1024
+BUFFER_TIMEOUT = 2.0
 
 
 class BufferedReply:
-    """A reply that was given up for a retry, held for the case that no better one comes."""
+    """A reply's head, and its whole body in memory."""
 
-    def __init__(self, reply: ReplyBody, body: bytes) -> None:
+    def __init__(self, reply: Reply, body: bytes) -> None:
         self.status, self.reason, self.headers = reply.status, reply.reason, reply.headers
-        self.outcome = reply.outcome
+        self.header = reply.header
         self._body = body
 
     @property
     def ended(self) -> bool:
+        """Whether the whole body has been read."""
         return not self._body
 
     def read_nowait(self) -> bytes:
+        """Return the body."""
         body, self._body = self._body, b""
         return body
 
     async def chunks(self) -> AsyncIterator[bytes]:
+        """Yield the body, in one piece."""
         if body := self.read_nowait():
             yield body
 
@@ -42,10 +44,10 @@ async def buffer_reply(reply: Reply) -> BufferedReply | None:
     """Take a reply off its connection; ``None`` when it is too large, too slow or breaks off."""
     body = b""
     try:
-        async with asyncio.timeout(KEEPING):
+        async with asyncio.timeout(BUFFER_TIMEOUT):
             async for chunk in reply.chunks():
                 body += chunk
-                if len(body) > KEPT_BODY:
+                if len(body) > BUFFER_SIZE:
                     return None
     except (TimeoutError, UpstreamFault):
         return None

@@ -1,4 +1,4 @@
-"""What a web page of an allowed origin is told, so that its browser lets it read (the Fetch standard, CORS protocol).
+"""CORS: what a web page of an allowed origin is told, so that its browser lets it read (the Fetch standard).
 
 1. Only the exact origins of ``listen.allow_origins`` are named, never ``*``: any page could read the answers otherwise.
 2. Nothing is said of credentials: cookies are stripped, and the local key travels in a header that the page sets.

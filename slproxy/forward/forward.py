@@ -2,12 +2,13 @@
 
 The order can be read from the top: ``handle`` is the recipe, and each rung below it is one concern::
 
-    handle         check the request, strip its headers, answer with what came back
-    └ _send        send until there is something to answer with: retries, outermost
+    handle           check the request, strip its headers, answer with what came back
+    └ _send          send until there is something to answer with: retries, outermost
       └ _authorized  each attempt with the token of the moment: a 401 renews it, once
-        └ _dispatch    inject, pace, one physical send, learn
+        └ _dispatch  pace, inject, one physical send, learn
 
-This module knows neither side of aiohttp: it is given an ``Inbound`` and returns an ``Answer``.
+Two objects go down with a request: ``Attempts`` steers, and an ``Exchange`` is told what happens. This module knows
+neither side of aiohttp: it is given an ``Inbound`` and returns an ``Answer``.
 """
 
 from __future__ import annotations
@@ -16,47 +17,26 @@ import functools
 import logging
 import math
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
-
-from tenacity import RetryCallState
 
 from slproxy import retry
 from slproxy.auth import Bearer, Credentials
 from slproxy.config import LimitSettings, RetrySettings
-from slproxy.errors import BadRequest, Draining, OverBudget, Problem, TooLarge, UpstreamFault, UpstreamUnreachable
+from slproxy.errors import BadRequest, Draining, OverBudget, Problem, UpstreamFault, UpstreamUnreachable
 from slproxy.forward import cors
 from slproxy.forward import headers as header
+from slproxy.forward.attempts import Attempts
 from slproxy.forward.body import Body
-from slproxy.forward.buffered import BufferedReply, buffer_reply
+from slproxy.forward.buffered import buffer_reply
 from slproxy.forward.headers import InexactHeaderError
-from slproxy.forward.messages import Answer, Inbound, ReplyBody
-from slproxy.forward.policy import Place, Policy, check
-from slproxy.http import Fields, by_name, size
-from slproxy.observe import Exchange
+from slproxy.forward.messages import Answer, Inbound, ReplyBody, Request
+from slproxy.forward.policy import Policy, Route, check
+from slproxy.http import by_name, size
+from slproxy.observe import Attempt, Exchange, Observer
 from slproxy.pace import PROBE_TIMEOUT, Pacer, Preferences, RateLimitHeaders, Reservation, parse_preferences
 from slproxy.retry import Outcome
 from slproxy.upstream import Outbound, Reply, Slot, Upstream
 
 log = logging.getLogger("slproxy.forward")
-# What a last attempt has at least, in seconds.
-LAST = 0.1
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Request:
-    """A request that was let in and stripped; each attempt injects what is of its moment."""
-
-    method: str
-    target: str
-    fields: Fields = field(repr=False)
-    body: Body | None = field(repr=False)
-    # False where the client said `X-Slproxy-Retry: off`.
-    retries: bool
-    preferences: Preferences
-
-    @property
-    def repeatable(self) -> bool:
-        return self.body is None or self.body.repeatable
 
 
 class Forwarder:
@@ -69,6 +49,7 @@ class Forwarder:
         credentials: Credentials,
         upstream: Upstream,
         pacer: Pacer,
+        observer: Observer,
         api_url: str,
         retries: RetrySettings,
         limits: LimitSettings,
@@ -76,21 +57,27 @@ class Forwarder:
         now: Callable[[], float],
         monotonic: Callable[[], float],
         sleep: Callable[[float], Awaitable[None]],
-        dice: Callable[[], float],
+        jitter: Callable[[], float],
     ) -> None:
         self._policy = policy
         self._credentials = credentials
         self._upstream = upstream
         self._pacer = pacer
+        self._observer = observer
         self._api_url = api_url
         self._retries = retries
         self._limits = limits
         self._own_page = own_page
-        self._now, self._monotonic, self._sleep, self._dice = now, monotonic, sleep, dice
+        self._now, self._monotonic, self._sleep, self._jitter = now, monotonic, sleep, jitter
         self._via = f"1.1 {policy.pseudonym}"
-        self._retry_budget = retry.Budget(retries.budget)
+        self._retry_budget = retry.RetryBudget(retries.budget)
         self.draining = False
-        self._ends_at = math.inf
+        self._drained_at = math.inf
+
+    def drain(self, grace: float) -> None:
+        """Take no more requests; those in flight have ``grace`` seconds."""
+        self.draining = True
+        self._drained_at = self._monotonic() + grace
 
     async def handle(self, inbound: Inbound, exchange: Exchange) -> Answer:
         """Return the answer to one request.
@@ -98,18 +85,15 @@ class Forwarder:
         Raises:
             Problem: the proxy answers itself, as the problem says.
         """
-        if size(inbound.headers) > self._limits.max_headers:
-            raise TooLarge(f"The header block is over {self._limits.max_headers} bytes.", hint="Send less.", status=431)
         named = by_name(inbound.headers)
-        place, target = check(self._policy, method=inbound.method, target=inbound.target, headers=named)
-        if place is Place.OWN_PAGE:
+        route, target = check(
+            self._policy, method=inbound.method, target=inbound.target, headers=named, size=size(inbound.headers)
+        )
+        if route is Route.OWN_PAGE:
             return self._own_page(inbound.method, target.partition("?")[0])
-        if place is Place.PREFLIGHT:
-            return Answer(
-                status=204,
-                headers=[*cors.preflight(named, self._policy.methods), ("Proxy-Status", "slproxy")],
-                body=b"",
-            )
+        if route is Route.PREFLIGHT:
+            preflight = [*cors.preflight(named, self._policy.methods), ("Proxy-Status", "slproxy")]
+            return Answer(status=204, headers=preflight, body=b"")
         if self.draining:
             raise Draining(
                 "The proxy is shutting down.", hint="Send the request again: another one takes over, or none."
@@ -118,180 +102,185 @@ class Forwarder:
             fields = header.stripped(inbound.headers)
         except InexactHeaderError as error:
             raise BadRequest(f"The request cannot be passed on exactly: {error}.", hint="Encode the value.") from error
-        body = self._body(inbound)
-        request = _Request(
+        body = None
+        if inbound.has_body and inbound.read is not None:
+            body = Body(
+                inbound.read,
+                length=inbound.length,
+                memory=self._limits.replay_memory,
+                disk=self._limits.replay_disk,
+            )
+        request = Request(
             method=inbound.method,
             target=target,
             fields=fields,
             body=body,
             retries=[value.lower() for value in named.get(b"x-slproxy-retry", ())] != [b"off"],
             preferences=parse_preferences(named),
+            exchange=exchange,
         )
+        exchange.client = request.preferences.client
+        attempts = Attempts(began=exchange.began)
         try:
-            reply = await self._send(request, exchange)
-            return self._answer(reply, request, exchange, host=named[b"host"][0].decode("latin-1"))
+            reply = await self._send(request, attempts)
+            return self._answer(reply, request, attempts, host=named[b"host"][0].decode("latin-1"))
         except BaseException as error:
+            cause: BaseException = error
             if body is not None:
                 body.close()
                 # A broken client surfaces as a write to the upstream that failed; the blame goes where it belongs.
                 if isinstance(error, UpstreamFault) and body.error is not None:
-                    raise body.error from error
-            if isinstance(error, Problem):
-                exchange.remarks = self._pacer.fields()
+                    cause = body.error
+            if isinstance(cause, Problem):
+                told_attempts = attempts.headers(replayable=body is None or not body.too_large)
+                cause.headers = (*cause.headers, *told_attempts, *self._pacer.fields())
+            if cause is not error:
+                raise cause from error
             raise
 
     async def fetch(self, target: str) -> ReplyBody:
-        """Get something from the API for the proxy itself: with all cures, and without the clients' policy."""
-        request = _Request(
+        """Get something from the API for the proxy itself: with all retries, and without the clients' policy."""
+        exchange = Exchange(method="GET", path=target, began=self._monotonic(), client="slproxy")
+        request = Request(
             method="GET",
             target=target,
             fields=[("Accept", "application/json")],
             body=None,
             retries=True,
             preferences=Preferences(client="slproxy"),
+            exchange=exchange,
         )
-        return await self._send(request, Exchange(method="GET", path=target, started=self._monotonic()))
+        return await self._send(request, Attempts(began=exchange.began))
 
-    async def _send(self, request: _Request, exchange: Exchange) -> ReplyBody:
+    # Retries.
+
+    async def _send(self, request: Request, attempts: Attempts) -> ReplyBody:
         """Send until a reply is the client's to have."""
-        self._retry_budget.request(self._monotonic())
+        self._retry_budget.count_request(self._monotonic())
+        first: Reply | UpstreamFault
         try:
-            reply = await self._authorized(request, exchange)
+            first = await self._authorized(request, attempts)
+            if first.status not in retry.RETRIED:
+                return first
         except UpstreamFault as fault:
-            return await self._send_again(request, exchange, fault)
-        return reply if retry.is_final(reply.status) else await self._send_again(request, exchange, reply)
-
-    async def _send_again(self, request: _Request, exchange: Exchange, first: Reply | UpstreamFault) -> ReplyBody:
-        """Go on from a first attempt that may be worth repeating; what runs out ends in the upstream's own last reply.
-
-        The first attempt stays outside of tenacity's loop, since most requests need no other and the loop costs a tenth
-        of a request's time (benchmarks/README.md). Inside, it counts as the first.
-        """
-        made = [first]
-        kept: BufferedReply | None = None
-        # Of what may be repeated, a repeat is given up with the time for all of them.
-        hurried = False
-
-        async def attempt() -> Reply:
-            if not made:
-                patience = max(self._time_left(exchange), LAST) if hurried else math.inf
-                return await self._authorized(request, exchange, patience=patience)
-            outcome = made.pop()
-            if isinstance(outcome, UpstreamFault):
-                raise outcome
-            return outcome
-
-        async def before_wait(state: RetryCallState) -> None:
-            nonlocal kept, hurried
-            assert state.outcome is not None, "tenacity waits only after an attempt"
-            hurried = request.method in retry.REPEATABLE
-            if (fault := state.outcome.exception()) is None:
-                reply: Reply = state.outcome.result()
-                hurried = hurried and reply.status != retry.TOO_MANY
-                what = str(reply.status)
-                kept = await buffer_reply(reply) or kept
-            else:
-                what = fault.proxy_error if isinstance(fault, UpstreamFault) else type(fault).__name__
-            exchange.wait += state.upcoming_sleep
-            when = f"in {state.upcoming_sleep:.2f} s" if exchange.cure is None else "in its turn"
-            log.info("%s %s: %s, again %s", exchange.method, exchange.path, what, when)
-
-        next_wait = functools.partial(self._next_wait, request, exchange)
+            first = fault
+        # Most requests end above: tenacity's loop costs a tenth of a request's time (benchmarks/README.md).
         try:
-            last: Reply = await retry.ladder(next_wait, sleep=self._sleep, before_wait=before_wait)(attempt)
+            return await retry.retried(
+                functools.partial(self._attempt_again, request, attempts),
+                functools.partial(self._next_wait, request, attempts),
+                sleep=functools.partial(self._back_off, request.exchange),
+                first=first,
+                before_wait=functools.partial(self._before_wait, request, attempts),
+            )
         except (UpstreamFault, OverBudget, Draining) as fault:
-            # What was kept says that the request was not carried out (429). That is no longer so of one that was lost
-            # since and that nobody may repeat.
-            if kept is None or (
-                isinstance(fault, UpstreamFault) and fault.reached and request.method not in retry.REPEATABLE
-            ):
+            # The buffered reply says that the request was not carried out (429). That is no longer so of one that was
+            # lost since and that nobody may repeat.
+            is_lost = isinstance(fault, UpstreamFault) and fault.reached and request.method not in retry.REPEATABLE
+            if attempts.buffered is None or is_lost:
                 raise
-            return kept
-        return last
+            return attempts.buffered
 
-    def _next_wait(self, request: _Request, exchange: Exchange, outcome: Outcome, attempt: int) -> float | None:
+    async def _attempt_again(self, request: Request, attempts: Attempts) -> Reply:
+        return await self._authorized(request, attempts, longest=attempts.longest(self._time_left(attempts)))
+
+    def _next_wait(self, request: Request, attempts: Attempts, outcome: Outcome, number: int) -> float | None:
         """Return the seconds to wait before another attempt, or ``None`` when there is to be none."""
-        if not request.retries or exchange.attempts >= self._retries.attempts or not request.repeatable:
+        if not request.retries or not request.replayable:
             return None
-        wait = retry.wait_before_next(
+        if _costs_upstream(outcome) and not self._retry_budget.allows_retry(self._monotonic()):
+            return None
+        return attempts.next_wait(
             outcome,
+            number,
             method=request.method,
-            attempt=attempt,
+            rules=self._retries,
+            time_left=self._time_left(attempts),
+            longest_wait=request.preferences.max_wait,
             now=self._now(),
-            dice=self._dice(),
-            max_wait=self._retries.max_wait,
+            jitter=self._jitter(),
         )
-        if exchange.queued and not retry.says_when(outcome):
-            wait = 0.0  # the queue knows better
-        if (
-            wait is None
-            or wait > (left := self._time_left(exchange))
-            or exchange.wait + wait > request.preferences.max_wait
-        ):
-            return None
-        if exchange.queued:
-            exchange.cure = min(left, self._retries.max_wait + PROBE_TIMEOUT)
-            return 0.0
-        # Only a repeat of what may have cost the upstream work counts: not a refused connection, not a 429.
-        costs = outcome.reached and outcome.status != retry.TOO_MANY
-        return wait if not costs or self._retry_budget.spend(self._monotonic()) else None
 
-    def drain(self, grace: float) -> None:
-        """Take no more requests; those in flight have so many seconds."""
-        self.draining = True
-        self._ends_at = self._monotonic() + grace
+    async def _before_wait(
+        self, request: Request, attempts: Attempts, result: Reply | UpstreamFault, wait: float
+    ) -> None:
+        """Give up what an attempt came to for another one after ``wait`` seconds."""
+        is_reply = not isinstance(result, UpstreamFault)
+        refused = is_reply and result.status == retry.TOO_MANY_REQUESTS
+        # The time for all attempts ends one that may be repeated; a refusal took none of it.
+        attempts.deadline_applies = request.method in retry.REPEATABLE and not refused
+        if isinstance(result, UpstreamFault):
+            attempts.reason, outcome = result.proxy_error, Outcome(status=None, reached=result.reached)
+        else:
+            attempts.reason, outcome = str(result.status), result.outcome
+            attempts.buffered = await buffer_reply(result) or attempts.buffered
+        if _costs_upstream(outcome):
+            self._retry_budget.count_retry(self._monotonic())
+        if attempts.requeued:
+            attempts.requeue_timeout = min(self._time_left(attempts), self._retries.max_wait + PROBE_TIMEOUT)
+        attempts.waited += wait
+        when = "in its turn" if attempts.requeued else f"in {wait:.2f} s"
+        log.info("%s %s: %s, retrying %s", request.method, request.exchange.path, attempts.reason, when)
 
-    def _time_left(self, exchange: Exchange) -> float:
-        """Return the seconds that are left for all attempts; what pacing has held it is no attempt's fault."""
-        now = self._monotonic()
-        return min(self._retries.deadline - (now - exchange.started - exchange.held), self._ends_at - now)
+    async def _back_off(self, exchange: Exchange, seconds: float) -> None:
+        if not seconds:
+            await self._sleep(0.0)
+            return
+        with self._observer.waiting(exchange, "backoff", self._monotonic):
+            await self._sleep(seconds)
 
-    async def _authorized(self, request: _Request, exchange: Exchange, *, patience: float = math.inf) -> Reply:
+    def _time_left(self, attempts: Attempts) -> float:
+        return attempts.time_left(self._monotonic(), deadline=self._retries.deadline, drained_at=self._drained_at)
+
+    # The token.
+
+    async def _authorized(self, request: Request, attempts: Attempts, *, longest: float = math.inf) -> Reply:
         """Send with the token of the moment; when it is rejected, once more with a newer one."""
-        # Before it is held as well: without a token there is nothing to wait for.
+        # Before it waits as well: without a token there is nothing to wait for.
         await self._credentials.bearer()
-        try:
-            reply, bearer = await self._dispatch(request, exchange, patience=patience)
-            if reply.status != 401:
-                if retry.is_final(reply.status):
-                    self._credentials.mark_verified(bearer)
-                return reply
-            try:
-                newer = await self._credentials.renew(stale=bearer)
-            except BaseException:
-                reply.close()
-                raise
-            if newer == bearer:
-                return reply
-            if not request.repeatable:
-                self._credentials.mark_unverified(newer)
-                return reply
-            reply.close()
-            try:
-                reply, bearer = await self._dispatch(request, exchange)
-            except BaseException:
-                self._credentials.mark_unverified(newer)
-                raise
-            if reply.status == 401:
-                self._credentials.mark_ineffective(bearer)
-            elif retry.is_final(reply.status):
+        reply, bearer = await self._dispatch(request, attempts, longest=longest)
+        if reply.status != 401:
+            if reply.status not in retry.RETRIED:
                 self._credentials.mark_verified(bearer)
             return reply
-        finally:
-            # Of a body in chunks it is known only once it has been read so far.
-            exchange.once = request.body is not None and request.body.too_large
+        try:
+            newer = await self._credentials.renew(stale=bearer)
+        except BaseException:
+            reply.close()
+            raise
+        if newer == bearer:
+            return reply
+        if not request.replayable:
+            self._credentials.mark_unverified(newer)
+            return reply
+        reply.close()
+        attempts.reason = "401"
+        request.exchange.renewals += 1
+        try:
+            reply, bearer = await self._dispatch(request, attempts)
+        except BaseException:
+            self._credentials.mark_unverified(newer)
+            raise
+        if reply.status == 401:
+            self._credentials.mark_ineffective(bearer)
+        elif reply.status not in retry.RETRIED:
+            self._credentials.mark_verified(bearer)
+        return reply
+
+    # One physical send.
 
     async def _dispatch(
-        self, request: _Request, exchange: Exchange, *, patience: float = math.inf
+        self, request: Request, attempts: Attempts, *, longest: float = math.inf
     ) -> tuple[Reply, Bearer]:
-        """Pace, inject, make one physical send, and learn from its reply; return the token that it was sent with too.
+        """Pace, inject, send once, and learn from the reply; return the token that it was sent with too.
 
-        The token is taken when it goes: one taken before may expire while the request waits (airbytehq/airbyte#13660).
+        The token is taken when it goes: one taken before may expire while the request is held (airbyte#13660).
         """
         # A small body is taken in first, or nobody would see that its client has left while it is held.
         body = None if request.body is None else await request.body.whole() or request.body.chunks
-        reservation, slot = await self._turn(request, exchange)
-        reached = exchange.queued = False
+        reservation, slot = await self._pace(request, attempts)
+        may_have_been_sent = attempts.requeued = False
+        exchange = request.exchange
         try:
             bearer = await self._credentials.bearer()
             outbound = Outbound(
@@ -300,62 +289,75 @@ class Forwarder:
                 headers=header.injected(request.fields, bearer=bearer.token, via=self._via),
                 body=body,
             )
-            exchange.attempts += 1
-            sent = self._monotonic()
-            reached = True
+            attempts.sent += 1
+            attempt = Attempt(began=self._monotonic(), reason=attempts.reason)
+            exchange.attempts.append(attempt)
+            for tell in self._observer.attempt_began:
+                tell(exchange, attempt)
+            may_have_been_sent = True
             try:
-                reply = await self._upstream.send(outbound, slot, response_timeout=patience)
+                reply = await self._upstream.send(outbound, slot, response_timeout=longest)
+                attempt.status = reply.status
+            except UpstreamFault as fault:
+                attempt.fault = fault.proxy_error
+                raise
             finally:
-                exchange.upstream += self._monotonic() - sent
+                attempt.ended = self._monotonic()
+                exchange.upstream += attempt.ended - attempt.began
+                for tell in self._observer.attempt_ended:
+                    tell(exchange, attempt)
         except BaseException as error:
             slot.release()
-            self._pacer.lost(reservation, reached=error.reached if isinstance(error, UpstreamFault) else reached)
+            reached = error.reached if isinstance(error, UpstreamFault) else may_have_been_sent
+            self._pacer.lost(reservation, reached=reached)
             raise
-        exchange.queued = self._pacer.replied(
-            reservation, RateLimitHeaders.parse(reply.status, reply.header, now=self._now())
-        )
+        headers = RateLimitHeaders.parse(reply.status, reply.header, now=self._now())
+        attempts.requeued = self._pacer.replied(reservation, headers)
         return reply, bearer
 
-    async def _turn(self, request: _Request, exchange: Exchange) -> tuple[Reservation | None, Slot]:
-        """Wait for a turn and for one of the upstream's connections; a turn that is over by then is taken anew."""
+    async def _pace(self, request: Request, attempts: Attempts) -> tuple[Reservation | None, Slot]:
+        """Wait for the rate limit and for a connection; a reservation that a 429 has overtaken is made anew."""
         while True:
-            reservation = await self._reserved(request, exchange)
+            reservation = await self._reserve(request, attempts)
             try:
                 slot = await self._upstream.slots.acquire()
             except BaseException:
                 self._pacer.lost(reservation, reached=False)
                 raise
-            exchange.wait += slot.waited
+            attempts.waited += slot.waited
             if not self._pacer.is_over(reservation):
                 return reservation, slot
             slot.release()
             self._pacer.lost(reservation, reached=False)
 
-    async def _reserved(self, request: _Request, exchange: Exchange) -> Reservation | None:
-        """Wait for the budget of one physical send; note how long that took."""
-        requeue_timeout, exchange.cure = exchange.cure, None
+    async def _reserve(self, request: Request, attempts: Attempts) -> Reservation | None:
+        """Wait for the rate limit; ``None`` where it is not kept."""
+        requeue_timeout, attempts.requeue_timeout = attempts.requeue_timeout, None
         reservation = self._pacer.take(
             request.method,
             request.target,
             request.preferences,
-            ticket=exchange.place,
-            waited=exchange.wait,
-            held=exchange.held,
+            ticket=attempts.ticket,
+            waited=attempts.waited,
+            held=attempts.paced,
             requeue_timeout=requeue_timeout,
         )
         if reservation is None:
             return None
-        exchange.place = reservation.ticket
+        attempts.ticket = reservation.ticket
         if reservation.sent is None:
             try:
-                await self._pacer.wait(reservation)
+                with self._observer.waiting(request.exchange, "rate limit", self._monotonic):
+                    await self._pacer.wait(reservation)
             finally:
-                exchange.wait += reservation.waited
-                # To be refused by SalesLoft is no fault of the request's: retry.deadline bounds the wait for its cure.
-                exchange.held += reservation.waited if requeue_timeout is None else 0.0
+                attempts.waited += reservation.waited
+                # That SalesLoft refused it is no fault of the request's: retry.deadline bounds the wait then.
+                attempts.paced += reservation.waited if requeue_timeout is None else 0.0
         return reservation
 
-    def _answer(self, reply: ReplyBody, request: _Request, exchange: Exchange, *, host: str) -> Answer:
+    # The answer.
+
+    def _answer(self, reply: ReplyBody, request: Request, attempts: Attempts, *, host: str) -> Answer:
         """Return the upstream's reply as the client gets it: as it came, less what stops here, plus what we say."""
         try:
             fields = header.returning(reply.headers, api_url=self._api_url, host=host)
@@ -367,22 +369,17 @@ class Forwarder:
                 reached=True,
                 proxy_error="http_protocol_error",
             ) from error
-        total = self._monotonic() - exchange.started
-        fields.append(("Via", self._via))
-        fields.append(
-            ("Server-Timing", header.server_timing(total=total, upstream=exchange.upstream, wait=exchange.wait))
-        )
-        if not any(name.lower() == "ratelimit" for name, _ in fields):
+        exchange, total = request.exchange, self._monotonic() - attempts.began
+        timing = header.server_timing(total=total, upstream=exchange.upstream, wait=exchange.waited)
+        fields += [("Via", self._via), ("Server-Timing", timing)]
+        if reply.header("RateLimit") is None:
             fields += self._pacer.fields()
-        fields += exchange.told_attempts
-        return Answer(status=reply.status, reason=reply.reason, headers=fields, body=reply, request_body=request.body)
+        body = request.body
+        if attempts.sent > 1 or body is not None:
+            fields += attempts.headers(replayable=body is None or not body.too_large)
+        return Answer(status=reply.status, reason=reply.reason, headers=fields, body=reply, request_body=body)
 
-    def _body(self, inbound: Inbound) -> Body | None:
-        if not inbound.has_body or inbound.read is None:
-            return None
-        return Body(
-            inbound.read,
-            length=inbound.length,
-            memory=self._limits.replay_memory,
-            disk=self._limits.replay_disk,
-        )
+
+def _costs_upstream(outcome: Outcome) -> bool:
+    """Tell whether an attempt may have cost the upstream work: not a refused connection, not a 429."""
+    return outcome.reached and outcome.status != retry.TOO_MANY_REQUESTS

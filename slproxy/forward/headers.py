@@ -1,4 +1,4 @@
-"""Which headers pass, which stop here, and which are the proxy's own: strip first, inject last.
+"""Headers: which pass, which stop here, and which are the proxy's own. Strip first, inject last.
 
 1. The client's headers are never modified; the outgoing ones are built from them.
 2. What is injected is injected after everything was stripped, so that a client which names ``Authorization`` in its
@@ -59,7 +59,10 @@ def stripped(headers: RawHeaders) -> Fields:
     for raw_name, raw_value in headers:
         name, key, stops = _client_header(raw_name)
         if not stops and key not in named:
-            fields.append((name, _exact(raw_name, raw_value)))
+            try:
+                fields.append((name, raw_value.decode("utf-8")))
+            except UnicodeDecodeError:
+                raise _inexact(raw_name) from None
     return fields
 
 
@@ -81,7 +84,10 @@ def returning(headers: RawHeaders, *, api_url: str, host: str) -> Fields:
     for raw_name, raw_value in headers:
         name, key, stops = _upstream_header(raw_name)
         if not stops and key not in named:
-            value = _exact(raw_name, raw_value)
+            try:
+                value = raw_value.decode("utf-8")
+            except UnicodeDecodeError:
+                raise _inexact(raw_name) from None
             fields.append((name, _at_the_proxy(value, api_url, host) if key == "location" else value))
     return fields
 
@@ -92,7 +98,7 @@ def returning(headers: RawHeaders, *, api_url: str, host: str) -> Fields:
 @functools.lru_cache(maxsize=512)
 def _client_header(raw: bytes) -> tuple[str, str, bool]:
     """Return a header's name, the key it goes by, and whether it stops here on its way up."""
-    name = _exact(raw, raw)
+    name = _decoded_name(raw)
     # Rack and WSGI read `_` as `-`: Authorization spelt with an underscore would be a second credential.
     key = name.lower().replace("_", "-")
     return name, key, key in _HOP_BY_HOP | _CLIENT_ONLY or key.startswith(_CLIENT_ONLY_PREFIXES)
@@ -101,27 +107,33 @@ def _client_header(raw: bytes) -> tuple[str, str, bool]:
 @functools.lru_cache(maxsize=512)
 def _upstream_header(raw: bytes) -> tuple[str, str, bool]:
     """Return a header's name, the key it goes by, and whether it stops here on its way down."""
-    name = _exact(raw, raw)
+    name = _decoded_name(raw)
     key = name.lower()
     return name, key.replace("_", "-"), key in _HOP_BY_HOP | _UPSTREAM_ONLY or key.startswith(_UPSTREAM_ONLY_PREFIXES)
 
 
 def _named_by_connection(headers: RawHeaders) -> frozenset[str]:
     """Return the names that ``Connection`` makes hop-by-hop, less ``Content-Length``: framing stays with us."""
-    lines = [value for name, value in headers if name.lower() == b"connection"]
+    lines = []
+    for name, value in headers:
+        if len(name) == 10 and name.lower() == b"connection":  # most names have another length
+            lines.append(value)
     if not lines:
         return frozenset()
     tokens = b",".join(lines).decode("latin-1").lower().replace("_", "-").split(",")
     return frozenset(token.strip() for token in tokens) - {"content-length"}
 
 
-def _exact(name: bytes, raw: bytes) -> str:
-    """Decode ``raw`` such that aiohttp's UTF-8 encoding gives the same bytes again."""
+def _decoded_name(raw: bytes) -> str:
     try:
         return raw.decode("utf-8")
     except UnicodeDecodeError:
-        shown = name.decode("ascii", "replace")
-        raise InexactHeaderError(f"the header {shown} holds bytes that are not UTF-8") from None
+        raise _inexact(raw) from None
+
+
+def _inexact(name: bytes) -> InexactHeaderError:
+    """Return the error for a header that aiohttp, which encodes to UTF-8, would not send as it came."""
+    return InexactHeaderError(f"the header {name.decode('ascii', 'replace')} holds bytes that are not UTF-8")
 
 
 def _at_the_proxy(location: str, api_url: str, host: str) -> str:

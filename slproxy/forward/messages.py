@@ -1,4 +1,4 @@
-"""The two ends of the recipe: a request as the client sent it, an answer as the client gets it."""
+"""Messages: a request as it came and as it was let in, a reply, and the answer as the client gets it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Protocol
 
 from slproxy.forward.body import Body
 from slproxy.http import Fields, RawHeaders
-from slproxy.retry import Outcome
+from slproxy.observe import Exchange
+from slproxy.pace import Preferences
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -23,15 +24,33 @@ class Inbound:
     read: Callable[[], Awaitable[bytes]] | None = None
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Request:
+    """A request that was let in and stripped; each attempt injects what is of its moment."""
+
+    method: str
+    target: str
+    fields: Fields = field(repr=False)
+    body: Body | None = field(repr=False)
+    # False where the client said `X-Slproxy-Retry: off`.
+    retries: bool
+    preferences: Preferences
+    exchange: Exchange
+
+    @property
+    def replayable(self) -> bool:
+        """Whether its body can be sent once more."""
+        return self.body is None or self.body.repeatable
+
+
 class ReplyBody(Protocol):
     """A reply, as far as answering goes: the upstream's own, or one that was kept."""
 
     status: int
     reason: str
     headers: RawHeaders
-
-    @property
-    def outcome(self) -> Outcome: ...
+    # Returns the first value of a header, by any case of its name.
+    header: Callable[[str], str | None]
 
     @property
     def ended(self) -> bool: ...
@@ -51,8 +70,7 @@ class Answer:
     reason: str | None = None
     headers: Fields = field(repr=False)
     body: ReplyBody | bytes = field(repr=False)
-    # Whether the connection ends with it.
-    last: bool = False
+    close_connection: bool = False
     # The upstream may answer while it still takes the request's body, so that is freed last.
     request_body: Body | None = field(default=None, repr=False)
 

@@ -1,4 +1,4 @@
-"""Who may ask for what: the gate that a request passes before a byte of its body is read or a token is touched.
+"""Policy: which requests are let in, decided before a byte of a body is read or a token is touched.
 
 1. Nothing is repaired. A target either goes upstream byte for byte or does not go at all.
 2. Whatever two servers could read in two ways is refused: dot segments in any spelling, a second slash at the front,
@@ -13,12 +13,13 @@ from __future__ import annotations
 import base64
 import binascii
 import enum
+import functools
 import ipaddress
 import re
 from dataclasses import dataclass
 from urllib.parse import unquote_to_bytes
 
-from slproxy.config import OWN_PAGES, Secret, covers, rejects
+from slproxy.config import OWN_PAGES, Secret, covered, covers, rejects
 from slproxy.errors import (
     BadRequest,
     BadTarget,
@@ -31,7 +32,7 @@ from slproxy.errors import (
     TooLarge,
 )
 from slproxy.forward import cors
-from slproxy.forward import headers as header
+from slproxy.forward.headers import has_passed
 from slproxy.forward.target import LIKE_A_VERSION, PARAMETERS, SLASHES, VERSION, exact_path
 from slproxy.http import ByName
 
@@ -44,21 +45,23 @@ _REFUSED_METHODS = ("CONNECT", "TRACE")
 OWN_METHODS = ("GET", "HEAD")
 # Orchestrators ask these with whatever Host they like and without a key; they tell nothing but "up" and "ready".
 PROBES = (OWN_PAGES + "healthz", OWN_PAGES + "readyz")
+# A name in DNS has 253 characters at most (RFC 1035 §2.3.4); a port and its colon six.
+MAX_HOST = 260
 _HOST = re.compile(r"(?P<name>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::(?P<port>[0-9]{1,5}))?")
 
 
-class Place(enum.Enum):
+class Route(enum.Enum):
     """Who answers a request that was let in."""
 
     UPSTREAM = enum.auto()
     OWN_PAGE = enum.auto()
-    # A browser's question about a page of an allowed origin.
+    # A browser asks whether a page of an allowed origin may send a request.
     PREFLIGHT = enum.auto()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Policy:
-    """What this proxy lets in; ``pseudonym`` is its name in ``Via``, ``max_target`` is in bytes."""
+    """What this proxy lets in; ``pseudonym`` is its name in ``Via``, the two limits are in bytes."""
 
     accept_paths: tuple[str, ...] = ("/v2/",)
     reject_paths: tuple[str, ...] = ()
@@ -68,6 +71,7 @@ class Policy:
     key: Secret | None = None
     pseudonym: str
     max_target: int = 32 * 1024
+    max_headers: int = 64 * 1024
 
     @property
     def methods(self) -> tuple[str, ...]:
@@ -75,12 +79,16 @@ class Policy:
         return READ_METHODS if self.read_only else METHODS
 
 
-def check(policy: Policy, *, method: str, target: str, headers: ByName) -> tuple[Place, str]:
+def check(policy: Policy, *, method: str, target: str, headers: ByName, size: int) -> tuple[Route, str]:
     """Return who answers, and the target in origin form, byte for byte as the client spelt it.
+
+    ``size`` is that of the header block, in bytes.
 
     Raises:
         Refused: one of its subclasses, the first rule of docs/contract.md, Check, that the request breaks.
     """
+    if size > policy.max_headers:
+        raise TooLarge(f"The header block is over {policy.max_headers} bytes.", hint="Send less.", status=431)
     # In bytes; a character that is not ASCII takes up to four.
     if len(target) > policy.max_target or (
         not target.isascii() and len(target.encode("utf-8", "surrogateescape")) > policy.max_target
@@ -88,35 +96,37 @@ def check(policy: Policy, *, method: str, target: str, headers: ByName) -> tuple
         raise TooLarge(
             f"The request target is longer than {policy.max_target} bytes.", hint="Send less in the query.", status=414
         )
-    _check_method(policy, method, target)
-    origin_form = _origin_form(policy, target)
+    if method not in METHODS:
+        raise _method_refused(policy, method, target)
+    origin_form = target if target.startswith("/") else _origin_form(policy, target)
     path = exact_path(origin_form)
     if path in PROBES and method in OWN_METHODS:
-        return Place.OWN_PAGE, origin_form
-    place = _place(policy, path)
+        return Route.OWN_PAGE, origin_form
+    route = _route(policy, path)
     host = _check_host(policy, headers)
-    _check_origin(policy, headers, host)
-    if cors.is_preflight(method, headers) and cors.allowed(headers, policy.allow_origins):
-        return Place.PREFLIGHT, origin_form
-    if header.has_passed(headers, policy.pseudonym):
+    # Only browsers send these, and a client that is none could send anything.
+    if b"origin" in headers or b"sec-fetch-site" in headers:
+        _check_origin(policy, headers, host)
+    if method == "OPTIONS" and cors.is_preflight(method, headers) and cors.allowed(headers, policy.allow_origins):
+        return Route.PREFLIGHT, origin_form
+    if b"via" in headers and has_passed(headers, policy.pseudonym):
         raise Loop(
             "The request has already been through this proxy: its Via header names it.",
             hint="Point upstream.api_url at SalesLoft, not at a proxy that leads back here.",
         )
-    _check_key(policy, headers)
-    if place is Place.UPSTREAM and method not in policy.methods:
+    if policy.key is not None:
+        _check_key(policy.key, headers)
+    if policy.read_only and route is Route.UPSTREAM and method not in READ_METHODS:
         raise MethodRefused(
             f"This proxy is read-only: {method} is not passed on.",
             hint="Start it without --read-only to write.",
             headers=(("Allow", ", ".join(policy.methods)),),
         )
-    return place, origin_form
+    return route, origin_form
 
 
 def _origin_form(policy: Policy, target: str) -> str:
-    """Return the target in origin form; an absolute one that names this proxy loses its authority, nothing else."""
-    if target.startswith("/"):
-        return target
+    """Return an absolute target in origin form; where it names this proxy it loses its authority, nothing else."""
     scheme, separator, rest = target.partition("://")
     if not separator or scheme.lower() not in ("http", "https"):
         raise BadTarget(
@@ -125,7 +135,7 @@ def _origin_form(policy: Policy, target: str) -> str:
         )
     end = min((index for index in (rest.find("/"), rest.find("?"), rest.find("#")) if index >= 0), default=len(rest))
     authority = rest[:end]
-    if scheme.lower() == "https" or not is_own_host(policy, authority):
+    if scheme.lower() == "https" or not is_own_host(policy.accept_hosts, authority):
         raise HostRefused(
             "The request target is an absolute URL of another host.",
             hint="This is a reverse proxy: set it as the base URL, not as HTTP_PROXY.",
@@ -133,12 +143,12 @@ def _origin_form(policy: Policy, target: str) -> str:
     return rest[end:] or "/"
 
 
-def _place(policy: Policy, path: str) -> Place:
+def _route(policy: Policy, path: str) -> Route:
     if path.startswith(OWN_PAGES):
-        return Place.OWN_PAGE
+        return Route.OWN_PAGE
     rejected = bool(policy.reject_paths) and _is_rejected(policy, path)
-    if any(covers(pattern, path) for pattern in policy.accept_paths) and not rejected:
-        return Place.UPSTREAM
+    if not rejected and covered(policy.accept_paths, path):
+        return Route.UPSTREAM
     if rejected:
         raise NotFound("This path is closed by policy.reject_paths.", hint="Ask whoever configured this proxy.")
     raise NotFound("This proxy does not forward that path.", hint=_nearest(policy, path))
@@ -172,20 +182,18 @@ def _nearest(policy: Policy, path: str) -> str:
 
 
 def _is_forwarded(policy: Policy, path: str) -> bool:
-    return any(covers(pattern, path) for pattern in policy.accept_paths) and not _is_rejected(policy, path)
+    return covered(policy.accept_paths, path) and not _is_rejected(policy, path)
 
 
-def _check_method(policy: Policy, method: str, target: str) -> None:
-    if method in METHODS:
-        return
+def _method_refused(policy: Policy, method: str, target: str) -> MethodRefused:
     allowed = ", ".join(OWN_METHODS if target.startswith(OWN_PAGES) else policy.methods)
     if method in _REFUSED_METHODS:
-        raise MethodRefused(
+        return MethodRefused(
             f"{method} is never passed on.",
             hint="Use one of the methods in Allow. This is a reverse proxy: set it as the base URL, not as HTTP_PROXY.",
             headers=(("Allow", allowed),),
         )
-    raise MethodRefused("The method is not one this proxy knows.", hint=f"Use {allowed}.", status=501)
+    return MethodRefused("The method is not one this proxy knows.", hint=f"Use {allowed}.", status=501)
 
 
 def _check_host(policy: Policy, headers: ByName) -> str:
@@ -193,7 +201,7 @@ def _check_host(policy: Policy, headers: ByName) -> str:
     if len(hosts) != 1:  # RFC 9112 §3.2
         raise BadRequest("A request needs exactly one Host header.", hint="Send one Host header.")
     host = hosts[0].decode("latin-1")
-    if not is_own_host(policy, host):
+    if len(host) > MAX_HOST or not is_own_host(policy.accept_hosts, host):
         raise HostRefused(
             "The Host header does not name this proxy.",
             hint="Use localhost or 127.0.0.1, or add the name to listen.accept_hosts.",
@@ -201,13 +209,15 @@ def _check_host(policy: Policy, headers: ByName) -> str:
     return host
 
 
-def is_own_host(policy: Policy, host: str) -> bool:
+# A client calls the proxy by one name, request after request.
+@functools.lru_cache(maxsize=256)
+def is_own_host(accept_hosts: frozenset[str], host: str) -> bool:
     """Tell whether ``host`` is a loopback name or an accepted one, with any port or none: ports get mapped."""
     match = _HOST.fullmatch(host)
     if match is None or int(match["port"] or 0) > 0xFFFF:
         return False
     name = match["name"].lower()
-    if name == "localhost" or name in policy.accept_hosts:
+    if name == "localhost" or name in accept_hosts:
         return True
     try:
         address = ipaddress.ip_address(name.strip("[]"))
@@ -224,15 +234,15 @@ def _check_origin(policy: Policy, headers: ByName, host: str) -> None:
     origins = {value.decode("latin-1") for value in headers.get(b"origin", ())}
     if origins and origins <= policy.allow_origins:
         return
-    if _is_foreign(headers) or any(not _same_origin(origin, host) for origin in origins):
+    if _is_cross_site(headers) or any(not _same_origin(origin, host) for origin in origins):
         raise OriginRefused(
             "A web page of another origin may not use this proxy.",
             hint="Add the page's origin to listen.allow_origins if it is yours.",
         )
 
 
-def _is_foreign(headers: ByName) -> bool:
-    """Tell whether a browser says that a page of elsewhere asks (W3C Fetch Metadata; a page cannot change these).
+def _is_cross_site(headers: ByName) -> bool:
+    """Tell whether a browser says that another site's page asks (W3C Fetch Metadata; a page cannot change these).
 
     A page on another port of localhost is "same-site". Of its requests without ``Origin``, such as an image's, only the
     link that a person follows passes: the page learns nothing from it.
@@ -256,13 +266,11 @@ def _same_origin(origin: str, host: str) -> bool:
     return (page["name"].lower(), int(page["port"] or 80)) == (proxy["name"].lower(), int(proxy["port"] or 80))
 
 
-def _check_key(policy: Policy, headers: ByName) -> None:
-    if policy.key is None:
-        return
+def _check_key(key: Secret, headers: ByName) -> None:
     in_authorization = (_key_in_authorization(value) for value in headers.get(b"authorization", ()))
-    shown = [*headers.get(b"x-slproxy-key", ()), *(key for key in in_authorization if key is not None)]
+    shown = [*headers.get(b"x-slproxy-key", ()), *(each for each in in_authorization if each is not None)]
     # Every candidate is compared, so that the time tells nothing about which one was right.
-    matches = [policy.key == Secret(candidate.decode("utf-8", "replace")) for candidate in shown]
+    matches = [key == Secret(candidate.decode("utf-8", "replace")) for candidate in shown]
     if not any(matches):
         raise KeyRequired(
             "The local key is missing." if not shown else "The local key is wrong.",

@@ -1,12 +1,18 @@
-"""What happened, told: the access log and its record of a request."""
+"""What happened, told: a record of each request, and those who listen, such as the access log."""
 
-from slproxy.observe import logs
-from slproxy.observe.access_log import Journal
-from slproxy.observe.exchange import Exchange, path_of
+from slproxy.observe.access_log import AccessLog
+from slproxy.observe.exchange import Attempt, Exchange, Renewal, Wait, loggable_path
+from slproxy.observe.observer import Listener, Observer
+from slproxy.observe.program_log import start_logging
 
 __all__ = [
+    "AccessLog",
+    "Attempt",
     "Exchange",
-    "Journal",
-    "logs",
-    "path_of",
+    "Listener",
+    "Observer",
+    "Renewal",
+    "Wait",
+    "loggable_path",
+    "start_logging",
 ]

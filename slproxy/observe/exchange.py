@@ -1,64 +1,81 @@
-"""A request and its response, as the access log tells of them."""
+"""A request and its response: what happened, as far as it has come. Nothing here steers anything.
+
+Times are monotonic, in seconds; what has not ended yet has no end. Nothing in it is secret: a target loses its query
+when it is recorded, since queries hold people's names and addresses.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field
 
 
-@dataclass(kw_only=True, eq=False)
+@dataclass(kw_only=True, eq=False, slots=True)
+class Attempt:
+    """One physical send: ``reason`` is what came of the one before, such as ``503``, and empty for the first.
+
+    ``status`` is ``None`` as long as there is no reply; where none came, ``fault`` has RFC 9209's name for the reason.
+    ``cost`` is what SalesLoft said that it cost of the rate limit, else what it was expected to.
+    """
+
+    began: float
+    reason: str = ""
+    ended: float = math.nan
+    status: int | None = None
+    fault: str = ""
+    cost: int = 0
+
+
+@dataclass(kw_only=True, eq=False, slots=True)
+class Wait:
+    """A time in which nothing was sent: for the ``rate limit``, a free ``connection``, or as ``backoff``."""
+
+    reason: str
+    began: float
+    ended: float = math.nan
+
+
+@dataclass(kw_only=True, eq=False, slots=True)
+class Renewal:
+    """A renewal of the token, which many requests may wait for: ``expiry`` or ``rejected`` is its reason.
+
+    ``outcome`` is ``renewed``, ``taken over from another process``, or what went wrong.
+    """
+
+    reason: str
+    began: float
+    ended: float = math.nan
+    outcome: str = ""
+
+
+@dataclass(kw_only=True, eq=False, slots=True)
 class Exchange:
-    """A request and its response, as they go by. Times are in seconds; ``started`` is monotonic."""
+    """A client's request and its response.
+
+    ``client`` is what the client calls itself; ``error`` the type of the proxy's own answer, such as
+    ``login-required``, and empty for SalesLoft's; ``aborted`` says why the answer did not end well, such as ``client
+    left``. ``renewals`` counts the new tokens that it was sent again with.
+    """
 
     method: str
     path: str
-    started: float
+    began: float
+    ended: float = math.nan
+    client: str = ""
     status: int = 0
-    attempts: int = 0
-    # Whether its body is sent once, since it is not kept.
-    once: bool = False
+    attempts: list[Attempt] = field(default_factory=list)
+    waits: list[Wait] = field(default_factory=list)
+    # How long SalesLoft took for the heads of its replies, and how long nothing was sent, in all.
     upstream: float = 0.0
-    # All waiting between sends, and what of it pacing has held it.
-    wait: float = 0.0
-    held: float = 0.0
-    # Whether it was refused (429) and waits at its place among the others; and then for how long it may.
-    queued: bool = False
-    cure: float | None = None
-    # Its place among those who wait for the budget, which a repeat keeps.
-    place: int | None = None
-    # The type of the proxy's own answer, such as "login-required"; empty when the reply is SalesLoft's.
+    waited: float = 0.0
+    renewals: int = 0
+    bytes_received: int = 0
+    bytes_sent: int = 0
     error: str = ""
-    # What the proxy's own answer says besides, as headers.
-    remarks: Sequence[tuple[str, str]] = ()
-    # How the answer ended, when it did not end well: "client left", "upstream broke off".
-    ended: str = ""
-
-    @property
-    def told_attempts(self) -> list[tuple[str, str]]:
-        """The header that tells the client how often its request was sent, where there is something to tell."""
-        if self.once and self.attempts:
-            return [("X-Slproxy-Attempts", f"{self.attempts}; not-replayable")]
-        return [("X-Slproxy-Attempts", str(self.attempts))] if self.attempts > 1 else []
-
-    def fields(self, now: float) -> dict[str, object]:
-        """Return what the JSON line holds; ``now`` is monotonic."""
-        fields: dict[str, object] = {
-            "method": self.method,
-            "path": self.path,
-            "status": self.status,
-            "attempts": self.attempts,
-            "ms": round((now - self.started) * 1000, 1),
-        }
-        if self.wait >= 0.001:
-            fields["waited_ms"] = round(self.wait * 1000, 1)
-        if self.error:
-            fields["error"] = self.error
-        if self.ended:
-            fields["ended"] = self.ended
-        return fields
+    aborted: str = ""
 
 
-def path_of(target: str) -> str:
+def loggable_path(target: str) -> str:
     """Return what may be logged of a request target: its path, with nothing that a terminal would obey.
 
     Of an absolute target, the authority is left out as well: it may hold a password.
@@ -66,4 +83,5 @@ def path_of(target: str) -> str:
     path = target.partition("?")[0].partition("#")[0]
     if not path.startswith("/") and "://" in path:
         path = "/" + path.partition("://")[2].partition("/")[2]
-    return "".join(character if character.isprintable() else "?" for character in path)[:500]
+    path = path[:500]
+    return path if path.isprintable() else "".join(each if each.isprintable() else "?" for each in path)

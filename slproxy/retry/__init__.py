@@ -1,16 +1,23 @@
 """Retries: whether a request is sent again, and when."""
 
-from slproxy.retry.budget import Budget
-from slproxy.retry.decision import REPEATABLE, TOO_MANY, Outcome, is_final, says_when, wait_before_next
-from slproxy.retry.retrying import ladder
+from slproxy.retry.budget import RetryBudget
+from slproxy.retry.decision import (
+    REPEATABLE,
+    RETRIED,
+    TOO_MANY_REQUESTS,
+    Outcome,
+    has_retry_after,
+    wait_before_next,
+)
+from slproxy.retry.retrying import retried
 
 __all__ = [
     "REPEATABLE",
-    "TOO_MANY",
-    "Budget",
+    "RETRIED",
+    "TOO_MANY_REQUESTS",
     "Outcome",
-    "is_final",
-    "ladder",
-    "says_when",
+    "RetryBudget",
+    "has_retry_after",
+    "retried",
     "wait_before_next",
 ]

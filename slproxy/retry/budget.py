@@ -1,15 +1,15 @@
-"""The retry budget: what repeats may cost the upstream."""
+"""Retry budget: retries are a share of the requests, so that an outage is not met with a multiple of the load."""
 
 from __future__ import annotations
 
 from collections import deque
 
 
-class Budget:
-    """Caps repeats at a share of the requests, over a floor, so that an outage is not met with a multiple of the load.
+class RetryBudget:
+    """Counts requests and retries; ``share`` is in retries per request, and a floor of ``FLOOR`` retries is free.
 
-    ``share`` is in retries per request; both are counted over the last ``WINDOW`` seconds, the retries over one more:
-    seconds are counted whole, and no stretch of that length shall see more than its own share.
+    Both are counted over the last ``WINDOW`` seconds, the retries over one more: seconds are counted whole, and no
+    stretch of that length shall see more than its own share. ``now`` is monotonic.
     """
 
     WINDOW = 60
@@ -20,19 +20,20 @@ class Budget:
         # One entry a second: [second, requests, retries].
         self._seconds: deque[list[int]] = deque()
 
-    def request(self, now: float) -> None:
+    def count_request(self, now: float) -> None:
         """Count a request of a client."""
         self._second(now)[1] += 1
 
-    def spend(self, now: float) -> bool:
-        """Take one retry out of the budget, or return ``False`` when it is spent."""
-        second = self._second(now)
+    def allows_retry(self, now: float) -> bool:
+        """Tell whether there is budget for one more retry."""
+        self._second(now)
         requests = sum(entry[1] for entry in self._seconds if entry[0] > int(now) - self.WINDOW)
         retries = sum(entry[2] for entry in self._seconds)
-        if retries >= max(self.FLOOR, self._share * requests):
-            return False
-        second[2] += 1
-        return True
+        return retries < max(self.FLOOR, self._share * requests)
+
+    def count_retry(self, now: float) -> None:
+        """Spend one retry."""
+        self._second(now)[2] += 1
 
     def _second(self, now: float) -> list[int]:
         while self._seconds and self._seconds[0][0] < int(now) - self.WINDOW:

@@ -1,13 +1,13 @@
-"""When to send a request again, and how long to wait first.
+"""Retry decision: whether a request is sent again, and after how long.
 
 1. What was certainly not carried out may be sent again, whatever the method: no byte of it left (a refused connection),
    or the upstream said that it refused it (429).
 2. What may have been carried out is sent again only for the methods that RFC 9110 §9.2.2 calls idempotent. A POST or
    PATCH that got no reply is never sent twice.
-3. A 401 is not decided here: it is cured by a new token, inside each attempt.
+3. A 401 is not decided here: a new token handles it, inside each attempt.
 4. Repeating what failed costs the upstream, so those repeats come out of a budget; refusals cost it nothing.
 
-Decisions take the time and the dice as arguments. Only ``ladder`` knows tenacity.
+The time and the jitter are passed in.
 """
 
 from __future__ import annotations
@@ -17,8 +17,11 @@ from dataclasses import dataclass
 from slproxy.http import MINUTE, parsed_date, retry_after
 
 REPEATABLE = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
-PASSING = frozenset({502, 503, 504})
-TOO_MANY = 429
+# Server errors that often pass by themselves.
+TRANSIENT = frozenset({502, 503, 504})
+TOO_MANY_REQUESTS = 429
+# What a client gets only once no attempt is left; any other status is the client's to have.
+RETRIED = TRANSIENT | {TOO_MANY_REQUESTS}
 
 # The first wait is at most this long, each further one at most twice the last: full jitter over an exponential ceiling,
 # after "Exponential Backoff And Jitter" (AWS Architecture Blog, 2015).
@@ -37,35 +40,30 @@ class Outcome:
     date: str | None = None
 
 
-def is_final(status: int) -> bool:
-    """Tell whether a reply of that status is the client's to have, whatever the method."""
-    return status != TOO_MANY and status not in PASSING
-
-
-def says_when(outcome: Outcome) -> bool:
-    """Tell whether the upstream said when to ask again."""
+def has_retry_after(outcome: Outcome) -> bool:
+    """Tell whether the upstream said when to send again."""
     return retry_after(outcome.retry_after, now=0.0) is not None
 
 
 def wait_before_next(
-    outcome: Outcome, *, method: str, attempt: int, now: float, dice: float, max_wait: float
+    outcome: Outcome, *, method: str, attempt: int, now: float, jitter: float, max_wait: float
 ) -> float | None:
     """Return the seconds to wait before attempt ``attempt + 1``, or ``None`` when the outcome is the client's to have.
 
-    ``attempt`` counts from 1, ``now`` is Unix time, ``dice`` is uniform in [0, 1). A ``Retry-After`` longer than
+    ``attempt`` counts from 1, ``now`` is Unix time, ``jitter`` is uniform in [0, 1). A ``Retry-After`` longer than
     ``max_wait`` is not waited for: the client then learns of it at once.
     """
-    if outcome.status == TOO_MANY:
+    if outcome.status == TOO_MANY_REQUESTS:
         asked = retry_after(outcome.retry_after, now=_clock(outcome.date, now))
         if asked is None:
             minute = _until_next_minute(_clock(outcome.date, now))
-            return None if minute > max_wait else minute + dice * MINUTE_JITTER
-        return None if asked > max_wait else max(asked, _backoff(attempt, dice, max_wait))
+            return None if minute > max_wait else minute + jitter * MINUTE_JITTER
+        return None if asked > max_wait else max(asked, _backoff(attempt, jitter, max_wait))
     if outcome.status is None and not outcome.reached:
-        return _backoff(attempt, dice, max_wait)
-    if method in REPEATABLE and (outcome.status is None or outcome.status in PASSING):
+        return _backoff(attempt, jitter, max_wait)
+    if method in REPEATABLE and (outcome.status is None or outcome.status in TRANSIENT):
         asked = retry_after(outcome.retry_after, now=_clock(outcome.date, now)) or 0.0
-        return None if asked > max_wait else max(asked, _backoff(attempt, dice, max_wait))
+        return None if asked > max_wait else max(asked, _backoff(attempt, jitter, max_wait))
     return None
 
 
@@ -79,5 +77,5 @@ def _until_next_minute(now: float) -> float:
     return MINUTE - now % MINUTE
 
 
-def _backoff(attempt: int, dice: float, max_wait: float) -> float:
-    return dice * min(FIRST_BACKOFF * 2.0 ** (attempt - 1), max_wait)
+def _backoff(attempt: int, jitter: float, max_wait: float) -> float:
+    return jitter * min(FIRST_BACKOFF * 2.0 ** (attempt - 1), max_wait)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from tenacity import AsyncRetrying, RetryCallState
 
@@ -11,7 +11,7 @@ from slproxy.errors import UpstreamFault
 from slproxy.retry.decision import Outcome
 
 
-class Reply(Protocol):
+class HasOutcome(Protocol):
     """A reply, as far as the decision goes."""
 
     @property
@@ -19,35 +19,63 @@ class Reply(Protocol):
         """What the attempt came to."""
 
 
-def ladder(
+R = TypeVar("R", bound=HasOutcome)
+
+
+async def retried(
+    attempt: Callable[[], Awaitable[R]],
     next_wait: Callable[[Outcome, int], float | None],
     *,
     sleep: Callable[[float], Awaitable[None]],
-    before_wait: Callable[[RetryCallState], Awaitable[None]] | None = None,
-) -> AsyncRetrying:
-    """Return tenacity's loop for one request, to be called with what makes one attempt and returns its ``Reply``.
+    first: R | UpstreamFault | None = None,
+    before_wait: Callable[[R | UpstreamFault, float], Awaitable[None]] | None = None,
+) -> R:
+    """Attempt again until ``next_wait`` has no wait for an attempt's outcome and number, and return that reply.
 
-    ``next_wait`` is asked after each attempt with its outcome and number. A fresh loop for each request: tenacity keeps
-    the state of an iteration on the object and in a thread-local, which all tasks of one event loop would share.
+    ``first`` is what a first attempt came to that was made already. ``before_wait`` is told what an attempt came to,
+    and the seconds until the next.
+
+    Raises:
+        UpstreamFault: the last attempt got no reply.
     """
     wait: float | None = None
 
     def again(state: RetryCallState) -> bool:
         nonlocal wait
-        outcome = _outcome(state)
-        wait = None if outcome is None else next_wait(outcome, state.attempt_number)
+        result = _result(state)
+        if result is None:
+            return False
+        outcome = result.outcome if not isinstance(result, UpstreamFault) else _without_reply(result)
+        wait = next_wait(outcome, state.attempt_number)
         return wait is not None
 
-    return AsyncRetrying(retry=again, wait=lambda _: wait or 0.0, sleep=sleep, before_sleep=before_wait)
+    async def before_sleep(state: RetryCallState) -> None:
+        result = _result(state)
+        if before_wait is not None and result is not None and wait is not None:
+            await before_wait(result, wait)
+
+    def _result(state: RetryCallState) -> R | UpstreamFault | None:
+        """Return what an attempt came to; ``None`` for any other exception, above all cancellation."""
+        assert state.outcome is not None, "tenacity asks only after an attempt"
+        if not state.outcome.failed:
+            reply: R = state.outcome.result()
+            return reply
+        error = state.outcome.exception()
+        return error if isinstance(error, UpstreamFault) else None
+
+    # A fresh loop for each request: tenacity keeps the state of an iteration on the object and in a thread-local, which
+    # all tasks of one event loop would share.
+    async for each in AsyncRetrying(retry=again, wait=lambda _: wait or 0.0, sleep=sleep, before_sleep=before_sleep):
+        with each:
+            is_made = first is not None and each.retry_state.attempt_number == 1
+            result = first if is_made and first is not None else await attempt()
+            if isinstance(result, UpstreamFault):
+                raise result
+        if each.retry_state.outcome is None or not each.retry_state.outcome.failed:
+            each.retry_state.set_result(result)
+    assert not isinstance(result, UpstreamFault), "tenacity raises it"
+    return result
 
 
-def _outcome(state: RetryCallState) -> Outcome | None:
-    """Return what an attempt came to; ``None`` for what is no reply and no upstream fault, above all cancellation."""
-    attempt = state.outcome
-    if attempt is None:
-        return None
-    fault = attempt.exception() if attempt.failed else None
-    if fault is None:
-        reply: Reply = attempt.result()
-        return reply.outcome
-    return Outcome(status=None, reached=fault.reached) if isinstance(fault, UpstreamFault) else None
+def _without_reply(fault: UpstreamFault) -> Outcome:
+    return Outcome(status=None, reached=fault.reached)

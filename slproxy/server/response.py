@@ -27,7 +27,7 @@ def problem_answer(problem: Problem) -> Answer:
         ("Proxy-Status", problem.proxy_status),
         *problem.headers,
     ]
-    return Answer(status=problem.status, headers=headers, body=body, last=problem.closes)
+    return Answer(status=problem.status, headers=headers, body=body, close_connection=problem.closes)
 
 
 def overloaded() -> Overloaded:

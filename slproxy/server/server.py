@@ -22,7 +22,7 @@ from slproxy.config import LimitSettings
 from slproxy.errors import BadRequest, ConfigError, InternalError, Overloaded, Problem, UpstreamFault
 from slproxy.forward import Answer, Inbound, cors
 from slproxy.http import by_name
-from slproxy.observe import Exchange, Journal, path_of
+from slproxy.observe import Exchange, Observer, loggable_path
 from slproxy.server.connection import ClientConnection
 from slproxy.server.framing import request_fault
 from slproxy.server.response import REPORT, Response, overloaded, problem_answer, reset
@@ -55,7 +55,7 @@ class Server(web.Server):
         limits: LimitSettings,
         *,
         monotonic: Callable[[], float],
-        journal: Journal | None = None,
+        observer: Observer,
         allow_origins: frozenset[str] = frozenset(),
         send_timeout: float = SEND_TIMEOUT,
     ) -> None:
@@ -78,9 +78,9 @@ class Server(web.Server):
             keepalive_timeout=CLIENT_KEEPALIVE,
             read_bufsize=BODY_READ_AHEAD,
         )
-        self._handle = handle
+        self.handle = handle
         self._monotonic = monotonic
-        self._journal = journal
+        self._observer = observer
         self.reconfigure(limits, allow_origins=allow_origins)
         self.send_timeout = send_timeout
         self._registered: set[ClientConnection] = set()
@@ -167,7 +167,9 @@ class Server(web.Server):
         """Serve one request: the outermost frame, where whatever went wrong becomes an answer and a line in the log."""
         connection = _connection(request)
         connection.writer = request.writer
-        exchange = Exchange(method=request.method, path=path_of(request.raw_path), started=self._monotonic())
+        exchange = Exchange(method=request.method, path=loggable_path(request.raw_path), began=self._monotonic())
+        for tell in self._observer.request_began:
+            tell(exchange)
         self._in_flight.add(exchange)
         self._idle.clear()
         self.served += 1
@@ -183,13 +185,13 @@ class Server(web.Server):
                 self._draining
                 or connection.over_limit
                 or connection.is_closing
-                or answer.last
+                or answer.close_connection
                 or hdrs.UPGRADE in request.headers
             )
             return await _respond(request, answer, exchange, last=last)
         except (asyncio.CancelledError, ConnectionError):
             exchange.status = exchange.status or CLIENT_CLOSED_REQUEST
-            exchange.ended = exchange.ended or (
+            exchange.aborted = exchange.aborted or (
                 "client took nothing" if connection.is_stalled else "shut down" if self._aborting else "client left"
             )
             raise
@@ -201,16 +203,19 @@ class Server(web.Server):
             self._ended.set()
             if not self._in_flight:
                 self._idle.set()
-            self.record(exchange)
+            self._request_ended(exchange)
 
-    def record(self, exchange: Exchange) -> None:
-        """Write the line of an exchange that has ended."""
-        if self._journal is not None:
-            self._journal.record(exchange, now=self._monotonic())
+    def _request_ended(self, exchange: Exchange) -> None:
+        exchange.ended = self._monotonic()
+        for tell in self._observer.request_ended:
+            tell(exchange)
 
     def record_unparsed(self, answer: Answer, error: str) -> None:
-        """Write the line of a request that did not parse."""
-        self.record(Exchange(method="-", path="-", started=self._monotonic(), status=answer.status, error=error))
+        """Tell of a request that did not parse."""
+        exchange = Exchange(method="-", path="-", began=self._monotonic(), status=answer.status, error=error)
+        for tell in self._observer.request_began:
+            tell(exchange)
+        self._request_ended(exchange)
 
     async def _answer(self, request: web.BaseRequest, exchange: Exchange) -> Answer:
         try:
@@ -218,7 +223,7 @@ class Server(web.Server):
                 raise overloaded()
             if (fault := _framing_fault(request)) is not None:
                 raise BadRequest(f"The request {fault}.", hint="Send HTTP/1.1, with Content-Length or chunked.")
-            return await self._handle(_inbound(request, self.limits), exchange)
+            return await self.handle(_inbound(request, self.limits, exchange), exchange)
         except Problem as problem:
             answered = problem
             if (cause := problem.__cause__) is not None:
@@ -228,10 +233,7 @@ class Server(web.Server):
             log.exception("a defect in slproxy")
             answered = InternalError("slproxy failed on this request.", hint=REPORT)
         exchange.error = answered.type
-        answer = problem_answer(answered)
-        answer.headers.extend(exchange.told_attempts)
-        answer.headers.extend(exchange.remarks)
-        return answer
+        return problem_answer(answered)
 
 
 def _connection(request: web.BaseRequest) -> ClientConnection:
@@ -250,7 +252,7 @@ def _framing_fault(request: web.BaseRequest) -> str | None:
     )
 
 
-def _inbound(request: web.BaseRequest, limits: LimitSettings) -> Inbound:
+def _inbound(request: web.BaseRequest, limits: LimitSettings, exchange: Exchange) -> Inbound:
     length = request.headers.get(hdrs.CONTENT_LENGTH)
     return Inbound(
         method=request.method,
@@ -259,11 +261,11 @@ def _inbound(request: web.BaseRequest, limits: LimitSettings) -> Inbound:
         # A body that is said to be empty is a body all the same to who reads headers; there is nothing to read.
         has_body=request.body_exists and length != "0",
         length=int(length) if length is not None else None,
-        read=_reader(request, limits.body_timeout),
+        read=_reader(request, exchange, limits.body_timeout),
     )
 
 
-def _reader(request: web.BaseRequest, timeout: float) -> Callable[[], Awaitable[bytes]]:
+def _reader(request: web.BaseRequest, exchange: Exchange, timeout: float) -> Callable[[], Awaitable[bytes]]:
     """Return what reads the next bytes of the body, and says ``100 Continue`` before the first."""
     content = request.content
     expects = request.headers.get(hdrs.EXPECT, "").lower() == "100-continue"
@@ -276,10 +278,10 @@ def _reader(request: web.BaseRequest, timeout: float) -> Callable[[], Awaitable[
                 await request.writer.write(CONTINUE)
                 # aiohttp takes written bytes for a response that has begun (web_protocol.py, handle_error).
                 request.writer.output_size = 0
-            if (chunk := content.read_nowait()) or content.at_eof():
-                return chunk
-            async with asyncio.timeout(timeout):
-                return await content.readany()
+            chunk = content.read_nowait()
+            if not chunk and not content.at_eof():
+                async with asyncio.timeout(timeout):
+                    chunk = await content.readany()
         except TimeoutError as error:
             raise BadRequest(
                 f"Nothing of the request's body came for {timeout:g} s (limits.body_timeout).",
@@ -288,6 +290,8 @@ def _reader(request: web.BaseRequest, timeout: float) -> Callable[[], Awaitable[
             ) from error
         except (web.RequestPayloadError, ClientError, ValueError) as error:
             raise BadRequest("The body of the request broke off or does not parse.", hint="Send it whole.") from error
+        exchange.bytes_received += len(chunk)
+        return chunk
 
     return read
 
@@ -299,10 +303,12 @@ async def _respond(request: web.BaseRequest, answer: Answer, exchange: Exchange,
     if last:
         response.force_close()
     if isinstance(answer.body, bytes):
+        exchange.bytes_sent = len(answer.body)
         return response
     await response.prepare(request)
     try:
         first = answer.body.read_nowait()
+        exchange.bytes_sent = len(first)
         if answer.body.ended:
             await response.write_eof(first)
             return response
@@ -313,8 +319,9 @@ async def _respond(request: web.BaseRequest, answer: Answer, exchange: Exchange,
             request.writer.send_headers()
         async for chunk in answer.body.chunks():
             await response.write(chunk)
+            exchange.bytes_sent += len(chunk)
     except (UpstreamFault, Overloaded) as fault:
-        exchange.ended = "upstream broke off" if isinstance(fault, UpstreamFault) else "gave way to others"
+        exchange.aborted = "upstream broke off" if isinstance(fault, UpstreamFault) else "gave way to others"
         log.warning("%s %s: %s", exchange.method, exchange.path, fault.detail)
         reset(request.transport)
         return response

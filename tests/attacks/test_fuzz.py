@@ -31,7 +31,7 @@ import pytest
 from slproxy.app import App
 from slproxy.config import LimitSettings, RetrySettings
 from slproxy.config.schema import PaceSettings
-from slproxy.observe import Journal
+from slproxy.observe import AccessLog
 from tests.support.rig import API_KEY, PATIENCE, port_of, settings_for, until
 
 pytestmark = pytest.mark.heavy
@@ -645,7 +645,7 @@ async def arena(play: Play | None = None) -> AsyncIterator[Arena]:
     wrong: list[str] = []
     with listening(wrong.append):
         journal = io.StringIO()
-        async with App(settings, journal=Journal(journal, pretty=False, colour=False)) as app:
+        async with App(settings, listeners=[AccessLog(journal, pretty=False, colour=False)]) as app:
             await app.listen()
             fight = Arena(app, journal, seen, unfinished, wrong)
             try:

@@ -13,6 +13,7 @@ from slproxy.auth.credentials import FIRST_PAUSE, REFUSED_PAUSE, renewal_margin
 from slproxy.auth.grants import GrantSelection, select_grant
 from slproxy.config import AuthSettings, Secret
 from slproxy.errors import CredentialsRefused, LoginRequired, StoreError, TokenEndpointDown, UpstreamUnreachable
+from slproxy.observe import Observer
 from slproxy.store import MemoryStore, Record, Token
 from tests.support.rig import FakeTime
 
@@ -56,7 +57,7 @@ def test_auto_picks_as_the_contract_says(auth: AuthSettings, login: bool, redire
 
 
 @pytest.mark.parametrize(
-    ("lifetime", "leeway", "given", "dice", "margin"),
+    ("lifetime", "leeway", "given", "jitter", "margin"),
     [
         (7200.0, 120.0, False, 0.0, 120.0),
         (7200.0, 120.0, False, 1.0, 150.0),
@@ -75,15 +76,15 @@ def test_auto_picks_as_the_contract_says(auth: AuthSettings, login: bool, redire
     ],
 )
 def test_a_token_is_renewed_before_its_expiry_with_jitter(
-    lifetime: float, leeway: float, given: bool, dice: float, margin: float
+    lifetime: float, leeway: float, given: bool, jitter: float, margin: float
 ) -> None:
     token = Token(access_token="a", obtained_at=100.0, expires_at=100.0 + lifetime)
-    assert renewal_margin(token, leeway=leeway, given=given, dice=dice) == pytest.approx(margin)
+    assert renewal_margin(token, leeway=leeway, given=given, jitter=jitter) == pytest.approx(margin)
 
 
 def test_a_token_that_never_expires_is_never_near_its_expiry() -> None:
     token = Token(access_token="a", obtained_at=100.0)
-    assert renewal_margin(token, leeway=100.0, given=True, dice=0.0) == 100.0
+    assert renewal_margin(token, leeway=100.0, given=True, jitter=0.0) == 100.0
 
 
 @dataclass
@@ -158,11 +159,12 @@ async def scene(
         redirect_uri_is_set=False,
         leeway_is_set=False,
         store=store,
+        observer=Observer(),
         post_form=accounts.post_form,
         now=clock.now,
         monotonic=clock.monotonic,
         sleep=sleep,
-        dice=clock.dice,
+        jitter=clock.jitter,
     )
     await credentials.load()
     return Scene(accounts, store, time, credentials)

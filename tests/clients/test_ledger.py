@@ -388,7 +388,7 @@ class Simulated:
 
     def clock(self) -> Clock:
         dice = random.Random(SEED)
-        return Clock(now=lambda: self.now, monotonic=lambda: self.now, sleep=self.sleep, dice=dice.random)
+        return Clock(now=lambda: self.now, monotonic=lambda: self.now, sleep=self.sleep, jitter=dice.random)
 
 
 async def down(message: rig.Message, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -73,7 +73,7 @@ class Waits:
     def clock(self, *, keeper: bool = False) -> Clock:
         """Return the clock; with ``keeper`` sleeping is real, since a background renewal would spin on this one."""
         sleep = asyncio.sleep if keeper else self.sleep
-        return Clock(now=self.now, monotonic=self.monotonic, sleep=sleep, dice=lambda: self.die)
+        return Clock(now=self.now, monotonic=self.monotonic, sleep=sleep, jitter=lambda: self.die)
 
 
 @dataclass

@@ -201,7 +201,7 @@ def background_waits(fake: rig.FakeTime) -> Clock:
             await asyncio.Event().wait()
         await fake.sleep(seconds)
 
-    return Clock(now=lambda: fake.now, monotonic=lambda: fake.now, sleep=sleep, dice=lambda: fake.die)
+    return Clock(now=lambda: fake.now, monotonic=lambda: fake.now, sleep=sleep, jitter=lambda: fake.die)
 
 
 async def test_a_login_made_beside_a_running_proxy_is_taken_up(sandbox: Sandbox) -> None:

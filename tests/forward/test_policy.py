@@ -21,8 +21,8 @@ from slproxy.errors import (
     TooLarge,
 )
 from slproxy.forward import Policy
-from slproxy.forward.policy import METHODS, PROBES, Place, check
-from slproxy.http import by_name
+from slproxy.forward.policy import METHODS, PROBES, Route, check
+from slproxy.http import by_name, size
 
 OPEN = Policy(pseudonym="slproxy-7f3a")
 KEY = "local-key-7f3a"
@@ -36,12 +36,12 @@ def ask(
     policy: Policy = OPEN,
     method: str = "GET",
     host: str | None = "localhost:8642",
-) -> tuple[Place, str]:
+) -> tuple[Route, str]:
     """Ask the gate with header lines; ``host=None`` leaves ``Host`` out. What is not ASCII goes as UTF-8."""
     lines = [*([] if host is None else [f"Host: {host}"]), *headers]
     pairs = [(name, value.removeprefix(" ")) for name, _, value in (line.partition(":") for line in lines)]
     raw = [(name.encode(), value.encode("utf-8", "surrogateescape")) for name, value in pairs]
-    return check(policy, method=method, target=target, headers=by_name(raw))
+    return check(policy, method=method, target=target, headers=by_name(raw), size=size(raw))
 
 
 def refusal(
@@ -105,7 +105,7 @@ def refusal(
     ],
 )
 def test_a_target_that_reads_one_way_is_let_in_byte_for_byte(target: str) -> None:
-    assert ask(target) == (Place.UPSTREAM, target)
+    assert ask(target) == (Route.UPSTREAM, target)
 
 
 @pytest.mark.parametrize(
@@ -331,7 +331,7 @@ def test_accepted_paths_are_let_in_less_the_rejected_ones_in_any_spelling(
 ) -> None:
     policy = replace(OPEN, accept_paths=accept, reject_paths=reject)
     if let_in:
-        assert ask(target, policy=policy) == (Place.UPSTREAM, target)
+        assert ask(target, policy=policy) == (Route.UPSTREAM, target)
     else:
         assert isinstance(refusal(target, policy=policy), NotFound)
 
@@ -344,7 +344,7 @@ def test_a_reject_closes_what_one_server_or_another_reads_as_its_path(target: st
 @pytest.mark.parametrize("accept", ["/v2/people", "/v2/people/"])
 def test_an_accept_opens_no_longer_name_than_its_own(accept: str) -> None:
     assert isinstance(refusal("/v2/people_stages", policy=replace(OPEN, accept_paths=(accept,))), NotFound)
-    assert ask("/v2/people/1", policy=replace(OPEN, accept_paths=(accept,)))[0] is Place.UPSTREAM
+    assert ask("/v2/people/1", policy=replace(OPEN, accept_paths=(accept,)))[0] is Route.UPSTREAM
 
 
 @pytest.mark.parametrize("target", ["/", "/v2", "/_slproxy", "/x"])
@@ -357,7 +357,7 @@ def test_there_is_a_hint_whatever_is_accepted(accept: tuple[str, ...], target: s
 def test_the_proxys_own_pages_are_its_own_whatever_is_accepted_or_rejected() -> None:
     for policy in (OPEN, replace(OPEN, accept_paths=("/",)), replace(OPEN, reject_paths=("/",))):
         for target in (OWN_PAGES, "/_slproxy/status.json", "/_slproxy/metrics?a=b", "/_slproxy/nothing", *PROBES):
-            assert ask(target, policy=policy) == (Place.OWN_PAGE, target)
+            assert ask(target, policy=policy) == (Route.OWN_PAGE, target)
 
 
 @pytest.mark.parametrize(
@@ -381,7 +381,7 @@ def test_the_own_pages_are_no_way_around_the_rules_of_a_target(target: str) -> N
 def test_a_target_over_the_limit_in_bytes_is_414(target: str, limit: int, passes: bool) -> None:
     policy = replace(OPEN, max_target=limit)
     if passes:
-        assert ask(target, policy=policy) == (Place.UPSTREAM, target)
+        assert ask(target, policy=policy) == (Route.UPSTREAM, target)
     else:
         refused = refusal(target, policy=policy)
         assert isinstance(refused, TooLarge)
@@ -404,7 +404,7 @@ def test_a_target_over_the_limit_in_bytes_is_414(target: str, limit: int, passes
     ],
 )
 def test_an_absolute_target_that_names_this_proxy_is_taken_as_its_origin_form(target: str, origin_form: str) -> None:
-    assert ask(target) == (Place.UPSTREAM, origin_form)
+    assert ask(target) == (Route.UPSTREAM, origin_form)
 
 
 @pytest.mark.parametrize(
@@ -486,7 +486,7 @@ def test_an_absolute_target_does_not_stand_in_for_host(host: str | None) -> None
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"])
 def test_the_methods_of_the_contract_are_let_in(method: str) -> None:
-    assert ask(method=method) == (Place.UPSTREAM, "/v2/a")
+    assert ask(method=method) == (Route.UPSTREAM, "/v2/a")
 
 
 @pytest.mark.parametrize(
@@ -538,7 +538,7 @@ def test_what_is_no_request_for_a_reverse_proxy_is_refused(method: str, target: 
 def test_read_only_lets_reads_pass_and_refuses_writes_with_allow(method: str) -> None:
     policy = replace(OPEN, read_only=True)
     if method in ("GET", "HEAD", "OPTIONS"):
-        assert ask(policy=policy, method=method) == (Place.UPSTREAM, "/v2/a")
+        assert ask(policy=policy, method=method) == (Route.UPSTREAM, "/v2/a")
         return
     refused = refusal(policy=policy, method=method)
     assert isinstance(refused, MethodRefused)
@@ -567,7 +567,7 @@ def test_read_only_lets_reads_pass_and_refuses_writes_with_allow(method: str) ->
     ],
 )
 def test_a_loopback_name_with_any_port_is_ours(host: str) -> None:
-    assert ask(host=host) == (Place.UPSTREAM, "/v2/a")
+    assert ask(host=host) == (Route.UPSTREAM, "/v2/a")
 
 
 @pytest.mark.parametrize(
@@ -698,7 +698,7 @@ def test_a_request_needs_exactly_one_host(more: list[str]) -> None:
 def test_a_name_in_accept_hosts_is_ours_and_no_other(host: str, let_in: bool) -> None:
     policy = replace(OPEN, accept_hosts=frozenset({"proxy.test", "slproxy", "my_service", "10.0.0.7"}))
     if let_in:
-        assert ask(policy=policy, host=host) == (Place.UPSTREAM, "/v2/a")
+        assert ask(policy=policy, host=host) == (Route.UPSTREAM, "/v2/a")
     else:
         assert isinstance(refusal(policy=policy, host=host), HostRefused)
 
@@ -732,7 +732,7 @@ def test_a_name_in_accept_hosts_is_ours_and_no_other(host: str, let_in: bool) ->
     ],
 )
 def test_a_page_of_the_very_host_and_port_may_ask(host: str, headers: list[str]) -> None:
-    assert ask("/v2/a", *headers, host=host) == (Place.UPSTREAM, "/v2/a")
+    assert ask("/v2/a", *headers, host=host) == (Route.UPSTREAM, "/v2/a")
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "OPTIONS"])
@@ -828,7 +828,7 @@ def test_a_rebound_name_is_refused_though_it_looks_like_its_own_page() -> None:
 def test_a_page_in_allow_origins_may_ask_and_no_other(headers: list[str], let_in: bool) -> None:
     policy = replace(OPEN, allow_origins=frozenset({"https://app.test"}))
     if let_in:
-        assert ask("/v2/a", *headers, policy=policy) == (Place.UPSTREAM, "/v2/a")
+        assert ask("/v2/a", *headers, policy=policy) == (Route.UPSTREAM, "/v2/a")
     else:
         assert isinstance(refusal("/v2/a", *headers, policy=policy), OriginRefused)
 
@@ -840,7 +840,7 @@ def test_a_request_that_has_been_here_is_508_and_one_that_has_been_elsewhere_is_
     refused = refusal("/v2/a", "Via: 1.1 x", "Via: 1.1 y, 1.1 slproxy-7f3a")
     assert isinstance(refused, Loop)
     assert (refused.type, refused.status) == ("loop", 508)
-    assert ask("/v2/a", "Via: 1.1 x, 1.1 slproxy-0000") == (Place.UPSTREAM, "/v2/a")
+    assert ask("/v2/a", "Via: 1.1 x, 1.1 slproxy-0000") == (Route.UPSTREAM, "/v2/a")
 
 
 # The local key
@@ -873,7 +873,7 @@ def basic(password: str, user: str = "user", encoding: str = "utf-8") -> str:
 )
 def test_the_local_key_opens_in_each_of_its_three_places(key: str, header: str) -> None:
     policy = replace(OPEN, key=Secret(key))
-    for target, place in (("/v2/a", Place.UPSTREAM), ("/_slproxy/status.json", Place.OWN_PAGE)):
+    for target, place in (("/v2/a", Route.UPSTREAM), ("/_slproxy/status.json", Route.OWN_PAGE)):
         assert ask(target, header, policy=policy) == (place, target)
 
 
@@ -922,11 +922,11 @@ def test_a_missing_or_wrong_local_key_is_401_with_a_challenge(headers: list[str]
 
 
 def test_one_right_key_among_wrong_ones_opens() -> None:
-    assert ask("/v2/a", "X-Slproxy-Key: wrong", f"Authorization: Bearer {KEY}", policy=LOCKED)[0] is Place.UPSTREAM
+    assert ask("/v2/a", "X-Slproxy-Key: wrong", f"Authorization: Bearer {KEY}", policy=LOCKED)[0] is Route.UPSTREAM
 
 
 def test_without_a_local_key_no_credentials_are_asked_for_and_any_are_let_in() -> None:
-    assert ask("/v2/a", "Authorization: Bearer theirs", "X-Slproxy-Key: any")[0] is Place.UPSTREAM
+    assert ask("/v2/a", "Authorization: Bearer theirs", "X-Slproxy-Key: any")[0] is Route.UPSTREAM
 
 
 def test_a_policy_never_shows_its_key() -> None:
@@ -942,7 +942,7 @@ def test_a_probe_needs_neither_host_nor_key_nor_origin(target: str, method: str)
     policy = replace(LOCKED, read_only=True)
     for host in (None, "10.1.2.3:8642", "evil.test"):
         answered = ask(target, "Origin: https://evil.test", policy=policy, method=method, host=host)
-        assert answered == (Place.OWN_PAGE, target)
+        assert answered == (Route.OWN_PAGE, target)
 
 
 @pytest.mark.parametrize(

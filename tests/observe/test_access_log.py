@@ -13,17 +13,20 @@ from collections.abc import Iterator
 
 import pytest
 
-from slproxy.observe import Exchange, Journal, path_of
-from slproxy.observe.access_log import pretty_exchange
+from slproxy.observe import AccessLog, Attempt, Exchange, loggable_path
+from slproxy.observe.access_log import fields, pretty
 from slproxy.observe.lines import json_line, pretty_line
-from slproxy.observe.logs import Formatter
+from slproxy.observe.program_log import Formatter
 
 AT = 1_795_000_000.25  # 2026-11-18T11:06:40.250Z
 
 
-def exchange(**changes: object) -> Exchange:
-    told: dict[str, object] = {"method": "GET", "path": "/v2/me.json", "started": 100.0, "status": 200, "attempts": 1}
-    return Exchange(**(told | changes))  # type: ignore[arg-type]
+def exchange(*, attempts: int = 1, **changes: object) -> Exchange:
+    """Return one that ended after 1.5 s."""
+    told: dict[str, object] = {"method": "GET", "path": "/v2/me.json", "began": 100.0, "ended": 101.5, "status": 200}
+    made = Exchange(**(told | changes))  # type: ignore[arg-type]
+    made.attempts += [Attempt(began=100.0) for _ in range(attempts)]
+    return made
 
 
 @pytest.fixture
@@ -58,8 +61,8 @@ def in_utc(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     ids=ascii,
 )
 def test_a_path_is_told_without_its_query_and_without_what_a_terminal_obeys(target: str, path: str) -> None:
-    assert path_of(target) == path
-    assert path_of(target).isprintable()
+    assert loggable_path(target) == path
+    assert loggable_path(target).isprintable()
 
 
 # Lines for a collector
@@ -103,7 +106,7 @@ def test_times_are_utc_with_milliseconds(at: float, stamp: str) -> None:
             },
         ),
         (
-            {"attempts": 3, "ended": "client left", "upstream": 1.0, "wait": 0.5},
+            {"attempts": 3, "aborted": "client left", "upstream": 1.0, "waited": 0.5},
             {
                 "method": "GET",
                 "path": "/v2/me.json",
@@ -117,7 +120,7 @@ def test_times_are_utc_with_milliseconds(at: float, stamp: str) -> None:
     ],
 )
 def test_what_is_told_of_an_exchange(changes: dict[str, object], expected: dict[str, object]) -> None:
-    assert exchange(**changes).fields(101.23456) == expected
+    assert fields(exchange(ended=101.23456, **changes)) == expected  # type: ignore[arg-type]
 
 
 # Lines for a person
@@ -131,22 +134,22 @@ def test_what_is_told_of_an_exchange(changes: dict[str, object], expected: dict[
         ({"attempts": 3}, "GET    /v2/me.json 200 12.0 ms, 3 attempts"),
         ({"status": 503, "attempts": 0, "error": "draining"}, "GET    /v2/me.json 503 12.0 ms, draining"),
         (
-            {"status": 502, "attempts": 2, "error": "upstream-unreachable", "ended": "client left"},
+            {"status": 502, "attempts": 2, "error": "upstream-unreachable", "aborted": "client left"},
             "GET    /v2/me.json 502 12.0 ms, 2 attempts, upstream-unreachable, client left",
         ),
     ],
 )
 def test_a_person_reads_one_line_of_an_exchange(changes: dict[str, object], expected: str) -> None:
-    assert pretty_exchange(exchange(**changes), 100.012, colour=False) == expected
+    assert pretty(exchange(ended=100.012, **changes), colour=False) == expected  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
     ("status", "colour"), [(200, "32"), (304, "32"), (404, "33"), (429, "33"), (500, "31"), (503, "31")]
 )
 def test_the_status_has_the_colour_of_its_kind(status: int, colour: str) -> None:
-    line = pretty_exchange(exchange(status=status), 100.0, colour=True)
+    line = pretty(exchange(status=status), colour=True)
     assert f"\x1b[{colour}m{status}\x1b[0m" in line
-    assert re.sub(r"\x1b\[\d+m", "", line) == pretty_exchange(exchange(status=status), 100.0, colour=False)
+    assert re.sub(r"\x1b\[\d+m", "", line) == pretty(exchange(status=status), colour=False)
 
 
 @pytest.mark.usefixtures("in_utc")
@@ -241,11 +244,11 @@ class Stream(io.StringIO):
         super().flush()
 
 
-def impatient(stream: io.StringIO, *, pretty: bool = False) -> Journal:
-    """Return a journal whose lines wait for one turn of the loop and no longer."""
-    journal = Journal(stream, pretty=pretty, colour=False)
-    journal.PATIENCE = 0.0
-    return journal
+def impatient(stream: io.StringIO, *, pretty: bool = False) -> AccessLog:
+    """Return a access_log whose lines wait for one turn of the loop and no longer."""
+    access_log = AccessLog(stream, pretty=pretty, colour=False)
+    access_log.DELAY = 0.0
+    return access_log
 
 
 async def until_written(stream: Stream, count: int) -> None:
@@ -257,9 +260,9 @@ async def until_written(stream: Stream, count: int) -> None:
 
 async def test_the_lines_of_a_moment_are_one_write_and_each_parses() -> None:
     stream = Stream()
-    journal = impatient(stream)
+    access_log = impatient(stream)
     for number in range(50):
-        journal.record(exchange(path=f"/v2/{number}"), now=101.5)
+        access_log.request_ended(exchange(path=f"/v2/{number}"))
     assert stream.writes == [], "nothing is written while a request waits for it"
     await until_written(stream, 1)
     assert len(stream.writes) == stream.flushed == 1
@@ -271,52 +274,52 @@ async def test_the_lines_of_a_moment_are_one_write_and_each_parses() -> None:
 
 async def test_what_comes_later_is_written_later() -> None:
     stream = Stream()
-    journal = impatient(stream)
+    access_log = impatient(stream)
     for number in range(3):
-        journal.record(exchange(path=f"/v2/{number}"), now=101.5)
+        access_log.request_ended(exchange(path=f"/v2/{number}"))
         await until_written(stream, number + 1)
     assert [json.loads(text)["path"] for text in stream.writes] == ["/v2/0", "/v2/1", "/v2/2"]
 
 
 async def test_flush_writes_what_waits_at_once_and_once() -> None:
     stream = Stream()
-    journal = impatient(stream)
-    journal.record(exchange(path="/v2/1"), now=101.5)
-    journal.flush()
+    access_log = impatient(stream)
+    access_log.request_ended(exchange(path="/v2/1"))
+    access_log.close()
     assert len(stream.writes) == stream.flushed == 1
-    journal.flush()
+    access_log.close()
     for _ in range(10):
         await asyncio.sleep(0)
     assert len(stream.writes) == 1
-    journal.record(exchange(path="/v2/2"), now=101.5)
+    access_log.request_ended(exchange(path="/v2/2"))
     await until_written(stream, 2)
     assert json.loads(stream.writes[1])["path"] == "/v2/2"
 
 
 async def test_a_line_waits_no_longer_than_a_moment_by_default() -> None:
     stream = Stream()
-    journal = Journal(stream, pretty=False, colour=False)
+    access_log = AccessLog(stream, pretty=False, colour=False)
     began = time.monotonic()
-    journal.record(exchange(), now=101.5)
+    access_log.request_ended(exchange())
     await until_written(stream, 1)
-    assert time.monotonic() - began > Journal.PATIENCE / 2, "others had the time to come with it"
-    assert Journal.PATIENCE <= 0.1
+    assert time.monotonic() - began > AccessLog.DELAY / 2, "others had the time to come with it"
+    assert AccessLog.DELAY <= 0.1
 
 
 async def test_a_line_tells_the_time_of_its_end() -> None:
     stream = Stream()
-    journal = impatient(stream)
-    journal.record(exchange(started=100.0), now=101.5)
-    journal.flush()
+    access_log = impatient(stream)
+    access_log.request_ended(exchange())
+    access_log.close()
     told = json.loads(stream.getvalue())
     assert told["ms"] == 1500.0
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", told["time"])
     assert told["level"] == "info"
 
 
-async def test_a_pretty_journal_writes_for_a_person() -> None:
+async def test_a_pretty_access_log_writes_for_a_person() -> None:
     stream = Stream()
-    journal = impatient(stream, pretty=True)
-    journal.record(exchange(status=404), now=101.5)
-    journal.flush()
+    access_log = impatient(stream, pretty=True)
+    access_log.request_ended(exchange(status=404))
+    access_log.close()
     assert re.fullmatch(r"\d\d:\d\d:\d\d GET    /v2/me\.json 404 1500\.0 ms\n", stream.getvalue())

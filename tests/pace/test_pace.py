@@ -163,7 +163,7 @@ async def salesloft(
     async with running_sandbox(Options(budget=budget), clock=Ticking(second)) as sandbox:
         settings = settings_for(sandbox.url)
         settings = replace(settings, upstream=replace(settings.upstream, max_connections=connections))
-        async with line_to(paced(settings, limit_given=limit_given, **pace), clock=Clock(dice=lambda: 0.0)) as line:
+        async with line_to(paced(settings, limit_given=limit_given, **pace), clock=Clock(jitter=lambda: 0.0)) as line:
             yield line, sandbox
 
 
@@ -209,7 +209,7 @@ class Script:
 async def scripted(script: Handler, **pace: object) -> AsyncIterator[tuple[Line, ScriptedUpstream]]:
     async with (
         ScriptedUpstream(script) as upstream,
-        line_to(paced(settings_for(upstream.url), limit_given=False, **pace), clock=Clock(dice=lambda: 0.0)) as line,
+        line_to(paced(settings_for(upstream.url), limit_given=False, **pace), clock=Clock(jitter=lambda: 0.0)) as line,
     ):
         yield line, upstream
 

@@ -11,14 +11,13 @@ from dataclasses import dataclass
 from email.utils import formatdate
 
 import pytest
-from tenacity import RetryCallState
 
-from slproxy.errors import CredentialsRefused, SlproxyError, UpstreamTimeout, UpstreamUnreachable
+from slproxy.errors import CredentialsRefused, SlproxyError, UpstreamFault, UpstreamTimeout, UpstreamUnreachable
 from slproxy.http import retry_after
 from slproxy.retry import Outcome
-from slproxy.retry.budget import Budget
-from slproxy.retry.decision import REPEATABLE, is_final, wait_before_next
-from slproxy.retry.retrying import ladder
+from slproxy.retry.budget import RetryBudget
+from slproxy.retry.decision import REPEATABLE, RETRIED, wait_before_next
+from slproxy.retry.retrying import retried
 
 # A whole clock minute, in Unix time.
 MINUTE = 1_795_000_020.0
@@ -38,11 +37,11 @@ def wait(
     date: str | None = None,
     attempt: int = 1,
     now: float = MINUTE,
-    dice: float = 0.5,
+    jitter: float = 0.5,
     max_wait: float = 60.0,
 ) -> float | None:
     outcome = Outcome(status=status, reached=reached, retry_after=retry_after, date=date)
-    return wait_before_next(outcome, method=method, attempt=attempt, now=now, dice=dice, max_wait=max_wait)
+    return wait_before_next(outcome, method=method, attempt=attempt, now=now, jitter=jitter, max_wait=max_wait)
 
 
 def test_the_repeatable_methods_are_those_of_the_contract() -> None:
@@ -57,7 +56,7 @@ def test_the_repeatable_methods_are_those_of_the_contract() -> None:
     "status", [200, 201, 204, 301, 302, 304, 400, 401, 403, 404, 409, 413, 422, 428, 430, 500, 501, 505, 508]
 )
 def test_a_reply_that_waiting_does_not_cure_is_the_clients(status: int, method: str) -> None:
-    assert is_final(status)
+    assert status not in RETRIED
     assert wait(status, method=method, retry_after="1") is None
 
 
@@ -80,7 +79,7 @@ def test_what_may_be_sent_again_depends_on_the_method_and_on_whether_a_byte_may_
 ) -> None:
     again = [method for method in ALL_METHODS if wait(status, method=method, reached=reached) is not None]
     assert again == methods
-    assert status is None or not is_final(status)
+    assert status is None or status in RETRIED
 
 
 # How long
@@ -88,7 +87,7 @@ def test_what_may_be_sent_again_depends_on_the_method_and_on_whether_a_byte_may_
 
 @pytest.mark.parametrize(("status", "reached"), [(503, True), (None, True), (None, False)])
 @pytest.mark.parametrize(
-    ("attempt", "dice", "max_wait", "expected"),
+    ("attempt", "jitter", "max_wait", "expected"),
     [
         (1, 0.0, 60.0, 0.0),
         (1, 0.5, 60.0, 0.125),
@@ -103,9 +102,9 @@ def test_what_may_be_sent_again_depends_on_the_method_and_on_whether_a_byte_may_
     ],
 )
 def test_backoff_doubles_up_to_the_longest_wait_with_full_jitter(
-    status: int | None, reached: bool, attempt: int, dice: float, max_wait: float, expected: float
+    status: int | None, reached: bool, attempt: int, jitter: float, max_wait: float, expected: float
 ) -> None:
-    got = wait(status, reached=reached, attempt=attempt, dice=dice, max_wait=max_wait)
+    got = wait(status, reached=reached, attempt=attempt, jitter=jitter, max_wait=max_wait)
     assert got == pytest.approx(expected)
 
 
@@ -152,7 +151,7 @@ def test_a_429_waits_as_it_is_told_or_for_the_next_minute(retry_after: str | Non
 
 
 @pytest.mark.parametrize(
-    ("there", "here", "dice", "expected"),
+    ("there", "here", "jitter", "expected"),
     [
         (date(MINUTE + 50), MINUTE + 5, 0.0, 10.0),
         (date(MINUTE + 50), MINUTE + 5, 0.5, 10.5),
@@ -166,9 +165,9 @@ def test_a_429_waits_as_it_is_told_or_for_the_next_minute(retry_after: str | Non
     ],
 )
 def test_the_next_minute_is_the_upstreams_and_whoever_waits_for_it_spreads_out(
-    there: str | None, here: float, dice: float, expected: float
+    there: str | None, here: float, jitter: float, expected: float
 ) -> None:
-    assert wait(429, date=there, now=here, dice=dice) == pytest.approx(expected)
+    assert wait(429, date=there, now=here, jitter=jitter) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("max_wait", [1.0, 10.0, 49.0])
@@ -238,24 +237,32 @@ def test_a_date_means_the_same_wherever_the_proxy_runs(value: str) -> None:
 # The budget
 
 
+def spends(budget: RetryBudget, now: float) -> bool:
+    """Spend one retry if there is budget for it, as the forwarder does."""
+    if not budget.allows_retry(now):
+        return False
+    budget.count_retry(now)
+    return True
+
+
 @pytest.mark.parametrize(
     ("share", "requests", "retries"),
     [(0.2, 0, 10), (0.2, 1, 10), (0.2, 50, 10), (0.2, 100, 20), (0.2, 1000, 200), (0.0, 1000, 10), (1.0, 100, 100)],
 )
 def test_retries_are_a_share_of_the_requests_over_a_floor_of_ten(share: float, requests: int, retries: int) -> None:
-    budget = Budget(share)
+    budget = RetryBudget(share)
     for _ in range(requests):
-        budget.request(1000.5)
-    assert sum(budget.spend(1000.5) for _ in range(2000)) == retries
+        budget.count_request(1000.5)
+    assert sum(spends(budget, 1000.5) for _ in range(2000)) == retries
 
 
 def test_a_spent_budget_fills_again_as_time_goes_by_and_requests_that_are_long_gone_do_not_count() -> None:
-    budget = Budget(0.2)
+    budget = RetryBudget(0.2)
     for _ in range(1000):
-        budget.request(1000.0)
-    assert sum(budget.spend(1000.0) for _ in range(2000)) == 200
-    assert not budget.spend(1001.0)
-    assert sum(budget.spend(1100.0) for _ in range(2000)) == 10
+        budget.count_request(1000.0)
+    assert sum(spends(budget, 1000.0) for _ in range(2000)) == 200
+    assert not budget.allows_retry(1001.0)
+    assert sum(spends(budget, 1100.0) for _ in range(2000)) == 10
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -269,27 +276,27 @@ def test_a_spent_budget_fills_again_as_time_goes_by_and_requests_that_are_long_g
 def test_an_outage_of_a_minute_costs_the_upstream_at_most_a_fifth_more_requests(start: float, seed: int) -> None:
     # R3: all 503 for 60 s at 10 requests a second.
     dice = random.Random(seed)
-    budget = Budget(0.2)
+    budget = RetryBudget(0.2)
     events = [(start + number / 10, number, 1) for number in range(600)]
     heapq.heapify(events)
     sent = 0
     while events:
         now, number, attempt = heapq.heappop(events)
         if attempt == 1:
-            budget.request(now)
+            budget.count_request(now)
         sent += 1
-        pause = wait(503, attempt=attempt, dice=dice.random())
-        if attempt < 4 and pause is not None and budget.spend(now):
+        pause = wait(503, attempt=attempt, jitter=dice.random())
+        if attempt < 4 and pause is not None and spends(budget, now):
             heapq.heappush(events, (now + pause, number, attempt + 1))
     assert 600 < sent <= 720
 
 
-# The ladder, on tenacity itself
+# The loop, on tenacity itself
 
 
 @dataclass(frozen=True)
 class Answered:
-    """A reply, as far as the ladder goes."""
+    """A reply, as far as the loop goes."""
 
     outcome: Outcome
 
@@ -307,7 +314,8 @@ class Script:
         self.attempts = 0
         self.asked: list[tuple[Outcome, int]] = []
         self.slept: list[float] = []
-        self.told: list[tuple[int, float]] = []
+        self.told: list[tuple[Answered | UpstreamFault, float]] = []
+        self.first: Answered | UpstreamFault | None = None
 
     async def attempt(self) -> Answered:
         step = self._steps[self.attempts]
@@ -323,11 +331,13 @@ class Script:
     async def sleep(self, seconds: float) -> None:
         self.slept.append(seconds)
 
-    async def before_wait(self, state: RetryCallState) -> None:
-        self.told.append((state.attempt_number, state.upcoming_sleep))
+    async def before_wait(self, result: Answered | UpstreamFault, seconds: float) -> None:
+        self.told.append((result, seconds))
 
     async def run(self) -> Answered:
-        return await ladder(self.next_wait, sleep=self.sleep, before_wait=self.before_wait)(self.attempt)
+        return await retried(
+            self.attempt, self.next_wait, sleep=self.sleep, before_wait=self.before_wait, first=self.first
+        )
 
 
 async def test_the_first_reply_that_is_not_waited_for_is_the_answer() -> None:
@@ -335,8 +345,18 @@ async def test_the_first_reply_that_is_not_waited_for_is_the_answer() -> None:
     assert await script.run() == answered(200)
     assert script.attempts == 3
     assert script.slept == [0.5, 0.0]
-    assert script.told == [(1, 0.5), (2, 0.0)]
+    assert script.told == [(answered(503), 0.5), (answered(429), 0.0)]
     assert [(outcome.status, attempt) for outcome, attempt in script.asked] == [(503, 1), (429, 2), (200, 3)]
+
+
+@pytest.mark.parametrize("first", [answered(503), UpstreamUnreachable("The first one.", reached=True)], ids=repr)
+async def test_a_first_attempt_that_was_made_already_counts_as_the_first(first: Answered | UpstreamFault) -> None:
+    script = Script(answered(503), answered(200), waits=(0.5, 1.0, None))
+    script.first = first
+    assert await script.run() == answered(200)
+    assert script.attempts == 2
+    assert script.told == [(first, 0.5), (answered(503), 1.0)]
+    assert [attempt for _, attempt in script.asked] == [1, 2, 3]
 
 
 async def test_one_attempt_is_enough_when_nobody_waits() -> None:
@@ -414,15 +434,16 @@ async def test_a_cancelled_request_is_never_sent_again(where: str) -> None:
             await hang()
         return answered(503)
 
-    def never_mind(place: str) -> Callable[[object], Awaitable[None]]:
-        async def step(_: object) -> None:
+    def never_mind(place: str) -> Callable[..., Awaitable[None]]:
+        async def step(*_: object) -> None:
             if where == place:
                 await hang()
 
         return step
 
-    loop = ladder(lambda *_: 0.0, sleep=never_mind("sleep"), before_wait=never_mind("before_wait"))
-    task: asyncio.Future[Answered] = asyncio.ensure_future(loop(attempt))
+    task = asyncio.ensure_future(
+        retried(attempt, lambda *_: 0.0, sleep=never_mind("sleep"), before_wait=never_mind("before_wait"))
+    )
     await reached.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):

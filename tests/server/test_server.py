@@ -12,7 +12,7 @@ import struct
 import pytest
 
 from slproxy.app import App
-from slproxy.observe import Journal
+from slproxy.observe import AccessLog
 from tests.support import rig
 
 SOON = 5.0
@@ -34,8 +34,8 @@ async def test_clients_that_leave_in_the_middle_of_a_download_are_no_defects(cap
 
     lines = io.StringIO()
     async with rig.ScriptedUpstream(script) as upstream:
-        journal = Journal(lines, pretty=False, colour=False)
-        async with App(rig.settings_for(upstream.url), journal=journal) as app:
+        journal = AccessLog(lines, pretty=False, colour=False)
+        async with App(rig.settings_for(upstream.url), listeners=[journal]) as app:
             await app.listen()
             for number in range(20):
                 reader, writer = await asyncio.open_connection("127.0.0.1", rig.port_of(app.urls[0]))
@@ -82,10 +82,10 @@ async def test_an_idle_connection_is_closed_at_once_when_the_proxy_goes_down() -
 
 async def test_a_log_whose_reader_has_gone_stops_neither_the_proxy_nor_its_way_down() -> None:
     async with rig.ScriptedUpstream() as upstream:
-        journal = Journal(BrokenPipe(), pretty=False, colour=False)
-        async with App(rig.settings_for(upstream.url), journal=journal) as app:
+        journal = AccessLog(BrokenPipe(), pretty=False, colour=False)
+        async with App(rig.settings_for(upstream.url), listeners=[journal]) as app:
             await app.listen()
             first = await rig.raw(app.urls[0], rig.get("/v2/a"))
-            await asyncio.sleep(journal.PATIENCE * 2)
+            await asyncio.sleep(AccessLog.DELAY * 2)
             second = await rig.raw(app.urls[0], rig.get("/v2/a"))
     assert (first.head.status, second.head.status) == (200, 200)

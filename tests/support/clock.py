@@ -22,4 +22,4 @@ class FakeTime:
         await asyncio.sleep(0)
 
     def clock(self) -> Clock:
-        return Clock(now=lambda: self.now, monotonic=lambda: self.now, sleep=self.sleep, dice=lambda: self.die)
+        return Clock(now=lambda: self.now, monotonic=lambda: self.now, sleep=self.sleep, jitter=lambda: self.die)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 from slproxy.app import App, Clock
 from slproxy.config import AuthSettings, ListenSettings, Secret, Settings, StoreSettings
 from slproxy.config.schema import UpstreamSettings
+from slproxy.observe import Listener
 from slproxy.store import TokenStore
 
 API_KEY = "ak_" + "5a" * 32
@@ -28,9 +29,13 @@ def settings_for(
 
 @asynccontextmanager
 async def proxy(
-    settings: Settings, *, store: TokenStore | None = None, clock: Clock | None = None
+    settings: Settings,
+    *,
+    store: TokenStore | None = None,
+    clock: Clock | None = None,
+    listeners: Sequence[Listener] = (),
 ) -> AsyncIterator[App]:
     """Run a proxy in this process, on a real socket; its address is ``app.urls[0]``."""
-    async with App(settings, store=store, clock=clock or Clock()) as app:
+    async with App(settings, store=store, clock=clock or Clock(), listeners=listeners) as app:
         await app.listen()
         yield app

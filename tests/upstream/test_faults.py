@@ -32,7 +32,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from slproxy.app import App, Clock
 from slproxy.config import AuthSettings, RetrySettings, Secret
-from slproxy.observe import Journal
+from slproxy.observe import AccessLog
 from tests.support import rig
 
 # One second for each timeout, and what a busy machine may add before it is clear that nobody looked at the clock: the
@@ -603,9 +603,9 @@ async def proxied(
         upstream=replace(settings.upstream, ca_file=ca_file, **timeouts),  # type: ignore[arg-type]
     )
     log = io.StringIO()
-    journal = Journal(log, pretty=False, colour=False)
-    # No dice: a backoff takes no time.
-    async with App(settings, clock=clock or Clock(dice=lambda: 0.0), journal=journal) as app:
+    journal = AccessLog(log, pretty=False, colour=False)
+    # No jitter: a backoff takes no time.
+    async with App(settings, clock=clock or Clock(jitter=lambda: 0.0), listeners=[journal]) as app:
         await app.listen()
         yield Line(app, log)
 
@@ -1078,7 +1078,7 @@ CLIENT = AuthSettings(client_id="app", client_secret=Secret(SECRET))
 
 def hurried() -> Clock:
     """Return a clock that goes three times as fast, so that a token endpoint which is silent is not asked twice."""
-    return Clock(monotonic=lambda: time.monotonic() * 3, dice=lambda: 0.0)
+    return Clock(monotonic=lambda: time.monotonic() * 3, jitter=lambda: 0.0)
 
 
 # What a token request gets in all (upstream.forms.ACCOUNTS_TIMEOUT): docs/contract.md, Settings, has none for it.

@@ -43,7 +43,7 @@ async def run(settings: Settings, args: argparse.Namespace) -> int:
             from slproxy.cli.builtin_sandbox import running_sandbox  # noqa: PLC0415  # not part of a real proxy
 
             point, store = await stack.enter_async_context(running_sandbox(settings))
-        app = await stack.enter_async_context(App(point(settings), store=store, journal=args.journal))
+        app = await stack.enter_async_context(App(point(settings), store=store, listeners=args.listeners))
         await app.listen()
         load = functools.partial(load_settings, args, settings.profile, Path.cwd())
         reloading = asyncio.create_task(keep_reloading(app, lambda: point(load()), hup, seen))

@@ -1,20 +1,17 @@
-"""What is told of each request: one line, with nothing in it that is secret.
-
-The query is left out: it holds names and addresses of people. What is recorded is what is shown; there is no masking
-later on.
-"""
+"""Program log: everything that is said besides the access log, on standard error."""
 
 from __future__ import annotations
 
 import logging
 import sys
 
-from slproxy.observe.access_log import Journal
+from slproxy.observe.access_log import AccessLog
 from slproxy.observe.lines import RED, YELLOW, json_line, painted, pretty_line
+from slproxy.observe.observer import Listener
 
 
 class Formatter(logging.Formatter):
-    """The form of everything else that is logged."""
+    """The form of a line: JSON, or plain text with the level where it is not ``info``."""
 
     def __init__(self, *, pretty: bool, colour: bool) -> None:
         super().__init__()
@@ -33,10 +30,10 @@ class Formatter(logging.Formatter):
         return f"{line}\n{traceback}" if traceback else line
 
 
-def start(*, level: str, form: str) -> Journal | None:
+def start_logging(*, level: str, form: str) -> list[Listener]:
     """Send the program's log to standard error, in the form that ``log.format`` asks for.
 
-    Returns the access log, or ``None`` where ``level`` is above it.
+    Returns who is to listen to requests: the access log, or nobody where ``level`` is above it.
     """
     # Nothing here shows them, and each costs time on every line (Python's logging HOWTO, "Optimization").
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
@@ -47,4 +44,4 @@ def start(*, level: str, form: str) -> Journal | None:
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.getLogger("slproxy").setLevel(level.upper())
     quiet = logging.getLogger("slproxy").level > logging.INFO
-    return None if quiet else Journal(sys.stderr, pretty=pretty, colour=colour)
+    return [] if quiet else [AccessLog(sys.stderr, pretty=pretty, colour=colour)]

@@ -1,0 +1,81 @@
+"""Attempts: what steers how often, and how patiently, one request is sent; what happened is told to ``observe``.
+
+Decisions take the time and the jitter as arguments, and write nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from slproxy import retry
+from slproxy.config import RetrySettings
+from slproxy.forward.buffered import BufferedReply
+from slproxy.http import Fields
+from slproxy.retry import Outcome
+
+# What a last attempt has at least, in seconds.
+SHORTEST_ATTEMPT = 0.1
+
+
+@dataclass(kw_only=True, eq=False, slots=True)
+class Attempts:
+    """The state of one request's attempts. Times are monotonic, in seconds.
+
+    ``sent`` counts physical sends. ``waited`` is all waiting between them; ``paced`` what of it the rate limit took,
+    without that SalesLoft had refused the request. A request that was refused (429) is ``requeued`` at its place in the
+    queue, which its ``ticket`` tells, for ``requeue_timeout`` at most. ``buffered`` is the last reply of SalesLoft's
+    that was given up for another attempt; ``reason`` is what the next attempt is made for.
+    """
+
+    began: float
+    sent: int = 0
+    waited: float = 0.0
+    paced: float = 0.0
+    ticket: int | None = None
+    requeued: bool = False
+    requeue_timeout: float | None = None
+    deadline_applies: bool = False
+    buffered: BufferedReply | None = None
+    reason: str = ""
+
+    def time_left(self, now: float, *, deadline: float, drained_at: float) -> float:
+        """Return the seconds that are left for all attempts; what the rate limit took is no attempt's fault."""
+        return min(deadline - (now - self.began - self.paced), drained_at - now)
+
+    def longest(self, time_left: float) -> float:
+        """Return for how long the next attempt may wait for the head of its reply, in seconds."""
+        return max(time_left, SHORTEST_ATTEMPT) if self.deadline_applies else math.inf
+
+    def next_wait(
+        self,
+        outcome: Outcome,
+        attempt: int,
+        *,
+        method: str,
+        rules: RetrySettings,
+        time_left: float,
+        longest_wait: float,
+        now: float,
+        jitter: float,
+    ) -> float | None:
+        """Return the seconds to wait before another attempt, or ``None`` when there is to be none.
+
+        ``attempt`` counts from 1; ``longest_wait`` is what the client allows for all waiting; ``now`` is Unix time.
+        """
+        if self.sent >= rules.attempts:
+            return None
+        wait = retry.wait_before_next(
+            outcome, method=method, attempt=attempt, now=now, jitter=jitter, max_wait=rules.max_wait
+        )
+        if self.requeued and not retry.has_retry_after(outcome):
+            wait = 0.0  # the queue knows better
+        if wait is None or wait > time_left or self.waited + wait > longest_wait:
+            return None
+        return 0.0 if self.requeued else wait
+
+    def headers(self, *, replayable: bool) -> Fields:
+        """Return what tells the client how often its request was sent, where there is something to tell."""
+        if self.sent and not replayable:
+            return [("X-Slproxy-Attempts", f"{self.sent}; not-replayable")]
+        return [("X-Slproxy-Attempts", str(self.sent))] if self.sent > 1 else []

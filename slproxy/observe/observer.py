@@ -1,0 +1,88 @@
+"""Whom to tell what happens: the begin and the end of each request, attempt, wait and renewal.
+
+Whoever makes an event happen tells the observer; who listens is decided in ``app``. An event that nobody listens to
+costs an empty loop::
+
+    for tell in observer.attempt_ended:
+        tell(exchange, attempt)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from slproxy.observe.exchange import Attempt, Exchange, Renewal, Wait
+
+
+class Listener:
+    """Somebody who wants to know; each method that is overridden is called for its event, in the order of events.
+
+    A listener must not fail, and must not wait: it is called in the middle of a request.
+    """
+
+    def request_began(self, exchange: Exchange) -> None:
+        """A request came, and is not judged yet."""
+
+    def request_ended(self, exchange: Exchange) -> None:
+        """The last byte of an answer went out, or the answer was aborted."""
+
+    def attempt_began(self, exchange: Exchange, attempt: Attempt) -> None:
+        """A request is about to be sent to SalesLoft."""
+
+    def attempt_ended(self, exchange: Exchange, attempt: Attempt) -> None:
+        """The head of SalesLoft's reply came, or none will."""
+
+    def wait_began(self, exchange: Exchange, wait: Wait) -> None:
+        """A request waits."""
+
+    def wait_ended(self, exchange: Exchange, wait: Wait) -> None:
+        """A request waits no more: it goes on, or was given up."""
+
+    def renewal_began(self, renewal: Renewal) -> None:
+        """The token is about to be renewed."""
+
+    def renewal_ended(self, renewal: Renewal) -> None:
+        """The token was renewed, or not."""
+
+    def close(self) -> None:
+        """Nothing more will happen."""
+
+
+class Observer:
+    """The listeners, by event: each attribute holds what to call."""
+
+    def __init__(self, listeners: Sequence[Listener] = ()) -> None:
+        self._listeners = tuple(listeners)
+
+        def who_overrides(event: str) -> list[Listener]:
+            return [each for each in listeners if getattr(type(each), event) is not getattr(Listener, event)]
+
+        self.request_began = tuple(each.request_began for each in who_overrides("request_began"))
+        self.request_ended = tuple(each.request_ended for each in who_overrides("request_ended"))
+        self.attempt_began = tuple(each.attempt_began for each in who_overrides("attempt_began"))
+        self.attempt_ended = tuple(each.attempt_ended for each in who_overrides("attempt_ended"))
+        self.wait_began = tuple(each.wait_began for each in who_overrides("wait_began"))
+        self.wait_ended = tuple(each.wait_ended for each in who_overrides("wait_ended"))
+        self.renewal_began = tuple(each.renewal_began for each in who_overrides("renewal_began"))
+        self.renewal_ended = tuple(each.renewal_ended for each in who_overrides("renewal_ended"))
+
+    @contextmanager
+    def waiting(self, exchange: Exchange, reason: str, monotonic: Callable[[], float]) -> Iterator[None]:
+        """Record a wait of a request, and tell of its begin and its end."""
+        wait = Wait(reason=reason, began=monotonic())
+        exchange.waits.append(wait)
+        for tell in self.wait_began:
+            tell(exchange, wait)
+        try:
+            yield
+        finally:
+            wait.ended = monotonic()
+            exchange.waited += wait.ended - wait.began
+            for tell in self.wait_ended:
+                tell(exchange, wait)
+
+    def close(self) -> None:
+        """Tell every listener that nothing more will happen."""
+        for listener in self._listeners:
+            listener.close()

@@ -1,0 +1,172 @@
+"""What listeners are told: the begin and the end of each request, attempt, wait and renewal, in the order of events."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from slproxy.observe import Attempt, Exchange, Listener, Observer, Renewal, Wait
+from tests.support.clock import FakeTime
+from tests.support.proxies import proxy, settings_for
+from tests.support.raw_http import get, raw, reply
+from tests.support.sandboxes import running_sandbox, sandbox_auth
+from tests.support.scripted import ScriptedUpstream, replies
+from tests.support.waiting import until
+
+
+class Recorder(Listener):
+    """Remembers what it is told, as words."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+        self.exchanges: list[Exchange] = []
+        self.renewals: list[Renewal] = []
+
+    def request_began(self, exchange: Exchange) -> None:
+        assert math.isnan(exchange.ended)
+        self.told.append(f"{exchange.method} {exchange.path} began")
+
+    def request_ended(self, exchange: Exchange) -> None:
+        assert exchange.ended >= exchange.began
+        self.told.append(f"{exchange.method} {exchange.path} ended {exchange.status}")
+        self.exchanges.append(exchange)
+
+    def attempt_began(self, exchange: Exchange, attempt: Attempt) -> None:
+        assert exchange.attempts[-1] is attempt
+        self.told.append(f"attempt {len(exchange.attempts)} began {attempt.reason}".rstrip())
+
+    def attempt_ended(self, exchange: Exchange, attempt: Attempt) -> None:
+        assert attempt.ended >= attempt.began
+        self.told.append(f"attempt {len(exchange.attempts)} ended {attempt.status or attempt.fault}")
+
+    def wait_began(self, exchange: Exchange, wait: Wait) -> None:
+        assert exchange.waits[-1] is wait
+        self.told.append(f"{wait.reason} began")
+
+    def wait_ended(self, exchange: Exchange, wait: Wait) -> None:
+        assert wait.ended >= wait.began
+        self.told.append(f"{wait.reason} ended")
+
+    def renewal_began(self, renewal: Renewal) -> None:
+        self.told.append(f"renewal began: {renewal.reason}")
+
+    def renewal_ended(self, renewal: Renewal) -> None:
+        assert renewal.ended >= renewal.began
+        self.told.append(f"renewal ended: {renewal.outcome}")
+
+
+class OnlyEnds(Listener):
+    """Overrides one event."""
+
+    def request_ended(self, exchange: Exchange) -> None:
+        """Hear nothing else."""
+
+
+def test_a_listener_is_called_for_the_events_that_it_overrides_and_no_others() -> None:
+    one, other = OnlyEnds(), Recorder()
+    observer = Observer([one, other])
+    assert observer.request_ended == (one.request_ended, other.request_ended)
+    assert observer.attempt_began == (other.attempt_began,)
+
+
+def test_an_event_that_nobody_listens_to_is_an_empty_loop() -> None:
+    observer = Observer()
+    events = (
+        *(observer.request_began, observer.request_ended, observer.attempt_began, observer.attempt_ended),
+        *(observer.wait_began, observer.wait_ended, observer.renewal_began, observer.renewal_ended),
+    )
+    assert set(events) == {()}
+
+
+async def asked(url: str, request: bytes) -> Recorder:
+    """Send one request through a proxy with a recorder, on an API key."""
+    recorder = Recorder()
+    async with proxy(settings_for(url), clock=FakeTime().clock(), listeners=[recorder]) as app:
+        await raw(app.urls[0], request)
+        await until(lambda: bool(recorder.exchanges))
+    return recorder
+
+
+async def test_a_request_that_is_sent_once() -> None:
+    async with ScriptedUpstream(replies(reply(body=b'{"a":1}'))) as upstream:
+        recorder = await asked(upstream.url, get("/v2/people?email=jane@company.com", "User-Agent: curl/8.5"))
+    assert recorder.told == [
+        "GET /v2/people began",
+        "attempt 1 began",
+        "attempt 1 ended 200",
+        "GET /v2/people ended 200",
+    ]
+    exchange = recorder.exchanges[0]
+    assert (exchange.client, exchange.bytes_received, exchange.bytes_sent) == ("curl", 0, 7)
+
+
+async def test_a_request_that_is_repeated_tells_each_attempt_its_reason_and_the_wait_between() -> None:
+    async with ScriptedUpstream(replies(reply("503 Service Unavailable"), reply())) as upstream:
+        recorder = await asked(upstream.url, get("/v2/a", method="PUT", body=b"12345"))
+    assert recorder.told == [
+        "PUT /v2/a began",
+        "attempt 1 began",
+        "attempt 1 ended 503",
+        "backoff began",
+        "backoff ended",
+        "attempt 2 began 503",
+        "attempt 2 ended 200",
+        "PUT /v2/a ended 200",
+    ]
+    exchange = recorder.exchanges[0]
+    assert exchange.bytes_received == 5, "it was read once"
+    assert exchange.waited == sum(wait.ended - wait.began for wait in exchange.waits) > 0
+
+
+async def test_a_refused_request_waits_for_the_rate_limit() -> None:
+    limited = reply("429 Too Many Requests", b"{}", "Retry-After: 0")
+    async with ScriptedUpstream(replies(limited, reply())) as upstream:
+        recorder = await asked(upstream.url, get("/v2/a", method="POST", body=b"{}"))
+    assert [attempt.reason for attempt in recorder.exchanges[0].attempts] == ["", "429"]
+
+
+async def test_a_request_without_a_reply_tells_the_fault() -> None:
+    async with ScriptedUpstream() as upstream:
+        url = upstream.url  # where nobody listens once the block has ended
+    recorder = await asked(url, get("/v2/a", "X-Slproxy-Retry: off"))
+    assert recorder.told[1:3] == ["attempt 1 began", "attempt 1 ended connection_refused"]
+    assert recorder.exchanges[0].error == "upstream-unreachable"
+
+
+@pytest.mark.parametrize(
+    ("request_", "path", "status"),
+    [
+        (get("/v2/../a"), "/v2/../a", 400),
+        (get("/elsewhere?secret"), "/elsewhere", 404),
+        (b"GET /v2/a\r\n\r\n", "-", 400),
+    ],
+    ids=["a refused target", "no path of the proxy", "what does not parse"],
+)
+async def test_what_the_proxy_answers_itself_is_told_without_an_attempt(
+    request_: bytes, path: str, status: int
+) -> None:
+    async with ScriptedUpstream() as upstream:
+        recorder = await asked(upstream.url, request_)
+    assert [(each.path, each.status, each.attempts) for each in recorder.exchanges] == [(path, status, [])]
+
+
+async def test_a_rejected_token_is_renewed_once_and_the_request_tells_it() -> None:
+    recorder = Recorder()
+    async with running_sandbox() as sandbox:
+        auth = sandbox_auth(sandbox, grant="client_credentials")
+        async with proxy(settings_for(sandbox.url, auth=auth), listeners=[recorder]) as app:
+            await raw(app.urls[0], get("/v2/me.json"))
+            await raw(app.urls[0], get("/v2/me.json", "X-Sandbox-Fault: expire-token"))
+            await until(lambda: len(recorder.exchanges) == 2)
+    first, second = recorder.exchanges
+    assert (first.renewals, second.renewals) == (0, 1)
+    assert [attempt.reason for attempt in second.attempts] == ["", "401"]
+    at = recorder.told.index("renewal began: rejected")
+    assert recorder.told[at - 1 : at + 4] == [
+        "attempt 1 ended 401",
+        "renewal began: rejected",
+        "renewal ended: renewed",
+        "attempt 2 began 401",
+        "attempt 2 ended 200",
+    ]
