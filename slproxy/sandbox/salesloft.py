@@ -31,11 +31,10 @@ OVER_BUDGET = "API rate limit exceeded"
 class SalesLoft:
     """Own one team's tokens, records, budget, faults and the log of its requests."""
 
-    def __init__(self, options: Options, *, clock: Callable[[], float], seed: int) -> None:
+    def __init__(self, options: Options, *, clock: Callable[[], float]) -> None:
         """Start as `reset` leaves it."""
         self.options = options
         self._clock = clock
-        self._seed = seed
         self._definition: Definition = definition()
         self.reset()
 
@@ -44,7 +43,7 @@ class SalesLoft:
         self._offset = 0.0
         self._tokens = Tokens(self.options.rotation)
         self.oauth = OAuth(self.options, self._tokens)
-        self._records: CrmRecords = seeded(self._definition, self._seed)
+        self._records: CrmRecords = seeded(self._definition)
         self._budget = MinuteBudget(self.options.budget)
         self.faults = Faults()
         self.request_log: RequestLog[RecordedRequest] = RequestLog()

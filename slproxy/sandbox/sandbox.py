@@ -30,10 +30,9 @@ class Sandbox(SalesLoft):
         *,
         clock: Callable[[], float] = time.time,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-        seed: int = 3,
     ) -> None:
-        """Make it, with the same records for the same seed."""
-        super().__init__(options, clock=clock, seed=seed)
+        """Make it; `start` makes it listen."""
+        super().__init__(options, clock=clock)
         self._site = Endpoints(self, sleep)
         self._runner: web.AppRunner | None = None
         self.url = ""
@@ -79,10 +78,9 @@ async def running(
     *,
     clock: Callable[[], float] = time.time,
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-    seed: int = 3,
 ) -> AsyncIterator[Sandbox]:
     """Run a sandbox on a free loopback port for the length of a block."""
-    sandbox = Sandbox(options, clock=clock, sleep=sleep, seed=seed)
+    sandbox = Sandbox(options, clock=clock, sleep=sleep)
     await sandbox.start()
     try:
         yield sandbox

@@ -160,12 +160,18 @@ def test_options_are_frozen() -> None:
         Options().budget = 1  # type: ignore[misc]
 
 
-def test_the_same_seed_makes_the_same_team() -> None:
-    def people(seed: int) -> list[object]:
-        return [record["display_name"] for record in Sandbox(seed=seed)._records.all("people")]
+async def test_each_sandbox_starts_with_the_same_team_and_writes_to_its_own(session: ClientSession) -> None:
+    async def people(sandbox: Sandbox) -> bytes:
+        async with session.get(sandbox.url + "/v2/people?per_page=100", headers=bearer(sandbox)) as response:
+            return await response.read()
 
-    assert people(3) == people(3)
-    assert people(3) != people(4)
+    async with running() as one, running() as other:
+        before = await people(one)
+        assert await people(other) == before
+        async with session.delete(one.url + "/v2/people/120", headers=bearer(one)) as response:
+            assert response.status == 204
+        assert await people(one) != before
+        assert await people(other) == before
 
 
 # Its own pages

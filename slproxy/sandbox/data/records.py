@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from typing import TypeAlias
-from uuid import NAMESPACE_URL, uuid5
 
 from slproxy.sandbox.data.definition import Definition, FieldType, FieldTypes
 from slproxy.sandbox.data.values import BadValueError, blank, integer, moment, timestamp
@@ -76,11 +75,6 @@ def reference_to(field: str, record: CrmRecord) -> CrmRecord:
     return reference(field, integer(record["id"]))
 
 
-def guid(collection: str, number: int) -> str:
-    """Return a guid that is the same on each run."""
-    return str(uuid5(NAMESPACE_URL, f"{API_URL}/{collection}/{number}"))
-
-
 class CrmRecords:
     """Own all records, by collection and by id as it stands in a path."""
 
@@ -110,7 +104,7 @@ class CrmRecords:
         if "id" in kinds:
             record["id"] = number if kinds["id"].name == "integer" else str(number)
         for name in ("created_at", "updated_at"):
-            if name in kinds:
+            if name in kinds and name not in values:
                 record[name] = timestamp(at)
         record |= values
         self._held.setdefault(collection, {})[str(record.get("id", number))] = record
