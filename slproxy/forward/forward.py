@@ -274,7 +274,7 @@ class Forwarder:
     ) -> tuple[Reply, Bearer]:
         """Pace, inject, send once, and learn from the reply; return the token that it was sent with too.
 
-        The token is taken when it goes: one taken before may expire while the request is held (airbyte#13660).
+        The token is read at each send: one read earlier may expire while the request waits (airbytehq/airbyte#13660).
         """
         # A small body is taken in first, or nobody would see that its client has left while it is held.
         body = None if request.body is None else await request.body.whole() or request.body.chunks
