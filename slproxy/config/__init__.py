@@ -2,9 +2,9 @@
 
 from slproxy.config.conflicts import check
 from slproxy.config.effective import effective
+from slproxy.config.hosts import is_loopback
 from slproxy.config.load import load, profiles, secret_in
 from slproxy.config.patterns import covered, covers, rejects
-from slproxy.config.rules import is_loopback
 from slproxy.config.schema import (
     OWN_PAGES,
     SCHEMA,

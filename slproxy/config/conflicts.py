@@ -4,15 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from slproxy.config import patterns as paths
+from slproxy.config import patterns
+from slproxy.config.hosts import is_loopback
 from slproxy.config.messages import redacted
-from slproxy.config.rules import is_loopback
-from slproxy.config.schema import (
-    OWN_PAGES,
-    SCHEMA,
-    Origin,
-    Settings,
-)
+from slproxy.config.origin import DEFAULT, Origin
+from slproxy.config.schema import OWN_PAGES, SCHEMA, Settings
 from slproxy.errors import ConfigError
 
 
@@ -45,7 +41,7 @@ def _conflicts(settings: Settings) -> Iterator[ConfigError]:
             " machines, and listen.key is not set: anyone there could act with your token",
             hint="set listen.key, listen on 127.0.0.1, or set listen.allow_unauthenticated = true",
         )
-    for name, pattern, why in paths.faults(
+    for name, pattern, why in patterns.faults(
         accept=settings.policy.accept_paths, reject=settings.policy.reject_paths, own=OWN_PAGES
     ):
         key = f"policy.{name}"
@@ -61,7 +57,7 @@ def _conflicts(settings: Settings) -> Iterator[ConfigError]:
 
 
 def _origins(settings: Settings) -> Mapping[str, Origin]:
-    return {key: settings.origins.get(key, Origin(layer="default")) for key in SCHEMA}
+    return {key: settings.origins.get(key, DEFAULT) for key in SCHEMA}
 
 
 def _store_conflicts(settings: Settings) -> Iterator[ConfigError]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
-from slproxy.config.schema import SCHEMA, Origin, Setting, Settings
+from slproxy.config.origin import DEFAULT
+from slproxy.config.schema import SCHEMA, Settings
+from slproxy.config.setting import Setting
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,13 +23,12 @@ class Row:
 
 def effective(settings: Settings) -> list[Row]:
     """Return every setting as it stands and where it came from, secrets masked."""
-    default = Origin(layer="default")
     plain = {
         key: _plain(setting, getattr(getattr(settings, setting.section), setting.name))
         for key, setting in SCHEMA.items()
     }
     return [
-        Row(key=key, value=_shown(value), plain=value, origin=str(settings.origins.get(key, default)))
+        Row(key=key, value=_text(value), plain=value, origin=str(settings.origins.get(key, DEFAULT)))
         for key, value in plain.items()
     ]
 
@@ -40,7 +41,7 @@ def _plain(setting: Setting, value: object) -> object:
     return str(value)
 
 
-def _shown(value: object) -> str:
+def _text(value: object) -> str:
     if value is None:
         return "(none)"
     return json.dumps(value) if isinstance(value, bool | tuple) else str(value)

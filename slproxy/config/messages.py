@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 
-from slproxy.config.schema import Setting
+from slproxy.config.setting import Setting
 
 REMEDY = "correct it, or leave it out"
+LISTED = "config.example.toml lists them all"
 
 
 def expected(setting: Setting) -> str:

@@ -1,6 +1,6 @@
-"""What the value of a setting means: its type, its range, and the rules of single settings.
+"""Parsing a value: from TOML's types, or from text, to the setting's own type and within its bounds.
 
-Decides about one value at a time and knows nothing of where it was found; the clashes between two are ``config``'s.
+It sees one value at a time. What two settings exclude is ``conflicts``'s.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from pathlib import Path
 from types import MappingProxyType
 
 from slproxy.config.messages import REMEDY, expected, kind_of, redacted
-from slproxy.config.rules import RULES, unmangled
-from slproxy.config.schema import KIB, MIB, Setting
+from slproxy.config.schema import KIB, MIB
 from slproxy.config.secret import Secret
+from slproxy.config.setting import Setting
+from slproxy.config.validators import VALIDATORS, unmangled
 from slproxy.errors import ConfigError
 
 _UNITS = MappingProxyType({"KiB": KIB, "MiB": MIB, "GiB": 1024 * MIB})
@@ -43,10 +44,10 @@ def parse(setting: Setting, value: object, *, text: bool, base: Path) -> object:
         _check_text(setting, typed)
         if setting.secret:
             return Secret(unmangled(typed))
-        if setting.kind == "path":
+        if setting.kind in ("path", "file"):
             typed = _path(typed, base)
-    rule = RULES.get(setting.key)
-    return rule(typed) if rule else typed
+    validator = VALIDATORS.get(setting.key)
+    return validator(typed) if validator else typed
 
 
 def _within(setting: Setting, value: object) -> object:
@@ -127,7 +128,7 @@ def _list(value: object, *, text: bool) -> tuple[str, ...]:
 
 
 def _check_text(setting: Setting, value: str) -> None:
-    # An empty host is every address; `config` asks for a key then.
+    # An empty host is every address; `conflicts` asks for a key then.
     if not value and setting.key != "listen.host":
         raise ConfigError("is empty", hint="give it a value, or leave it out")
     if not setting.secret and _CONTROL.search(value):

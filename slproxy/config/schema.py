@@ -1,392 +1,193 @@
-"""The settings: their names, units, defaults and limits, said once.
+"""The settings: their names, types, units, defaults and bounds, said once.
 
-Seconds and bytes throughout. ``config`` reads them; everything else only receives its section.
+Seconds and bytes throughout. A setting is a field of a section: its type tells what values it takes, ``Ge`` and ``Le``
+bound them, and ``Doc`` says what it is for.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from types import MappingProxyType
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_type_hints
 
+from slproxy.config.origin import Origin
 from slproxy.config.secret import Secret
+from slproxy.config.setting import Credential, Doc, Ge, Is, Le, Setting, setting_of
 
+PROFILE_NAME = "a name of 1 to 64 letters, digits, '-' or '_'"
+PROFILE = re.compile(r"[A-Za-z0-9_-]{1,64}")
 # Where the proxy's own pages are.
 OWN_PAGES = "/_slproxy/"
 KIB = 1024
 MIB = 1024 * KIB
-# The longest that asyncio sleeps in one go: MAXIMUM_SELECT_TIMEOUT in asyncio/base_events.py.
-DAY = 86400.0
-# Zero would make a timeout fire before anything could happen.
-MILLISECOND = 0.001
 
-Kind = Literal["text", "integer", "number", "size", "mode", "switch", "list", "path", "secret"]
 Grant = Literal["auto", "api_key", "authorization_code", "client_credentials"]
-StoreKind = Literal["file", "memory", "keyring", "redis"]
 Encryption = Literal["auto", "keyring", "key", "off"]
-PaceMode = Literal["pace", "observe", "off"]
-LogLevel = Literal["debug", "info", "warning", "error"]
-LogFormat = Literal["auto", "pretty", "json"]
 
-
-@dataclass(frozen=True, kw_only=True)
-class Setting:
-    """What is known of one setting before anybody has set it."""
-
-    section: str
-    name: str
-    default: object
-    kind: Kind
-    doc: str
-    minimum: float | None = None
-    maximum: float | None = None
-    choices: tuple[str, ...] = ()
-    # SalesLoft's users already have this one as SALESLOFT_<NAME>.
-    credential: bool = False
-    # Shown where there is no default to show.
-    example: str = ""
-
-    @property
-    def key(self) -> str:
-        """The name in full, such as ``listen.port``."""
-        return f"{self.section}.{self.name}"
-
-    @property
-    def secret(self) -> bool:
-        """Whether the value is never shown."""
-        return self.kind == "secret"
-
-    @property
-    def from_file(self) -> bool:
-        """Whether ``<name>_file`` may name a mounted file that holds the value."""
-        return self.secret or self.credential
-
-    @property
-    def variables(self) -> tuple[str, ...]:
-        """The environment variables that set it, SalesLoft's own name first."""
-        ours = f"SLPROXY_{self.section}__{self.name}".upper()
-        return (f"SALESLOFT_{self.name.upper()}", ours) if self.credential else (ours,)
-
-
-def _about(kind: Kind, doc: str, **more: object) -> Mapping[str, object]:
-    return {"kind": kind, "doc": doc, **more}
+# The longest that asyncio sleeps in one go is a day: MAXIMUM_SELECT_TIMEOUT in asyncio/base_events.py.
+Seconds = Annotated[float, Ge(0), Le(86400.0)]
+# Zero would make a timeout fire before anything could happen.
+Timeout = Annotated[float, Ge(0.001), Le(86400.0)]
+Bytes = Annotated[int, Is("size")]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ListenSettings:
     """Where clients reach the proxy, and who may."""
 
-    host: str = field(
-        default="127.0.0.1", metadata=_about("text", "Address to listen on; one that others can reach needs `key`.")
-    )
-    port: int = field(
-        default=8642,
-        metadata=_about("integer", "TCP port to listen on; 0 takes any free one.", minimum=0, maximum=65535),
-    )
-    uds: str | None = field(
-        default=None,
-        metadata=_about(
-            "path", "Path of a Unix socket to listen on, instead of host and port.", example="/run/slproxy/slproxy.sock"
-        ),
-    )
-    uds_mode: int = field(
-        default=0o600,
-        metadata=_about("mode", "File mode of that socket, in octal: who may connect.", minimum=0, maximum=0o777),
-    )
-    key: Secret | None = field(default=None, metadata=_about("secret", "Local key that every client must show."))
-    accept_hosts: tuple[str, ...] = field(
-        default=(),
-        metadata=_about(
-            "list", "Names besides loopback ones that a Host header may carry, without port; set `key` as well."
-        ),
-    )
-    allow_origins: tuple[str, ...] = field(
-        default=(),
-        metadata=_about(
-            "list",
-            "Origins whose web pages may call the proxy and read its answers, such as https://app.test.",
-        ),
-    )
-    allow_unauthenticated: bool = field(
-        default=False,
-        metadata=_about(
-            "switch", "Listen where others can reach it without `key`: whoever connects acts with your token."
-        ),
-    )
+    host: Annotated[str, Doc("Address to listen on; one that others can reach needs `key`.")] = "127.0.0.1"
+    port: Annotated[int, Ge(0), Le(65535), Doc("TCP port to listen on; 0 takes any free one.")] = 8642
+    uds: Annotated[str | None, Is("path"), Doc("Path of a Unix socket to listen on, instead of host and port.")] = None
+    uds_mode: Annotated[
+        int, Ge(0), Le(0o777), Is("mode"), Doc("File mode of that socket, in octal: who may connect.")
+    ] = 0o600
+    key: Annotated[Secret | None, Doc("Local key that every client must show.")] = None
+    accept_hosts: Annotated[
+        tuple[str, ...],
+        Doc("Names besides loopback ones that a Host header may carry, without port; set `key` as well."),
+    ] = ()
+    allow_origins: Annotated[
+        tuple[str, ...],
+        Doc("Origins whose web pages may call the proxy and read its answers, such as https://app.test."),
+    ] = ()
+    allow_unauthenticated: Annotated[
+        bool, Doc("Listen where others can reach it without `key`: whoever connects acts with your token.")
+    ] = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class UpstreamSettings:
     """SalesLoft, and how long to wait for it."""
 
-    api_url: str = field(
-        default="https://api.salesloft.com",
-        metadata=_about("text", "Origin of the API; http only for a loopback host."),
+    api_url: Annotated[str, Doc("Origin of the API; http only for a loopback host.")] = "https://api.salesloft.com"
+    accounts_url: Annotated[str, Doc("Origin of the OAuth server, with the same rule.")] = (
+        "https://accounts.salesloft.com"
     )
-    accounts_url: str = field(
-        default="https://accounts.salesloft.com",
-        metadata=_about("text", "Origin of the OAuth server, with the same rule."),
-    )
-    ca_file: Path | None = field(
-        default=None,
-        metadata=_about(
-            "path",
-            "PEM file of an authority to trust besides the system's, for a TLS-inspecting network.",
-            example="/etc/ssl/certs/corporate.pem",
-        ),
-    )
-    connect_timeout: float = field(
-        default=5.0,
-        metadata=_about("number", "Seconds to connect, DNS and TLS included.", minimum=MILLISECOND, maximum=DAY),
-    )
-    response_timeout: float = field(
-        default=60.0,
-        metadata=_about(
-            "number", "Seconds from the request sent to the response headers.", minimum=MILLISECOND, maximum=DAY
-        ),
-    )
-    idle_timeout: float = field(
-        default=60.0,
-        metadata=_about("number", "Seconds between two chunks of a response body.", minimum=MILLISECOND, maximum=DAY),
-    )
-    max_connections: int = field(
-        default=100, metadata=_about("integer", "Connections to the upstream at a time.", minimum=1)
-    )
+    ca_file: Annotated[
+        Path | None,
+        Is("file"),
+        Doc("PEM file of an authority to trust besides the system's, for a TLS-inspecting network."),
+    ] = None
+    connect_timeout: Annotated[Timeout, Doc("Seconds to connect, DNS and TLS included.")] = 5.0
+    response_timeout: Annotated[Timeout, Doc("Seconds from the request sent to the response headers.")] = 60.0
+    idle_timeout: Annotated[Timeout, Doc("Seconds between two chunks of a response body.")] = 60.0
+    max_connections: Annotated[int, Ge(1), Doc("Connections to the upstream at a time.")] = 100
 
 
 @dataclass(frozen=True, kw_only=True)
 class AuthSettings:
     """Which credentials become the bearer token."""
 
-    grant: Grant = field(
-        default="auto",
-        metadata=_about(
-            "text",
-            "How to get a token; auto takes the API key if set, else a stored login, else client credentials.",
-            choices=get_args(Grant),
-        ),
-    )
-    client_id: str | None = field(
-        default=None, metadata=_about("text", "Application id of the OAuth application.", credential=True)
-    )
-    client_secret: Secret | None = field(
-        default=None, metadata=_about("secret", "Secret of the OAuth application.", credential=True)
-    )
-    redirect_uri: str = field(
-        default="http://localhost:3000/callback",
-        metadata=_about("text", "Redirect URI, exactly as registered with the OAuth application.", credential=True),
-    )
-    api_key: Secret | None = field(
-        default=None, metadata=_about("secret", "API key, used as the bearer token and never renewed.", credential=True)
-    )
-    scope: str | None = field(
-        default=None,
-        metadata=_about(
-            "text",
-            "Scopes to ask for, separated by spaces; without it the application's own.",
-            credential=True,
-            example="people:read accounts:read",
-        ),
-    )
-    leeway: float = field(
-        default=120.0,
-        metadata=_about(
-            "number",
-            "Seconds before its expiry at which a token is renewed; if not set, at most a twentieth of its life.",
-            minimum=0,
-            maximum=DAY,
-        ),
-    )
+    grant: Annotated[
+        Grant, Doc("How to get a token; auto takes the API key if set, else a stored login, else client credentials.")
+    ] = "auto"
+    client_id: Annotated[str | None, Credential(), Doc("Application id of the OAuth application.")] = None
+    client_secret: Annotated[Secret | None, Credential(), Doc("Secret of the OAuth application.")] = None
+    redirect_uri: Annotated[
+        str, Credential(), Doc("Redirect URI, exactly as registered with the OAuth application.")
+    ] = "http://localhost:3000/callback"
+    api_key: Annotated[Secret | None, Credential(), Doc("API key, used as the bearer token and never renewed.")] = None
+    scope: Annotated[
+        str | None, Credential(), Doc("Scopes to ask for, separated by spaces; without it the application's own.")
+    ] = None
+    leeway: Annotated[
+        Seconds,
+        Doc("Seconds before its expiry at which a token is renewed; if not set, at most a twentieth of its life."),
+    ] = 120.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class StoreSettings:
     """Where the token is kept."""
 
-    kind: StoreKind = field(
-        default="file",
-        metadata=_about(
-            "text",
-            "Where a login is kept: a file, memory (forgotten at exit), the system's keyring, or a Redis.",
-            choices=get_args(StoreKind),
-        ),
-    )
-    path: Path = field(
-        metadata=_about(
-            "path",
-            "The token file; by default one per profile in the user's state folder.",
-            example="/var/lib/slproxy/default.json",
-        )
-    )
-    redis_url: Secret | None = field(
-        default=None,
-        metadata=_about("secret", "Address of the Redis that replicas share, such as redis://localhost:6379/0."),
-    )
-    encryption: Encryption = field(
-        default="auto",
-        metadata=_about(
-            "text",
-            "What encrypts the token: the keyring's key or store.key; auto takes what there is, else none.",
-            choices=get_args(Encryption),
-        ),
-    )
-    key: Secret | None = field(
-        default=None,
-        metadata=_about("secret", "Key without spaces that encrypts the token in its file or in Redis."),
-    )
+    kind: Annotated[
+        Literal["file", "memory", "keyring", "redis"],
+        Doc("Where a login is kept: a file, memory (forgotten at exit), the system's keyring, or a Redis."),
+    ] = "file"
+    path: Annotated[Path, Doc("The token file; by default one per profile in the user's state folder.")]
+    redis_url: Annotated[
+        Secret | None, Doc("Address of the Redis that replicas share, such as redis://localhost:6379/0.")
+    ] = None
+    encryption: Annotated[
+        Encryption, Doc("What encrypts the token: the keyring's key or store.key; auto takes what there is, else none.")
+    ] = "auto"
+    key: Annotated[Secret | None, Doc("Key without spaces that encrypts the token in its file or in Redis.")] = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class RetrySettings:
     """How hard to try before a failure reaches the client."""
 
-    attempts: int = field(
-        default=4, metadata=_about("integer", "Times that a request is sent at most, the first included.", minimum=1)
-    )
-    max_wait: float = field(
-        default=60.0,
-        metadata=_about("number", "Seconds of the longest single wait between two attempts.", minimum=0, maximum=DAY),
-    )
-    deadline: float = field(
-        default=120.0,
-        metadata=_about(
-            "number", "Seconds for all attempts of one request together.", minimum=MILLISECOND, maximum=DAY
-        ),
-    )
-    budget: float = field(
-        default=0.2,
-        metadata=_about(
-            "number", "Retries per request on average, over a floor of 10: keeps an outage from doubling.", minimum=0
-        ),
-    )
+    attempts: Annotated[int, Ge(1), Doc("Times that a request is sent at most, the first included.")] = 4
+    max_wait: Annotated[Seconds, Doc("Seconds of the longest single wait between two attempts.")] = 60.0
+    deadline: Annotated[Timeout, Doc("Seconds for all attempts of one request together.")] = 120.0
+    budget: Annotated[
+        float, Ge(0), Doc("Retries per request on average, over a floor of 10: keeps an outage from doubling.")
+    ] = 0.2
 
 
 @dataclass(frozen=True, kw_only=True)
 class PaceSettings:
     """The team's cost budget per clock minute."""
 
-    mode: PaceMode = field(
-        default="pace",
-        metadata=_about(
-            "text",
-            "Hold requests that would overdraw (pace), only count them (observe), or neither (off).",
-            choices=get_args(PaceMode),
-        ),
-    )
-    limit: int = field(
-        default=600,
-        metadata=_about(
-            "integer",
-            "Cost that may go in a clock minute; if set, a cap on what SalesLoft allows. What costs more goes alone.",
-            minimum=1,
-        ),
-    )
-    reserve: float = field(
-        default=0.0,
-        metadata=_about(
-            "number",
-            "Share of the budget left to the team's other integrations.",
-            minimum=0,
-            maximum=0.9,
-        ),
-    )
-    max_wait: float = field(
-        default=75.0,
-        metadata=_about("number", "Seconds that a request may be held.", minimum=0, maximum=DAY),
-    )
-    burst: float = field(
-        default=1.0,
-        metadata=_about(
-            "number",
-            "Share of a minute's budget that may be spent at once; the rest is spread evenly over the minute.",
-            minimum=0.01,
-            maximum=1,
-        ),
-    )
+    mode: Annotated[
+        Literal["pace", "observe", "off"],
+        Doc("Hold requests that would overdraw (pace), only count them (observe), or neither (off)."),
+    ] = "pace"
+    limit: Annotated[
+        int,
+        Ge(1),
+        Doc("Cost that may go in a clock minute; if set, a cap on what SalesLoft allows. What costs more goes alone."),
+    ] = 600
+    reserve: Annotated[float, Ge(0), Le(0.9), Doc("Share of the budget left to the team's other integrations.")] = 0.0
+    max_wait: Annotated[Seconds, Doc("Seconds that a request may be held.")] = 75.0
+    burst: Annotated[
+        float,
+        Ge(0.01),
+        Le(1),
+        Doc("Share of a minute's budget that may be spent at once; the rest is spread evenly over the minute."),
+    ] = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class PolicySettings:
     """What clients may ask for."""
 
-    read_only: bool = field(default=False, metadata=_about("switch", "Let only GET, HEAD and OPTIONS pass."))
-    accept_paths: tuple[str, ...] = field(
-        default=("/v2/",),
-        metadata=_about("list", "Paths that are forwarded; /v2/people is itself, .json, and what is below."),
-    )
-    reject_paths: tuple[str, ...] = field(default=(), metadata=_about("list", "Paths that are refused all the same."))
+    read_only: Annotated[bool, Doc("Let only GET, HEAD and OPTIONS pass.")] = False
+    accept_paths: Annotated[
+        tuple[str, ...], Doc("Paths that are forwarded; /v2/people is itself, .json, and what is below.")
+    ] = ("/v2/",)
+    reject_paths: Annotated[tuple[str, ...], Doc("Paths that are refused all the same.")] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
 class LimitSettings:
     """What one client may take of this machine."""
 
-    replay_memory: int = field(
-        default=MIB,
-        metadata=_about(
-            "size", "Bytes of a request body kept in memory for a second attempt; more goes to disk.", minimum=0
-        ),
+    replay_memory: Annotated[
+        Bytes, Ge(0), Doc("Bytes of a request body kept in memory for a second attempt; more goes to disk.")
+    ] = MIB
+    replay_disk: Annotated[Bytes, Ge(0), Doc("Bytes of a request body kept at all; a larger one is streamed once.")] = (
+        64 * MIB
     )
-    replay_disk: int = field(
-        default=64 * MIB,
-        metadata=_about("size", "Bytes of a request body kept at all; a larger one is streamed once.", minimum=0),
-    )
-    max_connections: int = field(default=1000, metadata=_about("integer", "Client connections at a time.", minimum=1))
-    header_timeout: float = field(
-        default=15.0,
-        metadata=_about(
-            "number",
-            "Seconds for a client to send its request headers.",
-            minimum=MILLISECOND,
-            maximum=DAY,
-        ),
-    )
-    body_timeout: float = field(
-        default=60.0,
-        metadata=_about(
-            "number",
-            "Seconds between two chunks of a request body.",
-            minimum=MILLISECOND,
-            maximum=DAY,
-        ),
-    )
-    max_target: int = field(default=32 * KIB, metadata=_about("size", "Bytes of a request target.", minimum=1))
-    max_headers: int = field(
-        default=64 * KIB, metadata=_about("size", "Bytes of a request's headers together.", minimum=1)
-    )
+    max_connections: Annotated[int, Ge(1), Doc("Client connections at a time.")] = 1000
+    header_timeout: Annotated[Timeout, Doc("Seconds for a client to send its request headers.")] = 15.0
+    body_timeout: Annotated[Timeout, Doc("Seconds between two chunks of a request body.")] = 60.0
+    max_target: Annotated[Bytes, Ge(1), Doc("Bytes of a request target.")] = 32 * KIB
+    max_headers: Annotated[Bytes, Ge(1), Doc("Bytes of a request's headers together.")] = 64 * KIB
 
 
 @dataclass(frozen=True, kw_only=True)
 class LogSettings:
     """What is said, and how."""
 
-    level: LogLevel = field(
-        default="info",
-        metadata=_about("text", "The least that is logged.", choices=get_args(LogLevel)),
-    )
-    format: LogFormat = field(
-        default="auto",
-        metadata=_about(
-            "text", "How a line is written; auto is pretty on a terminal, else json.", choices=get_args(LogFormat)
-        ),
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Origin:
-    """Where a value came from: what ``slproxy config`` prints beside it."""
-
-    layer: Literal["default", "file", "dotenv", "env", "flag"]
-    # Such as slproxy.toml:12, .env:3, SLPROXY_LISTEN__PORT, --port.
-    place: str = ""
-    # The mounted file that the place names, when the value was read from one.
-    path: str = ""
-
-    def __str__(self) -> str:
-        prefix = "" if self.layer == "dotenv" else self.layer
-        return " ".join(part for part in (prefix, self.place, self.path and f"({self.path})") if part)
+    level: Annotated[Literal["debug", "info", "warning", "error"], Doc("The least that is logged.")] = "info"
+    format: Annotated[
+        Literal["auto", "pretty", "json"], Doc("How a line is written; auto is pretty on a terminal, else json.")
+    ] = "auto"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -427,13 +228,9 @@ SECTIONS: Mapping[str, type] = MappingProxyType(
 
 SCHEMA: Mapping[str, Setting] = MappingProxyType(
     {
-        f"{section}.{each.name}": Setting(
-            section=section,
-            name=each.name,
-            default=None if each.default is MISSING else each.default,
-            **each.metadata,
-        )
+        f"{section}.{each.name}": setting_of(section, each, hints[each.name])
         for section, shape in SECTIONS.items()
+        for hints in [get_type_hints(shape, include_extras=True)]
         for each in fields(shape)
     }
 )

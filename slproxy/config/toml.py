@@ -9,9 +9,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from slproxy.config.messages import expected, redacted
-from slproxy.config.schema import SCHEMA, SECTIONS, Origin
-from slproxy.config.sources import LISTED, PROFILE, PROFILE_NAME, RawValue, decode_text, path_label
+from slproxy.config.files import decode_text
+from slproxy.config.messages import LISTED, expected, redacted
+from slproxy.config.origin import Origin
+from slproxy.config.raw_value import RawValue
+from slproxy.config.schema import PROFILE, PROFILE_NAME, SCHEMA, SECTIONS
 from slproxy.errors import ConfigError
 
 _TOML_KEY = r"""(?:[A-Za-z0-9_-]+|"[^"\n]*"|'[^'\n]*')"""
@@ -21,7 +23,7 @@ _TOML_LINE = re.compile(rf"[ \t]*(?:\[[ \t]*(?P<table>{_TOML_NAME})[ \t]*\]|(?P<
 
 def profiles_in(path: Path, content: bytes | None, cwd: Path) -> list[str]:
     """Return the names of the profiles that the file has tables for. Raises ConfigError when it does not parse."""
-    named = {} if content is None else _tree(content, path_label(path, cwd)).get("profile", {})
+    named = {} if content is None else _tree(content, _path_label(path, cwd)).get("profile", {})
     return list(named) if isinstance(named, dict) else []
 
 
@@ -42,7 +44,7 @@ def from_toml(
     """Return what the file says for everyone and what it says for ``profile``; names are checked in all profiles."""
     if content is None:
         return [], []
-    label = path_label(path, cwd)
+    label = _path_label(path, cwd)
     tree = _tree(content, label)
     file = _TomlFile(label=label, base=path.parent, lines=_lines(content.decode()), errors=errors)
     profiles = tree.pop("profile", {})
@@ -158,3 +160,7 @@ class _TomlFile:
     def error(self, name: tuple[str, ...], reason: str, hint: str) -> None:
         key = ".".join(name[-2:] if name[0] != "profile" or len(name) > 3 else name)
         self.errors.append(ConfigError(f"{key} ({self.origin(name)}): {reason}", hint=hint))
+
+
+def _path_label(path: Path, cwd: Path) -> str:
+    return str(path.relative_to(cwd)) if path.is_relative_to(cwd) else str(path)

@@ -33,7 +33,7 @@ import yaml
 import slproxy
 from slproxy.app import GRACE
 from slproxy.config import LimitSettings, ListenSettings
-from slproxy.config.sources import META, VARIABLES
+from slproxy.config.variables import META, VARIABLES
 from slproxy.forward.policy import PROBES
 from slproxy.sandbox import Sandbox
 from tests.support import ROOT

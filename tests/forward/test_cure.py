@@ -18,7 +18,7 @@ import pytest
 
 from slproxy.app import App, Clock
 from slproxy.config import AuthSettings, LimitSettings, RetrySettings, Secret
-from slproxy.config.schema import Origin
+from slproxy.config.origin import Origin
 from slproxy.errors import StoreError
 from slproxy.store import MemoryStore, Record, Token
 from tests.support.rig import (

@@ -23,7 +23,7 @@ from aiohttp import ClientSession, TCPConnector
 import slproxy
 from slproxy.app import App, Clock
 from slproxy.config import AuthSettings, Secret, Settings
-from slproxy.config.schema import Origin
+from slproxy.config.origin import Origin
 from slproxy.errors import LoginRequired
 from slproxy.pace.pacer import LOG_INTERVAL
 from slproxy.sandbox import Options, Sandbox

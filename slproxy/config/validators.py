@@ -1,34 +1,17 @@
-"""What the value of a setting means: its type, its range, and the rules of single settings.
-
-Decides about one value at a time and knows nothing of where it was found; the clashes between two are ``config``'s.
-"""
+"""Validators: what a single setting must be beyond its type. Each returns the value in its one spelling."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from ipaddress import IPv6Address, ip_address
-from pathlib import Path
 from types import MappingProxyType
 
-from slproxy.config import patterns as paths
+from slproxy.config import patterns
+from slproxy.config.hosts import PORTS, bare_host, is_loopback, parse_origin
 from slproxy.config.messages import redacted
 from slproxy.errors import ConfigError
 
-_HOST = r"\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_](?:[A-Za-z0-9._-]*[A-Za-z0-9_])?\.?"
-_NAME = re.compile(_HOST)
-_ORIGIN = re.compile(rf"([a-z][a-z0-9+.-]*)://({_HOST})(?::([0-9]{{1,5}}))?", re.IGNORECASE)
-_PORTS = MappingProxyType({"http": 80, "https": 443})
 _VISIBLE = re.compile(r"[\x21-\x7e]+")
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches ``host``: localhost and names below it (RFC 6761 §6.3), 127.0.0.0/8, ::1."""
-    name = host.strip("[]").removesuffix(".").lower()
-    try:
-        return ip_address(name).is_loopback
-    except ValueError:
-        return name == "localhost" or name.endswith(".localhost")
 
 
 def unmangled(value: str) -> str:
@@ -51,29 +34,11 @@ def _strings(value: object) -> tuple[str, ...]:
     return value
 
 
-def _origin(value: str) -> tuple[str, str, str] | None:
-    """Return scheme, host and ``:port`` as browsers spell an origin (RFC 6454 §6.1), None where it is none."""
-    match = _ORIGIN.fullmatch(value)
-    if not match:
-        return None
-    scheme, host = match[1].lower(), match[2].lower()
-    try:
-        name = f"[{IPv6Address(host[1:-1])}]" if host.startswith("[") else host
-    except ValueError:
-        return None
-    if match[3] is None:
-        return scheme, name, ""
-    port = int(match[3])
-    if not 1 <= port <= 65535:
-        return None
-    return scheme, name, "" if _PORTS.get(scheme) == port else f":{port}"
-
-
 def _upstream_origin(value: object) -> str:
     url = _string(value)
     # A browser's address bar puts the slash there; it means the same.
-    origin = _origin(url.removesuffix("/"))
-    if origin is None or origin[0] not in _PORTS:
+    origin = parse_origin(url.removesuffix("/"))
+    if origin is None or origin[0] not in PORTS:
         raise ConfigError(
             f"expected an origin, scheme://host or scheme://host:port, got {redacted(url, text=True)}",
             hint="leave out path, query and user name; the path comes from each request",
@@ -90,8 +55,8 @@ def _upstream_origin(value: object) -> str:
 def _redirect_uri(value: object) -> str:
     url = _string(value)
     parts = re.fullmatch(r"([^/?#]+://[^/?#]+)([/?][\x21-\x22\x24-\x7e]*)?", url)
-    origin = _origin(parts[1]) if parts else None
-    if origin is None or origin[0] not in _PORTS:
+    origin = parse_origin(parts[1]) if parts else None
+    if origin is None or origin[0] not in PORTS:
         raise ConfigError(
             f"expected an absolute http or https URL without fragment, got {redacted(url, text=True)}",
             hint="copy it from the OAuth application's settings at SalesLoft",
@@ -107,7 +72,7 @@ def _redirect_uri(value: object) -> str:
 def _listen_host(value: object) -> str:
     host = _string(value)
     bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
-    if host and _bare_host(bare) is None:
+    if host and bare_host(bare) is None:
         raise ConfigError(
             f"expected an address or a host name alone, got {redacted(host, text=True)}",
             hint="e.g. 127.0.0.1, or 0.0.0.0 for all; the port is listen.port",
@@ -115,19 +80,10 @@ def _listen_host(value: object) -> str:
     return bare
 
 
-def _bare_host(value: str) -> str | None:
-    """Return the host as a Host header spells it, in lower case; None if it is more or less than a host."""
-    try:
-        address = ip_address(value.removeprefix("[").removesuffix("]"))
-        return f"[{address}]" if address.version == 6 else str(address)
-    except ValueError:
-        return value.lower().removesuffix(".") if _NAME.fullmatch(value) and value[0] != "[" else None
-
-
 def _accept_hosts(value: object) -> tuple[str, ...]:
     hosts = []
     for item in _strings(value):
-        host = _bare_host(item)
+        host = bare_host(item)
         if host is None:
             raise ConfigError(
                 f"expected host names alone, got {redacted(item, text=True)}",
@@ -140,7 +96,7 @@ def _accept_hosts(value: object) -> tuple[str, ...]:
 def _allow_origins(value: object) -> tuple[str, ...]:
     origins = []
     for item in _strings(value):
-        origin = _origin(item)
+        origin = parse_origin(item)
         if origin is None:
             raise ConfigError(
                 f"expected origins, scheme://host or scheme://host:port, got {redacted(item, text=True)}",
@@ -153,7 +109,7 @@ def _allow_origins(value: object) -> tuple[str, ...]:
 
 def _paths(value: object) -> tuple[str, ...]:
     for item in _strings(value):
-        if (wrong := paths.fault(item)) is not None:
+        if (wrong := patterns.fault(item)) is not None:
             raise ConfigError(
                 f"{redacted(item, text=True)} {wrong}",
                 hint="write plain paths: /v2/people covers itself and what is below",
@@ -177,19 +133,7 @@ def _scope(value: object) -> str:
     return scope
 
 
-def _ca_file(value: object) -> Path:
-    assert isinstance(value, Path)
-    try:
-        with value.open("rb"):
-            return value
-    except OSError as error:
-        raise ConfigError(
-            f"expected a file that this user may read, got {redacted(str(value), text=True)}",
-            hint="correct the path, or its permissions",
-        ) from error
-
-
-RULES: Mapping[str, Callable[[object], object]] = MappingProxyType(
+VALIDATORS: Mapping[str, Callable[[object], object]] = MappingProxyType(
     {
         "listen.host": _listen_host,
         "listen.uds": str,
@@ -197,7 +141,6 @@ RULES: Mapping[str, Callable[[object], object]] = MappingProxyType(
         "listen.allow_origins": _allow_origins,
         "upstream.api_url": _upstream_origin,
         "upstream.accounts_url": _upstream_origin,
-        "upstream.ca_file": _ca_file,
         "auth.client_id": lambda value: unmangled(_string(value)),
         "auth.redirect_uri": _redirect_uri,
         "auth.scope": _scope,

@@ -1,0 +1,95 @@
+"""Environment variables that are settings, from the environment or from ``.env``."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+
+from slproxy.config.messages import LISTED
+from slproxy.config.origin import Origin
+from slproxy.config.raw_value import RawValue
+from slproxy.config.schema import SCHEMA
+from slproxy.config.setting import Setting
+from slproxy.errors import ConfigError
+
+# variable -> its setting, and whether it names a file that holds the value
+VARIABLES: Mapping[str, tuple[Setting, bool]] = MappingProxyType(
+    {name: (setting, False) for setting in SCHEMA.values() for name in setting.variables}
+    | {
+        f"{name}_FILE": (setting, True)
+        for setting in SCHEMA.values()
+        if setting.from_file
+        for name in setting.variables
+    }
+)
+META = ("SLPROXY_CONFIG", "SLPROXY_PROFILE")
+
+# What Kubernetes puts into the pods beside a Service called slproxy or slproxy-…:
+# https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables
+_SERVICE_LINK = re.compile(
+    r"SLPROXY_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)"
+)
+_SERVICE_PORT = re.compile(r"SLPROXY_(\w+_)?PORT")
+_SERVICE_URL = re.compile(r"(tcp|udp|sctp)://")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variable:
+    """A variable of the environment or of ``.env``."""
+
+    name: str
+    value: str
+    origin: Origin
+
+    def __str__(self) -> str:
+        return self.name if self.origin.layer == "env" else f"{self.name} ({self.origin})"
+
+
+def from_environ(environ: Mapping[str, str]) -> list[Variable]:
+    """Return the variables of the environment."""
+    return [Variable(name=name, value=value, origin=Origin(layer="env", place=name)) for name, value in environ.items()]
+
+
+def from_variables(variables: Iterable[Variable], cwd: Path, errors: list[ConfigError]) -> list[RawValue]:
+    """Return the values of one layer of variables, and add to ``errors`` what is unknown or given twice."""
+    found: dict[str, tuple[Variable, RawValue]] = {}
+    for each in variables:
+        value = each.value.strip()
+        # Compose files pass on what is not set as empty.
+        if not value or each.name in META or not each.name.startswith(("SLPROXY_", "SALESLOFT_")):
+            continue
+        if each.name not in VARIABLES:
+            if each.name.startswith("SLPROXY_") and not _is_service_link(each.name, value):
+                errors.append(_unknown_variable(each))
+            continue
+        setting, from_file = VARIABLES[each.name]
+        given = RawValue(setting=setting, value=value, origin=each.origin, text=True, from_file=from_file, base=cwd)
+        other, before = found.setdefault(setting.key, (each, given))
+        if before is not given and (from_file or before.from_file or before.value != value):
+            errors.append(
+                ConfigError(
+                    f"{setting.key}: {other} and {each} are both set, and only one can count",
+                    hint=f"unset {other.name} or {each.name}",
+                )
+            )
+    return [given for _, given in found.values()]
+
+
+def _is_service_link(name: str, value: str) -> bool:
+    # SLPROXY_PORT=9000 is somebody's mistake and must be told; Kubernetes' own is tcp://10.0.0.1:8642.
+    ours = _SERVICE_LINK.fullmatch(name) or (_SERVICE_PORT.fullmatch(name) and _SERVICE_URL.match(value))
+    return bool(ours) and "__" not in name
+
+
+def _unknown_variable(variable: Variable) -> ConfigError:
+    bare = variable.name.removeprefix("SLPROXY_").lower()
+    close = [setting.variables[-1] for setting in SCHEMA.values() if setting.name == bare]
+    close += difflib.get_close_matches(variable.name, [*VARIABLES, *META], n=1)
+    return ConfigError(
+        f"{variable}: no setting has this name; expected SLPROXY_<SECTION>__<KEY>",
+        hint=f"did you mean {close[0]}?" if close else LISTED,
+    )
