@@ -5,7 +5,7 @@
     SlproxyError
     ├── ConfigError                the user's: a setting, a flag, a file        exit 2
     ├── StoreError                 the machine's: the token's place             exit 1
-    │   └── StaleWriteError UndecryptableError DamagedError
+    │   └── StaleWriteError UnwritableError UndecryptableError DamagedError
     ├── LoginError                 the login's: denied, no answer               exit 1
     │   ├── ForeignCallbackError   another login's callback: its state is wrong
     │   ├── PasteError             something else was pasted
@@ -54,15 +54,19 @@ class StoreError(SlproxyError):
 
 
 class StaleWriteError(StoreError):
-    """A token that is older than the one that is kept; it was not written."""
+    """A token that is older than the one in the store; it was not written."""
+
+
+class UnwritableError(StoreError):
+    """A renewed token could not be stored now, so the renewal was not begun."""
 
 
 class UndecryptableError(StoreError):
-    """What is kept does not open: its key is missing or wrong. It was left as it is."""
+    """The stored token cannot be decrypted: its key is missing or wrong. It was left as it is."""
 
 
 class DamagedError(StoreError):
-    """What was kept is no token; it was set aside under another name."""
+    """What was stored is no token; it was quarantined under another name."""
 
 
 class LoginError(SlproxyError):
@@ -241,8 +245,8 @@ class TokenEndpointDown(TokenUnavailable):
     type = "token-endpoint-down"
     title = "The token endpoint does not answer"
     proxy_error = "destination_unavailable"
-    # In how many seconds it wants to be asked again, where it said so.
-    again_in: float = 0.0
+    # Seconds until it wants to be asked again, where it said so.
+    retry_in: float = 0.0
 
 
 class UpstreamFault(Problem):

@@ -65,6 +65,8 @@ EDGES = {
     "auth.callback",
     "auth.credentials",
     "auth.login",
+    "auth.refresher",
+    "auth.stored_login",
     "cli",
     "config.env_file",
     "config.files",
@@ -239,7 +241,7 @@ def test_nothing_mutable_stands_at_module_level() -> None:
 
 
 # To be cut in this next steps.
-LONG = {"auth.credentials", "pace.budget", "pace.pacer"}
+LONG = {"pace.budget", "pace.pacer"}
 
 
 def test_no_file_is_longer_than_400_lines() -> None:

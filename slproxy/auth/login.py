@@ -17,7 +17,8 @@ from urllib.parse import parse_qs
 
 from slproxy.auth import oauth
 from slproxy.auth.identity import Identity
-from slproxy.auth.oauth import Client
+from slproxy.auth.oauth import OAuthClient
+from slproxy.auth.token_reply import TokenEndpointReply, parse_token_reply
 from slproxy.config import Settings
 from slproxy.errors import (
     ConfigError,
@@ -57,12 +58,12 @@ def begin(settings: Settings) -> Attempt:
         redirect_uri=settings.auth.redirect_uri,
         scope=settings.auth.scope or "",
         state=state,
-        challenge=oauth.challenge_of(verifier),
+        challenge=oauth.pkce_challenge(verifier),
     )
     return Attempt(url=url, redirect_uri=settings.auth.redirect_uri, state=state, verifier=verifier)
 
 
-def client_of(settings: Settings) -> Client:
+def client_of(settings: Settings) -> OAuthClient:
     """Return the OAuth client of the settings. Raises ConfigError when there is none."""
     if not settings.auth.client_id:
         raise ConfigError(
@@ -70,7 +71,7 @@ def client_of(settings: Settings) -> Client:
             hint="Set SALESLOFT_CLIENT_ID and SALESLOFT_CLIENT_SECRET, from the app in SalesLoft's settings.",
         )
     secret = settings.auth.client_secret
-    return Client(id=settings.auth.client_id, secret=secret.reveal() if secret is not None else None)
+    return OAuthClient(id=settings.auth.client_id, secret=secret.reveal() if secret is not None else None)
 
 
 def parse_callback(attempt: Attempt, query: str) -> str:
@@ -122,14 +123,14 @@ async def exchange(
     attempt: Attempt,
     code: str,
     *,
-    post_form: Callable[[oauth.Form], Awaitable[oauth.TokenEndpointReply]],
+    post_form: Callable[[oauth.Form], Awaitable[TokenEndpointReply]],
     now: Callable[[], float],
 ) -> Record:
     """Exchange the code for a token. Raises TokenUnavailable or UpstreamFault."""
     client = client_of(settings)
     form = oauth.code_grant(client, code=code, redirect_uri=attempt.redirect_uri, verifier=attempt.verifier)
     try:
-        token = oauth.parse_token_reply(await post_form(form), now=now())
+        token = parse_token_reply(await post_form(form), now=now())
     except LoginRequired as error:
         raise LoginError(
             "SalesLoft did not accept the code: it was used before, is too old, or belongs to another redirect URI.",

@@ -1,43 +1,20 @@
-"""OAuth 2.0 as SalesLoft speaks it, without a socket: what to ask of the token endpoint, and what its answer means.
-
-Requests are form-encoded with the secret in the body (docs/salesloft.md, OAuth). Answers are trusted in nothing: the
-accounts host may answer HTML with 200, leave fields out, or spell ``token_type`` in any case. A bad answer is an
-error and never replaces a good token.
-"""
+"""OAuth 2.0 requests as SalesLoft wants them: form-encoded, with the secret in the body (docs/salesloft.md, OAuth)."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
-import json
-import math
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from urllib.parse import urlencode
-
-from slproxy.errors import CredentialsRefused, LoginRequired, TokenEndpointDown, TokenUnavailable
-from slproxy.store import Token
 
 AUTHORIZE_PATH = "/oauth/authorize"
 TOKEN_PATH = "/oauth/token"  # noqa: S105  # a path
 REVOKE_PATH = "/oauth/revoke"
 
-# What SalesLoft documents; used where a reply names no lifetime that makes sense (RFC 6749 §5.1 leaves it optional).
-DEFAULT_LIFETIME = 7200.0
-
-# What RFC 6749 §5.2 and §4.1.2.1 name: it goes into our messages, so nothing else is let in.
-_ERROR_CODES = {
-    *("invalid_request", "invalid_client", "invalid_grant", "unauthorized_client", "unsupported_grant_type"),
-    *("invalid_scope", "server_error", "temporarily_unavailable", "access_denied"),
-}
-_REFRESH_TOKEN = re.compile(r"[\x20-\x7e]+")  # RFC 6749 Appendix A.17
-# It goes into a header, so: visible ASCII. RFC 6750 §2.1 allows less, and no reason to be stricter than the issuer.
-_BEARER = re.compile(r"[\x21-\x7e]+")
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Client:
+class OAuthClient:
     """Who asks: a client id and, unless it is a public client, its secret."""
 
     id: str
@@ -56,17 +33,8 @@ class Form:
         return urlencode(self.fields).encode("ascii")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TokenEndpointReply:
-    """What the accounts host answered; the body may hold secrets. ``status`` as in HTTP."""
-
-    status: int
-    headers: Mapping[str, str] = field(repr=False)
-    body: bytes = field(repr=False)
-
-
 def authorize_url(
-    accounts_url: str, client: Client, *, redirect_uri: str, scope: str, state: str, challenge: str
+    accounts_url: str, client: OAuthClient, *, redirect_uri: str, scope: str, state: str, challenge: str
 ) -> str:
     """Return where a person grants access: RFC 6749 §4.1.1 with PKCE S256 (RFC 7636 §4.3)."""
     query = {
@@ -81,108 +49,33 @@ def authorize_url(
     return f"{accounts_url}{AUTHORIZE_PATH}?{urlencode(query)}"
 
 
-def challenge_of(verifier: str) -> str:
+def pkce_challenge(verifier: str) -> str:
     """Return the S256 challenge of a PKCE verifier (RFC 7636 §4.2)."""
     return base64.urlsafe_b64encode(hashlib.sha256(verifier.encode("ascii")).digest()).rstrip(b"=").decode("ascii")
 
 
-def code_grant(client: Client, *, code: str, redirect_uri: str, verifier: str) -> Form:
+def code_grant(client: OAuthClient, *, code: str, redirect_uri: str, verifier: str) -> Form:
     """Ask for the token that a code stands for (RFC 6749 §4.1.3)."""
     fields = [("code", code), ("redirect_uri", redirect_uri), ("code_verifier", verifier)]
     return Form(TOKEN_PATH, [("grant_type", "authorization_code"), *_identity(client), *fields])
 
 
-def refresh_grant(client: Client, *, refresh_token: str) -> Form:
+def refresh_grant(client: OAuthClient, *, refresh_token: str) -> Form:
     """Ask for the next token (RFC 6749 §6). SalesLoft then revokes the refresh token that was sent."""
     return Form(TOKEN_PATH, [("grant_type", "refresh_token"), *_identity(client), ("refresh_token", refresh_token)])
 
 
-def client_credentials_grant(client: Client, *, scope: str) -> Form:
+def client_credentials_grant(client: OAuthClient, *, scope: str) -> Form:
     """Ask for a token of the application itself (RFC 6749 §4.4.2)."""
     scoped = [("scope", scope)] if scope else []
     return Form(TOKEN_PATH, [("grant_type", "client_credentials"), *_identity(client), *scoped])
 
 
-def revocation(client: Client, *, token: str) -> Form:
+def revocation(client: OAuthClient, *, token: str) -> Form:
     """Ask to revoke a token (RFC 7009 §2.1)."""
     return Form(REVOKE_PATH, [*_identity(client), ("token", token)])
 
 
-def _identity(client: Client) -> list[tuple[str, str]]:
+def _identity(client: OAuthClient) -> list[tuple[str, str]]:
     secret = [("client_secret", client.secret)] if client.secret else []
     return [("client_id", client.id), *secret]
-
-
-def parse_token_reply(answer: TokenEndpointReply, *, now: float, renews: Token | None = None) -> Token:
-    """Return the token that an answer grants; a field that it leaves out keeps the value of the token it ``renews``.
-
-    Raises:
-        LoginRequired: ``invalid_grant``: the code or the refresh token is dead, and trying again does not help.
-        CredentialsRefused: the client id, the secret or the scope is not accepted.
-        TokenEndpointDown: anything else that is not a token; trying again may help.
-    """
-    document = _object_in(answer.body)
-    if not 200 <= answer.status < 300:
-        raise _refusal(answer.status, document)
-    if document is None:
-        raise TokenEndpointDown("The token endpoint answered without a JSON object.", hint=_CHECK_ACCOUNTS_URL)
-    access_token = document.get("access_token")
-    if not isinstance(access_token, str) or not _BEARER.fullmatch(access_token):
-        raise TokenEndpointDown("The token endpoint answered without a usable access token.", hint=_CHECK_ACCOUNTS_URL)
-    token_type = document.get("token_type", "bearer")
-    if not isinstance(token_type, str) or token_type.lower() != "bearer":
-        raise TokenEndpointDown("The token endpoint granted a token that is no bearer token.", hint=_CHECK_ACCOUNTS_URL)
-    refresh_token, scope = document.get("refresh_token"), document.get("scope")
-    if not isinstance(refresh_token, str) or not _REFRESH_TOKEN.fullmatch(refresh_token):
-        refresh_token = renews.refresh_token if renews is not None else None
-    return Token(
-        access_token=access_token,
-        refresh_token=refresh_token,
-        obtained_at=now,
-        expires_at=now + _lifetime(document.get("expires_in")),
-        scope=scope if isinstance(scope, str) else renews.scope if renews else "",
-    )
-
-
-_CHECK_ACCOUNTS_URL = "Check upstream.accounts_url, and whether SalesLoft has an outage."
-_RUN_LOGIN = "Run: slproxy login"
-_CHECK_CREDENTIALS = {
-    "invalid_client": "Check SALESLOFT_CLIENT_ID and SALESLOFT_CLIENT_SECRET against the app in SalesLoft's settings.",
-    "unauthorized_client": "Allow this grant for the app in SalesLoft's settings, or set auth.grant to another one.",
-    "unsupported_grant_type": "Allow this grant for the app in SalesLoft's settings, or set auth.grant to another one.",
-    "invalid_scope": "Check SALESLOFT_SCOPE against the scopes ticked on the app in SalesLoft's settings.",
-}
-
-
-def _refusal(status: int, document: Mapping[str, object] | None) -> TokenUnavailable:
-    """Return the error that a refusal of the token endpoint means (RFC 6749 §5.2)."""
-    code = document.get("error") if document is not None else None
-    if not isinstance(code, str) or code not in _ERROR_CODES:
-        return TokenEndpointDown(f"The token endpoint answered {status}.", hint=_CHECK_ACCOUNTS_URL)
-    if code == "invalid_grant":
-        return LoginRequired(
-            "SalesLoft no longer accepts the login: invalid_grant. It was revoked, or renewed by someone else.",
-            hint=_RUN_LOGIN,
-        )
-    if code in _CHECK_CREDENTIALS:
-        return CredentialsRefused(f"SalesLoft refused the credentials: {code}.", hint=_CHECK_CREDENTIALS[code])
-    return TokenEndpointDown(f"The token endpoint answered {status}: {code}.", hint=_CHECK_ACCOUNTS_URL)
-
-
-def _object_in(body: bytes) -> dict[str, object] | None:
-    try:
-        document = json.loads(body)
-    except (ValueError, RecursionError):
-        return None
-    return document if isinstance(document, dict) else None
-
-
-def _lifetime(expires_in: object) -> float:
-    """Return a lifetime in seconds; replies have carried it as a string, not at all, and below zero."""
-    if isinstance(expires_in, bool) or not isinstance(expires_in, int | float | str):
-        return DEFAULT_LIFETIME
-    try:
-        seconds = float(expires_in)
-    except (ValueError, OverflowError):
-        return DEFAULT_LIFETIME
-    return seconds if 0.0 < seconds < math.inf else DEFAULT_LIFETIME

@@ -31,7 +31,7 @@ async def revoke(app: App, record: Record) -> bool:
     """Revoke a login at SalesLoft, and tell whether that worked."""
     auth = app.settings.auth
     secret = auth.client_secret.reveal() if auth.client_secret is not None else None
-    client = oauth.Client(id=record.client_id, secret=secret)
+    client = oauth.OAuthClient(id=record.client_id, secret=secret)
     revoked = True
     # The refresh token first: it is the one that lives on.
     for token in (record.token.refresh_token, record.token.access_token):

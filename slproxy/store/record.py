@@ -49,6 +49,14 @@ class Record:
         """Tell whether ``other`` came later: by another login, a further renewal of this one, or the same one later."""
         return self.version < other.version
 
+    def has_the_token_of(self, other: Record) -> bool:
+        """Tell whether both hold the same token, whatever else was noted about it since.
+
+        Generations do not tell: a logout and a login begin to count again.
+        """
+        mine, theirs = self.token, other.token
+        return (mine.access_token, mine.refresh_token) == (theirs.access_token, theirs.refresh_token)
+
     @property
     def version(self) -> tuple[int, int, float]:
         """Where the record stands among those that came before and after it."""
@@ -154,3 +162,7 @@ class Token:
     def lifetime(self) -> float:
         """Seconds from when it was obtained to its expiry."""
         return math.inf if self.expires_at is None else self.expires_at - self.obtained_at
+
+    def remaining(self, now: float) -> float:
+        """Return the seconds until its expiry, below zero once it has expired."""
+        return math.inf if self.expires_at is None else self.expires_at - now

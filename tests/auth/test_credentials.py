@@ -9,8 +9,8 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from slproxy.auth import Bearer, Credentials, Form, TokenEndpointReply
-from slproxy.auth.credentials import FIRST_PAUSE, REFUSED_PAUSE, renewal_margin
 from slproxy.auth.grants import GrantSelection, select_grant
+from slproxy.auth.schedule import FIRST_PAUSE, REFUSED_PAUSE, renewal_margin
 from slproxy.config import AuthSettings, Secret
 from slproxy.errors import CredentialsRefused, LoginRequired, StoreError, TokenEndpointDown, UpstreamUnreachable
 from slproxy.observe import Observer
@@ -79,12 +79,12 @@ def test_a_token_is_renewed_before_its_expiry_with_jitter(
     lifetime: float, leeway: float, given: bool, jitter: float, margin: float
 ) -> None:
     token = Token(access_token="a", obtained_at=100.0, expires_at=100.0 + lifetime)
-    assert renewal_margin(token, leeway=leeway, given=given, jitter=jitter) == pytest.approx(margin)
+    assert renewal_margin(token, leeway=leeway, leeway_is_set=given, jitter=jitter) == pytest.approx(margin)
 
 
 def test_a_token_that_never_expires_is_never_near_its_expiry() -> None:
     token = Token(access_token="a", obtained_at=100.0)
-    assert renewal_margin(token, leeway=100.0, given=True, jitter=0.0) == 100.0
+    assert renewal_margin(token, leeway=100.0, leeway_is_set=True, jitter=0.0) == 100.0
 
 
 @dataclass
@@ -448,4 +448,4 @@ async def test_what_is_told_of_a_token_holds_nothing_secret() -> None:
     told = repr((it.credentials.snapshot(), await it.credentials.bearer(), await it.store.read()))
     assert "access-1" not in told
     assert "refresh-1" not in told
-    assert it.credentials.selection == GrantSelection("authorization_code", "auth.grant says so")
+    assert it.credentials.selection == GrantSelection("authorization_code", "set by auth.grant")

@@ -9,7 +9,7 @@ import pytest
 
 from slproxy.auth.callback import callback
 from slproxy.auth.login import Attempt, begin, parse_callback, parse_pasted
-from slproxy.auth.oauth import challenge_of
+from slproxy.auth.oauth import pkce_challenge
 from slproxy.config import AuthSettings, Secret, Settings, StoreSettings
 from slproxy.errors import ConfigError, ForeignCallbackError, LoginError, PasteError
 
@@ -29,7 +29,7 @@ def test_the_browser_is_asked_with_state_and_a_challenge_of_a_verifier_that_stay
         "response_type": "code",
         "scope": "people:read",
         "state": attempt.state,
-        "code_challenge": challenge_of(attempt.verifier),
+        "code_challenge": pkce_challenge(attempt.verifier),
         "code_challenge_method": "S256",
     }
     assert "hidden" not in attempt.url

@@ -11,22 +11,21 @@ import pytest
 
 from slproxy.auth import Form, TokenEndpointReply
 from slproxy.auth.oauth import (
-    DEFAULT_LIFETIME,
-    Client,
+    OAuthClient,
     authorize_url,
-    challenge_of,
     client_credentials_grant,
     code_grant,
-    parse_token_reply,
+    pkce_challenge,
     refresh_grant,
     revocation,
 )
+from slproxy.auth.token_reply import DEFAULT_LIFETIME, parse_token_reply
 from slproxy.errors import CredentialsRefused, LoginRequired, TokenEndpointDown, TokenUnavailable
 from slproxy.store import Token
 
 NOW = 1_795_000_000.0
-CLIENT = Client(id="id&1", secret="s3cr=t+ü/ &")
-PUBLIC = Client(id="public")
+CLIENT = OAuthClient(id="id&1", secret="s3cr=t+ü/ &")
+PUBLIC = OAuthClient(id="public")
 OLD = Token(access_token="old-access", refresh_token="old-refresh", obtained_at=1.0, expires_at=2.0, scope="old scope")
 # As SalesLoft documents it, with the fields that some apps also get.
 GOOD: dict[str, object] = {
@@ -164,7 +163,7 @@ def test_the_authorize_url_names_no_scope_where_none_is_set() -> None:
     ],
 )
 def test_the_challenge_is_s256_without_padding(verifier: str, challenge: str) -> None:
-    assert challenge_of(verifier) == challenge
+    assert pkce_challenge(verifier) == challenge
 
 
 # What an answer means
@@ -359,7 +358,7 @@ def test_a_token_without_an_expiry_lives_for_ever() -> None:
     "holder",
     [
         Token(access_token="hidden", refresh_token="hidden", obtained_at=NOW),
-        Client(id="id", secret="hidden"),
+        OAuthClient(id="id", secret="hidden"),
         Form("/oauth/token", [("client_secret", "hidden")]),
         answer({"access_token": "hidden"}, headers={"Set-Cookie": "hidden"}),
     ],

@@ -790,7 +790,7 @@ async def test_status_tells_the_token_that_the_running_proxy_has(tmp_path: Path)
             await put(FileStore(token_file(tmp_path)), of_somebody(sandbox))
             rows, _ = await rows_of_status(tmp_path, env, code=0)
     assert rows["grant"].startswith("client_credentials: ")
-    assert rows["restart"] == "a proxy that is started now takes authorization_code: a login is stored"
+    assert rows["restart"] == "a proxy that is started now takes authorization_code: a stored login was found"
 
 
 async def test_status_needs_no_login_where_a_proxy_serves_the_sandbox(tmp_path: Path) -> None:

@@ -1,0 +1,114 @@
+"""Login in the store, reconciled with the one in use: of the two, the newer one counts.
+
+The store is behind where a write has failed, or where it was wiped: a folder that vanished, a Redis that came back
+empty or from an old snapshot. The login in use is behind where another process has renewed, or a person has logged in.
+"""
+
+from __future__ import annotations
+
+import logging
+from contextlib import AbstractAsyncContextManager
+
+from slproxy.errors import StaleWriteError, StoreError, UnwritableError
+from slproxy.store import Record, Token, TokenStore
+
+log = logging.getLogger("slproxy.auth")
+
+
+class StoredLogin:
+    """The login of one client in one store."""
+
+    def __init__(self, store: TokenStore, *, client_id: str, accounts_url: str, profile: str) -> None:
+        self.store = store
+        # Why the token in use is not in the store; None where it is.
+        self.unpersisted: str | None = None
+        self._owner = (client_id, accounts_url, profile)
+
+    def lock(self) -> AbstractAsyncContextManager[None]:
+        """Keep other processes from renewing this login. Raises StoreError when that takes too long."""
+        return self.store.lock()
+
+    def first(self, token: Token) -> Record:
+        """Return the first record of this client, with a token that no login brought."""
+        client_id, accounts_url, profile = self._owner
+        return Record(client_id=client_id, accounts_url=accounts_url, profile=profile, token=token)
+
+    async def read(self) -> Record | None:
+        """Return the stored login, if it is this client's. Raises StoreError."""
+        record = await self.store.read()
+        return record if record is not None and record.belongs_to(*self._owner) else None
+
+    async def newest(self, in_use: Record | None) -> Record | None:
+        """Return the newer of the stored login and the one in use, which is then stored; under the lock.
+
+        ``None`` is a logout, or another client's login. Raises StoreError.
+        """
+        try:
+            stored = await self.store.read()
+        except StoreError as error:
+            if not await self.store.was_wiped():
+                raise
+            log.warning("%s %s", error.detail, error.hint)
+            stored = None
+        if in_use is not None and await self._is_behind(stored, in_use):
+            try:
+                await self.write(in_use)
+            except StaleWriteError:
+                stored = await self.store.read()
+            else:
+                return in_use
+        self.unpersisted = None
+        return stored if stored is not None and stored.belongs_to(*self._owner) else None
+
+    async def _is_behind(self, stored: Record | None, in_use: Record) -> bool:
+        if stored is None:
+            return await self.store.was_wiped()
+        return stored.belongs_to(*self._owner) and stored.is_older_than(in_use)
+
+    async def write(self, record: Record) -> None:
+        """Store a login; where that fails it stays in memory alone, which is better than lost.
+
+        Raises StaleWriteError: what is stored is newer.
+        """
+        try:
+            await self.store.write(record)
+        except StaleWriteError:
+            self.unpersisted = None
+            raise
+        except StoreError as error:
+            self.unpersisted = error.detail
+            log.error(  # noqa: TRY400  # the hint says more than a traceback
+                "%s The newest token is only in memory. %s", error.detail, error.hint
+            )
+        else:
+            self.unpersisted = None
+
+    async def check_writable(self, record: Record) -> None:
+        """Write the stored login once more, before its refresh token is spent.
+
+        Raises:
+            UnwritableError: the renewed token would be in this process's memory alone.
+            StaleWriteError: another process has renewed meanwhile: what is in hand has been spent.
+        """
+        if self.unpersisted is not None:
+            return  # it is in memory alone already
+        try:
+            await self.store.write(record)
+        except StaleWriteError:
+            raise
+        except StoreError as error:
+            raise UnwritableError(error.detail, hint=error.hint) from error.__cause__
+
+    async def mark_refused(self, record: Record) -> Record | None:
+        """Store that SalesLoft refuses a login, so that no process tries its refresh token again.
+
+        Return the newer login, if it is not dead but was renewed by another process: one that hung with the lock.
+        """
+        try:
+            await self.store.write(record)
+        except StaleWriteError:
+            newer = await self.read()
+            return None if newer is None or newer.refused else newer
+        except StoreError as error:
+            log.warning("%s That the login is refused is only in memory. %s", error.detail, error.hint)
+        return None
