@@ -10,6 +10,7 @@ from aiohttp import ClientSession
 
 from slproxy.sandbox import Options, running
 from slproxy.sandbox.limits.budget import MinuteBudget, cost
+from tests.support.sandboxes import bearer
 
 MINUTE = 1_750_000_020.0
 
@@ -50,7 +51,7 @@ def test_a_budget_lasts_one_clock_minute() -> None:
 
 async def test_every_answer_tells_its_cost_what_is_left_and_the_time() -> None:
     async with running(clock=lambda: MINUTE + 5) as sandbox, ClientSession() as session:
-        headers = {"Authorization": f"Bearer {sandbox.options.api_key}"}
+        headers = bearer(sandbox)
         told = []
         for target in ("/v2/me", "/v2/people?page=151", "/v2/nothing"):
             async with session.get(sandbox.url + target, headers=headers) as response:
@@ -66,7 +67,7 @@ async def test_every_answer_tells_its_cost_what_is_left_and_the_time() -> None:
 
 async def test_over_budget_is_429_until_the_next_clock_minute() -> None:
     async with running(Options(budget=5), clock=lambda: MINUTE) as sandbox, ClientSession() as session:
-        headers = {"Authorization": f"Bearer {sandbox.options.api_key}"}
+        headers = bearer(sandbox)
 
         async def ask(target: str) -> int:
             async with session.get(sandbox.url + target, headers=headers) as response:

@@ -11,6 +11,8 @@ from aiohttp import ClientError, ClientPayloadError, ClientSession, TCPConnector
 
 from slproxy.sandbox import FaultError, Sandbox, running
 from slproxy.sandbox.limits.faults import ACCEPTED, Faults, Side, parse
+from tests.support.raw_http import port_of
+from tests.support.sandboxes import bearer
 
 REFRESH = {"grant_type": "refresh_token", "client_id": "sandbox-client", "client_secret": "sandbox-secret"}
 
@@ -25,7 +27,7 @@ class Caller:
 
     async def get(self, fault: str | None = None, *, token: str | None = None, target: str = "/v2/me") -> int | str:
         """Return the status, or the name of the error."""
-        headers = {"Authorization": f"Bearer {token or self.sandbox.options.api_key}"}
+        headers = bearer(self.sandbox, token)
         headers |= {"X-Sandbox-Fault": fault} if fault else {}
         try:
             async with self.session.get(self.sandbox.url + target, headers=headers) as response:
@@ -167,10 +169,7 @@ async def test_a_status_fault_strikes_as_often_as_it_says(caller: Caller) -> Non
 
 
 async def test_a_status_fault_carries_retry_after_and_the_real_429_body(caller: Caller) -> None:
-    headers = {
-        "Authorization": f"Bearer {caller.sandbox.options.api_key}",
-        "X-Sandbox-Fault": "status=429;retry-after=7",
-    }
+    headers = bearer(caller.sandbox) | {"X-Sandbox-Fault": "status=429;retry-after=7"}
     async with caller.session.get(caller.sandbox.url + "/v2/me", headers=headers) as response:
         assert response.status == 429
         assert response.headers["Retry-After"] == "7"
@@ -178,15 +177,14 @@ async def test_a_status_fault_carries_retry_after_and_the_real_429_body(caller: 
 
 
 async def test_html_500_is_html(caller: Caller) -> None:
-    headers = {"Authorization": f"Bearer {caller.sandbox.options.api_key}", "X-Sandbox-Fault": "html-500"}
+    headers = bearer(caller.sandbox) | {"X-Sandbox-Fault": "html-500"}
     async with caller.session.get(caller.sandbox.url + "/v2/me", headers=headers) as response:
         assert (response.status, response.content_type) == (500, "text/html")
 
 
 async def test_a_reset_comes_before_any_byte_of_the_reply(caller: Caller) -> None:
     # By hand, for aiohttp's client repeats a GET that was reset.
-    host, port = caller.sandbox.url.removeprefix("http://").split(":")
-    reader, writer = await asyncio.open_connection(host, int(port))
+    reader, writer = await asyncio.open_connection("127.0.0.1", port_of(caller.sandbox.url))
     writer.write(
         f"GET /v2/me HTTP/1.1\r\nHost: h\r\nX-Sandbox-Fault: reset;times=1\r\n"
         f"Authorization: Bearer {caller.sandbox.options.api_key}\r\n\r\n".encode()
@@ -199,7 +197,7 @@ async def test_a_reset_comes_before_any_byte_of_the_reply(caller: Caller) -> Non
 
 
 async def test_a_reset_in_mid_body_comes_after_the_headers_and_some_of_the_body(caller: Caller) -> None:
-    headers = {"Authorization": f"Bearer {caller.sandbox.options.api_key}", "X-Sandbox-Fault": "reset-mid-body"}
+    headers = bearer(caller.sandbox) | {"X-Sandbox-Fault": "reset-mid-body"}
     async with caller.session.get(caller.sandbox.url + "/v2/people", headers=headers) as response:
         assert response.status == 200
         assert await response.content.readexactly(10) == b'{"data": ['
@@ -229,7 +227,7 @@ async def test_a_burst_that_loses_its_token_together_is_cured_by_one_new_token(c
 
 
 async def test_a_header_that_cannot_be_read_is_400_and_says_what_is_accepted(caller: Caller) -> None:
-    headers = {"Authorization": f"Bearer {caller.sandbox.options.api_key}", "X-Sandbox-Fault": "explode"}
+    headers = bearer(caller.sandbox) | {"X-Sandbox-Fault": "explode"}
     async with caller.session.get(caller.sandbox.url + "/v2/me", headers=headers) as response:
         assert response.status == 400
         body = await response.json()

@@ -15,6 +15,7 @@ from aiohttp import ClientSession
 
 from slproxy.sandbox import Options, Sandbox, running
 from slproxy.sandbox.oauth.endpoints import registered
+from tests.support.sandboxes import bearer
 
 NOW = 1_750_000_020.0
 CALLBACK = "http://localhost:3000/callback"
@@ -62,7 +63,7 @@ class Accounts:
 
     async def works(self, token: object) -> bool:
         """Tell whether an access token is good."""
-        headers = {"Authorization": f"Bearer {token}"}
+        headers = bearer(self.sandbox, str(token))
         async with self.session.get(self.sandbox.url + "/v2/me", headers=headers) as response:
             assert response.status in (200, 401)
             return response.status == 200

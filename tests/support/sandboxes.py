@@ -47,3 +47,8 @@ def login_at(sandbox: Sandbox, *, now: float | None = None, lifetime: float | No
             expires_at=now + lifetime,
         ),
     )
+
+
+def bearer(sandbox: Sandbox, token: str | None = None) -> dict[str, str]:
+    """Return the header that authenticates at the sandbox: with a token, or with its API key."""
+    return {"Authorization": f"Bearer {token or sandbox.options.api_key}"}
