@@ -8,16 +8,27 @@ from collections.abc import Mapping
 def describe_token(token: Mapping[str, object]) -> str:
     """Return what a person reads of a token, given what ``status.json`` says of it."""
     if token["grant"] == "api_key":
-        return "an API key; it does not expire"
+        return "API key, does not expire"
     expires_in, age = token["expires_in"], token["age"]
     if token["generation"] is None:
-        return "none yet; it is asked for when it is wanted"
-    known = f"generation {token['generation']}, {describe_span(age)} old"
+        return "none yet; fetched on first use"
+    known = f"{describe_renewals(token['generation'])}, {describe_span(age)} old"
     if not isinstance(expires_in, float | int):
         return f"does not expire, {known}"
     if expires_in <= 0:
-        return f"expired, {known}; it is renewed when it is wanted"
+        return f"expired, {known}; renewed on next use"
     return f"valid for {describe_span(expires_in)}, {known}"
+
+
+def describe_renewals(generation: object) -> str:
+    """Return how often a login was renewed: its generation is 1 when it is new."""
+    times = generation - 1 if isinstance(generation, int) else 0
+    return f"renewed {count(times, 'time')}"
+
+
+def count(number: int, noun: str) -> str:
+    """Return a number and its noun, such as ``1 request`` or ``2 requests``."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def describe_span(seconds: object) -> str:

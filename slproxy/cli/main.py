@@ -31,7 +31,7 @@ def run(argv: Sequence[str], *, in_loop: Callable[[Coroutine[object, object, int
         for name in SERVE_FLAGS - command.takes:
             if getattr(args, name) is not None:
                 # It stood before the command: if ignored, `--sandbox whoami` would ask the real SalesLoft.
-                args.refuse(f"--{name.replace('_', '-')} is a flag of serve, and this command does not take it")
+                args.refuse(f"--{name.replace('_', '-')} is a flag of serve; this command does not take it")
     except SystemExit as end:  # --help, --version, or wrong usage
         return int(end.code or DONE)
     try:

@@ -60,7 +60,7 @@ def _add_serve_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--host", default=unset, help="address to listen on (default: 127.0.0.1)")
     parser.add_argument("--port", type=int, default=unset, help="port to listen on (default: 8642; 0: any)")
     parser.add_argument("--uds", metavar="PATH", default=unset, help="Unix socket to listen on instead")
-    parser.add_argument("--read-only", action="store_true", default=unset, help="let only GET, HEAD and OPTIONS pass")
+    parser.add_argument("--read-only", action="store_true", default=unset, help="allow only GET, HEAD and OPTIONS")
     parser.add_argument(
         "--sandbox", action="store_true", default=unset, help="serve against the built-in fake SalesLoft"
     )
@@ -74,8 +74,8 @@ def _add_address_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_login_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--no-browser", action="store_true", help="print the address and take the pasted answer")
-    parser.add_argument("--replace", action="store_true", help="replace the login of somebody else, unasked")
+    parser.add_argument("--no-browser", action="store_true", help="print the URL, and ask for the redirect URL")
+    parser.add_argument("--replace", action="store_true", help="replace another user's login without asking")
 
 
 def _add_logout_flags(parser: argparse.ArgumentParser) -> None:
@@ -83,23 +83,23 @@ def _add_logout_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_store_move_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--to", choices=_STORES, required=True, help="where it goes")
-    parser.add_argument("--from", dest="source", choices=_STORES, help="where it is (default: store.kind)")
+    parser.add_argument("--to", choices=_STORES, required=True, help="where to move it")
+    parser.add_argument("--from", dest="source", choices=_STORES, help="where it is now (default: store.kind)")
 
 
 def _add_store_rekey_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--new-key-file", type=Path, metavar="FILE", help="file that holds it (default: a new one in the keyring)"
+        "--new-key-file", type=Path, metavar="FILE", help="file with the new key (default: a random key in the keyring)"
     )
 
 
 def _add_sandbox_flags(parser: argparse.ArgumentParser) -> None:
     unset = argparse.SUPPRESS
-    parser.epilog = "Its pages under /_sandbox/ arm faults, move its clock and more; /_sandbox/ itself lists them."
+    parser.epilog = "Its pages under /_sandbox/ inject faults, move its clock and more; /_sandbox/ lists them."
     parser.add_argument("--host", default=unset, help=f"address to listen on (default: {SANDBOX_HOST})")
     parser.add_argument("--port", type=int, default=unset, help=f"port to listen on (default: {SANDBOX_PORT}; 0: any)")
     # The defaults are those of the sandbox's Options, which take too long to load for a help.
-    parser.add_argument("--client-id", help="the one OAuth client that it knows (default: sandbox-client)")
+    parser.add_argument("--client-id", help="the OAuth client id that it accepts (default: sandbox-client)")
     parser.add_argument(
         "--redirect-uri",
         action="append",
@@ -107,16 +107,16 @@ def _add_sandbox_flags(parser: argparse.ArgumentParser) -> None:
         help="a redirect URI of that client; may be repeated (default: http://localhost:3000/callback)",
     )
     parser.add_argument(
-        "--token-lifetime", type=float, metavar="SECONDS", help="how long an access token lives (default: 7200)"
+        "--token-lifetime", type=float, metavar="SECONDS", help="lifetime of an access token (default: 7200)"
     )
     parser.add_argument(
         "--rotation",
         choices=("immediate", "on-use"),
-        help="when a renewal ends the old pair: at once, or when the new access token is first used"
+        help="when a renewal invalidates the old tokens: at once, or when the new access token is first used"
         " (default: immediate)",
     )
     parser.add_argument(
-        "--budget", type=int, metavar="COST", help="cost that the team may spend per clock minute (default: 600)"
+        "--budget", type=int, metavar="COST", help="cost that the team may spend a minute (default: 600)"
     )
 
 
@@ -125,7 +125,7 @@ SERVE = Command(
 )
 DOCTOR = Command(
     name="doctor",
-    summary="look for what is wrong, and say what to do",
+    summary="diagnose problems and suggest fixes",
     add_flags=_add_address_flags,
     facts=True,
     takes=_ADDRESS,
@@ -134,25 +134,25 @@ COMMANDS = (
     SERVE,
     Command(
         name="login",
-        summary="log in once, in the browser",
+        summary="log in with the browser, once",
         add_flags=_add_login_flags,
         warns_of_unknown_profile=False,
     ),
-    Command(name="logout", summary="revoke the token at SalesLoft, then forget it", add_flags=_add_logout_flags),
-    Command(name="whoami", summary="ask SalesLoft who the token belongs to", facts=True),
+    Command(name="logout", summary="revoke the token at SalesLoft, then delete it here", add_flags=_add_logout_flags),
+    Command(name="whoami", summary="show who the token belongs to", facts=True),
     Command(
         name="status",
-        summary="tell about the grant, the token and the proxy",
+        summary="show the grant, the token, the proxy and its budget",
         add_flags=_add_address_flags,
         facts=True,
         takes=_ADDRESS,
     ),
     Command(name="token", summary="print a valid access token, for scripts", facts=True),
     DOCTOR,
-    Command(name="config", summary="print the settings in force and where each came from", facts=True),
+    Command(name="config", summary="print the effective settings and where each came from", facts=True),
     Command(name="profiles", summary="list the profiles and their logins", facts=True),
     Command(name="store move", summary="move the login to another kind of store", add_flags=_add_store_move_flags),
-    Command(name="store rekey", summary="seal the login with another key", add_flags=_add_store_rekey_flags),
+    Command(name="store rekey", summary="change the key that encrypts the login", add_flags=_add_store_rekey_flags),
     Command(
         name="sandbox",
         summary="run only the fake SalesLoft",
@@ -163,10 +163,10 @@ COMMANDS = (
     ),
 )
 # Commands of more than one word, and what the first of them is for.
-GROUPS = {"store": "move a login to another store, or change its key"}
+GROUPS = {"store": "move the login to another store, or change its encryption key"}
 
 _EPILOG = """\
-Settings come from flags, the environment, .env and slproxy.toml: see config.example.toml.
+Precedence of settings: flags, environment, .env, slproxy.toml, defaults (see config.example.toml).
 
 exit codes:
   0 done, 1 failed, 2 bad usage or configuration, 3 login needed
@@ -195,7 +195,7 @@ def build_parser() -> Parser:
     """Return the parser of the whole command line; ``command`` in what it parses is the Command."""
     parser = Parser(
         prog="slproxy",
-        description="A local reverse proxy for the SalesLoft API that keeps the token. Without a command it serves.",
+        description="A local reverse proxy for the SalesLoft API that adds the token. The default command is serve.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -31,9 +31,9 @@ def _conflicts(settings: Settings) -> Iterator[ConfigError]:
     for key in ("listen.host", "listen.port"):
         if listen.uds is not None and origins[key].layer != "default":
             yield ConfigError(
-                f"listen.uds ({origins['listen.uds']}) and {key} ({origins[key]}): a socket is listened on instead of"
-                " a port, not beside it",
-                hint="leave one of the two out",
+                f"listen.uds ({origins['listen.uds']}) and {key} ({origins[key]}): the proxy listens on a"
+                " socket or on a port, not both",
+                hint="remove one of the two",
             )
     if listen.key is None and not listen.allow_unauthenticated and not is_loopback(listen.host):
         yield ConfigError(
@@ -45,9 +45,7 @@ def _conflicts(settings: Settings) -> Iterator[ConfigError]:
         accept=settings.policy.accept_paths, reject=settings.policy.reject_paths, own=OWN_PAGES
     ):
         key = f"policy.{name}"
-        yield ConfigError(
-            f"{key} ({origins[key]}): {redacted(pattern, text=True)} {why}", hint="correct it, or leave it out"
-        )
+        yield ConfigError(f"{key} ({origins[key]}): {redacted(pattern, text=True)} {why}", hint="fix or remove it")
     if auth.client_secret is not None and auth.client_id is None:
         yield ConfigError(
             f"auth.client_secret ({origins['auth.client_secret']}) is set, and auth.client_id is not: they are a pair",
@@ -77,10 +75,10 @@ def _store_conflicts(settings: Settings) -> Iterator[ConfigError]:
         why = f"store.kind is {store.kind}" if plain_kind else f"store.encryption is {store.encryption}"
         yield ConfigError(
             f"store.key ({origins['store.key']}) is set, and would not be used: {why}",
-            hint="leave one of the two out",
+            hint="remove one of the two",
         )
     if store.encryption == "keyring" and store.kind != "file":
         yield ConfigError(
             f"store.encryption ({origins['store.encryption']}): keyring is for store.kind = file",
-            hint="leave it out, or use store.key",
+            hint="remove it, or use store.key",
         )

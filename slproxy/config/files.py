@@ -44,7 +44,7 @@ def read_secret(path: Path, name: str) -> str:
         with path.open("rb") as file:
             content = file.read(SECRET_FILE_MAX + 1)
     except FileNotFoundError as error:
-        raise ConfigError(f"{name}: the file does not exist", hint="correct the path, or mount it") from error
+        raise ConfigError(f"{name}: the file does not exist", hint="fix the path, or mount the file") from error
     except (OSError, ValueError) as error:
         raise ConfigError(
             f"{name}: the file cannot be read", hint="it must be a file that this user may read"
@@ -65,7 +65,7 @@ def check_readable(path: Path) -> None:
     except OSError as error:
         raise ConfigError(
             f"expected a file that this user may read, got {redacted(str(path), text=True)}",
-            hint="correct the path, or its permissions",
+            hint="fix the path, or its permissions",
         ) from error
 
 

@@ -124,7 +124,7 @@ def _toml_file(
         content = read(path, f"the configuration file ({place})")
         if content is None:
             raise ConfigError(
-                f"the configuration file ({place}) does not exist: {path}", hint="correct the path, or leave it out"
+                f"the configuration file ({place}) does not exist: {path}", hint="fix the path, or remove it"
             )
         return path, content
     user = config_folder(environ) / "config.toml"

@@ -6,7 +6,7 @@ import json
 
 from slproxy.config.setting import Setting
 
-REMEDY = "correct it, or leave it out"
+REMEDY = "fix or remove it"
 LISTED = "config.example.toml lists them all"
 
 

@@ -130,7 +130,7 @@ def _list(value: object, *, text: bool) -> tuple[str, ...]:
 def _check_text(setting: Setting, value: str) -> None:
     # An empty host is every address; `conflicts` asks for a key then.
     if not value and setting.key != "listen.host":
-        raise ConfigError("is empty", hint="give it a value, or leave it out")
+        raise ConfigError("is empty", hint="set a value, or remove it")
     if not setting.secret and _CONTROL.search(value):
         raise ConfigError(
             "looks mangled: it holds a control character", hint="type it again, or copy it without line breaks"
@@ -141,4 +141,4 @@ def _path(value: str, base: Path) -> Path:
     try:
         return base / Path(value).expanduser()
     except RuntimeError:
-        raise ConfigError("starts with '~', and that home folder is not known", hint="write the path in full") from None
+        raise ConfigError("starts with '~', but the home folder is unknown", hint="write the path in full") from None

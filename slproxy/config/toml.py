@@ -34,7 +34,7 @@ def _tree(content: bytes, label: str) -> dict[str, object]:
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(
             f"{label}:{_toml_place(str(error), source)}: is not valid TOML",
-            hint="text stands in quotes, and a name is given once: toml.io",
+            hint="quote strings; do not repeat keys: https://toml.io",
         ) from error
 
 

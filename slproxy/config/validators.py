@@ -119,7 +119,7 @@ def _paths(value: object) -> tuple[str, ...]:
 
 def _accept_paths(value: object) -> tuple[str, ...]:
     if not value:
-        raise ConfigError("is empty: no request would pass", hint='leave it out for ["/v2/"]')
+        raise ConfigError("is empty: no request would pass", hint='remove it for ["/v2/"]')
     return _paths(value)
 
 

@@ -143,7 +143,7 @@ async def test_the_help_says_what_exit_codes_mean(tmp_path: Path) -> None:
     _, out, _ = await rig.run("--help", home=tmp_path)
     assert "0 done, 1 failed, 2 bad usage or configuration, 3 login needed" in out
     _, out, _ = await rig.run("store", "--help", home=tmp_path)
-    assert "Move a login to another store, or change its key." in out
+    assert "Move the login to another store, or change its encryption key." in out
 
 
 @pytest.mark.parametrize("before", [True, False], ids=["before the command", "after it"])

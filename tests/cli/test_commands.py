@@ -288,13 +288,13 @@ async def test_a_move_that_cannot_be_made_says_why(tmp_path: Path) -> None:
     async with sandboxed() as sandbox:
         env = {**oauth(sandbox), **KEYRING}
         cases = [
-            (["--to", "file"], {}, 2, "in file already"),
+            (["--to", "file"], {}, 2, "already stored in file"),
             (["--to", "redis"], {}, 2, "SLPROXY_STORE__REDIS_URL"),
             (["--from", "redis", "--to", "keyring"], {}, 2, "SLPROXY_STORE__REDIS_URL"),
             (["--to", "memory"], {}, 2, "invalid choice"),
-            (["--to", "keyring"], {}, 1, "There is no login"),
+            (["--to", "keyring"], {}, 1, "has no login of this client"),
             # A login of another client is not moved: it is not this one's to take.
-            (["--to", "keyring"], {"SALESLOFT_CLIENT_ID": "another"}, 1, "There is no login of this client"),
+            (["--to", "keyring"], {"SALESLOFT_CLIENT_ID": "another"}, 1, "has no login of this client"),
         ]
         homes = [tmp_path / str(number) for number in range(len(cases))]
         for home in homes:
@@ -581,7 +581,7 @@ async def test_profiles_lists_those_of_the_file_and_those_with_a_token_and_the_b
     assert {tuple(row) for row in rows.values()} == {("profile", "chosen", "token", "kept_in")}
     assert [name for name, row in rows.items() if row["chosen"]] == ["work"]
     assert rows["work"]["token"] == rows["default"]["token"] == "login needed"
-    assert "generation 4" in rows["side"]["token"]
+    assert "renewed 3 times" in rows["side"]["token"]
     assert str(token_file(tmp_path, "side")) in rows["side"]["kept_in"]
     assert "broken: " in rows["bad"]["token"]
     assert "retry.attempts" in rows["bad"]["token"]
@@ -665,7 +665,7 @@ async def test_logout_of_all_goes_on_after_one_that_fails_and_says_how_each_went
             "bad": "not logged",
             "default": "Logged out:",
             "locked": "not logged",
-            "none": "There is",
+            "none": "Not logged",
             "side": "Logged out:",
             "work": "Logged out:",
         }
@@ -710,17 +710,15 @@ async def test_status_tells_of_the_token_and_of_the_renewals_of_the_running_prox
                 command("status", "--json", home=tmp_path, env=env, code=code, hidden=(record, kept)),
             )
             assert err == ""
-            rows = {line.partition(" ")[0]: line.partition(" ")[2] for line in out.splitlines() if line[0] != "k"}
-            rows["kept in"] = next(line.removeprefix("kept in") for line in out.splitlines() if line[0] == "k")
-            return rows, json.loads(document)
+            return rows_in(out), json.loads(document)
 
         rows, facts = await told(0)
-        assert set(rows) == {"profile", "grant", "token", "user", "kept in", "proxy"}
-        assert re.search(r"valid for 1 h 59 min( \d+ s)?, generation 5, \d+ s old", rows["token"]), rows
+        assert set(rows) == {"profile", "auth", "token", "user", "stored in", "proxy"}
+        assert re.search(r"valid for 1 h 59 min( \d+ s)?, renewed 4 times, \d+ s old", rows["token"]), rows
         assert "1 of team 3" in rows["user"]
-        assert str(path) in rows["kept in"]
-        assert "encrypted, key in store.key" in rows["kept in"]
-        assert "none answers" in rows["proxy"]
+        assert str(path) in rows["stored in"]
+        assert "encrypted, key in store.key" in rows["stored in"]
+        assert "not running" in rows["proxy"]
         assert set(facts) == {"profile", "token", "login_needed", "proxy"}
         token = facts["token"]
         assert isinstance(token, dict)
@@ -746,7 +744,7 @@ async def test_status_tells_of_the_token_and_of_the_renewals_of_the_running_prox
             assert isinstance(proxy, dict)
             assert (proxy["profile"], proxy["token"]["generation"], proxy["token"]["renewals"]) == ("default", 6, 1)
             assert started - 1 <= proxy["token"]["last_renewal"]["at"] <= time.time()
-            assert "generation 6" in rows["token"]
+            assert "renewed 5 times" in rows["token"]
 
             # The login dies: the proxy has tried, and says so; it is a person's turn.
             sandbox.revoke_all()
@@ -772,10 +770,15 @@ async def test_status_does_not_take_the_proxy_of_another_profile_for_its_own(tmp
     assert "renewal" not in out, "it is not this login that was renewed"
 
 
+def rows_in(out: str) -> dict[str, str]:
+    """Return the rows that ``status`` printed."""
+    return {line[:9].strip(): line[10:] for line in out.splitlines()}
+
+
 async def rows_of_status(home: Path, env: Mapping[str, str], *, code: int) -> tuple[dict[str, str], str]:
     """Run ``status``, and return its rows and what else it said."""
     out, err = await command("status", home=home, env=env, code=code)
-    return {line[:8].strip(): line[9:] for line in out.splitlines()}, err
+    return rows_in(out), err
 
 
 async def test_status_tells_the_token_that_the_running_proxy_has(tmp_path: Path) -> None:
@@ -789,8 +792,8 @@ async def test_status_tells_the_token_that_the_running_proxy_has(tmp_path: Path)
             assert "restart" not in rows
             await put(FileStore(token_file(tmp_path)), of_somebody(sandbox))
             rows, _ = await rows_of_status(tmp_path, env, code=0)
-    assert rows["grant"].startswith("client_credentials: ")
-    assert rows["restart"] == "a proxy that is started now takes authorization_code: a stored login was found"
+    assert rows["auth"].startswith("client_credentials (")
+    assert rows["restart"] == "a new start would use authorization_code (a stored login was found)"
 
 
 async def test_status_needs_no_login_where_a_proxy_serves_the_sandbox(tmp_path: Path) -> None:
@@ -799,7 +802,9 @@ async def test_status_needs_no_login_where_a_proxy_serves_the_sandbox(tmp_path: 
     async with program("serve", "--sandbox", home=tmp_path, env=env):
         rows, _ = await rows_of_status(tmp_path, env, code=0)
     assert rows["token"].startswith("valid for "), rows
-    assert re.fullmatch(r"up at \S+, for http://127.0.0.1:\d+, ready, by authorization_code", rows["proxy"]), rows
+    assert re.fullmatch(
+        r"up at \S+, forwarding to http://127.0.0.1:\d+, ready, using authorization_code", rows["proxy"]
+    ), rows
 
 
 @pytest.mark.parametrize(
@@ -819,7 +824,7 @@ async def test_status_tells_of_the_proxy_where_the_store_is_wrong(tmp_path: Path
             )
     assert said in err
     assert "ready" in rows["proxy"]
-    assert rows["budget"].startswith("599 may go now, of 600 a minute; ")
+    assert rows["budget"].startswith("599 of 600 left, resets in ")
     assert rows["token"].startswith("valid for ")
 
 
@@ -842,14 +847,14 @@ BUDGET = {
 @pytest.mark.parametrize(
     ("change", "row", "told"),
     [
-        ({}, "budget", "8 may go now, of 600 a minute; a new minute in 42 s"),
-        ({"ours": 60}, "budget", "8 may go now, of 60 a minute (the team has 600); a new minute in 42 s"),
-        ({"told": True}, "budget", "8 may go now, of 600 a minute; a new minute in 42 s"),
-        ({"told": False}, "budget", "8 may go now, of an assumed 600 a minute; a new minute in 42 s"),
+        ({}, "budget", "8 of 600 left, resets in 42 s"),
+        ({"ours": 60}, "budget", "8 of 60 left (the team has 600), resets in 42 s"),
+        ({"told": True}, "budget", "8 of 600 left, resets in 42 s"),
+        ({"told": False}, "budget", "8 of an assumed 600 left, resets in 42 s"),
         (
             {"queue": {"interactive": 1, "bulk": 0}, "waiting": {"a": 1}},
             "budget",
-            "8 may go now, of 600 a minute; a new minute in 42 s; 1 waiting: a 1",
+            "8 of 600 left, resets in 42 s; 1 request waiting: a 1",
         ),
         (
             {"this_minute": {"by_client": {"a": 3, "b": 0}, "by_endpoint": {}, "by_others": 30}},
@@ -858,7 +863,7 @@ BUDGET = {
         ),
         (
             {"this_minute": {"by_client": {}, "by_endpoint": {f"e{n}": 9 for n in range(7)}, "by_others": 0}},
-            "on",
+            "endpoints",
             "e0 9, e1 9, e2 9, e3 9, e4 9 and 2 more",
         ),
         (
@@ -868,7 +873,7 @@ BUDGET = {
                     {"at": "2026-11-28T10:02:00Z", "spent": 0},
                 ]
             },
-            "minutes",
+            "history",
             "10:01Z 40",
         ),
     ],
@@ -1034,7 +1039,7 @@ async def test_a_login_of_which_it_could_not_be_asked_whose_it_is(
             assert path.read_bytes() == kept
             assert sandbox.alive() == 1
         else:
-            assert "could not be asked" in out
+            assert "could not be looked up" in out
             assert (after.user_id, after.team_id) == (None, None)
             assert before.is_older_than(after)
         assert await works(sandbox, after)

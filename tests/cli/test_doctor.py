@@ -113,7 +113,7 @@ async def test_where_nothing_is_wrong_all_is_ok_and_the_exit_code_is_0(tmp_path:
         for check in ("dns", "tls"):
             assert [each["detail"].partition(":")[0] for each in of(check, findings)] == ["api", "accounts"]
         assert "Jane Smith" in of("credentials", findings)[0]["detail"]
-        assert "clear text" in of("tls", findings)[0]["detail"]
+        assert "without TLS" in of("tls", findings)[0]["detail"]
         told = await run("doctor", home=tmp_path, env=env)
         assert (told[0], told[2]) == (0, "")
         assert [line.split()[:2] for line in told[1].splitlines()] == [[e["state"], e["check"]] for e in findings]
@@ -296,7 +296,7 @@ async def test_a_certificate_is_judged_and_a_bad_one_comes_with_what_to_set(
     assert states("tls", findings) == [state, state]
     assert states("credentials", findings) == [state]
     if state == "ok":
-        assert "certificate is good" in of("tls", findings)[0]["detail"]
+        assert "certificate is valid" in of("tls", findings)[0]["detail"]
     else:
         assert "certificate" in of("tls", findings)[0]["detail"]
 

@@ -446,7 +446,7 @@ def test_variables_of_other_salesloft_tools_are_left_alone(tmp_path: Path) -> No
         pytest.param("profile = 'work'", "[profile.work.auth]", "slproxy.toml:1", id="the profile as a value"),
         pytest.param("[profile]\nwork = 1", "[profile.work.auth]", "slproxy.toml:2", id="a profile that is no table"),
         pytest.param("[profile.'a b'.log]\nlevel = 'info'", "1 to 64 letters", "slproxy.toml:1", id="a profile's name"),
-        pytest.param("[store]\npath = ''", "is empty", "leave it out", id="an empty path"),
+        pytest.param("[store]\npath = ''", "is empty", "remove it", id="an empty path"),
         pytest.param('[listen]\nuds = "a\\u0000b"', "control character", "slproxy.toml:2", id="NUL in a path"),
     ],
 )

@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 from slproxy.app import App
 from slproxy.auth import parse_identity
 from slproxy.cli import probe
+from slproxy.cli.describe import count, describe_renewals
 from slproxy.cli.output import DONE, FAILED
 from slproxy.config import SCHEMA, Settings, is_loopback
 from slproxy.errors import ConfigError, SlproxyError, UpstreamFault
@@ -49,7 +50,7 @@ class Finding:
 
 def of_error(check: str, error: SlproxyError) -> Finding:
     """Return the finding that an error is."""
-    return Finding(check, "broken", error.detail, error.hint or "Correct what is named.")
+    return Finding(check, "broken", error.detail, error.hint or "Fix what the message names.")
 
 
 async def examine(settings: Settings) -> AsyncIterator[Finding]:
@@ -70,8 +71,7 @@ async def examine(settings: Settings) -> AsyncIterator[Finding]:
 
 def _config(settings: Settings) -> Finding:
     given = sorted({str(origin) for origin in settings.origins.values() if origin.layer != "default"})
-    are = "1 setting is" if len(given) == 1 else f"{len(given)} settings are"
-    return Finding("config", "ok", f"{are} given, the others are defaults")
+    return Finding("config", "ok", f"{count(len(given), 'setting')} set, the rest are defaults")
 
 
 def _open_secrets(settings: Settings) -> list[Finding]:
@@ -86,7 +86,7 @@ def _open_secrets(settings: Settings) -> list[Finding]:
                 if stat.S_IMODE(path.stat().st_mode) & 0o077:
                     detail = f"Others can read {path}, which holds {key}."
                     found.append(Finding("permissions", "warning", detail, f"chmod 600 {shlex.quote(str(path))}"))
-    return found or [Finding("permissions", "ok", "no secret among the settings is in a file that others can read")]
+    return found or [Finding("permissions", "ok", "no file with a secret can be read by others")]
 
 
 async def _store(settings: Settings) -> Finding:
@@ -100,7 +100,7 @@ async def _store(settings: Settings) -> Finding:
         return of_error("store", error)
     if record is None:
         return Finding("store", "ok", f"{store.description}: no login yet")
-    return Finding("store", "ok", f"{store.description}, {store.encryption}, generation {record.generation}")
+    return Finding("store", "ok", f"{store.description}, {store.encryption}, {describe_renewals(record.generation)}")
 
 
 async def _hosts(settings: Settings, upstream: Upstream) -> AsyncIterator[Finding]:
@@ -111,11 +111,13 @@ async def _hosts(settings: Settings, upstream: Upstream) -> AsyncIterator[Findin
         try:
             found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
         except OSError as error:
-            detail = f"{name}: {host} is not known: {error.strerror}."
+            detail = f"{name}: cannot resolve {host}: {error.strerror}."
             yield Finding("dns", "broken", detail, "Check the network and its DNS.")
-            yield Finding("tls", "skipped", f"{name}: {host} is without an address")
+            yield Finding("tls", "skipped", f"{name}: {host} has no address")
             continue
-        yield Finding("dns", "ok", f"{name}: {host} is {', '.join(sorted({str(each[4][0]) for each in found}))}")
+        yield Finding(
+            "dns", "ok", f"{name}: {host} resolves to {', '.join(sorted({str(each[4][0]) for each in found}))}"
+        )
         started = time.time()
         try:
             answer = await upstream.check_reachable(accounts=accounts)
@@ -123,7 +125,7 @@ async def _hosts(settings: Settings, upstream: Upstream) -> AsyncIterator[Findin
             fault = of_error("tls", error)
             yield replace(fault, detail=f"{name}: {fault.detail}")
             continue
-        secured = "its certificate is good" if parts.scheme == "https" else "in clear text, on this machine"
+        secured = "its certificate is valid" if parts.scheme == "https" else "without TLS, on this machine"
         yield Finding("tls", "ok", f"{name}: {host} answers; {secured}")
         if not accounts:
             yield _clock(answer.headers.get("date", ""), host, between=(started, time.time()))
@@ -153,7 +155,7 @@ async def _credentials(settings: Settings) -> Finding:
             who = parse_identity(*await app.ask("/v2/me.json"))
     except SlproxyError as error:
         return of_error("credentials", error)
-    return Finding("credentials", "ok", f"{selection.grant}, since {selection.why}: {who}")
+    return Finding("credentials", "ok", f"{selection.grant} ({selection.why}): {who}")
 
 
 def _port(settings: Settings) -> Finding:
@@ -167,13 +169,16 @@ def _port(settings: Settings) -> Finding:
         return Finding("port", "ok", f"slproxy {answer['version']} is up at {where}")
     if answer is not None:
         return Finding(
-            "port", "broken", f"{where} is another program's, or wants another key.", "Choose another listen.port."
+            "port",
+            "broken",
+            f"{where} is in use by another program, or wants another key.",
+            "Choose another listen.port.",
         )
     if listen.uds:
         folder = Path(listen.uds).parent
         if os.access(folder, os.W_OK):
             return Finding("port", "ok", f"{where} is free")
-        return Finding("port", "broken", f"{folder} is missing, or cannot be written to.", "Choose another listen.uds.")
+        return Finding("port", "broken", f"{folder} is missing or not writable.", "Choose another listen.uds.")
     family = socket.AF_INET6 if ":" in listen.host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as taken:
         taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -43,17 +43,15 @@ async def run(settings: Settings, args: argparse.Namespace) -> int:
         retry=replace(settings.retry, deadline=min(settings.retry.deadline, WHO_TIMEOUT)),
     )
     if settings.store.kind == "memory":
-        raise ConfigError(
-            "A login would be forgotten at once: store.kind = memory.", hint="Use file, keyring or redis."
-        )
+        raise ConfigError("With store.kind = memory a login would be lost at once.", hint="Use file, keyring or redis.")
     # The new login is tried in memory: until it is known whose it is, nothing takes the place of the one before.
     async with closing(token_store(settings)) as store, App(settings, store=(memory := MemoryStore())) as app:
         new = _NewLogin(app=app, memory=memory, store=store, replace_other=args.replace)
         await new.check_store()
         attempt = login.begin(settings)
         if args.no_browser:
-            print_note(f"Open this address in any browser, and allow access:\n\n  {attempt.url}\n")
-            print_note("Then paste the address that the browser ends on, even if its page does not load:")
+            print_note(f"Open this URL in any browser and allow access:\n\n  {attempt.url}\n")
+            print_note("Then paste the URL you were redirected to (an error page is fine):")
             print(await new.finish(attempt, await _pasted_code(attempt)))
             return DONE
         async with callback(attempt) as waiting:
@@ -104,7 +102,7 @@ class _NewLogin:
                 who = parse_identity(*await self.app.ask("/v2/me.json"))
                 told = f"Authenticated as: {who}"
             except SlproxyError as error:
-                told = f"Logged in. Who it is could not be asked: {error.detail}"
+                told = f"Logged in. The user could not be looked up: {error.detail}"
             record = await self.memory.read() or record
             await self._store(record, who)
         except BaseException:

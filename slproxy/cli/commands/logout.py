@@ -1,4 +1,4 @@
-"""``slproxy logout``: revokes the token at SalesLoft, then forgets it here."""
+"""``slproxy logout``: revokes the token at SalesLoft, then deletes it here."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ async def run(settings: Settings, args: argparse.Namespace) -> int:
 
 
 async def _logged_out(settings: Settings) -> str:
-    """Revoke and forget a login, and return what became of it. Raises StoreError."""
+    """Revoke and delete a login, and return what became of it. Raises StoreError."""
     # Under the lock: a proxy that renews meanwhile would leave a newer token alive.
     async with App(settings) as app, app.store.lock():
         record = await app.store.read()
         if record is None or not belongs_to_settings(record, settings):
-            return "There is no login of this client to forget."
+            return "Not logged in: there is nothing to delete."
         revoked = await revoke(app, record)
         # Where revoking took so long that the lock was lost, somebody may have renewed meanwhile.
         newest = await app.store.read()
@@ -42,6 +42,6 @@ async def _logged_out(settings: Settings) -> str:
             revoked = await revoke(app, newest) and revoked
         await app.store.delete()
     if revoked:
-        return "Logged out: the token was revoked at SalesLoft and forgotten here."
+        return "Logged out: the token was revoked at SalesLoft and deleted here."
     print_note("  Revoke it in SalesLoft's settings, or wait for the access token to expire.")
-    return "Forgotten here, but SalesLoft could not be told: the token was not revoked there."
+    return "Deleted here, but not revoked: SalesLoft could not be reached, or refused."

@@ -31,6 +31,6 @@ async def run(settings: Settings, args: argparse.Namespace) -> int:
         return DONE
     width = max(len(str(row["profile"])) for row in rows)
     for row in rows:
-        place = f", kept in {row['kept_in']}" if row["kept_in"] else ""
+        place = f", stored in {row['kept_in']}" if row["kept_in"] else ""
         print(f"{'*' if row['chosen'] else ' '} {row['profile']:<{width}}  {row['token']}{place}")
     return DONE

@@ -94,17 +94,17 @@ async def _announce(app: App, *, sandbox: bool) -> None:
             )
             print(f"Authenticated as: {parse_identity(answered, body)}", flush=True)
         except (OSError, http.client.HTTPException, SlproxyError) as error:
-            print_note(f"  The first call through it failed: {error}")
+            print_note(f"  The first request through it failed: {error}")
     else:
         print_note(f"slproxy {slproxy.__version__}: forwarding to {upstream}.")
         selection = app.credentials.selection
-        print_note(f"  Way in: {selection.grant or 'none'}, since {selection.why}.")
+        print_note(f"  Auth: {selection.grant or 'none'} ({selection.why})")
         if isinstance(problem := app.credentials.problem(), LoginRequired):
             print_note(f"  Not ready: {problem.detail} {problem.hint}")
         elif app.credentials.selection.grant == "authorization_code":
-            print_note(f"  The token is kept in {app.store.description}, {app.store.encryption}.")
+            print_note(f"  Token: stored in {app.store.description}, {app.store.encryption}")
     if app.settings.listen.allow_unauthenticated and app.settings.listen.key is None:
-        print_note("  WARNING: whoever reaches this address uses your SalesLoft token: no local key is set.")
+        print_note("  WARNING: anyone who can reach this address uses your SalesLoft token: no local key is set.")
     key = ' -H "X-Slproxy-Key: $KEY"' if app.settings.listen.key is not None else ""
     unix = f" --unix-socket {where.removeprefix('unix:')}" if where.startswith("unix:") else ""
     base = "http://localhost" if unix else reachable(where)

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import slproxy
 from slproxy.app import App
 from slproxy.cli import probe
-from slproxy.cli.describe import describe_token
+from slproxy.cli.describe import count, describe_token
 from slproxy.config import Settings
 from slproxy.errors import LoginRequired, Problem, StoreError
 
@@ -49,10 +49,10 @@ async def run(settings: Settings, args: argparse.Namespace) -> int:
             ]
         except (AttributeError, KeyError, TypeError, ValueError):
             # It is from a time before this version, or only calls itself so.
-            rows = [*(_told_login(here, needed) if here else []), ("proxy", "up, and not of this version: restart it")]
+            rows = [*(_told_login(here, needed) if here else []), ("proxy", "up, but another version: restart it")]
         for name, value in (("profile", settings.profile), *rows):
             if value:
-                print(f"{name:<8} {value}", flush=True)
+                print(f"{name:<9} {value}", flush=True)
     if fault is not None:
         raise fault
     return 0 if needed is None else LoginRequired.exit_code
@@ -79,27 +79,27 @@ def _login_needed(problem: Problem | None, ours: Mapping[str, object] | None) ->
 
 def _told_login(token: Mapping[str, object], needed: str | None) -> list[tuple[str, str]]:
     return [
-        ("grant", f"{token['grant'] or 'none'}: {token['why']}"),
+        ("auth", f"{token['grant'] or 'none'} ({token['why']})"),
         ("token", needed or describe_token(token)),
         ("user", f"{token['user_id']} of team {token['team_id']}" if token["user_id"] is not None else ""),
-        ("kept in", ", ".join(str(each) for each in (token["store"], token["encryption"]) if each)),
+        ("stored in", ", ".join(str(each) for each in (token["store"], token["encryption"]) if each)),
     ]
 
 
 def _told_proxy(proxy: Mapping[str, object] | None, settings: Settings) -> str:
     where = f"unix:{settings.listen.uds}" if settings.listen.uds else f"{settings.listen.host}:{settings.listen.port}"
     if proxy is None:
-        return f"none answers at {where}"
+        return f"not running at {where}"
     if "version" not in proxy:
-        return f"something answers at {where}, but not with its status: {proxy.get('detail', 'is it another program?')}"
+        return f"something answers at {where}, but not as slproxy: {proxy.get('detail', 'is it another program?')}"
     reason, token = proxy.get("reason"), proxy.get("token")
-    of = "" if proxy.get("profile") == settings.profile else f", of the profile {proxy.get('profile')}"
+    of = "" if proxy.get("profile") == settings.profile else f", profile {proxy.get('profile')}"
     told = [f"up at {where}{of}"]
     if _serves_another(proxy, settings):
-        told.append(f"for {proxy['upstream']}")
+        told.append(f"forwarding to {proxy['upstream']}")
     told.append(f"not ready: {reason.get('detail')} {reason.get('hint')}" if isinstance(reason, dict) else "ready")
     if isinstance(token, dict):
-        told.append(f"by {token.get('grant')}")
+        told.append(f"using {token.get('grant')}")
     if isinstance(proxy.get("warning"), str):
         told.append(f"WARNING: {proxy['warning']}")
     return ", ".join(told)
@@ -115,7 +115,7 @@ def _told_restart(ours: Mapping[str, object], here: Mapping[str, object], settin
     token = _token_of(ours)
     if token is None or here["grant"] in (None, token["grant"]) or _serves_another(ours, settings):
         return ""
-    return f"a proxy that is started now takes {here['grant']}: {here['why']}"
+    return f"a new start would use {here['grant']} ({here['why']})"
 
 
 def _told_renewal(proxy: Mapping[str, object]) -> str:
@@ -134,13 +134,13 @@ def _told_budget(proxy: Mapping[str, object] | None) -> list[tuple[str, str]]:
     if not isinstance(budget, dict) or proxy is None or proxy.get("version") != slproxy.__version__:
         return []
     queue, minute = budget["queue"], budget["this_minute"]
-    told = [_told_left(budget), f"a new minute in {math.ceil(budget['resets_in'])} s"]
+    told = [f"{_told_left(budget)}, resets in {math.ceil(budget['resets_in'])} s"]
     if waiting := queue["interactive"] + queue["bulk"]:
-        told.append(f"{waiting} waiting: {_named(budget['waiting'])}")
+        told.append(f"{count(waiting, 'request')} waiting: {_named(budget['waiting'])}")
     if budget["mode"] == "observe":
         told.append("only observed")
     if budget["window"] == "sliding":
-        told.append("a sliding minute: sent evenly")
+        told.append("sliding window: sent evenly")
     if budget["shared"]:
         told.append(f"shared by {budget['shared']}" + (", which does not answer" if budget["alone"] else ""))
     others = f"{minute['by_others']} by others" if minute["by_others"] else ""
@@ -148,18 +148,17 @@ def _told_budget(proxy: Mapping[str, object] | None) -> list[tuple[str, str]]:
     return [
         ("budget", "; ".join(told)),
         ("clients", "; ".join(part for part in (_named(minute["by_client"]), others) if part)),
-        ("on", _named(minute["by_endpoint"])),
-        ("minutes", ", ".join(past)),
+        ("endpoints", _named(minute["by_endpoint"])),
+        ("history", ", ".join(past)),
     ]
 
 
 def _told_left(budget: Mapping[str, object]) -> str:
-    """Return what may go now: of this proxy's part, where the team has more."""
+    """Return what is left of this proxy's share, and the team's limit where that is more."""
     team = f"{'' if budget.get('told', True) else 'an assumed '}{budget['limit']}"
-    part = f"{budget['ours']} a minute (the team has {team})"
-    whole = f"{team} a minute"
-    of = whole if budget["ours"] == budget["limit"] else part
-    return f"{budget['remaining']} may go now, of {of}"
+    if budget["ours"] == budget["limit"]:
+        return f"{budget['remaining']} of {team} left"
+    return f"{budget['remaining']} of {budget['ours']} left (the team has {team})"
 
 
 def _named(costs: Mapping[str, int]) -> str:

@@ -16,9 +16,9 @@ async def run(settings: Settings, args: argparse.Namespace) -> int:
     """Run ``slproxy store move``: the old place is emptied only after the new one was read back."""
     kind = args.source or settings.store.kind
     if kind == args.to:
-        raise ConfigError(f"The login is kept in {kind} already.", hint="Name where it is now: --from KIND")
+        raise ConfigError(f"The login is already stored in {kind}.", hint="Name where it is now: --from KIND")
     if "redis" in (kind, args.to) and settings.store.redis_url is None:
-        raise ConfigError("Which Redis is not known.", hint="Set SLPROXY_STORE__REDIS_URL, or store.redis_url.")
+        raise ConfigError("No Redis URL is set.", hint="Set SLPROXY_STORE__REDIS_URL, or store.redis_url.")
     async with (
         closing(token_store(_with_store(settings, kind=kind))) as old,
         closing(token_store(_with_store(settings, kind=args.to))) as new,
@@ -27,21 +27,21 @@ async def run(settings: Settings, args: argparse.Namespace) -> int:
     ):
         record = await old.read()
         if record is None or not belongs_to_settings(record, settings):
-            raise StoreError(f"There is no login of this client in {old.description}.", hint="Run: slproxy login")
+            raise StoreError(f"{old.description} has no login of this client.", hint="Run: slproxy login")
         there = await new.read()
         if there is not None and not belongs_to_settings(there, settings):
             raise StoreError(
                 f"{new.description} holds the login of another app or profile: {there.client_id}, {there.profile}.",
-                hint="Use a --profile, and a store.path, of its own for each.",
+                hint="Give each its own --profile and store.path.",
             )
         if there is not None and there != record and not there.is_older_than(record):
             raise StoreError(
-                f"There is a login in {new.description} already, and it is newer.",
-                hint=f"To give that one up: SLPROXY_STORE__KIND={args.to} slproxy logout",
+                f"{new.description} already holds a newer login.",
+                hint=f"To delete that one: SLPROXY_STORE__KIND={args.to} slproxy logout",
             )
         await new.write(record)
         if await new.read() != record:
-            raise StoreError(f"{new.description} did not keep the login; {old.description} still has it.")
+            raise StoreError(f"{new.description} did not store the login; {old.description} still has it.")
         await old.delete()
         print(f"Moved the login of the profile {settings.profile} from {old.description} to {new.description}.")
     if settings.store.kind != args.to:
