@@ -139,7 +139,7 @@ async def test_a_request_without_a_reply_tells_the_fault() -> None:
     [
         (get("/v2/../a"), "/v2/../a", 400),
         (get("/elsewhere?secret"), "/elsewhere", 404),
-        (b"GET /v2/a\r\n\r\n", "-", 400),
+        (b"GET /v2/a HTTP/1.1\r\nHost localhost\r\n\r\n", "-", 400),
     ],
     ids=["a refused target", "no path of the proxy", "what does not parse"],
 )
