@@ -108,6 +108,7 @@ async def walks() -> dict[str, list[Call]]:
             sys.setprofile(counting(calls))
             writer.write(request)
             head = (await reader.readuntil(b"\r\n\r\n")).lower()
+            assert head.startswith(b"http/1.1 200"), "a walk ends well"
             await reader.readexactly(int(head.partition(b"content-length: ")[2].partition(b"\r\n")[0]))
             await asyncio.sleep(AFTERWARDS)
             sys.setprofile(None)

@@ -4,7 +4,7 @@ from slproxy.config.conflicts import check
 from slproxy.config.effective import effective
 from slproxy.config.hosts import is_loopback
 from slproxy.config.load import load, profiles, secret_in
-from slproxy.config.patterns import covered, covers, rejects
+from slproxy.config.patterns import covers, matcher, rejects
 from slproxy.config.schema import (
     OWN_PAGES,
     SCHEMA,
@@ -36,11 +36,11 @@ __all__ = [
     "StoreSettings",
     "UpstreamSettings",
     "check",
-    "covered",
     "covers",
     "effective",
     "is_loopback",
     "load",
+    "matcher",
     "profiles",
     "rejects",
     "secret_in",

@@ -23,9 +23,10 @@ def covers(pattern: str, path: str) -> bool:
     )
 
 
-def covered(patterns: Sequence[str], path: str) -> bool:
-    """Tell whether one of the patterns covers ``path``."""
-    return any(covers(pattern, path) for pattern in patterns)
+def matcher(patterns: Sequence[str]) -> re.Pattern[str]:
+    """Return what matches each path that one of the patterns covers: the same as ``covers``, for every request."""
+    ends = (re.escape(pattern) + ("" if pattern.endswith("/") else r"(?=[/.]|\Z)") for pattern in patterns)
+    return re.compile("|".join(ends) or r"(?!)")
 
 
 def rejects(pattern: str, path: str) -> bool:

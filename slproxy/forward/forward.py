@@ -61,7 +61,7 @@ class Forwarder:
     ) -> None:
         self._policy = policy
         self._credentials = credentials
-        self._upstream = upstream
+        self._upstream, self._slots = upstream, upstream.slots
         self._pacer = pacer
         self._observer = observer
         self._api_url = api_url
@@ -318,42 +318,46 @@ class Forwarder:
     async def _pace(self, request: Request, attempts: Attempts) -> tuple[Reservation | None, Slot]:
         """Wait for the rate limit and for a connection; a reservation that a 429 has overtaken is made anew."""
         while True:
-            reservation = await self._reserve(request, attempts)
+            requeue_timeout, attempts.requeue_timeout = attempts.requeue_timeout, None
+            reservation = self._pacer.take(
+                request.method,
+                request.target,
+                request.preferences,
+                ticket=attempts.ticket,
+                waited=attempts.waited,
+                held=attempts.paced,
+                requeue_timeout=requeue_timeout,
+            )
+            has_waited = False
+            if reservation is not None:
+                attempts.ticket = reservation.ticket
+                has_waited = reservation.sent is None
+                if has_waited:
+                    # That SalesLoft refused it is no fault of the request's: retry.deadline bounds the wait then.
+                    await self._queue(request, attempts, reservation, is_paced=requeue_timeout is None)
             try:
-                slot = await self._upstream.slots.acquire()
+                slot = await (self._wait_for_slot(request) if self._slots.are_taken else self._slots.acquire())
             except BaseException:
                 self._pacer.lost(reservation, reached=False)
                 raise
             attempts.waited += slot.waited
-            if not self._pacer.is_over(reservation):
+            if not (has_waited or slot.waited) or not self._pacer.is_over(reservation):
                 return reservation, slot
             slot.release()
             self._pacer.lost(reservation, reached=False)
 
-    async def _reserve(self, request: Request, attempts: Attempts) -> Reservation | None:
-        """Wait for the rate limit; ``None`` where it is not kept."""
-        requeue_timeout, attempts.requeue_timeout = attempts.requeue_timeout, None
-        reservation = self._pacer.take(
-            request.method,
-            request.target,
-            request.preferences,
-            ticket=attempts.ticket,
-            waited=attempts.waited,
-            held=attempts.paced,
-            requeue_timeout=requeue_timeout,
-        )
-        if reservation is None:
-            return None
-        attempts.ticket = reservation.ticket
-        if reservation.sent is None:
-            try:
-                with self._observer.waiting(request.exchange, "rate limit", self._monotonic):
-                    await self._pacer.wait(reservation)
-            finally:
-                attempts.waited += reservation.waited
-                # That SalesLoft refused it is no fault of the request's: retry.deadline bounds the wait then.
-                attempts.paced += reservation.waited if requeue_timeout is None else 0.0
-        return reservation
+    async def _wait_for_slot(self, request: Request) -> Slot:
+        with self._observer.waiting(request.exchange, "connection", self._monotonic):
+            return await self._slots.acquire()
+
+    async def _queue(self, request: Request, attempts: Attempts, reservation: Reservation, *, is_paced: bool) -> None:
+        try:
+            with self._observer.waiting(request.exchange, "rate limit", self._monotonic):
+                await self._pacer.wait(reservation)
+        finally:
+            attempts.waited += reservation.waited
+            if is_paced:
+                attempts.paced += reservation.waited
 
     # The answer.
 

@@ -16,10 +16,10 @@ import enum
 import functools
 import ipaddress
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from urllib.parse import unquote_to_bytes
 
-from slproxy.config import OWN_PAGES, Secret, covered, covers, rejects
+from slproxy.config import OWN_PAGES, Secret, covers, matcher, rejects
 from slproxy.errors import (
     BadRequest,
     BadTarget,
@@ -72,6 +72,11 @@ class Policy:
     pseudonym: str
     max_target: int = 32 * 1024
     max_headers: int = 64 * 1024
+    # Matches the accepted paths.
+    accepts: re.Pattern[str] = field(init=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "accepts", matcher(self.accept_paths))
 
     @property
     def methods(self) -> tuple[str, ...]:
@@ -147,7 +152,7 @@ def _route(policy: Policy, path: str) -> Route:
     if path.startswith(OWN_PAGES):
         return Route.OWN_PAGE
     rejected = bool(policy.reject_paths) and _is_rejected(policy, path)
-    if not rejected and covered(policy.accept_paths, path):
+    if not rejected and policy.accepts.match(path):
         return Route.UPSTREAM
     if rejected:
         raise NotFound("This path is closed by policy.reject_paths.", hint="Ask whoever configured this proxy.")
@@ -182,7 +187,7 @@ def _nearest(policy: Policy, path: str) -> str:
 
 
 def _is_forwarded(policy: Policy, path: str) -> bool:
-    return covered(policy.accept_paths, path) and not _is_rejected(policy, path)
+    return policy.accepts.match(path) is not None and not _is_rejected(policy, path)
 
 
 def _method_refused(policy: Policy, method: str, target: str) -> MethodRefused:

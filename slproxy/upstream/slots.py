@@ -41,6 +41,11 @@ class Slots:
         # Those that hold a connection now.
         self.round_trips: set[RoundTrip] = set()
 
+    @property
+    def are_taken(self) -> bool:
+        """Whether one has to be waited for."""
+        return self._semaphore.locked()
+
     async def acquire(self) -> Slot:
         """Wait for one of ``upstream.max_connections``, no longer than for a reply.
 

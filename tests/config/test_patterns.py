@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from slproxy.config import covers, rejects
+from slproxy.config import covers, matcher, rejects
 from slproxy.config.patterns import fault, faults
 
 
@@ -27,6 +27,11 @@ from slproxy.config.patterns import fault, faults
 )
 def test_what_a_pattern_covers(pattern: str, path: str, expected: bool) -> None:
     assert covers(pattern, path) is expected
+    assert (matcher(["/elsewhere", pattern]).match(path) is not None) is expected
+
+
+def test_no_pattern_covers_nothing() -> None:
+    assert matcher([]).match("/v2/people") is None
 
 
 @pytest.mark.parametrize("path", ["/v2/users", "/v2/users.json", "/v2/users/", "/v2/users/1"])
