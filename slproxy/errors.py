@@ -252,13 +252,13 @@ class TokenEndpointDown(TokenUnavailable):
 class UpstreamFault(Problem):
     """The upstream gave no reply that could be passed on.
 
-    ``reached`` tells whether a byte of the request may have left: where none did, the request was certainly not
+    ``maybe_sent`` tells whether a byte of the request may have left: where none did, the request was certainly not
     carried out and may be sent again, whatever its method.
     """
 
-    def __init__(self, detail: str, *, reached: bool, hint: str = "", proxy_error: str | None = None) -> None:
+    def __init__(self, detail: str, *, maybe_sent: bool, hint: str = "", proxy_error: str | None = None) -> None:
         super().__init__(detail, hint=hint, proxy_error=proxy_error)
-        self.reached = reached
+        self.maybe_sent = maybe_sent
 
 
 class UpstreamUnreachable(UpstreamFault):

@@ -90,9 +90,9 @@ PROBLEMS: list[type[Problem]] = [
 
 
 def made(problem: type[Problem], detail: str = "It happened.", hint: str = "Do this.") -> Problem:
-    return (
-        problem(detail, reached=False, hint=hint) if issubclass(problem, UpstreamFault) else problem(detail, hint=hint)
-    )
+    if issubclass(problem, UpstreamFault):
+        return problem(detail, maybe_sent=False, hint=hint)
+    return problem(detail, hint=hint)
 
 
 def drawn() -> dict[str, tuple[str | None, int | None]]:
@@ -223,7 +223,7 @@ def test_what_one_problem_says_of_itself_stays_with_it() -> None:
 @pytest.mark.parametrize("reached", [True, False])
 @pytest.mark.parametrize("fault", [errors.UpstreamUnreachable, errors.UpstreamTimeout])
 def test_a_fault_of_the_upstream_tells_whether_a_byte_may_have_left(fault: type[UpstreamFault], reached: bool) -> None:
-    assert fault("It broke.", reached=reached).reached is reached
+    assert fault("It broke.", maybe_sent=reached).maybe_sent is reached
 
 
 def test_the_text_of_an_error_is_its_detail_and_never_its_cause() -> None:

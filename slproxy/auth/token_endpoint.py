@@ -111,5 +111,5 @@ class _Attempt:
         # Any 5xx is a token endpoint that is unwell, and worth another try: RFC 6749 §5.2 knows only 400 and 401.
         status = 503 if reply.status >= 500 else reply.status
         self.outcome = retry.Outcome(
-            status=status, reached=True, retry_after=reply.headers.get("retry-after"), date=reply.headers.get("date")
+            status=status, maybe_sent=True, retry_after=reply.headers.get("retry-after"), date=reply.headers.get("date")
         )

@@ -176,7 +176,7 @@ class Forwarder:
         except (UpstreamFault, OverBudget, Draining) as fault:
             # The buffered reply says that the request was not carried out (429). That is no longer so of one that was
             # lost since and that nobody may repeat.
-            is_lost = isinstance(fault, UpstreamFault) and fault.reached and request.method not in retry.REPEATABLE
+            is_lost = isinstance(fault, UpstreamFault) and fault.maybe_sent and request.method not in retry.REPEATABLE
             if attempts.buffered is None or is_lost:
                 raise
             return attempts.buffered
@@ -210,7 +210,7 @@ class Forwarder:
         # The time for all attempts ends one that may be repeated; a refusal took none of it.
         attempts.deadline_applies = request.method in retry.REPEATABLE and not refused
         if isinstance(result, UpstreamFault):
-            attempts.reason, outcome = result.proxy_error, Outcome(status=None, reached=result.reached)
+            attempts.reason, outcome = result.proxy_error, Outcome(status=None, maybe_sent=result.maybe_sent)
         else:
             attempts.reason, outcome = str(result.status), result.outcome
             attempts.buffered = await buffer_reply(result) or attempts.buffered
@@ -279,7 +279,7 @@ class Forwarder:
         # A small body is taken in first, or nobody would see that its client has left while it is held.
         body = None if request.body is None else await request.body.whole() or request.body.chunks
         reservation, slot = await self._pace(request, attempts)
-        may_have_been_sent = attempts.requeued = False
+        maybe_sent = attempts.requeued = False
         exchange = request.exchange
         try:
             bearer = await self._credentials.bearer()
@@ -294,7 +294,7 @@ class Forwarder:
             exchange.attempts.append(attempt)
             for tell in self._observer.attempt_began:
                 tell(exchange, attempt)
-            may_have_been_sent = True
+            maybe_sent = True
             try:
                 reply = await self._upstream.send(outbound, slot, response_timeout=longest)
                 attempt.status = reply.status
@@ -308,8 +308,8 @@ class Forwarder:
                     tell(exchange, attempt)
         except BaseException as error:
             slot.release()
-            reached = error.reached if isinstance(error, UpstreamFault) else may_have_been_sent
-            self._pacer.lost(reservation, reached=reached)
+            maybe_sent = error.maybe_sent if isinstance(error, UpstreamFault) else maybe_sent
+            self._pacer.lost(reservation, maybe_sent=maybe_sent)
             raise
         headers = RateLimitHeaders.parse(reply.status, reply.header, now=self._now())
         attempts.requeued = self._pacer.replied(reservation, headers)
@@ -338,13 +338,13 @@ class Forwarder:
             try:
                 slot = await (self._wait_for_slot(request) if self._slots.are_taken else self._slots.acquire())
             except BaseException:
-                self._pacer.lost(reservation, reached=False)
+                self._pacer.lost(reservation, maybe_sent=False)
                 raise
             attempts.waited += slot.waited
             if not (has_waited or slot.waited) or not self._pacer.is_over(reservation):
                 return reservation, slot
             slot.release()
-            self._pacer.lost(reservation, reached=False)
+            self._pacer.lost(reservation, maybe_sent=False)
 
     async def _wait_for_slot(self, request: Request) -> Slot:
         with self._observer.waiting(request.exchange, "connection", self._monotonic):
@@ -370,7 +370,7 @@ class Forwarder:
             reply.close()
             raise UpstreamUnreachable(
                 "SalesLoft's reply has a header that cannot be passed on exactly.",
-                reached=True,
+                maybe_sent=True,
                 proxy_error="http_protocol_error",
             ) from error
         exchange, total = request.exchange, self._monotonic() - attempts.began
@@ -386,4 +386,4 @@ class Forwarder:
 
 def _costs_upstream(outcome: Outcome) -> bool:
     """Tell whether an attempt may have cost the upstream work: not a refused connection, not a 429."""
-    return outcome.reached and outcome.status != retry.TOO_MANY_REQUESTS
+    return outcome.maybe_sent and outcome.status != retry.TOO_MANY_REQUESTS

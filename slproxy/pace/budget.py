@@ -301,12 +301,12 @@ class Budget:
 
     # What replies teach.
 
-    def lost(self, reservation: Reservation, now: float, *, reached: bool) -> None:
+    def lost(self, reservation: Reservation, now: float, *, maybe_sent: bool) -> None:
         """Settle a turn that got no reply; what may have reached the upstream was spent."""
         if reservation not in self._in_flight:
             return
         self._roll(now)
-        cost = reservation.cost if reached else 0
+        cost = reservation.cost if maybe_sent else 0
         self._settle(reservation, cost, now)
         self._count(reservation, cost, until=self.time.latest(now), now=now)
 

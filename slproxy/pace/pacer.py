@@ -140,7 +140,7 @@ class Pacer:
                 self.budget.cancel(reservation)
                 self._dispatch_due()
             else:
-                self.lost(reservation, reached=False)
+                self.lost(reservation, maybe_sent=False)
             raise
         finally:
             reservation.waited = self._monotonic() - reservation.arrived
@@ -172,13 +172,13 @@ class Pacer:
             self._dispatch_due()
         return reservation.requeued and self._pace.mode == "pace"
 
-    def lost(self, reservation: Reservation | None, *, reached: bool) -> None:
-        """Take note that what was sent got no reply; ``reached`` if a byte of it may have left."""
+    def lost(self, reservation: Reservation | None, *, maybe_sent: bool) -> None:
+        """Take note that what was sent got no reply; ``maybe_sent`` if a byte of it may have left."""
         if reservation is None:
             return
-        self.budget.lost(reservation, self._monotonic(), reached=reached)
+        self.budget.lost(reservation, self._monotonic(), maybe_sent=maybe_sent)
         self._settle(
-            reservation.minute, reserved=reservation.cost, cost=reservation.cost if reached else 0, remaining=None
+            reservation.minute, reserved=reservation.cost, cost=reservation.cost if maybe_sent else 0, remaining=None
         )
         self._dispatch_due()
 
@@ -289,7 +289,7 @@ class Pacer:
             lowest = min((reservation.cost for reservation in asked[granted:]), default=0)
             for number, reservation in enumerate(asked):
                 if reservation in self._gone:
-                    budget.lost(reservation, now, reached=False)
+                    budget.lost(reservation, now, maybe_sent=False)
                     if answer is not None and number < granted:
                         self._settle(minute, reserved=reservation.cost, cost=0, remaining=None)
                 elif number < granted:
@@ -314,7 +314,7 @@ class Pacer:
             self._alone_until = now + FALLBACK_SECONDS
             for reservation in self._asked_for:
                 if reservation in self._gone:
-                    self.budget.lost(reservation, now, reached=False)
+                    self.budget.lost(reservation, now, maybe_sent=False)
                 elif (future := self._waiting.get(reservation)) is not None and not future.done():
                     self.budget.requeue(reservation, now)
             self._asked_for.clear()

@@ -32,10 +32,10 @@ MINUTE_JITTER = 1.0
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Outcome:
-    """What one attempt came to: ``status`` is ``None`` without a reply, ``reached`` that a byte of it may have left."""
+    """What one attempt came to: no ``status`` without a reply; ``maybe_sent`` if a byte of it may have left."""
 
     status: int | None
-    reached: bool
+    maybe_sent: bool
     retry_after: str | None = None
     date: str | None = None
 
@@ -59,7 +59,7 @@ def wait_before_next(
             minute = _until_next_minute(_clock(outcome.date, now))
             return None if minute > max_wait else minute + jitter * MINUTE_JITTER
         return None if asked > max_wait else max(asked, _backoff(attempt, jitter, max_wait))
-    if outcome.status is None and not outcome.reached:
+    if outcome.status is None and not outcome.maybe_sent:
         return _backoff(attempt, jitter, max_wait)
     if method in REPEATABLE and (outcome.status is None or outcome.status in TRANSIENT):
         asked = retry_after(outcome.retry_after, now=_clock(outcome.date, now)) or 0.0

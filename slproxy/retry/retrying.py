@@ -78,4 +78,4 @@ async def retried(
 
 
 def _without_reply(fault: UpstreamFault) -> Outcome:
-    return Outcome(status=None, reached=fault.reached)
+    return Outcome(status=None, maybe_sent=fault.maybe_sent)

@@ -129,6 +129,6 @@ class Upstream:
             if isinstance(error, EvictedError):
                 raise evicted() from error
             if isinstance(error, aiohttp.ClientError | HttpProcessingError | OSError):
-                reached = round_trip is not None and round_trip.reached
-                raise fault_of(error, reached=reached, timeout=response_timeout) from error
+                maybe_sent = round_trip is not None and round_trip.maybe_sent
+                raise fault_of(error, maybe_sent=maybe_sent, timeout=response_timeout) from error
             raise

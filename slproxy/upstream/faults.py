@@ -36,11 +36,11 @@ _ERRNO = {
 
 def not_http() -> UpstreamUnreachable:
     return UpstreamUnreachable(
-        "SalesLoft's reply was not valid HTTP.", reached=True, hint=_CHECK_NETWORK, proxy_error="http_protocol_error"
+        "SalesLoft's reply was not valid HTTP.", maybe_sent=True, hint=_CHECK_NETWORK, proxy_error="http_protocol_error"
     )
 
 
-def fault_of(error: Exception, *, reached: bool, timeout: float) -> UpstreamFault:
+def fault_of(error: Exception, *, maybe_sent: bool, timeout: float) -> UpstreamFault:
     """Return what a foreign exception means, with RFC 9209's name for it. Its text stays in the log."""
     hint = _CHECK_NETWORK
     match error:
@@ -51,12 +51,12 @@ def fault_of(error: Exception, *, reached: bool, timeout: float) -> UpstreamFaul
             name, detail = "tls_protocol_error", "The TLS handshake with SalesLoft failed."
         case aiohttp.ClientConnectorDNSError():
             name, detail = "dns_error", "The name of SalesLoft's host could not be resolved."
-        case TimeoutError() if not reached:
+        case TimeoutError() if not maybe_sent:
             name, detail = "connection_timeout", "Connecting to SalesLoft took too long."
         case TimeoutError():
             return UpstreamTimeout(
                 f"SalesLoft did not answer within {timeout:g} s.",
-                reached=reached,
+                maybe_sent=maybe_sent,
                 hint="If it does not pass, see https://status.salesloft.com.",
             )
         case aiohttp.ClientConnectorError() if error.os_error.errno in (None, errno.ECONNRESET):
@@ -69,4 +69,4 @@ def fault_of(error: Exception, *, reached: bool, timeout: float) -> UpstreamFaul
             return not_http()
         case _:
             name, detail = "connection_terminated", "The connection to SalesLoft broke before a reply came."
-    return UpstreamUnreachable(detail, reached=reached, hint=hint, proxy_error=name)
+    return UpstreamUnreachable(detail, maybe_sent=maybe_sent, hint=hint, proxy_error=name)

@@ -41,7 +41,7 @@ class Reply:
     def outcome(self) -> Outcome:
         """What the attempt came to, for the retries."""
         return Outcome(
-            status=self.status, reached=True, retry_after=self.header("Retry-After"), date=self.header("Date")
+            status=self.status, maybe_sent=True, retry_after=self.header("Retry-After"), date=self.header("Date")
         )
 
     @property
@@ -96,12 +96,12 @@ class Reply:
         if isinstance(error, aiohttp.SocketTimeoutError):
             return UpstreamTimeout(
                 "SalesLoft sent nothing for upstream.idle_timeout in the middle of a body.",
-                reached=True,
+                maybe_sent=True,
                 proxy_error="connection_read_timeout",
             )
         return UpstreamUnreachable(
             "SalesLoft's reply broke off in the middle of its body.",
-            reached=True,
+            maybe_sent=True,
             proxy_error="http_response_incomplete",
         )
 

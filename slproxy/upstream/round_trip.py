@@ -53,7 +53,7 @@ class RoundTrip:
         self._waits_since: float | None = None
         self._moved = 0
         # Whether a byte of the request may have left, and whether the last one has.
-        self.reached = self._sent = False
+        self.maybe_sent = self._sent = False
 
     @property
     def protocol(self) -> ResponseHandler:
@@ -79,7 +79,7 @@ class RoundTrip:
         assert isinstance(protocol, UpstreamProtocol), "the connector makes no others"
         protocol.watch = watch = ReplyWatch(outbound.method)
         writer = StreamWriter(protocol, self._loop)
-        self.reached = True
+        self.maybe_sent = True
         if callable(outbound.body):
             await writer.write(head, drain=False)
             uploading = self._stream(writer, outbound, response_timeout=response_timeout)

@@ -312,7 +312,7 @@ async def test_a_rejected_token_that_the_token_endpoint_gives_again_is_asked_for
 
 async def test_a_lost_reply_is_asked_for_once_more_with_the_same_refresh_token() -> None:
     time = FakeTime()
-    lost = UpstreamUnreachable("lost", reached=True)
+    lost = UpstreamUnreachable("lost", maybe_sent=True)
     it = await scene(login(time=time, expires_in=-1.0), time, lost, granted(2))
     assert (await it.credentials.bearer()).token == "access-2"
     assert [form["refresh_token"] for form in it.accounts.asked] == ["refresh-1", "refresh-1"]

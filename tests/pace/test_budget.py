@@ -158,7 +158,7 @@ def test_what_a_reply_has_cost(more: dict[str, Any], spent: int) -> None:
 def test_what_may_have_reached_the_upstream_was_spent(reached: bool, spent: int) -> None:
     it = desk()
     it.spend(left=500)
-    it.budget.lost(it.send(10), it.now, reached=reached)
+    it.budget.lost(it.send(10), it.now, maybe_sent=reached)
     assert (it.budget.minute.spent, it.left(), it.budget.in_flight) == (1 + spent, 500 - spent, 0)
 
 
@@ -859,7 +859,7 @@ class World:
     def answered(self, reservation: Reservation, cost: int, reply: RateLimitHeaders, *, lost: bool) -> None:
         del self._in_flight[reservation]
         if lost:
-            self.budget.lost(reservation, self.now, reached=True)
+            self.budget.lost(reservation, self.now, maybe_sent=True)
         else:
             self.budget.replied(reservation, self.now, reply)
             if reply.date is not None:

@@ -32,7 +32,7 @@ def wait(
     status: int | None,
     *,
     method: str = "GET",
-    reached: bool = True,
+    maybe_sent: bool = True,
     retry_after: str | None = None,
     date: str | None = None,
     attempt: int = 1,
@@ -40,7 +40,7 @@ def wait(
     jitter: float = 0.5,
     max_wait: float = 60.0,
 ) -> float | None:
-    outcome = Outcome(status=status, reached=reached, retry_after=retry_after, date=date)
+    outcome = Outcome(status=status, maybe_sent=maybe_sent, retry_after=retry_after, date=date)
     return wait_before_next(outcome, method=method, attempt=attempt, now=now, jitter=jitter, max_wait=max_wait)
 
 
@@ -77,7 +77,7 @@ def test_a_reply_that_waiting_does_not_cure_is_the_clients(status: int, method: 
 def test_what_may_be_sent_again_depends_on_the_method_and_on_whether_a_byte_may_have_left(
     status: int | None, reached: bool, methods: list[str]
 ) -> None:
-    again = [method for method in ALL_METHODS if wait(status, method=method, reached=reached) is not None]
+    again = [method for method in ALL_METHODS if wait(status, method=method, maybe_sent=reached) is not None]
     assert again == methods
     assert status is None or status in RETRIED
 
@@ -104,7 +104,7 @@ def test_what_may_be_sent_again_depends_on_the_method_and_on_whether_a_byte_may_
 def test_backoff_doubles_up_to_the_longest_wait_with_full_jitter(
     status: int | None, reached: bool, attempt: int, jitter: float, max_wait: float, expected: float
 ) -> None:
-    got = wait(status, reached=reached, attempt=attempt, jitter=jitter, max_wait=max_wait)
+    got = wait(status, maybe_sent=reached, attempt=attempt, jitter=jitter, max_wait=max_wait)
     assert got == pytest.approx(expected)
 
 
@@ -302,7 +302,7 @@ class Answered:
 
 
 def answered(status: int) -> Answered:
-    return Answered(Outcome(status=status, reached=True))
+    return Answered(Outcome(status=status, maybe_sent=True))
 
 
 class Script:
@@ -349,7 +349,7 @@ async def test_the_first_reply_that_is_not_waited_for_is_the_answer() -> None:
     assert [(outcome.status, attempt) for outcome, attempt in script.asked] == [(503, 1), (429, 2), (200, 3)]
 
 
-@pytest.mark.parametrize("first", [answered(503), UpstreamUnreachable("The first one.", reached=True)], ids=repr)
+@pytest.mark.parametrize("first", [answered(503), UpstreamUnreachable("The first one.", maybe_sent=True)], ids=repr)
 async def test_a_first_attempt_that_was_made_already_counts_as_the_first(first: Answered | UpstreamFault) -> None:
     script = Script(answered(503), answered(200), waits=(0.5, 1.0, None))
     script.first = first
@@ -377,15 +377,15 @@ async def test_out_of_attempts_the_last_reply_is_the_answer() -> None:
 async def test_a_fault_of_the_upstream_is_an_outcome_and_is_raised_as_it_was_when_it_is_the_last(
     fault: type[UpstreamUnreachable | UpstreamTimeout], reached: bool
 ) -> None:
-    last = fault("The last one.", reached=reached)
-    script = Script(fault("The first one.", reached=reached), answered(503), last, waits=(0.5, 1.0, None))
+    last = fault("The last one.", maybe_sent=reached)
+    script = Script(fault("The first one.", maybe_sent=reached), answered(503), last, waits=(0.5, 1.0, None))
     with pytest.raises(fault) as caught:
         await script.run()
     assert caught.value is last
     assert [outcome for outcome, _ in script.asked] == [
-        Outcome(status=None, reached=reached),
-        Outcome(status=503, reached=True),
-        Outcome(status=None, reached=reached),
+        Outcome(status=None, maybe_sent=reached),
+        Outcome(status=503, maybe_sent=True),
+        Outcome(status=None, maybe_sent=reached),
     ]
 
 
