@@ -1,7 +1,7 @@
-"""A request's body, read from the client once and given to the upstream as often as a cure needs it.
+"""Request body: read from the client once, and sent to the upstream as often as a retry needs it.
 
 What was read is kept: first in memory, then in an unnamed temporary file, up to a limit. A larger body streams through
-once and is then not repeatable. Reading from the client goes no faster than the upstream takes it.
+once and cannot be replayed. Reading from the client goes no faster than the upstream takes it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ WHOLE = 64 * 1024
 
 
 class Body:
-    """One request body; ``disk`` limits what is kept of it for a repeat, ``memory`` what of that is kept in memory."""
+    """One request body; ``disk`` limits what is kept of it for a replay, ``memory`` what of that stays in memory."""
 
     def __init__(self, read: Callable[[], Awaitable[bytes]], *, length: int | None, memory: int, disk: int) -> None:
         """``read`` returns the next bytes from the client, or none at the end; ``length`` is None when chunked."""
@@ -31,16 +31,16 @@ class Body:
         self._kept = 0
         self._received = 0
         self._ended = length == 0
-        # A broken client's body shall be blamed on the client, though the failure surfaces in the upstream's write.
+        # What went wrong on the client's side: it surfaces in a write to the upstream, which is not to blame.
         self.error: Exception | None = None
-        # For the limit, or for the room on the disk.
+        # Over the limit, or over the free space of the disk.
         self.too_large = length is not None and length > self._disk
         self._begun = False
-        # The attempt that was given up and the one that follows never read from the client at the same time.
-        self._turn = asyncio.Lock()
+        # An attempt that was given up and the one that follows never read from the client at the same time.
+        self._reading = asyncio.Lock()
 
     @property
-    def repeatable(self) -> bool:
+    def replayable(self) -> bool:
         """Whether it can be read from its start again: all of it is kept, or nobody has begun to read it."""
         return self.error is None and not (self.too_large and self._begun)
 
@@ -51,14 +51,14 @@ class Body:
         return b"".join([chunk async for chunk in self.chunks()])
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        """Yield the body from its start. Only a ``repeatable`` one can be read a second time."""
+        """Yield the body from its start. Only a ``replayable`` one can be read a second time."""
         position = 0
         while True:
-            async with self._turn:
+            async with self._reading:
                 if position < self._kept:
                     chunk = self._kept_from(position)
                 else:
-                    assert position == self._received, "a body that is not repeatable is read once"
+                    assert position == self._received, "a body that cannot be replayed is read once"
                     chunk = await self._next()
             if not chunk:
                 return
@@ -107,7 +107,7 @@ class Body:
             self._file.seek(self._kept)
             if self._file.write(chunk) != len(chunk):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        except OSError:  # no room: the body still streams, it is just not repeatable
+        except OSError:  # no room: the body still streams, it just cannot be replayed
             self._give_up()
             return
         self._kept = size

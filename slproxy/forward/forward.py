@@ -102,14 +102,9 @@ class Forwarder:
             fields = header.stripped(inbound.headers)
         except InexactHeaderError as error:
             raise BadRequest(f"The request cannot be passed on exactly: {error}.", hint="Encode the value.") from error
-        body = None
+        limits, body = self._limits, None
         if inbound.has_body and inbound.read is not None:
-            body = Body(
-                inbound.read,
-                length=inbound.length,
-                memory=self._limits.replay_memory,
-                disk=self._limits.replay_disk,
-            )
+            body = Body(inbound.read, length=inbound.length, memory=limits.replay_memory, disk=limits.replay_disk)
         request = Request(
             method=inbound.method,
             target=target,

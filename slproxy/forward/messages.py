@@ -40,7 +40,7 @@ class Request:
     @property
     def replayable(self) -> bool:
         """Whether its body can be sent once more."""
-        return self.body is None or self.body.repeatable
+        return self.body is None or self.body.replayable
 
 
 class ReplyBody(Protocol):

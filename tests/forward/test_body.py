@@ -59,9 +59,9 @@ async def test_a_body_goes_up_whole_and_as_often_as_the_limits_allow(
         pieces = pieces_of(data, random.Random(seed))
         body = Body(client(*pieces), length=size if known else None, memory=memory, disk=disk)
         assert await read(body) == data
-        assert body.repeatable is (size <= disk)
+        assert body.replayable is (size <= disk)
         assert body.too_large is (size > disk)
-        if body.repeatable:
+        if body.replayable:
             assert [await read(body), await read(body)] == [data, data]
         assert body.error is None
         body.close()
@@ -138,15 +138,15 @@ async def test_a_body_that_says_it_is_too_large_is_known_before_it_is_read_and_r
 ) -> None:
     stream = asyncio.StreamReader()
     body = Body(lambda: stream.read(1000), length=length, memory=10, disk=100)
-    assert (body.too_large, body.repeatable) == (too_large, True)
+    assert (body.too_large, body.replayable) == (too_large, True)
     # From the moment that somebody waits for it: what comes is that reader's, though it may have given up.
     reading = asyncio.create_task(read(body))
     await asyncio.sleep(0)
-    assert body.repeatable is not too_large
+    assert body.replayable is not too_large
     reading.cancel()
     with pytest.raises(asyncio.CancelledError):
         await reading
-    assert body.repeatable is not too_large
+    assert body.replayable is not too_large
 
 
 async def test_closing_twice_is_no_error() -> None:
@@ -174,9 +174,9 @@ FULL_DISK = textwrap.dedent("""
         body = Body(read, length=None, memory=10, disk=10**9)
         for _ in range(2):
             assert b"".join([chunk async for chunk in body.chunks()]) == b"".join(pieces)
-            if not body.repeatable:
+            if not body.replayable:
                 break
-        sys.stdout.write("repeatable" if body.repeatable else "streamed")
+        sys.stdout.write("repeatable" if body.replayable else "streamed")
 
     asyncio.run(main())
 """)
@@ -236,7 +236,7 @@ async def test_the_reader_after_a_cancelled_one_loses_nothing(when: str, memory:
     stream.feed_eof()
     async with asyncio.timeout(PATIENCE):
         assert await second == b"one two three"
-    assert body.repeatable
+    assert body.replayable
     assert body.error is None
     body.close()
 
@@ -284,7 +284,7 @@ async def test_a_client_that_breaks_off_is_recorded_and_its_body_is_not_repeatab
         await read(body)
     assert caught.value is broken
     assert body.error is broken
-    assert not body.repeatable
+    assert not body.replayable
 
 
 async def test_an_attempt_that_is_cancelled_is_no_fault_of_the_client() -> None:
@@ -295,7 +295,7 @@ async def test_an_attempt_that_is_cancelled_is_no_fault_of_the_client() -> None:
     with pytest.raises(asyncio.CancelledError):
         await read(body)
     assert body.error is None
-    assert body.repeatable
+    assert body.replayable
 
 
 # Small bodies in one piece
