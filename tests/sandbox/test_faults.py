@@ -1,4 +1,4 @@
-"""The sandbox's faults: how they are written, when they strike, and what the wire then carries."""
+"""The sandbox's faults: how they are written, when they hit, and what the client then gets."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ async def caller() -> AsyncIterator[Caller]:
         ("expire-token", "expire-token", 0, None, None),
     ],
 )
-def test_a_fault_is_read_as_it_is_written(
+def test_a_fault_is_parsed_as_it_is_written(
     text: str, name: str, value: float, times: int | None, retry_after: str | None
 ) -> None:
     fault = parse(text)
@@ -103,7 +103,7 @@ def test_a_fault_is_read_as_it_is_written(
         "invalid_grant",
     ],
 )
-def test_a_fault_that_cannot_be_read_says_what_can(text: str) -> None:
+def test_a_fault_that_cannot_be_parsed_says_what_can(text: str) -> None:
     with pytest.raises(FaultError) as caught:
         parse(text)
     assert caught.value.accepted == ACCEPTED["api"]
@@ -125,7 +125,7 @@ def test_everything_that_is_said_to_be_accepted_is(side: Side) -> None:
         ("revoke-token;times=2", [True, True, False]),
     ],
 )
-def test_a_header_strikes_n_times_then_lets_one_pass(text: str, pattern: Sequence[bool]) -> None:
+def test_a_header_hits_n_times_then_lets_one_pass(text: str, pattern: Sequence[bool]) -> None:
     faults = Faults()
     for expected in pattern:
         struck = faults.fault_for(on="api", method="GET", target="/v2/me", header=text)
@@ -163,7 +163,7 @@ def test_an_armed_fault_waits_for_its_path(path: str | None, target: str, struck
     assert bool(list(faults)) is not struck
 
 
-async def test_a_status_fault_strikes_as_often_as_it_says(caller: Caller) -> None:
+async def test_a_status_fault_hits_as_often_as_it_says(caller: Caller) -> None:
     assert [await caller.get("status=503;times=2") for _ in range(4)] == [503, 503, 200, 503]
     assert [request.status for request in caller.sandbox.requests] == [503, 503, 200, 503]
 
@@ -226,7 +226,7 @@ async def test_a_burst_that_loses_its_token_together_is_cured_by_one_new_token(c
     assert await caller.get("expire-token", token=new.access_token) == 401
 
 
-async def test_a_header_that_cannot_be_read_is_400_and_says_what_is_accepted(caller: Caller) -> None:
+async def test_a_header_that_cannot_be_parsed_is_400_and_says_what_is_accepted(caller: Caller) -> None:
     headers = bearer(caller.sandbox) | {"X-Sandbox-Fault": "explode"}
     async with caller.session.get(caller.sandbox.url + "/v2/me", headers=headers) as response:
         assert response.status == 400
@@ -235,7 +235,7 @@ async def test_a_header_that_cannot_be_read_is_400_and_says_what_is_accepted(cal
     assert body["accepted"] == list(ACCEPTED["api"])
 
 
-async def test_an_armed_fault_strikes_the_next_request_only(caller: Caller) -> None:
+async def test_an_armed_fault_hits_the_next_request_only(caller: Caller) -> None:
     caller.sandbox.fault("status=502")
     caller.sandbox.fault("status=503;times=2", path="/v2/people")
     assert [await caller.get() for _ in range(2)] == [502, 200]
@@ -264,7 +264,7 @@ async def test_a_token_fault_either_commits_or_changes_nothing(
 ) -> None:
     pair = caller.sandbox.issue()
     caller.sandbox.fault(fault, on="token")
-    assert await caller.get() == 200, "the API is not struck"
+    assert await caller.get() == 200, "the API is not hit"
     assert await caller.refresh(pair.refresh_token) == answered
     assert (await caller.get(token=pair.access_token) == 401) is committed
     assert caller.slept == ([3.0] if "slow" in fault else [])

@@ -1,4 +1,4 @@
-"""The sandbox itself: that it stands alone, what it remembers of requests, and its own pages."""
+"""The sandbox itself: that it stands alone, what it records of requests, and its own pages."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_the_sandbox_imports_nothing_but_itself_aiohttp_and_the_standard_library
         "/v2/" + "a" * 40_000,
     ],
 )
-async def test_a_target_is_remembered_byte_for_byte(target: str, sandbox: Sandbox) -> None:
+async def test_a_target_is_recorded_byte_for_byte(target: str, sandbox: Sandbox) -> None:
     head = f"GET {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
     key = f"Authorization: Bearer {sandbox.options.api_key}\r\n\r\n"
     reply = await raw(sandbox.url, (head + key).encode())
@@ -60,7 +60,7 @@ async def test_a_target_is_remembered_byte_for_byte(target: str, sandbox: Sandbo
     assert [request.target for request in sandbox.requests] == [target]
 
 
-async def test_headers_are_remembered_in_order_with_repeats_and_bytes_kept(sandbox: Sandbox) -> None:
+async def test_headers_are_recorded_in_order_with_repeats_and_bytes_kept(sandbox: Sandbox) -> None:
     await raw(
         sandbox.url, b"GET /v2/me HTTP/1.1\r\nHost: h\r\nX-b: 1\r\nx-B: 2\r\nX-A: \xe9\r\nConnection: close\r\n\r\n"
     )
@@ -101,7 +101,7 @@ async def test_a_compressed_body_is_kept_as_it_came(sandbox: Sandbox, session: C
     assert sandbox.requests[0].body == b"not really"
 
 
-async def test_a_request_is_remembered_before_its_body_has_come(sandbox: Sandbox) -> None:
+async def test_a_request_is_recorded_before_its_body_has_come(sandbox: Sandbox) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", port_of(sandbox.url))
     writer.write(b"POST /v2/imports HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n")
     assert await reader.readline() == b"HTTP/1.1 100 Continue\r\n"
@@ -238,7 +238,7 @@ async def test_a_page_says_what_it_takes(
     assert not sandbox.requests, "its own pages are not the API's"
 
 
-async def test_an_upload_that_breaks_off_is_remembered_without_a_body_or_a_status(
+async def test_an_upload_that_breaks_off_is_recorded_without_a_body_or_a_status(
     sandbox: Sandbox, caplog: pytest.LogCaptureFixture
 ) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", port_of(sandbox.url))

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from slproxy.sandbox.api.call import ApiResponse, OperationCall, invalid_fields, not_found
 from slproxy.sandbox.api.query import QueryError, paginate, select
 from slproxy.sandbox.data.definition import FieldType, FieldTypes
-from slproxy.sandbox.data.records import ME, OWNED, TEAM, CrmRecord, derive, reference
+from slproxy.sandbox.data.records import ME, OWNED, TEAM, derive
+from slproxy.sandbox.data.references import CrmRecord, reference
 from slproxy.sandbox.data.values import blank, timestamp
 
 # The schema of a collection's records, where the operation's answer has another: an upsert answers more than a record.

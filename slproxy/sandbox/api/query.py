@@ -10,7 +10,7 @@ from typing import TypeAlias
 from urllib.parse import parse_qsl
 
 from slproxy.sandbox.data.definition import FieldType, FieldTypes, Operation
-from slproxy.sandbox.data.records import CrmRecord
+from slproxy.sandbox.data.references import CrmRecord
 from slproxy.sandbox.data.values import BadValueError, boolean, integer, moment
 
 Predicate: TypeAlias = Callable[[CrmRecord], bool]

@@ -9,7 +9,8 @@ from hashlib import sha256
 from slproxy.sandbox.api.call import ApiResponse, OperationCall, invalid_fields, not_found
 from slproxy.sandbox.api.crud import get_or_404, listing, public_fields, single, write
 from slproxy.sandbox.data.definition import definition
-from slproxy.sandbox.data.records import ME, TEAM, CrmRecord, reference, reference_to
+from slproxy.sandbox.data.records import ME, TEAM
+from slproxy.sandbox.data.references import CrmRecord, reference, reference_to
 from slproxy.sandbox.data.values import timestamp
 
 UPSERT_KEYS: Mapping[str, tuple[str, ...]] = {

@@ -4,53 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from typing import TypeAlias
 
 from slproxy.sandbox.data.definition import Definition, FieldType, FieldTypes
+from slproxy.sandbox.data.references import API_URL, REFERENCES, CrmRecord, plural, reference
 from slproxy.sandbox.data.values import BadValueError, blank, integer, moment, timestamp
 
-CrmRecord: TypeAlias = dict[str, object]
-
 ME, TEAM = 1, 3  # Jane Smith and her team: docs/salesloft.md, API
-# Links are absolute, and name the real host: docs/salesloft.md, API.
-API_URL = "https://api.salesloft.com/v2"
-
-# The collection that a field refers to; any other field refers to its own plural.
-REFERENCES: Mapping[str, str] = {
-    "action": "actions",
-    "action_details": "action_details/call_instructions",
-    "booked_by_user": "users",
-    "call": "activities/calls",
-    "called_person": "people",
-    "company_stage": "account_stages",
-    "completed_by": "users",
-    "created_by_user": "users",
-    "creator": "users",
-    "details": "action_details/call_instructions",
-    "email": "activities/emails",
-    "last_completed_step": "steps",
-    "last_completed_step_cadence": "cadences",
-    "last_contacted_by": "users",
-    "last_contacted_person": "people",
-    "last_modified_user": "users",
-    "latest_action": "actions",
-    "latest_cadence": "cadences",
-    "latest_call": "activities/calls",
-    "latest_email": "activities/emails",
-    "latest_step": "steps",
-    "most_recent_cadence": "cadences",
-    "owner": "users",
-    "person": "people",
-    "recipient": "people",
-    "role": "custom_roles",
-    "template_owner": "users",
-    "accessible_groups": "groups",
-    "added_stage": "person_stages",
-    "bounced_stage": "person_stages",
-    "finished_stage": "person_stages",
-    "replied_stage": "person_stages",
-}
-
 # A new record belongs to the user who made it.
 OWNED = ("user", "owner", "creator", "created_by_user")
 
@@ -60,23 +19,8 @@ WRITTEN: Mapping[str, tuple[str, ...]] = {"person_id": ("person", "called_person
 UNIQUE: Mapping[str, str] = {"people": "email_address", "accounts": "domain"}
 
 
-def reference(field: str, identity: int) -> CrmRecord:
-    """Return the short form of a record that a field refers to."""
-    return {"id": identity, "_href": f"{API_URL}/{REFERENCES.get(field, plural(field))}/{identity}"}
-
-
-def plural(field: str) -> str:
-    """Return the collection that is named after a field."""
-    return field if field.endswith("s") else field.removesuffix("y") + ("ies" if field.endswith("y") else "s")
-
-
-def reference_to(field: str, record: CrmRecord) -> CrmRecord:
-    """Return the short form of a record at hand."""
-    return reference(field, integer(record["id"]))
-
-
 class CrmRecords:
-    """Own all records, by collection and by id as it stands in a path."""
+    """Own all records, by collection and by id as a path spells it."""
 
     def __init__(self, definition: Definition) -> None:
         """Start empty."""
@@ -93,7 +37,7 @@ class CrmRecords:
         return self._held.get(collection, {}).get(str(key))
 
     def drop(self, collection: str, key: str) -> bool:
-        """Forget a record; tell whether there was one."""
+        """Delete a record; tell whether there was one."""
         return self._held.get(collection, {}).pop(key, None) is not None
 
     def add(self, collection: str, schema: str, values: Mapping[str, object], at: float) -> CrmRecord:
@@ -118,7 +62,7 @@ class CrmRecords:
         return {"boolean": False, "object": {}}.get(kind.name)
 
     def find_by(self, collection: str, field: str, wanted: object) -> CrmRecord | None:
-        """Return the oldest record whose field has a value, in any case; addresses and domains ignore it."""
+        """Return the oldest record whose field has a value; letter case is ignored, as in addresses and domains."""
         for record in self.all(collection):
             if record[field] is not None and str(record[field]).casefold() == str(wanted).casefold():
                 return record
@@ -131,7 +75,7 @@ class CrmRecords:
     def uniqueness_errors(
         self, collection: str, values: Mapping[str, object], record: CrmRecord | None
     ) -> dict[str, list[str]]:
-        """Return the error of a value that another record of the collection has already."""
+        """Return the error where another record of the collection has a value already that must be unique."""
         field = UNIQUE.get(collection, "")
         other = self.find_by(collection, field, values[field]) if values.get(field) else None
         return {field: ["has already been taken"]} if other is not None and other is not record else {}
@@ -139,7 +83,7 @@ class CrmRecords:
     def changes(
         self, kinds: FieldTypes, values: Mapping[str, object], now: float
     ) -> tuple[CrmRecord, dict[str, list[str]]]:
-        """Return what the fields of a body become in a record, and the errors of those that cannot be."""
+        """Return what the fields of a body become in a record, and the errors of those that do not fit."""
         made: CrmRecord = {}
         errors: dict[str, list[str]] = {}
         for name, value in values.items():
@@ -216,7 +160,7 @@ def merged(objects: Iterable[object]) -> CrmRecord:
 
 
 def derive(collection: str, record: CrmRecord, now: float) -> None:
-    """Set the fields that follow from others."""
+    """Set the fields that are derived from others."""
     if collection == "people":
         record["display_name"] = " ".join(str(record[n]) for n in ("first_name", "last_name") if not blank(record[n]))
         address = record["email_address"]

@@ -9,7 +9,8 @@ import json
 from importlib import resources
 
 from slproxy.sandbox.data.definition import Definition, FieldType
-from slproxy.sandbox.data.records import CrmRecords, reference
+from slproxy.sandbox.data.records import CrmRecords
+from slproxy.sandbox.data.references import reference
 
 
 def seeded(definition: Definition) -> CrmRecords:

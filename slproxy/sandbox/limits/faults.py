@@ -45,16 +45,18 @@ TOKEN = (
 )
 ACCEPTED: dict[Side, tuple[str, ...]] = {"api": API, "token": TOKEN}
 
-# A replay would never succeed if these struck it again, so in a header they strike once, then let one pass.
+# A replay would never succeed if these hit it again, so in a header they hit once, then let one pass.
 ONCE = ("expire-token", "revoke-token")
 
 
 class FaultError(ValueError):
-    """Say that a fault cannot be read, and what can."""
+    """A fault that cannot be parsed; ``accepted`` are those that can."""
 
     def __init__(self, text: str, on: Side) -> None:
-        """Keep what is accepted there, to answer it."""
-        super().__init__(f"cannot read the fault {text!r} on the {on} endpoint; add ;times=N to any accepted one")
+        """Keep what is accepted, for the response."""
+        super().__init__(
+            f"cannot parse the fault {text!r} of the {on} endpoint; see 'accepted', each with an optional ;times=N"
+        )
         self.accepted = ACCEPTED[on]
 
 
@@ -71,7 +73,7 @@ class Fault:
 
 @dataclass(frozen=True, kw_only=True)
 class ArmedFault:
-    """Hold a fault that waits for requests, and how many more it strikes; no path means any."""
+    """Hold a fault that waits for requests, and how many more it hits; no path means any."""
 
     fault: Fault
     on: Side
@@ -80,7 +82,7 @@ class ArmedFault:
 
 
 def parse(text: str, on: Side = "api") -> Fault:
-    """Read a fault as it is written; raise FaultError with what is accepted."""
+    """Parse a fault; raise FaultError with what is accepted."""
     head, *rest = (part.strip() for part in text.split(";"))
     name, _, value = head.partition("=")
     options = dict(part.partition("=")[::2] for part in rest if part)
@@ -129,7 +131,7 @@ class Faults:
         return armed
 
     def fault_for(self, *, on: Side, method: str, target: str, header: str | None) -> Fault | None:
-        """Return the fault that this request meets, and count it; raise FaultError for a header that cannot be read."""
+        """Return the fault that hits this request, and count it; raise FaultError for a bad header."""
         if header is not None:
             fault = parse(header, on)
             times = 1 if fault.times is None and fault.name in ONCE else fault.times
@@ -138,7 +140,7 @@ class Faults:
             if times is None or hits < times:
                 self._hits[key] = hits + 1
                 return fault
-            # One pass for each that was struck: see `missed`.
+            # One pass for each that was hit: see `let_pass`.
             self._hits[key] = hits - times
             return None
         for index, armed in enumerate(self._armed):
@@ -148,7 +150,7 @@ class Faults:
         return None
 
     def let_pass(self, *, method: str, target: str, header: str | None) -> None:
-        """Count a request that asked to lose its token when another had already lost it.
+        """Count a request that was to lose its token when another had already lost it.
 
         Its replay passes too: without this, a burst of such requests would end each other's new tokens for ever.
         """

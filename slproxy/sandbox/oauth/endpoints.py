@@ -47,7 +47,7 @@ class AuthorizationCode:
 
 @dataclass(frozen=True)
 class AuthorizationError:
-    """Say why the user is not sent back: the client or its redirect URI is not known, so neither is trusted."""
+    """Tell the user why there is no redirect: the client or its redirect URI is unknown, so neither is trusted."""
 
     status: int
     reason: str
@@ -55,14 +55,14 @@ class AuthorizationError:
 
 @dataclass(frozen=True)
 class RedirectBack:
-    """Send the user back to the client."""
+    """Redirect the user to the client."""
 
     location: str
 
 
 @dataclass(frozen=True)
 class AskConsent:
-    """Ask the user, with the request's parameters to be sent back on consent."""
+    """Ask the user for consent; the request's parameters come back with it."""
 
     params: Mapping[str, str]
 
@@ -127,7 +127,7 @@ class OAuth:
         self._used: dict[str, AuthorizationCode] = {}
 
     def authorize(self, params: Mapping[str, str], now: float) -> AuthorizationError | RedirectBack | AskConsent:
-        """Decide on an authorization request; `sandbox_consent` is the user's answer, `allow` or `deny`."""
+        """Answer an authorization request; `sandbox_consent` is the user's answer, `allow` or `deny`."""
         if params.get("client_id") != self._options.client_id:
             return AuthorizationError(401, DESCRIPTIONS["invalid_client"])
         uri = params.get("redirect_uri", "")
@@ -155,7 +155,7 @@ class OAuth:
         return RedirectBack(back_to(uri, {"code": code, "context": "primary", "scope": scope, **state}))
 
     def exchange(self, params: Mapping[str, str], authorization: str, now: float) -> tuple[int, Mapping[str, object]]:
-        """Decide on a token request; what it commits is in force on return."""
+        """Answer a token request; what it commits is in force on return."""
         if params.get("grant_type") is None:
             return refusal("invalid_request")
         name, password = basic(authorization) or (params.get("client_id", ""), params.get("client_secret", ""))
