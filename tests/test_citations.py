@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import ROOT
+from tests.support.docs import headings, page
 
 DOCS = ("contract.md", "hazards.md", "salesloft.md")
 SEARCHED = ("slproxy", "tests", "benchmarks", "docs", "deploy")
@@ -47,8 +48,7 @@ def texts() -> Iterator[tuple[str, str]]:
 
 def anchors(doc: str) -> set[str]:
     """Return what can be cited in a file: its headings, and of the hazards each trap and case."""
-    text = (ROOT / "docs" / doc).read_text("utf-8")
-    found = set(re.findall(r"^##+ (.+)$", text, re.MULTILINE))
+    text, found = page(doc), set(headings(doc))
     if doc == "hazards.md":
         found |= {f"trap {number}" for number in re.findall(r"^(\d+)\. ", text, re.MULTILINE)}
         found |= set(re.findall(r"^\| ([A-Z]\d+) \|", text, re.MULTILINE))
@@ -91,8 +91,7 @@ def test_the_three_sources_are_there() -> None:
 
 def test_a_heading_is_cited_by_its_name_alone_so_no_name_is_used_twice() -> None:
     for doc in DOCS:
-        headings = re.findall(r"^##+ (.+)$", (ROOT / "docs" / doc).read_text("utf-8"), re.MULTILINE)
-        assert sorted(headings) == sorted(set(headings)), doc
+        assert sorted(headings(doc)) == sorted(set(headings(doc))), doc
 
 
 def test_every_citation_names_a_file_and_what_is_in_it(known: dict[str, set[str]]) -> None:

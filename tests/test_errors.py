@@ -11,33 +11,15 @@ import pytest
 
 from slproxy import errors
 from slproxy.errors import Problem, SlproxyError, UpstreamFault
+from tests.support.docs import table
 
 PACKAGE = Path(errors.__file__).parent
 
-# The table of docs/contract.md, Errors.
 CONTRACT = {
-    ("not-found", 404),
-    ("bad-request", 400),
-    ("bad-request", 408),  # not in the table, which has no word for what did not come in time (RFC 9110 §15.5.9)
-    ("bad-target", 400),
-    ("too-large", 413),
-    ("too-large", 414),
-    ("too-large", 431),
-    ("method-refused", 405),
-    ("method-refused", 501),
-    ("host-refused", 421),
-    ("origin-refused", 403),
-    ("key-required", 401),
-    ("login-required", 503),
-    ("credentials-refused", 503),
-    ("token-endpoint-down", 503),
-    ("upstream-unreachable", 502),
-    ("upstream-timeout", 504),
-    ("over-budget", 429),
-    ("overloaded", 503),
-    ("draining", 503),
-    ("loop", 508),
-    ("internal-error", 500),
+    (kind, int(status))
+    for kinds, statuses, _ in table("contract.md", "Errors")
+    for kind in re.findall("`(.+?)`", kinds)
+    for status in statuses.split(", ")
 }
 
 # RFC 9209 §2.3.1 to §2.3.32, in its order.
