@@ -80,7 +80,16 @@ EDGES = {
     "pace.shared",
     "retry.retrying",
     "server",
-    "store",
+    "store.cipher",
+    "store.file",
+    "store.file_lock",
+    "store.keyring",
+    "store.keys",
+    "store.memory",
+    "store.private_file",
+    "store.redis",
+    "store.redis_client",
+    "store.system_keyring",
     "upstream",
 }
 
@@ -138,16 +147,12 @@ def test_an_area_imports_only_from_areas_above(module: str) -> None:
     assert {other for other in others if AREAS.index(other) > place} == set()
 
 
-# Loaded by name, only where the settings ask for them: their libraries take 50 and 100 ms to load.
-LOADED_LATE = {"slproxy.store.keyring", "slproxy.store.redis"}
-
-
 @pytest.mark.parametrize("module", modules())
 def test_of_another_area_only_what_it_exports_is_used(module: str) -> None:
     area = module.split(".", maxsplit=1)[0]
     taken = [(name, what) for name, what in imported(tree(module)) if name.startswith("slproxy.")]
     foreign = [(name, what) for name, what in taken if name.split(".")[1] not in (area, "errors", "app", "sandbox")]
-    assert [each for each in foreign if each[0].count(".") > 1 and each[0] not in LOADED_LATE] == []
+    assert [each for each in foreign if each[0].count(".") > 1] == []
     assert [
         each for each in foreign if each[0].count(".") == 1 and each[1] not in exported(each[0].split(".")[1])
     ] == []

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import cast
 
 from slproxy.config import Secret
-from slproxy.store.redis import client, errors
+from slproxy.store import connect_redis, redis_errors
 
 log = logging.getLogger("slproxy.pace")
 
@@ -95,8 +95,8 @@ class RedisBudget:
 
     def __init__(self, url: Secret, profile: str) -> None:
         """Raises ConfigError when ``url`` is none of Redis, or redis-py is missing."""
-        self._redis, self.host = client(url, connect_timeout=TIMEOUT, answer_timeout=TIMEOUT, retries=0)
-        self._errors = errors()
+        self._redis, self.host = connect_redis(url, connect_timeout=TIMEOUT, reply_timeout=TIMEOUT, retries=0)
+        self._errors = redis_errors()
         self._profile = profile
         self.is_alone = False
 

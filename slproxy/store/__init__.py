@@ -1,20 +1,23 @@
 """The token at rest."""
 
-from slproxy.store.encryption import Keyring, TokenCipher
+from slproxy.store.cipher import TokenCipher
+from slproxy.store.configured import token_cipher, token_store
 from slproxy.store.file import FileStore
 from slproxy.store.memory import MemoryStore
-from slproxy.store.record import Record, Token
-from slproxy.store.select import token_cipher, token_store
-from slproxy.store.store import TokenStore
+from slproxy.store.record import Record
+from slproxy.store.redis_client import connect_redis, redis_errors
+from slproxy.store.token import Token
+from slproxy.store.token_store import TokenStore
 
 __all__ = [
     "FileStore",
-    "Keyring",
     "MemoryStore",
     "Record",
     "Token",
     "TokenCipher",
     "TokenStore",
+    "connect_redis",
+    "redis_errors",
     "token_cipher",
     "token_store",
 ]

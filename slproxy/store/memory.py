@@ -1,4 +1,4 @@
-"""The token in memory."""
+"""Memory store: the token for as long as the process runs."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import contextlib
 from collections.abc import AsyncIterator
 
 from slproxy.store.record import Record
-from slproxy.store.store import stale_write
+from slproxy.store.token_store import stale_write
 
 
 class MemoryStore:
-    """Forgets with the process: for containers with an API key or client credentials, and for the sandbox."""
+    """For containers with an API key or client credentials, and for the sandbox."""
 
     def __init__(self, record: Record | None = None) -> None:
         self.description = "memory"

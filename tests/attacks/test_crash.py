@@ -33,7 +33,7 @@ from slproxy.config import Secret
 from slproxy.sandbox import Options, Sandbox
 from slproxy.sandbox.options import Rotation
 from slproxy.store import FileStore, Record, Token, TokenCipher
-from slproxy.store.record import parse_record
+from slproxy.store.record_format import parse_record
 from tests.support import ROOT
 from tests.support.commands import Interactive, allowed, free_port, interactive, pointed_at, token_file
 from tests.support.rig import (
@@ -473,7 +473,7 @@ NEWER = NEW.renewed(replace(NEW.token, access_token="hidden-newer"))
 WRITERS = textwrap.dedent("""
     import os, signal, sys
     from pathlib import Path
-    from slproxy.store import file
+    from slproxy.store import file, private_file
     from slproxy.errors import StoreError
     from tests.attacks.test_crash import NEW, cipher
 
@@ -484,7 +484,7 @@ WRITERS = textwrap.dedent("""
         left = step
         def trace(frame, event, argument):
             nonlocal left
-            if frame.f_code.co_filename != file.__file__:
+            if frame.f_code.co_filename not in (file.__file__, private_file.__file__):
                 return None
             if event == "line":
                 left -= 1
@@ -502,7 +502,7 @@ WRITERS = textwrap.dedent("""
             sys.settrace(dies_at(int(step)))
         try:
             # Not by `write`, which does the same in a thread: strace counts the calls of each thread by itself.
-            store._write(NEW)
+            store.write_blocking(NEW)
         except StoreError:
             os._exit(3)
         os._exit(0)

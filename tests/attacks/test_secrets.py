@@ -40,7 +40,7 @@ from slproxy.cli.settings import FLAGS
 from slproxy.config import SCHEMA, AuthSettings, Secret, StoreSettings
 from slproxy.errors import SlproxyError
 from slproxy.store import MemoryStore, Record, Token, TokenStore, token_store
-from slproxy.store.record import FORMAT, serialize_record
+from slproxy.store.record_format import FORMAT, serialize_record
 from tests.support.commands import free_port, pointed_at, token_file
 from tests.support.rig import (
     PATIENCE,
@@ -1021,7 +1021,7 @@ async def test_no_error_of_a_store_shows_what_is_in_it(
             answer = await raw(app.urls[0], get("/v2/me.json"))
         evidence.note("the answer", answer.head.raw + answer.body)
     evidence.note("the log", caplog.text)
-    assert "renewing the token failed" in caplog.text or "It was set aside as" in caplog.text
+    assert "renewing the token failed" in caplog.text or "It was moved to" in caplog.text
     assert evidence.shown() == []
 
 

@@ -25,8 +25,9 @@ from slproxy.config import Secret
 from slproxy.errors import UndecryptableError
 from slproxy.sandbox import Sandbox
 from slproxy.store import FileStore, Record, TokenCipher, TokenStore
-from slproxy.store.keyring import KeyringStore, SystemKeyring
+from slproxy.store.keyring import KeyringStore
 from slproxy.store.redis import RedisStore
+from slproxy.store.system_keyring import SystemKeyring
 from tests.support.commands import (
     SECRET,
     Interactive,
@@ -279,7 +280,7 @@ async def test_a_login_does_not_move_over_what_cannot_be_opened(tmp_path: Path) 
         env = {**oauth(sandbox), **stores("file", "redis://unused", FIRST)}
         move = ("store", "move", "--from", "keyring", "--to", "file")
         _, err = await command(*move, home=tmp_path, env=env, code=1, hidden=(record,))
-        assert "does not open" in err
+        assert "cannot be decrypted" in err
         assert token_file(tmp_path).read_bytes() == sealed
         assert await kept_in(store_of("keyring", tmp_path)) == record
 
@@ -432,7 +433,7 @@ async def test_a_new_key_in_the_keyring_takes_the_place_of_the_old_one_under_a_r
         kept = await kept_in(FileStore(path, TokenCipher("keyring", key=None, keyring=lambda: SystemKeyring(ring))))
         assert kept is not None
         assert kept.generation == record.generation + 1
-        # What was sealed with the old key, in a backup, does not open any more.
+        # What was sealed with the old key, in a backup, cannot be decrypted any more.
         path.write_bytes(old)
         await command("token", home=tmp_path, env=env, code=1, hidden=(record, kept))
 
@@ -472,7 +473,7 @@ async def test_a_running_proxy_goes_on_when_the_mounted_key_is_exchanged_after_a
             await command(*rekey, home=tmp_path, env=env, code=0, hidden=(record,))
             assert (await raw(server.url, get("/v2/me.json"))).head.status == 200
             _, err = await command("token", home=tmp_path, env=env, code=1, hidden=(record,))
-            assert "does not open" in err
+            assert "cannot be decrypted" in err
             (tmp_path / "new").replace(mounted)
             out, _ = await command("token", home=tmp_path, env=env, code=0)
             assert out == record.token.access_token + "\n"
@@ -552,7 +553,7 @@ async def test_a_rekey_needs_the_old_key(tmp_path: Path) -> None:
         env = {**oauth(sandbox), "SLPROXY_STORE__KEY": "a-wrong-key"}
         rekey = ("store", "rekey", "--new-key-file", "new")
         _, err = await command(*rekey, home=tmp_path, env=env, code=1)
-        assert "does not open" in err
+        assert "cannot be decrypted" in err
         assert token_file(tmp_path).read_bytes() == kept
         with pytest.raises(UndecryptableError):
             await kept_in(FileStore(token_file(tmp_path), given(SECOND)))
@@ -809,7 +810,7 @@ async def test_status_needs_no_login_where_a_proxy_serves_the_sandbox(tmp_path: 
 
 @pytest.mark.parametrize(
     ("harm", "said"),
-    [("damaged", "set aside"), ("another key", "does not open")],
+    [("damaged", "moved to"), ("another key", "cannot be decrypted")],
 )
 async def test_status_tells_of_the_proxy_where_the_store_is_wrong(tmp_path: Path, harm: str, said: str) -> None:
     async with sandboxed() as sandbox:

@@ -750,7 +750,7 @@ async def test_a_token_file_is_sealed_with_the_key_of_the_settings_and_opens_wit
         no_secret_in(kept, secrets=(SECRET, *secrets))
         code, out, err = await run("whoami", home=tmp_path, env={**env, "SLPROXY_STORE__KEY": "another"})
         assert (code, out) == (1, "")
-        assert "does not open with the key" in err
+        assert "cannot be decrypted with the key" in err
         code, _, err = await run("whoami", home=tmp_path, env=env)
         assert code == 1
         assert "store.key is not set" in err

@@ -10,7 +10,7 @@ import pytest
 from slproxy.config import Encryption, Secret
 from slproxy.errors import StoreError, UndecryptableError
 from slproxy.store import TokenCipher
-from slproxy.store.encryption import GIVEN
+from slproxy.store.keys import SETTINGS_KEY
 
 PLAIN = b'{"access_token": "hidden"}'
 
@@ -56,7 +56,7 @@ def test_what_is_sealed_shows_nothing_and_opens_with_its_key_in_another_process(
 
 def test_a_given_key_goes_before_the_keyring() -> None:
     ring = Ring()
-    assert json.loads(cipher(key="a phrase", ring=ring).encrypt(PLAIN))["key"] == GIVEN
+    assert json.loads(cipher(key="a phrase", ring=ring).encrypt(PLAIN))["key"] == SETTINGS_KEY
     assert ring.held == {}
 
 
@@ -69,7 +69,7 @@ def test_what_is_not_to_be_sealed_stays_as_it_is(made: TokenCipher) -> None:
 
 def test_a_wrong_key_is_told_and_says_nothing_of_either() -> None:
     kept = cipher(key="the right phrase").encrypt(PLAIN)
-    with pytest.raises(StoreError, match="does not open") as caught:
+    with pytest.raises(StoreError, match="cannot be decrypted") as caught:
         cipher(key="a wrong phrase").decrypt(kept)
     assert "phrase" not in f"{caught.value} {caught.value.hint}"
 

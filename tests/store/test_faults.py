@@ -32,7 +32,7 @@ from slproxy.config import Secret
 from slproxy.sandbox import Options, Sandbox
 from slproxy.store import Record, TokenCipher
 from slproxy.store.redis import RedisStore
-from slproxy.store.store import LOCK_TIMEOUT
+from slproxy.store.token_store import LOCK_TIMEOUT
 from tests.auth.test_race import NO_LIMIT, Load, Place, in_a_file, in_redis, replicas, settings_for
 from tests.support.commands import free_port, state_of
 from tests.support.rig import PATIENCE, Program, get, login_at, port_of, raw, redis_server, run, running_sandbox, until

@@ -23,7 +23,7 @@ import pytest
 from slproxy.errors import StoreError
 from slproxy.store import FileStore, Record, Token, TokenStore
 from slproxy.store.file_lock import file_lock
-from slproxy.store.record import FORMAT
+from slproxy.store.record_format import FORMAT
 from tests.support import ROOT
 
 # Longer than anything here takes, even on a machine that is busy: what waits this long has failed.
@@ -478,7 +478,7 @@ async def test_a_holder_that_hangs_blocks_nobody_for_long_and_the_others_still_g
 
     async def renew() -> None:
         nonlocal inside, most
-        async with file_lock(lock, patience=0.3):
+        async with file_lock(lock, max_wait=0.3):
             inside += 1
             most = max(most, inside)
             await asyncio.sleep(0.02)
@@ -493,7 +493,7 @@ async def test_a_holder_that_hangs_blocks_nobody_for_long_and_the_others_still_g
 
 async def test_a_lock_that_is_held_twice_over_is_told(path: Path) -> None:
     lock = path.with_name(path.name + ".lock")
-    async with file_lock(lock), file_lock(lock, patience=0.1):
+    async with file_lock(lock), file_lock(lock, max_wait=0.1):
         with pytest.raises(StoreError, match="for too long"):
-            async with file_lock(lock, patience=0.1):
+            async with file_lock(lock, max_wait=0.1):
                 pass

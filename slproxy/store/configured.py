@@ -1,12 +1,14 @@
-"""Which store and which encryption the settings ask for."""
+"""Store and cipher that the settings name."""
 
 from __future__ import annotations
 
 from slproxy.config import Settings
-from slproxy.store.encryption import Keyring, TokenCipher
+from slproxy.store.cipher import TokenCipher
 from slproxy.store.file import FileStore
+from slproxy.store.keys import Keyring
 from slproxy.store.memory import MemoryStore
-from slproxy.store.store import TokenStore
+from slproxy.store.redis import RedisStore
+from slproxy.store.token_store import TokenStore
 
 
 def token_cipher(settings: Settings) -> TokenCipher:
@@ -15,10 +17,10 @@ def token_cipher(settings: Settings) -> TokenCipher:
 
     def keyring() -> Keyring | None:
         if rules.kind == "redis":
-            return None  # other machines could not open it
-        from slproxy.store import keyring as keyringstore  # noqa: PLC0415  # its library takes 50 ms to load
+            return None  # other machines could not decrypt it
+        from slproxy.store.system_keyring import find  # noqa: PLC0415  # its library takes 50 ms to load
 
-        return keyringstore.find()
+        return find()
 
     return TokenCipher(rules.encryption, key=rules.key, keyring=keyring)
 
@@ -35,8 +37,6 @@ def token_store(settings: Settings, *, cipher: TokenCipher | None = None) -> Tok
 
             return KeyringStore(settings.profile, lock_path=rules.path.with_suffix(".keyring.lock"))
         case "redis":
-            from slproxy.store.redis import RedisStore  # noqa: PLC0415  # its library takes 100 ms to load
-
             assert rules.redis_url is not None, "config refuses redis without an address"
             return RedisStore(rules.redis_url, settings.profile, cipher)
     return FileStore(rules.path, cipher)

@@ -1,0 +1,127 @@
+"""Private file: mode 0600, in a folder that nobody else can write to, written whole or not at all.
+
+1. A write leaves either the old content or the new one: temporary file in the same folder, fsync, rename, fsync of the
+   folder.
+2. A looser mode, another owner or a symlink is refused with the command that repairs it; the umask does not matter.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import shlex
+import stat
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from slproxy.errors import StoreError
+
+
+def read(path: Path) -> tuple[bytes, int] | None:
+    """Return the content and the inode of a file, or ``None`` where there is none. Raises StoreError."""
+    try:
+        # O_NOFOLLOW: a symlink could point the token's place at somebody else's file.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        if path.is_symlink():
+            raise StoreError(
+                f"The token file {path} is a symbolic link.",
+                hint="Set store.path to the file itself, or remove the link and run: slproxy login",
+            ) from error
+        raise store_error("read", path, error) from error
+    try:
+        status = os.fstat(descriptor)
+        _check_file(path, status)
+        _check_folder(path.parent)
+        with open(descriptor, "rb", closefd=False) as file:  # a descriptor, not a path
+            return file.read(), status.st_ino
+    except OSError as error:
+        raise store_error("read", path, error) from error
+    finally:
+        os.close(descriptor)
+
+
+def _check_file(path: Path, status: os.stat_result) -> None:
+    """Refuse a file that somebody else could have read or written."""
+    quoted = shlex.quote(str(path))
+    if not stat.S_ISREG(status.st_mode):
+        raise StoreError(f"The token file {path} is not a regular file.", hint="Set store.path to another.")
+    if status.st_uid != os.geteuid():
+        raise StoreError(
+            f"The token file {path} belongs to another user.",
+            hint=f"Run as its owner, or repair it: sudo chown {os.geteuid()} {quoted}",
+        )
+    if status.st_mode & 0o077:
+        raise StoreError(
+            f"The token file {path} is open to others (mode {stat.S_IMODE(status.st_mode):04o}).",
+            hint=f"Repair it: chmod 600 {quoted}",
+        )
+
+
+def _check_folder(folder: Path) -> None:
+    """Refuse a folder in which somebody else could replace the file."""
+    status = folder.stat()
+    quoted = shlex.quote(str(folder))
+    if status.st_uid not in (os.geteuid(), 0):
+        raise StoreError(
+            f"The folder {folder} of the token file belongs to another user.",
+            hint=f"Set store.path to a folder of your own, or repair it: sudo chown {os.geteuid()} {quoted}",
+        )
+    if status.st_mode & 0o022:
+        raise StoreError(
+            f"Others can write to the folder {folder} of the token file.",
+            hint=f"Repair it: chmod go-w {quoted}",
+        )
+
+
+def write(path: Path, content: bytes, *, then: Callable[[], None]) -> None:
+    """Replace the content of a file, and do something else in its folder before that is synced. Raises StoreError."""
+    try:
+        make_folder(path.parent)
+        _check_folder(path.parent)
+        # mkstemp creates with 0600 whatever the umask, and refuses to follow what is there.
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with open(descriptor, "wb") as file:  # noqa: PTH123  # a descriptor, not a path
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            Path(name).replace(path)
+            then()
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+        sync_folder(path.parent)
+    except OSError as error:
+        raise store_error("write", path, error) from error
+
+
+def unfinished(path: Path) -> list[Path]:
+    """Return the temporary files of writes that did not come to their end."""
+    return list(path.parent.glob(f".{glob.escape(path.name)}.{'?' * 8}"))  # as mkstemp(3) names them
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it, as far as they are missing, each for this user alone."""
+    # One by one: `parents=True` makes all but the last by the umask alone, and who can write to a folder above can
+    # replace the one below.
+    for missing in reversed([each for each in (folder, *folder.parents) if not each.exists()]):
+        missing.mkdir(mode=0o700, exist_ok=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename in ``folder`` survive a power cut (fsync(2): a file's fsync does not reach its folder entry)."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def store_error(verb: str, path: Path, error: OSError) -> StoreError:
+    """Return the error of a file that the system does not let us read or write."""
+    reason = os.strerror(error.errno) if error.errno else "unknown reason"
+    return StoreError(f"Cannot {verb} {path}: {reason}.", hint="Check the folder, its disk and its permissions.")
