@@ -9,6 +9,7 @@ import pytest
 
 from slproxy.sandbox import Sandbox
 from tests.support import rig
+from tests.support.costs import Costs
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -18,6 +19,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--kills", type=int, default=100, help="how often the kill test kills the program")
     parser.addoption("--kills-to", type=Path, help="file for the figures of the kill test, in JSON")
     parser.addoption("--long", action="store_true", help="also what takes minutes, at its full length")
+    parser.addoption("--costs", type=int, metavar="N", help="also print the N files and tests that cost most")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if (rows := config.getoption("--costs")) is not None:
+        config.pluginmanager.register(Costs(rows))
 
 
 @pytest.fixture

@@ -272,6 +272,8 @@ class Scene:
     brings: Callable[[str], Sequence[str]] = lambda address: [callback(address)]
     # What a file that is left may hold.
     files_may_hold: frozenset[str] = frozenset()
+    # A program that is forked has the command line of what it was forked off.
+    fresh: bool = False
 
 
 def callback(address: str, **changes: str) -> str:
@@ -291,7 +293,7 @@ async def drive(scene: Scene, *line: str) -> int:
     """Run a command as a person does, up to its end, and keep all that comes out of it."""
     where = f"{scene.name}: slproxy {' '.join(line)}:"
     note = scene.evidence.note
-    process = await spawn(line, scene.home, scene.env, stdin=asyncio.subprocess.PIPE)
+    process = await spawn(line, scene.home, scene.env, stdin=asyncio.subprocess.PIPE, fresh=scene.fresh)
     assert process.stdin is not None
     assert process.stdout is not None
     assert process.stderr is not None
@@ -542,6 +544,7 @@ async def test_what_shows_is_found_wherever_it_shows(stage: Stage) -> None:
     async with stage.scene("control") as scene:
         scene.salesloft.api = lambda message: reply(body=json.dumps({"data": {**JANE, "name": person}}).encode())
         (scene.home / "tmp" / "x").write_text(left)
+        scene.fresh = True
         for command in ("login", "serve"):
             assert await drive(scene, command, "--profile", profile) == 0
         assert await drive(replace(scene, env={**scene.env, "SLPROXY_PACE__MODE": mode}), "config") == 2
@@ -798,6 +801,7 @@ async def test_no_secret_shows_in_the_development_mode_of_python(stage: Stage) -
 
     async def one(line: tuple[str, ...], answer: str) -> None:
         async with stage.scene(f"development, {answer}", env, answer=answer, lifetime=-1.0) as scene:
+            scene.fresh = True
             await drive(scene, *line)
 
     tried = (("serve",), ("login",), ("login", "--no-browser"))

@@ -6,7 +6,6 @@ import asyncio
 import json
 import re
 import socket
-import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,7 +14,7 @@ from aiohttp import ClientSession
 
 from slproxy.sandbox import Options, Sandbox
 from slproxy.store import FileStore
-from tests.support.rig import PATIENCE, Program, environment, get, login_at, raw, running_sandbox
+from tests.support.rig import PATIENCE, Program, get, login_at, raw, running_sandbox, spawn
 
 # Marked, so that it can be searched for wherever something is said.
 SECRET = "marker-secret-0a1b2c"
@@ -91,18 +90,7 @@ class Interactive:
 
 @asynccontextmanager
 async def interactive(*arguments: str, home: Path, env: Mapping[str, str]) -> AsyncIterator[Interactive]:
-    pipe = asyncio.subprocess.PIPE
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "slproxy",
-        *arguments,
-        cwd=home,
-        env=environment(home, **env),
-        stdin=pipe,
-        stdout=pipe,
-        stderr=pipe,
-    )
+    process = await spawn(arguments, home, env, stdin=asyncio.subprocess.PIPE)
     try:
         async with asyncio.timeout(PATIENCE):
             yield Interactive(process)
