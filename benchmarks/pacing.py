@@ -27,8 +27,10 @@ from typing import TYPE_CHECKING, Literal
 
 from slproxy.http import MINUTE
 from slproxy.pace import Reservation
-from slproxy.pace.budget import PROBE_INTERVAL, Budget, Rules
+from slproxy.pace.budget import Budget
 from slproxy.pace.headers import RateLimitHeaders
+from slproxy.pace.probe import PROBE_INTERVAL
+from slproxy.pace.rules import Rules
 from slproxy.pace.shared import KEY_TTL, RESERVE, SETTLE, minute_key
 
 if TYPE_CHECKING:
@@ -141,7 +143,7 @@ class Paced:
     def __init__(self, world: World, rules: Rules, redis: Redis | None = None, *, told_limit: bool = True) -> None:
         self._world, self._redis, self._told_limit = world, redis, told_limit
         self.budget = Budget(rules, unix=EPOCH + CLOCK_ERROR, now=0.0)
-        self.budget.probes_together = redis is not None
+        self.budget.account.probe.is_shared = redis is not None
         self._going: dict[Reservation, Callable[[], None]] = {}
         self._alarm = 0
 
@@ -188,22 +190,26 @@ class Paced:
         )
         reserved = reservation.cost
         now = self._world.simulation.now
-        spent, left = self.budget.replied(reservation, now, told)
-        if self._redis is not None and reserved_in is not None and not self.budget.is_sliding:
+        spent, left = self.budget.account.replied(reservation, now, told)
+        if self._redis is not None and reserved_in is not None and self.budget.account.sliding is None:
             redis, key = self._redis, minute_key("bench", reserved_in)
             figures = (str(reserved), str(spent), "" if left is None else str(left))
-            scouted = told.refused and self.budget.is_probing(now)
+            scouted = told.refused and self.budget.account.is_probing(now)
             self._world.simulation.at(now + PROBE_INTERVAL * scouted, lambda: redis.eval(SETTLE, 1, key, *figures))
         self._dispatch_due()
 
     def _dispatch_due(self) -> None:
         now, budget = self._world.simulation.now, self.budget
         while (reservation := budget.due(now)) is not None:
-            if self._redis is not None and not budget.is_sliding and not self._reserved(self._redis, reservation, now):
+            if (
+                self._redis is not None
+                and budget.account.sliding is None
+                and not self._reserved(self._redis, reservation, now)
+            ):
                 break
             budget.send(reservation, now)
             self._going.pop(reservation)()
-        for reservation in budget.expired(now):
+        for reservation in budget.expire(now):
             del self._going[reservation]
             raise RuntimeError(f"reservation {reservation.ticket} was let in and did not come in time")
         if (wait := budget.wake_in(now)) is not None:
@@ -215,14 +221,18 @@ class Paced:
 
     def _reserved(self, redis: Redis, reservation: Reservation, now: float) -> bool:
         budget = self.budget
-        cost = min(reservation.cost, budget.quota)
-        probing = int(budget.is_probing(now))
-        arguments = (budget.limit, budget.quota, budget.headroom, KEY_TTL, probing, cost)
-        granted, left, others = redis.eval(RESERVE, 1, minute_key("bench", budget.minute.number), *map(str, arguments))
+        cost = min(reservation.cost, budget.account.quota)
+        probing = int(budget.account.is_probing(now))
+        arguments = (budget.account.limit, budget.account.quota, budget.account.headroom, KEY_TTL, probing, cost)
+        granted, left, others = redis.eval(
+            RESERVE, 1, minute_key("bench", budget.account.minute.number), *map(str, arguments)
+        )
         if others >= 0:
-            budget.note_external_spend(others, now)
+            budget.account.note_external_spend(others, now)
         if not granted:
-            budget.block_until(now + (0.1 if cost <= left else budget.time.until(budget.minute.number + 1, now)))
+            budget.account.block_until(
+                now + (0.1 if cost <= left else budget.account.time.until(budget.account.minute.number + 1, now))
+            )
         return bool(granted)
 
 

@@ -336,7 +336,7 @@ class Forwarder:
                 self._pacer.lost(reservation, maybe_sent=False)
                 raise
             attempts.waited += slot.waited
-            if not (has_waited or slot.waited) or not self._pacer.is_over(reservation):
+            if not (has_waited or slot.waited) or not self._pacer.is_revoked(reservation):
                 return reservation, slot
             slot.release()
             self._pacer.lost(reservation, maybe_sent=False)

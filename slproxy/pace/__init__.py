@@ -1,9 +1,9 @@
 """The team's rate limit: who may send, and when."""
 
-from slproxy.pace.budget import PROBE_TIMEOUT
 from slproxy.pace.headers import RateLimitHeaders
 from slproxy.pace.pacer import Pacer
 from slproxy.pace.preferences import Preferences, parse_preferences
+from slproxy.pace.probe import PROBE_TIMEOUT
 from slproxy.pace.reservation import Reservation
 from slproxy.pace.shared import RedisBudget
 

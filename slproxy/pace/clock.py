@@ -20,6 +20,8 @@ class ServerTime:
         self._low = self._high = unix - now
         self._at = now
         self.is_known = False
+        # By how many seconds the clock that counts is behind the one that Date tells.
+        self.skew = 0.0
 
     def learn(self, date: float, *, sent: float, received: float) -> bool:
         """Narrow what is known by the ``Date`` of a reply; return ``False`` if it contradicts what was known.
@@ -37,7 +39,8 @@ class ServerTime:
         return agrees
 
     def set_back(self, seconds: float) -> None:
-        """Take note that the upstream's clock is so far behind what was believed."""
+        """Believe that the clock that counts is so far behind the one that ``Date`` tells, besides what was known."""
+        self.skew += seconds
         self._low -= seconds
         self._high -= seconds
 

@@ -1,4 +1,4 @@
-"""What a request costs of the team's budget: foreseen from its target, and learned from what the upstream said it cost.
+"""Costs: what a request takes of the team's budget, foreseen from its target and learned from replies.
 
 Costs are whole numbers; a page of a list costs by its number (docs/salesloft.md, Rate limit).
 """
@@ -13,32 +13,25 @@ from urllib.parse import unquote_plus
 # A page above the first number costs the second (docs/salesloft.md, Rate limit).
 PAGE_COSTS = ((500, 30), (250, 10), (150, 8), (100, 3))
 # How many endpoints are remembered; SalesLoft has some 120 operations.
-MOST = 500
+MAX_ENDPOINTS = 500
 # How much of a path names an endpoint, in characters.
-LONGEST = 100
+MAX_PATH = 100
 
 _ID = re.compile(r"(?<=/)(?:[0-9]+|[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12})(?=[/.]|\Z)")
 _PAGE = re.compile(r"[0-9]{1,9}")
 
 
-def endpoint_of(method: str, target: str) -> tuple[str, int]:
-    """Return the name of an endpoint, such as ``GET /v2/people/{id}``, and what the page that is asked for costs.
-
-    Ids of records, ``.json`` and a last slash are left out: they make no other endpoint. A long path is cut.
-    """
-    path, _, query = target.partition("?")
-    return f"{method} {_name(path[:LONGEST])}", page_cost(query)
-
-
 @functools.lru_cache(maxsize=1024)
-def _name(path: str) -> str:
+def endpoint_of(path: str) -> str:
+    """Return the name of an endpoint, such as ``/v2/people/{id}``.
+
+    Ids of records, ``.json`` and a last slash are left out: they make no other endpoint.
+    """
     return _ID.sub("{id}", path).rstrip("/").removesuffix(".json") or "/"
 
 
 def page_cost(query: str) -> int:
     """Return the cost by the ``page`` of a raw query; the last one counts, as in Rails."""
-    if "%" not in query and not query.startswith("page=") and "&page=" not in query:
-        return 1
     for part in reversed(query.split("&")):
         name, _, value = part.partition("=")
         if unquote_plus(name) == "page":
@@ -54,21 +47,21 @@ class Costs:
     def __init__(self) -> None:
         self._learned: OrderedDict[tuple[str, int], int] = OrderedDict()
 
-    def foresee(self, endpoint: str, page_cost: int) -> int:
-        """Return what a request will cost: what was learned of the endpoint at that page cost, else the table's.
+    def foresee(self, method: str, target: str) -> tuple[str, int, int]:
+        """Return the endpoint of a request, what its page costs by the table, and what it will cost.
 
-        An endpoint that costs more than 1 on its first pages costs no less on the deep ones.
+        That is what was learned of the endpoint at that page cost, else the table's. An endpoint that costs more than 1
+        on its first pages costs no less on the deep ones. A long path is cut.
         """
-        if not self._learned:
-            return page_cost
-        learned = self._learned.get((endpoint, page_cost))
-        return learned if learned is not None else max(page_cost, self._learned.get((endpoint, 1), 1))
+        path, _, query = target.partition("?")
+        endpoint = f"{method} {endpoint_of(path[:MAX_PATH])}"
+        page = page_cost(query) if "page=" in query or "%" in query else 1
+        learned = self._learned.get((endpoint, page))
+        return endpoint, page, learned if learned is not None else max(page, self._learned.get((endpoint, 1), 1))
 
     def learn(self, endpoint: str, page_cost: int, cost: int) -> None:
-        """Take note of what the upstream said that a request cost (``x-ratelimit-endpoint-cost``)."""
-        if cost == self.foresee(endpoint, page_cost) and (endpoint, page_cost) not in self._learned:
-            return
+        """Learn what the upstream said that a request cost (``x-ratelimit-endpoint-cost``)."""
         self._learned[endpoint, page_cost] = cost
         self._learned.move_to_end((endpoint, page_cost))
-        if len(self._learned) > MOST:
+        if len(self._learned) > MAX_ENDPOINTS:
             self._learned.popitem(last=False)

@@ -26,7 +26,8 @@ class Preferences:
 
 def parse_preferences(headers: ByName) -> Preferences:
     """Return what a request's headers ask for; what is not understood is not asked for."""
-    bulk = [value.strip().lower() for value in headers.get(b"x-slproxy-priority", ())] == [b"bulk"]
+    priority = headers.get(b"x-slproxy-priority")
+    bulk = priority is not None and len(priority) == 1 and priority[0].strip().lower() == b"bulk"
     label = headers.get(b"x-slproxy-client")
     if label and _LABEL.fullmatch(name := label[0].decode("latin-1").strip()):
         client = name

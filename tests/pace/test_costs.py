@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from slproxy.pace.costs import LONGEST, MOST, Costs, endpoint_of, page_cost
+from slproxy.pace.costs import MAX_ENDPOINTS, MAX_PATH, Costs
 
 
 @pytest.mark.parametrize(
@@ -15,7 +15,7 @@ from slproxy.pace.costs import LONGEST, MOST, Costs, endpoint_of, page_cost
     ],
 )  # fmt: skip
 def test_the_cost_of_a_page(page: str, cost: int) -> None:
-    assert page_cost(f"page={page}") == cost
+    assert Costs().foresee("GET", f"/v2/people?page={page}")[1:] == (cost, cost)
 
 
 @pytest.mark.parametrize(
@@ -36,7 +36,7 @@ def test_the_cost_of_a_page(page: str, cost: int) -> None:
     ],
 )
 def test_the_page_that_a_query_asks_for(query: str, cost: int) -> None:
-    assert page_cost(query) == cost
+    assert Costs().foresee("GET", f"/v2/people?{query}")[1:] == (cost, cost)
 
 
 @pytest.mark.parametrize(
@@ -56,32 +56,39 @@ def test_the_page_that_a_query_asks_for(query: str, cost: int) -> None:
     ],
 )
 def test_ids_make_no_other_endpoint(target: str, name: str) -> None:
-    assert endpoint_of("GET", target)[0] == f"GET {name}"
+    assert Costs().foresee("GET", target)[0] == f"GET {name}"
 
 
 def test_a_long_path_is_cut() -> None:
-    assert endpoint_of("GET", "/v2/" + "x" * 5000 + "?page=501") == ("GET " + ("/v2/" + "x" * 5000)[:LONGEST], 30)
+    endpoint, page, cost = Costs().foresee("GET", "/v2/" + "x" * 5000 + "?page=501")
+    assert (endpoint, page, cost) == ("GET " + ("/v2/" + "x" * 5000)[:MAX_PATH], 30, 30)
 
 
-def test_what_was_said_is_foreseen() -> None:
+def foreseen(costs: Costs, target: str, method: str = "GET") -> int:
+    return costs.foresee(method, target)[2]
+
+
+def test_what_a_reply_has_told_is_foreseen() -> None:
     costs = Costs()
-    assert (costs.foresee("GET /v2/a", 1), costs.foresee("GET /v2/a", 30)) == (1, 30)
+    first, second, deep = "/v2/a", "/v2/a?page=101", "/v2/a?page=501"
+    assert [foreseen(costs, target) for target in (first, second, deep)] == [1, 3, 30]
     costs.learn("GET /v2/a", 1, 5)
     # A page that costs more by the table costs no less than the first ones.
-    assert [costs.foresee("GET /v2/a", page) for page in (1, 3, 30)] == [5, 5, 30]
-    assert costs.foresee("POST /v2/a", 1) == costs.foresee("GET /v2/b", 1) == 1
+    assert [foreseen(costs, target) for target in (first, second, deep)] == [5, 5, 30]
+    assert foreseen(costs, first, "POST") == foreseen(costs, "/v2/b") == 1
     costs.learn("GET /v2/a", 30, 2)
-    assert [costs.foresee("GET /v2/a", page) for page in (1, 30)] == [5, 2]
+    assert [foreseen(costs, target) for target in (first, deep)] == [5, 2]
     costs.learn("GET /v2/a", 1, 1)
-    assert costs.foresee("GET /v2/a", 1) == 1
+    assert foreseen(costs, first) == 1
     costs.learn("GET /v2/a", 1, 0)
-    assert costs.foresee("GET /v2/a", 1) == 0
+    assert foreseen(costs, first) == 0
 
 
 def test_the_endpoint_that_was_not_asked_for_the_longest_is_forgotten_first() -> None:
     costs = Costs()
-    for number in range(MOST):
-        costs.learn(f"GET /v2/{number}", 1, 5)
-    costs.learn("GET /v2/0", 1, 5)
+    names = ["".join(chr(ord("a") + int(digit)) for digit in str(number)) for number in range(MAX_ENDPOINTS)]
+    for name in names:
+        costs.learn(f"GET /v2/{name}", 1, 5)
+    costs.learn(f"GET /v2/{names[0]}", 1, 5)
     costs.learn("GET /v2/more", 1, 5)
-    assert [costs.foresee(f"GET /v2/{name}", 1) for name in ("0", "1", "2", "more")] == [5, 1, 5, 5]
+    assert [foreseen(costs, f"/v2/{name}") for name in (*names[:3], "more")] == [5, 1, 5, 5]

@@ -1076,15 +1076,15 @@ async def test_the_log_says_all_who_wait_and_once_a_second_at_most(caplog: pytes
         held = [await line.hold("/v2/me", f"X-Slproxy-Client: c{n % 3}") for n in range(12)]
 
         def said() -> list[str]:
-            return [each.getMessage() for each in caplog.records if "wait for the team's budget" in each.getMessage()]
+            return [each.getMessage() for each in caplog.records if "waiting for the rate limit" in each.getMessage()]
 
         await until(lambda: len(said()) == 2)
-        assert said()[0].startswith("1 wait for")
-        assert said()[1].startswith("12 wait for")
+        assert said()[0].startswith("1 request waiting for")
+        assert said()[1].startswith("12 requests waiting for")
         assert said()[1].endswith("c0 4, c1 4, c2 4")
         assert line.budget["waiting"] == {"c0": 4, "c1": 4, "c2": 4}
         # Nobody comes, and nothing is said.
-        at = [each.created for each in caplog.records if "wait for the team's budget" in each.getMessage()]
+        at = [each.created for each in caplog.records if "waiting for the rate limit" in each.getMessage()]
         assert at[1] - at[0] >= LOG_INTERVAL - 0.05
         await asyncio.sleep(1.3 * LOG_INTERVAL)
         assert len(said()) == 2
@@ -1231,7 +1231,7 @@ async def test_a_process_tells_who_waits_takes_other_rules_and_ends_at_once(tmp_
         assert len(sandbox.requests) == 1
         lasted = time.monotonic() - since
     waits = [
-        str(line["message"]) for line in logged(running) if "wait for the team's budget" in str(line.get("message"))
+        str(line["message"]) for line in logged(running) if "waiting for the rate limit" in str(line.get("message"))
     ]
     assert 1 <= len(waits) <= lasted + 2
     assert any("report" in line or "sync (bulk)" in line for line in waits)

@@ -120,7 +120,7 @@ async def test_a_header_of_the_budget_that_is_no_number_is_passed_on_and_not_lea
         settings = replace(settings, upstream=replace(settings.upstream, max_connections=1))
         async with rig.proxy(settings) as app:
             answers = [await rig.raw(app.urls[0], rig.get("/v2/a"), timeout=SOON) for _ in range(3)]
-            assert app.pacer.budget.remaining(time.monotonic()) == 597, "foreseen, not told"
+            assert app.pacer.budget.account.remaining(time.monotonic()) == 597, "foreseen, not told"
     assert [answer.head.status for answer in answers] == [200, 200, 200]
     assert answers[0].head.get("x-ratelimit-remaining-minute") == "9" * 5000
 

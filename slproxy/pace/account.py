@@ -1,0 +1,377 @@
+"""Account: what the team may still spend of this minute.
+
+1. What a request will cost is spent before it is sent, and corrected by its reply. What is in flight counts as spent.
+2. ``x-ratelimit-remaining-minute`` is the truth, for others spend too. Within a minute it only falls: the lowest that
+   was told of it holds, and a reply that comes late never raises it.
+3. The minute is the upstream's. A request that was sent in one minute and answered in the next tells of neither.
+4. A 429 is the last word: the minute is over for everybody, unless it may still be about the last one (``probe``).
+
+``now`` is monotonic, in seconds, and never runs backwards. Costs are whole numbers. The limit, its headers and its
+window are SalesLoft's (docs/salesloft.md, Rate limit).
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+
+from slproxy.http import MINUTE
+from slproxy.pace.clock import ServerTime
+from slproxy.pace.costs import Costs
+from slproxy.pace.external import ExternalSpend
+from slproxy.pace.headers import RateLimitHeaders
+from slproxy.pace.minute import Minute
+from slproxy.pace.probe import EXHAUSTED_SHARE, PROBE_INTERVAL, PROBE_TIMEOUT, Probe
+from slproxy.pace.queue import Queue
+from slproxy.pace.reservation import Reservation
+from slproxy.pace.rules import Rules
+from slproxy.pace.sliding import SlidingWindow, is_sliding
+
+# How many clients and endpoints a minute counts by name; the rest are "others".
+MAX_LABELS = 100
+# How many minutes are remembered.
+HISTORY = 10
+# A limit that no header tells is believed once it was seen in so many minutes running.
+SEEN_MINUTES = 3
+
+
+class Account:
+    """What is spent of the team's budget, as far as this process knows."""
+
+    def __init__(self, rules: Rules, queue: Queue, *, unix: float, now: float) -> None:
+        """``unix`` is our own clock's time at ``now``; a minute that somebody in the ``queue`` awaits is probed."""
+        self.time = ServerTime(unix=unix, now=now)
+        self.costs = Costs()
+        self._queue = queue
+        self.external = ExternalSpend()
+        self.probe = Probe()
+        self.minute = Minute(number=self.time.minute(now))
+        self.history: deque[Minute] = deque(maxlen=HISTORY)
+        # Set where the upstream counts a sliding minute.
+        self.sliding: SlidingWindow | None = None
+        # When the minute has certainly begun, and when the next one will have, by our clock.
+        self._began_at = self.time.beginning(self.minute.number)
+        self.ends_at = self._began_at + MINUTE
+        # What was counted in this minute or in the next.
+        self._early = 0
+        self._in_flight: set[Reservation] = set()
+        self._in_flight_cost = 0
+        # The one that was sent last, while nothing else was in flight: its reply tells exactly what remains.
+        self._sole: Reservation | None = None
+        self.blocked_until = self._refused_at = -math.inf
+        # What there was of the minute that the last reply is about; and of the last minutes, where it is certain.
+        self._opening = math.inf
+        self._seen: deque[int] = deque(maxlen=SEEN_MINUTES)
+        self.limit, self.is_told = rules.limit, False
+        self.set_rules(rules)
+
+    def set_rules(self, rules: Rules) -> None:
+        """Go on under other rules, with what is known."""
+        self.rules = rules
+        self._set_limit(self.limit if self.is_told else rules.limit, is_told=self.is_told)
+
+    def _set_limit(self, limit: int, *, is_told: bool = True) -> None:
+        # What was missing of a higher one was never spent by others.
+        missing = max(0, self.limit - limit)
+        self.minute.external_spend = max(0, self.minute.external_spend - missing)
+        self.external.note_lower_limit(missing)
+        # The team's limit, and whether a header, or what was seen, has told it.
+        self.limit, self.is_told = limit, is_told
+        # What we may spend of a minute.
+        self.quota = self.rules.quota(limit)
+
+    def book(self, reservation: Reservation, now: float) -> None:
+        """Spend what a reservation costs, whether or not there is so much: it goes now."""
+        if now >= self.ends_at:
+            self.roll(now)
+        reservation.cost = min(reservation.cost, self.quota)
+        reservation.sent, reservation.minute = now, self.minute.number
+        self._sole = None if self._in_flight else reservation
+        self._in_flight.add(reservation)
+        self._in_flight_cost += reservation.cost
+        self._spend(reservation, reservation.cost, now)
+
+    def block_until(self, until: float) -> None:
+        """Send nobody before a time."""
+        self.blocked_until = max(self.blocked_until, until)
+
+    def take_back(self, reservation: Reservation, now: float) -> None:
+        """Undo a ``book`` of what was not sent."""
+        self.roll(now)
+        if reservation in self._in_flight:
+            self._settle(reservation, 0, now)
+        reservation.sent = reservation.minute = None
+
+    # What replies teach.
+
+    def lost(self, reservation: Reservation, now: float, *, maybe_sent: bool) -> None:
+        """Settle a reservation that got no reply; what may have reached the upstream was spent."""
+        if reservation not in self._in_flight:
+            return
+        self.roll(now)
+        cost = reservation.cost if maybe_sent else 0
+        self._settle(reservation, cost, now)
+        self._take_off(reservation, cost, until=self.time.latest(now), now=now)
+
+    def replied(self, reservation: Reservation, now: float, reply: RateLimitHeaders) -> tuple[int, int | None]:
+        """Settle a reservation by its reply; return what it has cost, and what remains of the minute it was sent in."""
+        assert reservation.sent is not None, "only what was sent is answered"
+        if reservation not in self._in_flight:
+            return reservation.cost, None
+        booked_in = reservation.minute
+        date = None if reply.date is None else reply.date - self.time.skew
+        if date is not None:
+            was_known = self.time.is_known
+            if not self.time.learn(date, sent=reservation.sent, received=now):
+                self._relabel(now, was_known=was_known)
+            began_at = self.time.beginning(self.minute.number)
+            self._began_at, self.ends_at = min(self._began_at, began_at), began_at + MINUTE
+        if now >= self.ends_at:
+            self.roll(now)
+        # The last moment at which it may have been counted.
+        until = self.time.latest(now) if date is None else date
+        minute = self.minute.number if date is None else int(date // MINUTE)
+        if minute > self.minute.number:
+            self._begin(minute, now)  # it begins just now, to the last digit
+        free = reply.refused or (reply.unauthorized and reply.cost is None)
+        cost = 0 if free else reservation.cost if reply.cost is None else reply.cost
+        if reply.cost is not None and not (reply.refused or reply.cost == reservation.cost == reservation.page_cost):
+            self.costs.learn(reservation.endpoint, reservation.page_cost, reply.cost)
+        self._settle(reservation, cost, now)
+        if reply.limit is not None and (reply.limit != self.limit or not self.is_told):
+            self._set_limit(reply.limit)
+        sent_in = self.minute.number if reservation.sent >= self._began_at else self.minute.number - 1
+        closed = False
+        if reply.refused:
+            closed = self._refused(reservation, reply, minute, now)
+        elif self.sliding is not None:
+            self._learn_sliding(self.sliding, reservation.sent, cost, reply.remaining, now)
+        elif reply.remaining is not None and self.minute.number == sent_in == int(until // MINUTE):
+            if self.minute.remaining is None:
+                self._learn_skew(reservation.sent, reply.remaining + cost, now)
+            self._learn(reply.remaining, now, exact=reservation is self._sole)
+        elif minute == self.minute.number:
+            self._take_off(reservation, cost, until=until, now=now)
+        if self.probe.is_wanted and sent_in == self.minute.number and (closed or not reply.refused):
+            self.probe.done()
+        if minute != sent_in or minute != booked_in:
+            return cost, None
+        return cost, reply.remaining if not reply.refused else 0 if closed else None
+
+    def _take_off(self, reservation: Reservation, cost: int, *, until: float, now: float) -> None:
+        """Take off a cost that is in no told remaining, from each minute that may have counted it.
+
+        ``until`` is the last moment at which it was counted, in Unix time.
+        """
+        if reservation.minute != self.minute.number:
+            self._spend(reservation, cost, now)
+        if until >= (self.minute.number + 1) * MINUTE:
+            self._early += cost
+        if self.sliding is not None:
+            self.sliding.take_off(cost)
+        elif self.minute.remaining is not None:
+            self.minute.remaining -= cost
+
+    def _learn(self, remaining: int, now: float, *, exact: bool) -> None:
+        """Learn what remains of this minute; ``exact`` when nothing else was in flight meanwhile."""
+        minute = self.minute
+        opening = remaining + minute.spent - self._in_flight_cost
+        if minute.remaining is None:
+            # What is in flight may be counted already, and then there was more.
+            last = self.history[-1] if self.history else None
+            if is_sliding(last, minute.number, opening + self._in_flight_cost):
+                self.sliding = SlidingWindow(remaining, now)
+                return
+            if self.probe.previous_exhausted:
+                self.external.note_opening(opening)
+        self._opening = opening
+        minute.opening = opening if minute.opening is None else max(opening, minute.opening)
+        if exact and minute.exact_opening is None:
+            minute.exact_opening = opening
+            if opening > self.limit:
+                self._set_limit(opening)
+        external_spend = self.limit - remaining - minute.spent
+        if external_spend > minute.external_spend and not self.rules.is_shared:
+            minute.note_external_spend(external_spend, now - self._began_at)
+        if minute.remaining is None or remaining <= minute.remaining:
+            minute.remaining, minute.told_at = remaining, now
+
+    def _learn_sliding(self, window: SlidingWindow, sent: float, cost: int, remaining: int | None, now: float) -> None:
+        if remaining is not None and not window.learn(remaining, cost=cost, sent=sent, limit=self.limit, now=now):
+            self.sliding = None
+            self.minute.remaining, self.minute.told_at = remaining, now
+
+    def _refused(self, reservation: Reservation, reply: RateLimitHeaders, minute: int, now: float) -> bool:
+        """Close the budget: all of it is spent, whatever was believed. Return whether this minute is over."""
+        assert reservation.sent is not None, "only what was sent is refused"
+        self.minute.refused += 1
+        self._refused_at = now
+        if reply.retry_after is not None:
+            if reply.retry_after <= MINUTE:  # a longer one is not about this budget
+                reservation.requeued = reply.retry_after > 0
+                self.block_until(now + reply.retry_after)
+            return False
+        if minute < self.minute.number:
+            return False
+        if self.sliding is not None:
+            # Nothing comes back at once, and nobody knows when.
+            self.sliding.refused(now)
+            self.external.note_refused(self.limit)
+            self.block_until(now + MINUTE / 10)
+            return True
+        reservation.requeued = True
+        if self.minute.remaining is None and self.probe.refused(reservation.cost, self._into_minute(reservation.sent)):
+            self.block_until(now + PROBE_INTERVAL)
+            return False
+        self.external.note_refused(self.limit)
+        self.minute.remaining, self.minute.told_at = 0, now
+        self.block_until(now + self.time.until(minute + 1, now))
+        return True
+
+    def _learn_skew(self, sent: float, opening: int, now: float) -> None:
+        """Find out that a minute has begun later than ``Date`` told."""
+        if skew := self.probe.skew(opening, self._into_minute(sent), known=self.time.skew):
+            self.time.set_back(skew)
+            began_at = self.time.beginning(self.minute.number)
+            self._began_at, self.ends_at = min(now, began_at), began_at + MINUTE
+
+    def is_revoked(self, reservation: Reservation, now: float) -> bool:
+        """Tell whether a 429 has come since a reservation was sent, and still holds."""
+        return now < self.blocked_until and reservation.sent is not None and reservation.sent <= self._refused_at
+
+    def is_probing(self, now: float) -> bool:
+        """Tell whether a single request is to find out that the budget is back."""
+        return self.probe.is_wanted and now < self._began_at + PROBE_TIMEOUT
+
+    def note_external_spend(self, cost: int, now: float) -> None:
+        """Note what another replica has heard of this minute: it is back, and others have spent so much."""
+        self.probe.is_wanted = False
+        if cost > self.minute.external_spend:
+            self.minute.note_external_spend(cost, now - self._began_at)
+
+    # The arithmetic.
+
+    @property
+    def in_flight(self) -> int:
+        """How many were sent and are not answered yet."""
+        return len(self._in_flight)
+
+    @property
+    def headroom(self) -> int:
+        """What is left to others, who may spend it before we hear of it."""
+        # A limit that somebody has set may be far above what there is; of replicas, none knows that alone.
+        return self.external.headroom(self.limit if self.rules.is_shared else min(self.limit, self._opening))
+
+    def left(self, now: float, *, at_best: bool = False) -> float:
+        """Return what may be spent now; ``at_best`` if what is in flight was counted already where that may be."""
+        left = self.team_left(now, at_best=at_best)
+        if self.external.rate or self.external.margin:
+            left -= self.headroom
+        if self.sliding is not None:
+            return left
+        rules = self.rules
+        allowance = self.quota if rules.burst >= 1.0 else rules.allowance(self.quota, self._into_minute(now))
+        return min(left, allowance - self.minute.spent)
+
+    def team_left(self, now: float, *, at_best: bool = False) -> float:
+        """Return what remains to the whole team, after what is in flight."""
+        minute, window = self.minute, self.sliding
+        if window is None and minute.remaining is None:
+            before = sum(each.cost for each in self._in_flight if each.minute != minute.number)
+            return self.limit - minute.spent - minute.early - before
+        in_flight = self._in_flight_cost
+        if at_best:
+            told_at = minute.told_at if window is None else window.told_at
+            in_flight = sum(each.cost for each in self._in_flight if each.sent is not None and each.sent > told_at)
+        if window is not None:
+            return window.remaining(self.limit, now) - in_flight
+        assert minute.remaining is not None
+        return minute.remaining - in_flight
+
+    def next_quota(self) -> float:
+        """Return what will be ours of a minute to come, at best."""
+        headroom = self.headroom
+        return self.external.next_quota(self.minute, limit=self.limit, quota=self.quota, headroom=headroom)
+
+    def held_until(self, now: float) -> float:
+        """Return until when nobody is sent, whatever there is; ``now`` if that is no reason."""
+        sent = (each.sent for each in self._in_flight if each.minute == self.minute.number and each.sent is not None)
+        return max(self.blocked_until, self.probe.waited_for_until(sent, now))
+
+    def _into_minute(self, now: float) -> float:
+        """Return how many seconds of this minute have certainly passed."""
+        return self.time.earliest(now) - self.minute.number * MINUTE
+
+    def is_untouched(self) -> bool:
+        """Tell whether nothing is known to be spent of this minute: then anything may go, were it over the limit."""
+        untouched = self.minute.remaining is None and self.minute.spent == self.minute.early == 0
+        return untouched and self.sliding is None and not self._in_flight
+
+    # The minute.
+
+    def roll(self, now: float) -> None:
+        """Begin a new minute, if the upstream's clock has; before its first reply, only once there is none to come."""
+        if now >= self.ends_at and (self.time.is_known or not self._in_flight):
+            self._begin(self.time.minute(now), now)
+
+    def _begin(self, number: int, now: float) -> None:
+        ended = self.minute
+        ended.limit = self.limit
+        if ended.exact_opening is not None:
+            self._seen.append(ended.exact_opening)
+            if len(self._seen) == SEEN_MINUTES and len(set(self._seen)) == 1:
+                self._set_limit(self._seen[0])
+        follows = number == ended.number + 1
+        awaited = ended.refused > 0 or len(self._queue) > 0
+        exhausted = ended.remaining is not None and ended.remaining <= ended.limit * EXHAUSTED_SHARE
+        self.probe.begin(wanted=awaited, exhausted=follows and (awaited or exhausted))
+        self.external.note_end(ended, exhausted=self.probe.previous_exhausted)
+        if ended.spent or ended.external_spend:
+            self.history.append(ended)
+        self.minute = Minute(number=number, early=self._early if follows else 0)
+        self._early = 0
+        self._began_at = min(now, self.time.beginning(number))
+        self.ends_at = self.time.beginning(number + 1)
+
+    def _relabel(self, now: float, *, was_known: bool) -> None:
+        """Call this minute what the upstream calls it, which is not what was believed."""
+        number = self.time.minute(now)
+        if was_known and number > self.minute.number:
+            self._begin(number, now)  # ours slept
+            return
+        if not was_known and self.history:
+            # By our own clock it had begun, which the upstream's first Date denies.
+            self.minute.early += self.history[-1].spent
+        for reservation in self._in_flight:
+            reservation.minute = number if reservation.minute == self.minute.number else reservation.minute
+        self.minute.number = number
+        self._began_at = self.time.beginning(number)
+
+    def _spend(self, reservation: Reservation, cost: int, now: float) -> None:
+        minute = self.minute
+        minute.spent += cost
+        for counts, label in ((minute.by_client, reservation.client), (minute.by_endpoint, reservation.endpoint)):
+            counts[label if label in counts or len(counts) < MAX_LABELS else "others"] += cost
+        if self.sliding is not None:
+            self.sliding.spend(cost, now)
+
+    def _settle(self, reservation: Reservation, cost: int, now: float) -> None:
+        """Take a reservation out of those in flight, and correct what it has cost."""
+        self._in_flight.remove(reservation)
+        self._in_flight_cost -= reservation.cost
+        if reservation.minute == self.minute.number and cost != reservation.cost:
+            self._spend(reservation, cost - reservation.cost, now)
+
+    # What is told to people.
+
+    def remaining(self, now: float) -> int:
+        """Return what may still be spent of this minute."""
+        if now >= self.ends_at:
+            self.roll(now)
+        return max(0, math.floor(min(self.left(now), self.quota)))
+
+    def resets_in(self, now: float) -> float:
+        """Return the seconds until the next minute."""
+        if now < self.ends_at:
+            return self.ends_at - now
+        return self.time.until(self.time.minute(now) + 1, now)

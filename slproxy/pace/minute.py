@@ -1,0 +1,47 @@
+"""Minute: what became of one clock minute of the upstream's."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import dataclass, field
+
+# The rate of external spend is an average over this many seconds at least: in the first ones it says nothing.
+MIN_RATE_SECONDS = 5.0
+
+
+@dataclass(kw_only=True, slots=True)
+class Minute:
+    """The account of one minute; ``number`` counts from 1970.
+
+    ``remaining`` is the least that a reply has told, at ``told_at``. ``opening`` is what there was before we spent of
+    it, as far as replies tell; ``exact_opening`` the same, where no other request was in flight. ``external_spend`` is
+    the most that others were seen to spend, within ``external_seconds`` of the beginning.
+    """
+
+    number: int
+    limit: int = 0
+    spent: int = 0
+    # What was booked in the minute before, and may have been counted in this one.
+    early: int = 0
+    remaining: int | None = None
+    told_at: float = -math.inf
+    opening: int | None = None
+    exact_opening: int | None = None
+    external_spend: int = 0
+    external_seconds: float = MIN_RATE_SECONDS
+    refused: int = 0
+    waited: int = 0
+    longest_wait: float = 0.0
+    by_client: Counter[str] = field(default_factory=Counter)
+    by_endpoint: Counter[str] = field(default_factory=Counter)
+
+    def note_wait(self, seconds: float) -> None:
+        """Count somebody who has waited and goes now."""
+        self.waited += 1
+        self.longest_wait = max(self.longest_wait, seconds)
+
+    def note_external_spend(self, cost: int, since_beginning: float) -> None:
+        """Note that others have spent more than was known, so many seconds after the beginning."""
+        self.external_spend = cost
+        self.external_seconds = max(since_beginning, MIN_RATE_SECONDS)

@@ -1,0 +1,151 @@
+"""Replicas: what is due here is reserved in Redis as well before it goes, and settled there afterwards."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections.abc import Callable
+
+from slproxy.pace.budget import Budget
+from slproxy.pace.reservation import Reservation
+from slproxy.pace.shared import FALLBACK_SECONDS, RedisBudget, Settlement
+
+log = logging.getLogger("slproxy.pace")
+
+# When replicas compete for the last of a minute, how long until Redis is asked again, in seconds.
+POLL_INTERVAL = 0.1
+# How many reservations are asked for in one go.
+BATCH_SIZE = 100
+
+
+class Replicas:
+    """The one that asks Redis, a batch of reservations at a time."""
+
+    def __init__(
+        self,
+        redis: RedisBudget | None,
+        budget: Budget,
+        *,
+        monotonic: Callable[[], float],
+        granted: Callable[[Reservation], None],
+        done: Callable[[], None],
+    ) -> None:
+        """``granted`` is told of each reservation that may go, and ``done`` when no more are asked for."""
+        self.redis, self.budget = redis, budget
+        self._monotonic, self._granted, self._done = monotonic, granted, done
+        self._reserving: asyncio.Task[None] | None = None
+        # What is asked for, and those of it whose clients have left meanwhile.
+        self._asked: list[Reservation] = []
+        self._cancelled: set[Reservation] = set()
+        self._settling: asyncio.Task[None] | None = None
+        self._settlements: list[Settlement] = []
+        self._fallback_until = -math.inf
+
+    def share(self, now: float) -> bool:
+        """Tell whether Redis decides: it answers, and a minute that slides is none that replicas could share."""
+        return self.redis is not None and self.budget.account.sliding is None and now >= self._fallback_until
+
+    @property
+    def is_reserving(self) -> bool:
+        """Whether Redis is being asked."""
+        return self._reserving is not None
+
+    def reserve_due(self) -> None:
+        """Ask Redis for all who are due, unless it is being asked."""
+        if self._reserving is None and self.budget.due(self._monotonic()) is not None:
+            self._reserving = asyncio.create_task(self._reserve(), name="slproxy: reserve budget")
+            self._reserving.add_done_callback(self._reserved)
+
+    def cancel(self, reservation: Reservation) -> bool:
+        """Give up a reservation whose client has left; return whether it is being asked for."""
+        if reservation not in self._asked:
+            return False
+        self._cancelled.add(reservation)
+        return True
+
+    def settle(self, minute: int | None, *, reserved: int, cost: int, remaining: int | None) -> None:
+        """Tell Redis soon what came of a reservation."""
+        if minute is None or not self.share(self._monotonic()):
+            return
+        self._settlements.append(Settlement(minute, reserved, cost, remaining))
+        if self._settling is None:
+            self._settling = asyncio.create_task(self._settle(), name="slproxy: settle budget")
+
+    async def close(self) -> None:
+        """Tell Redis the last of it, and close the connections."""
+        for task in (self._reserving, self._settling):
+            if task is not None:
+                await asyncio.wait({task})
+        if self.redis is not None:
+            await self.redis.close()
+
+    async def _reserve(self) -> None:
+        """Reserve for all who are due here, as long as there are any and there is budget in Redis."""
+        asked = self._asked
+        while (redis := self.redis) is not None:
+            now, budget = self._monotonic(), self.budget
+            while len(asked) < BATCH_SIZE and (reservation := budget.due(now)) is not None:
+                budget.send(reservation, now)
+                asked.append(reservation)
+            if not asked:
+                return
+            account = budget.account
+            minute = account.minute.number
+            answer = await redis.reserve(
+                minute,
+                [reservation.cost for reservation in asked],
+                limit=account.limit,
+                quota=account.quota,
+                headroom=account.headroom,
+                probing=account.is_probing(now),
+            )
+            now, budget = self._monotonic(), self.budget
+            account = budget.account
+            if answer is None:
+                self._fallback_until = now + FALLBACK_SECONDS
+            elif answer.others is not None and minute == account.minute.number:
+                account.note_external_spend(answer.others, now)
+            granted = len(asked) if answer is None else answer.granted
+            lowest = min((reservation.cost for reservation in asked[granted:]), default=0)
+            for number in range(len(asked)):
+                reservation = asked.pop(0)
+                if reservation in self._cancelled:
+                    account.lost(reservation, now, maybe_sent=False)
+                    if answer is not None and number < granted:
+                        self.settle(minute, reserved=reservation.cost, cost=0, remaining=None)
+                elif number < granted:
+                    self._granted(reservation)
+                else:
+                    budget.requeue(reservation, now)
+            self._cancelled.clear()
+            if answer is not None and lowest:
+                # Spent; or in flight elsewhere, and then it may still come back in this minute.
+                again = POLL_INTERVAL if lowest <= answer.left else account.time.until(minute + 1, now)
+                account.block_until(now + again)
+            if answer is None or lowest:
+                return
+
+    def _reserved(self, task: asyncio.Task[None]) -> None:
+        self._reserving = None
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("a defect in slproxy, while reserving budget", exc_info=error)
+            now = self._monotonic()
+            self._fallback_until = now + FALLBACK_SECONDS
+            for reservation in self._asked:
+                if reservation in self._cancelled:
+                    self.budget.account.lost(reservation, now, maybe_sent=False)
+                else:
+                    self.budget.requeue(reservation, now)
+            self._asked.clear()
+            self._cancelled.clear()
+        self._done()
+
+    async def _settle(self) -> None:
+        """Tell Redis what came of reservations, those of a moment together."""
+        try:
+            while self._settlements and self.redis is not None:
+                settlements, self._settlements = self._settlements, []
+                await self.redis.settle(settlements)
+        finally:
+            self._settling = None

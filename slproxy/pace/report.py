@@ -1,0 +1,47 @@
+"""Report: what ``status.json`` tells of the budget."""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import UTC, datetime
+
+from slproxy.http import MINUTE
+from slproxy.pace.budget import Budget
+from slproxy.pace.minute import Minute
+
+
+def report(budget: Budget, now: float) -> dict[str, object]:
+    """Return what is known of the budget, and who waits for it."""
+    account, queue = budget.account, budget.queue
+    remaining = account.remaining(now)  # begins the minute, if that is due
+    return {
+        "limit": account.limit,
+        "told": account.is_told,
+        "ours": account.quota,
+        "remaining": remaining,
+        "resets_in": round(account.resets_in(now), 1),
+        "window": "minute" if account.sliding is None else "sliding",
+        "queue": {"interactive": len(queue.interactive), "bulk": len(queue.bulk)},
+        "waiting": dict(waiting_by_client(budget).most_common()),
+        "in_flight": account.in_flight,
+        "this_minute": _minute(account.minute),
+        "last_minutes": [_minute(minute) for minute in account.history],
+    }
+
+
+def waiting_by_client(budget: Budget) -> Counter[str]:
+    """Return how many of each client wait."""
+    return Counter(f"{each.client} (bulk)" if each.bulk else each.client for each in budget.queue)
+
+
+def _minute(minute: Minute) -> dict[str, object]:
+    return {
+        "at": f"{datetime.fromtimestamp(minute.number * MINUTE, UTC):%Y-%m-%dT%H:%M:%SZ}",
+        "spent": minute.spent,
+        "by_client": dict(minute.by_client.most_common()),
+        "by_endpoint": dict(minute.by_endpoint.most_common()),
+        "by_others": minute.external_spend,
+        "refused": minute.refused,
+        "waited": minute.waited,
+        "longest_wait": round(minute.longest_wait, 1),
+    }
