@@ -1212,9 +1212,9 @@ async def test_a_process_tells_who_waits_takes_other_rules_and_ends_at_once(tmp_
         await held_by(running, 20)
         _, out, err = await run("status", home=tmp_path, env={"SLPROXY_LISTEN__PORT": port})
         assert "0 of 600 left, resets in " in out, out + err
-        assert "20 waiting: report 10, sync (bulk) 10" in out
+        assert "20 requests waiting: report 10, sync (bulk) 10" in out
         assert re.search(r"^clients +unknown 1; 599 by others$", out, re.MULTILINE), out
-        assert re.search(r"^on +GET /v2/me 1$", out, re.MULTILINE), out
+        assert re.search(r"^endpoints +GET /v2/me 1$", out, re.MULTILINE), out
         # SIGHUP: those who wait go on, and whoever comes may not.
         (tmp_path / "slproxy.toml").write_text("[pace]\nmax_wait = 0\n")
         running.process.send_signal(1)
