@@ -36,7 +36,7 @@ from benchmarks.pacing import CLIENTS, CLOCK_ERROR, FAST, FOREIGN_COSTS, PAGES, 
 from benchmarks.soak import PATIENCE, ROOT, Criterion, _environment, _reader, child, percentile, serving
 from slproxy.sandbox import Fault, Options, Sandbox
 from slproxy.sandbox.api.call import ApiResponse
-from slproxy.sandbox.limits.faults import Faults, Side, parse
+from slproxy.sandbox.limits.faults import Faults, Side, parse_fault
 from slproxy.sandbox.request_log import RecordedRequest
 
 MINUTE, BUDGET, BULK = 60, Options().budget, 5
@@ -71,7 +71,7 @@ class Late(Faults):
     """Nothing fails, but answers take their time, as in the simulation."""
 
     def fault_for(self, *, on: Side, method: str, target: str, header: str | None) -> Fault | None:  # noqa: ARG002
-        return parse(f"slow={SLOW if random.random() < SLOW_SHARE else random.uniform(*FAST):.3f}", on)
+        return parse_fault(f"slow={SLOW if random.random() < SLOW_SHARE else random.uniform(*FAST):.3f}", on)
 
 
 class Team(Sandbox):

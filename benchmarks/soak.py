@@ -38,7 +38,7 @@ import aiohttp
 
 from benchmarks.throughput import cpu_seconds
 from slproxy.sandbox import Fault, Options, Sandbox
-from slproxy.sandbox.limits.faults import Faults, Side, parse
+from slproxy.sandbox.limits.faults import Faults, Side, parse_fault
 
 ROOT = Path(__file__).resolve().parent.parent
 # The load and its bounds: tokens of 5 s, random faults of 5 %, GET success of 99.9 %, less than 1 MiB an hour.
@@ -91,7 +91,7 @@ class RandomFaults(Faults):
             return None
         (text,) = self._dice.choices(list(FAULTS[on]), list(FAULTS[on].values()))
         self.counts[f"{on}: {text}"] += 1
-        return parse(text, on)
+        return parse_fault(text, on)
 
 
 async def _sandbox() -> None:

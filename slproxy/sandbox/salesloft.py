@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from email.utils import formatdate
 
 from slproxy.sandbox.api.call import ApiResponse
-from slproxy.sandbox.api.query import parse
+from slproxy.sandbox.api.query import parse_query
 from slproxy.sandbox.api.routing import IncomingRequest, respond
 from slproxy.sandbox.data.definition import Definition, definition
 from slproxy.sandbox.data.records import CrmRecords
@@ -124,7 +124,7 @@ class SalesLoft:
                 if objection:
                     self.faults.let_pass(method=request.method, target=request.target, header=header)
                     return ApiResponse(401, {"error": objection}), headers
-                price = cost([value for bracket, value in parse(query).named("page") if not bracket])
+                price = cost([value for bracket, value in parse_query(query).named("page") if not bracket])
                 paid = self._budget.spend(price, now)
                 headers |= {
                     "x-ratelimit-endpoint-cost": str(price),

@@ -10,7 +10,7 @@ import pytest
 from aiohttp import ClientError, ClientPayloadError, ClientSession, TCPConnector
 
 from slproxy.sandbox import FaultError, Sandbox, running
-from slproxy.sandbox.limits.faults import ACCEPTED, Faults, Side, parse
+from slproxy.sandbox.limits.faults import ACCEPTED, Faults, Side, parse_fault
 from tests.support.raw_http import port_of
 from tests.support.sandboxes import bearer
 
@@ -73,7 +73,7 @@ async def caller() -> AsyncIterator[Caller]:
 def test_a_fault_is_parsed_as_it_is_written(
     text: str, name: str, value: float, times: int | None, retry_after: str | None
 ) -> None:
-    fault = parse(text)
+    fault = parse_fault(text)
     assert (fault.name, fault.value, fault.times, fault.retry_after) == (name, value, times, retry_after)
 
 
@@ -105,14 +105,16 @@ def test_a_fault_is_parsed_as_it_is_written(
 )
 def test_a_fault_that_cannot_be_parsed_says_what_can(text: str) -> None:
     with pytest.raises(FaultError) as caught:
-        parse(text)
+        parse_fault(text)
     assert caught.value.accepted == ACCEPTED["api"]
 
 
 @pytest.mark.parametrize("side", ["api", "token"])
 def test_everything_that_is_said_to_be_accepted_is(side: Side) -> None:
     for written in ACCEPTED[side]:
-        assert parse(written.replace("NNN", "503").replace("SECONDS", "1"), side).name == written.partition("=")[0]
+        assert (
+            parse_fault(written.replace("NNN", "503").replace("SECONDS", "1"), side).name == written.partition("=")[0]
+        )
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,9 @@ import json
 import zlib
 from collections.abc import Mapping
 
-from slproxy.sandbox.api.query import Query, parse
+from slproxy.sandbox.api.query import Query, parse_query
 from slproxy.sandbox.data.definition import Operation
-from slproxy.sandbox.data.values import BadValueError, read
+from slproxy.sandbox.data.values import BadValueError, typed
 
 READABLE = 8 * 1024 * 1024  # longer bodies are read to their end, and not parsed
 
@@ -17,13 +17,13 @@ class BodyError(ValueError):
     """Say that a body is not the JSON it claims to be."""
 
 
-def fields(body: bytes, content_type: str, encoding: str) -> Mapping[str, object]:
+def body_fields(body: bytes, content_type: str, encoding: str) -> Mapping[str, object]:
     """Return the fields of a body; none where it is empty or of a type that has no fields. Raise BodyError."""
     if encoding.lower() in ("gzip", "deflate"):
         body = unpacked(body)
     media = content_type.partition(";")[0].strip().lower()
     if media == "application/x-www-form-urlencoded":
-        return nested(parse(body.decode("utf-8", "replace")))
+        return form_fields(parse_query(body.decode("utf-8", "replace")))
     if not body.strip() or not (media.endswith("json") or body.lstrip()[:1] == b"{"):
         return {}
     try:
@@ -46,7 +46,7 @@ def unpacked(body: bytes) -> bytes:
         raise BodyError("There was a problem in the compressed body you submitted") from None
 
 
-def nested(query: Query) -> Mapping[str, object]:
+def form_fields(query: Query) -> Mapping[str, object]:
     """Return a form's fields: `name[]` makes a list, `name[key]` an object, as in Rails."""
     made: dict[str, object] = {}
     for name, bracket, value in query.terms:
@@ -63,7 +63,7 @@ def nested(query: Query) -> Mapping[str, object]:
     return made
 
 
-def checked(operation: Operation, given: Mapping[str, object]) -> tuple[dict[str, object], dict[str, list[str]]]:
+def checked_fields(operation: Operation, given: Mapping[str, object]) -> tuple[dict[str, object], dict[str, list[str]]]:
     """Return the fields that the operation takes, read as its types, and the errors of those that cannot be.
 
     Other fields are ignored, as Rails ignores parameters that are not permitted.
@@ -78,7 +78,7 @@ def checked(operation: Operation, given: Mapping[str, object]) -> tuple[dict[str
         if kind.name == "string" and name.endswith("_id") and isinstance(value, int):
             value = str(value)  # the definition calls some ids strings that clients send as numbers
         try:
-            values[name] = read(kind, value)
+            values[name] = typed(kind, value)
         except BadValueError as bad:
             errors[name] = [str(bad)]
     return values, errors

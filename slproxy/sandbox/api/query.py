@@ -67,7 +67,7 @@ class Query:
         return values[-1] if values else None
 
 
-def parse(raw: str) -> Query:
+def parse_query(raw: str) -> Query:
     """Read a raw query, or a form; brackets may be percent-encoded."""
     terms = []
     for key, value in parse_qsl(raw, keep_blank_values=True):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from slproxy.sandbox.api import body
 from slproxy.sandbox.api.call import ApiError, ApiResponse, OperationCall, invalid_fields, not_found
 from slproxy.sandbox.api.crud import default_response
-from slproxy.sandbox.api.query import parse
+from slproxy.sandbox.api.query import parse_query
 from slproxy.sandbox.api.special import SPECIAL
 from slproxy.sandbox.data.definition import Definition
 from slproxy.sandbox.data.records import CrmRecords
@@ -33,16 +33,16 @@ def respond(definition: Definition, records: CrmRecords, request: IncomingReques
         if matched is None:
             return recording(request.method, path) or not_found().response
         operation, ids = matched
-        query = parse(raw)
+        query = parse_query(raw)
         # Some operations take all they need in the query, and their POST has no body: docs/salesloft.md, API.
         given: Mapping[str, object] = {
-            **body.nested(query),
-            **body.fields(request.body, request.content_type, request.encoding),
+            **body.form_fields(query),
+            **body.body_fields(request.body, request.content_type, request.encoding),
         }
         writes = operation.method in ("POST", "PUT") and not (
             operation.data and operation.data.many and operation.query
         )
-        values, errors = body.checked(operation, given) if writes else ({}, {})
+        values, errors = body.checked_fields(operation, given) if writes else ({}, {})
         if errors:
             return invalid_fields(errors).response
         call = OperationCall(

@@ -28,10 +28,10 @@ def moment(text: str) -> datetime:
     A `+` that was not percent-encoded in a query has become a space, and is taken back.
     """
     try:
-        read = datetime.fromisoformat(re.sub(r" (?=\d\d:?\d\d$)", "+", text) if "T" in text else text)
+        typed = datetime.fromisoformat(re.sub(r" (?=\d\d:?\d\d$)", "+", text) if "T" in text else text)
     except ValueError:
         raise BadValueError("is not a valid date") from None
-    return read if read.tzinfo else read.replace(tzinfo=UTC)
+    return typed if typed.tzinfo else typed.replace(tzinfo=UTC)
 
 
 def integer(value: object) -> int:
@@ -64,7 +64,7 @@ def boolean(value: object) -> bool:
     raise BadValueError("must be true or false")
 
 
-def read(kind: FieldType, value: object) -> object:
+def typed(kind: FieldType, value: object) -> object:
     """Read one value of a type, null included; raise BadValueError."""
     if value is None:
         return None
@@ -78,7 +78,7 @@ def read(kind: FieldType, value: object) -> object:
             value = value.split(",")
         if not isinstance(value, list):
             raise BadValueError("must be a list")
-        return [read(FieldType(kind.name), item) for item in value]
+        return [typed(FieldType(kind.name), item) for item in value]
     match kind.name:
         case "integer":
             return integer(value)

@@ -24,7 +24,7 @@ INDEX: Mapping[str, str] = {
 }
 
 
-def respond(salesloft: SalesLoft, method: str, path: str, body: bytes) -> tuple[int, Mapping[str, object]]:
+def response_to(salesloft: SalesLoft, method: str, path: str, body: bytes) -> tuple[int, Mapping[str, object]]:
     """Answer one request."""
     try:
         given = json.loads(body) if body.strip() else {}

@@ -8,7 +8,7 @@ from urllib.parse import parse_qsl
 
 from aiohttp import web
 
-from slproxy.sandbox.api.body import BodyError, fields
+from slproxy.sandbox.api.body import BodyError, body_fields
 from slproxy.sandbox.api.call import ApiResponse
 from slproxy.sandbox.api.routing import IncomingRequest
 from slproxy.sandbox.http import control, pages
@@ -19,10 +19,10 @@ from slproxy.sandbox.http.responses import (
     close_connection,
     fault_response,
     html_response,
+    indented,
     json_response,
-    pretty,
-    reset,
-    reset_mid_body,
+    send_reset,
+    send_reset_mid_body,
 )
 from slproxy.sandbox.limits.faults import Fault, FaultError
 from slproxy.sandbox.oauth.endpoints import DESCRIPTIONS, AskConsent, AuthorizationError, RedirectBack, refusal
@@ -53,8 +53,8 @@ class Endpoints:
             return await self._oauth(request, path, target.partition("?")[2])
         if path == "/_sandbox" or path.startswith("/_sandbox/"):
             body, _, _ = await read_body(request)
-            status, document = control.respond(self._salesloft, request.method, path, body)
-            return web.json_response(document, status=status, dumps=pretty)
+            status, document = control.response_to(self._salesloft, request.method, path, body)
+            return web.json_response(document, status=status, dumps=indented)
         return await self._api(request, target)
 
     async def _api(self, request: web.BaseRequest, target: str) -> web.StreamResponse:
@@ -73,7 +73,7 @@ class Endpoints:
         entry = log.fill(entry, entry.with_body(body, length, digest))
         stop, headers = self._salesloft.admit(replace(entry, target=target), request.headers.get("X-Sandbox-Fault"))
         if isinstance(stop, Fault) and stop.name == "reset":
-            return reset(request)
+            return send_reset(request)
         if isinstance(stop, Fault) and stop.name == "slow":
             await self._sleep(stop.value)
         if isinstance(stop, Fault) and stop.name in ("status", "html-500"):
@@ -90,7 +90,7 @@ class Endpoints:
             response = api_response(found, headers)
         log.fill(entry, replace(entry, status=response.status))
         if isinstance(stop, Fault) and stop.name == "reset-mid-body":
-            return await reset_mid_body(request, response)
+            return await send_reset_mid_body(request, response)
         return response
 
     async def _oauth(self, request: web.BaseRequest, path: str, query: str) -> web.StreamResponse:
@@ -99,7 +99,7 @@ class Endpoints:
         try:
             params |= {
                 name: str(value)
-                for name, value in fields(body, request.headers.get("Content-Type", ""), "").items()
+                for name, value in body_fields(body, request.headers.get("Content-Type", ""), "").items()
                 if value is not None
             }
         except BodyError:

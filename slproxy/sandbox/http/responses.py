@@ -50,7 +50,7 @@ def html_response(status: int, page: str) -> web.Response:
     return web.Response(status=status, text=page, content_type="text/html", headers={**NO_STORE, **policy})
 
 
-def pretty(value: object) -> str:
+def indented(value: object) -> str:
     """Return indented JSON."""
     return json.dumps(value, indent=2) + "\n"
 
@@ -62,7 +62,7 @@ def close_connection(request: web.BaseRequest) -> web.Response:
     return web.Response()
 
 
-def reset(request: web.BaseRequest) -> web.Response:
+def send_reset(request: web.BaseRequest) -> web.Response:
     """Send RST: a lingering time of 0 makes close() drop what was not sent (socket(7))."""
     transport = request.transport
     if transport is not None:
@@ -72,15 +72,15 @@ def reset(request: web.BaseRequest) -> web.Response:
     return web.Response()
 
 
-async def reset_mid_body(request: web.BaseRequest, response: web.Response) -> web.StreamResponse:
+async def send_reset_mid_body(request: web.BaseRequest, response: web.Response) -> web.StreamResponse:
     """Send the headers and half of the body, then RST; at once where there is no body."""
     body = response.body
     if request.method == "HEAD" or not isinstance(body, bytes) or not body:
-        return reset(request)
+        return send_reset(request)
     cut = web.StreamResponse(status=response.status, headers=response.headers)
     cut.content_length = len(body)
     await cut.prepare(request)
     await cut.write(body[: len(body) // 2])
     await asyncio.sleep(0)  # one turn of the loop, for what is written to leave
-    reset(request)
+    send_reset(request)
     return cut

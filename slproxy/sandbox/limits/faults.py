@@ -81,7 +81,7 @@ class ArmedFault:
     left: int
 
 
-def parse(text: str, on: Side = "api") -> Fault:
+def parse_fault(text: str, on: Side = "api") -> Fault:
     """Parse a fault; raise FaultError with what is accepted."""
     head, *rest = (part.strip() for part in text.split(";"))
     name, _, value = head.partition("=")
@@ -125,7 +125,7 @@ class Faults:
 
     def arm(self, text: str, *, on: Side, path: str | None) -> ArmedFault:
         """Make the next request fail, or the next N; raise FaultError."""
-        fault = parse(text, on)
+        fault = parse_fault(text, on)
         armed = ArmedFault(fault=fault, on=on, path=path, left=fault.times or 1)
         self._armed.append(armed)
         return armed
@@ -133,7 +133,7 @@ class Faults:
     def fault_for(self, *, on: Side, method: str, target: str, header: str | None) -> Fault | None:
         """Return the fault that hits this request, and count it; raise FaultError for a bad header."""
         if header is not None:
-            fault = parse(header, on)
+            fault = parse_fault(header, on)
             times = 1 if fault.times is None and fault.name in ONCE else fault.times
             key = (method, target, header)
             hits = self._hits.get(key, 0)
