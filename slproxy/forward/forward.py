@@ -197,20 +197,19 @@ class Forwarder:
         )
 
     async def _before_wait(
-        self, request: Request, attempts: Attempts, result: Reply | UpstreamFault, wait: float
+        self, request: Request, attempts: Attempts, result: Reply | UpstreamFault, outcome: Outcome, wait: float
     ) -> None:
         """Give up what an attempt came to for another one after ``wait`` seconds."""
-        is_reply = not isinstance(result, UpstreamFault)
-        refused = is_reply and result.status == retry.TOO_MANY_REQUESTS
-        # The time for all attempts ends one that may be repeated; a refusal took none of it.
-        attempts.deadline_applies = request.method in retry.REPEATABLE and not refused
-        if isinstance(result, UpstreamFault):
-            attempts.reason, outcome = result.proxy_error, Outcome(status=None, maybe_sent=result.maybe_sent)
-        else:
-            attempts.reason, outcome = str(result.status), result.outcome
-            attempts.buffered = await buffer_reply(result) or attempts.buffered
+        # Before anything is awaited: the budget that was looked at must be the one that is spent.
         if _costs_upstream(outcome):
             self._retry_budget.count_retry(self._monotonic())
+        # The time for all attempts ends one that may be repeated; a refusal took none of it.
+        attempts.deadline_applies = request.method in retry.REPEATABLE and outcome.status != retry.TOO_MANY_REQUESTS
+        if isinstance(result, UpstreamFault):
+            attempts.reason = result.proxy_error
+        else:
+            attempts.reason = str(result.status)
+            attempts.buffered = await buffer_reply(result) or attempts.buffered
         if attempts.requeued:
             attempts.requeue_timeout = min(self._time_left(attempts), self._retries.max_wait + PROBE_TIMEOUT)
         attempts.waited += wait
@@ -271,11 +270,11 @@ class Forwarder:
 
         The token is read at each send: one read earlier may expire while the request waits (airbytehq/airbyte#13660).
         """
-        # A small body is taken in first, or nobody would see that its client has left while it is held.
+        # A small body is read first, or nobody would see that its client has left while it waits.
         body = None if request.body is None else await request.body.whole() or request.body.chunks
         reservation, slot = await self._pace(request, attempts)
-        maybe_sent = attempts.requeued = False
-        exchange = request.exchange
+        attempts.requeued = False
+        attempt: Attempt | None = None
         try:
             bearer = await self._credentials.bearer()
             outbound = Outbound(
@@ -285,30 +284,35 @@ class Forwarder:
                 body=body,
             )
             attempts.sent += 1
-            attempt = Attempt(began=self._monotonic(), reason=attempts.reason)
-            exchange.attempts.append(attempt)
-            for tell in self._observer.attempt_began:
-                tell(exchange, attempt)
-            maybe_sent = True
-            try:
-                reply = await self._upstream.send(outbound, slot, response_timeout=longest)
-                attempt.status = reply.status
-            except UpstreamFault as fault:
-                attempt.fault = fault.proxy_error
-                raise
-            finally:
-                attempt.ended = self._monotonic()
-                exchange.upstream += attempt.ended - attempt.began
-                for tell in self._observer.attempt_ended:
-                    tell(exchange, attempt)
+            attempt = self._attempt_began(request.exchange, attempts.reason)
+            reply = await self._upstream.send(outbound, slot, response_timeout=longest)
         except BaseException as error:
             slot.release()
-            maybe_sent = error.maybe_sent if isinstance(error, UpstreamFault) else maybe_sent
-            self._pacer.lost(reservation, maybe_sent=maybe_sent)
+            self._pacer.lost(
+                reservation, maybe_sent=error.maybe_sent if isinstance(error, UpstreamFault) else attempt is not None
+            )
+            if attempt is not None:
+                attempt.fault = error.proxy_error if isinstance(error, Problem) else ""
+                self._attempt_ended(request.exchange, attempt)
             raise
         headers = RateLimitHeaders.parse(reply.status, reply.header, now=self._now())
         attempts.requeued = self._pacer.replied(reservation, headers)
+        attempt.status, attempt.cost = reply.status, headers.cost
+        self._attempt_ended(request.exchange, attempt)
         return reply, bearer
+
+    def _attempt_began(self, exchange: Exchange, reason: str) -> Attempt:
+        attempt = Attempt(began=self._monotonic(), reason=reason)
+        exchange.attempts.append(attempt)
+        for tell in self._observer.attempt_began:
+            tell(exchange, attempt)
+        return attempt
+
+    def _attempt_ended(self, exchange: Exchange, attempt: Attempt) -> None:
+        attempt.ended = self._monotonic()
+        exchange.upstream += attempt.ended - attempt.began
+        for tell in self._observer.attempt_ended:
+            tell(exchange, attempt)
 
     async def _pace(self, request: Request, attempts: Attempts) -> tuple[Reservation | None, Slot]:
         """Wait for the rate limit and for a connection; a reservation that a 429 has overtaken is made anew."""

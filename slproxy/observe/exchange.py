@@ -15,7 +15,7 @@ class Attempt:
     """One physical send: ``reason`` is what came of the one before, such as ``503``, and empty for the first.
 
     ``status`` is ``None`` as long as there is no reply; where none came, ``fault`` has RFC 9209's name for the reason.
-    ``cost`` is what SalesLoft said that it cost of the rate limit, else what it was expected to.
+    ``cost`` is what SalesLoft said that it cost of the rate limit, or ``None``.
     """
 
     began: float
@@ -23,7 +23,7 @@ class Attempt:
     ended: float = math.nan
     status: int | None = None
     fault: str = ""
-    cost: int = 0
+    cost: int | None = None
 
 
 @dataclass(kw_only=True, eq=False, slots=True)

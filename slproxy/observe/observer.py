@@ -25,7 +25,7 @@ class Listener:
         """A request came, and is not judged yet."""
 
     def request_ended(self, exchange: Exchange) -> None:
-        """The last byte of an answer went out, or the answer was aborted."""
+        """An answer is complete, or was aborted."""
 
     def attempt_began(self, exchange: Exchange, attempt: Attempt) -> None:
         """A request is about to be sent to SalesLoft."""

@@ -28,12 +28,12 @@ async def retried(
     *,
     sleep: Callable[[float], Awaitable[None]],
     first: R | UpstreamFault | None = None,
-    before_wait: Callable[[R | UpstreamFault, float], Awaitable[None]] | None = None,
+    before_wait: Callable[[R | UpstreamFault, Outcome, float], Awaitable[None]] | None = None,
 ) -> R:
     """Attempt again until ``next_wait`` has no wait for an attempt's outcome and number, and return that reply.
 
-    ``first`` is what a first attempt came to that was made already. ``before_wait`` is told what an attempt came to,
-    and the seconds until the next.
+    ``first`` is the result of a first attempt that was made already. ``before_wait`` is told an attempt's result, its
+    outcome, and the seconds until the next.
 
     Raises:
         UpstreamFault: the last attempt got no reply.
@@ -45,14 +45,13 @@ async def retried(
         result = _result(state)
         if result is None:
             return False
-        outcome = result.outcome if not isinstance(result, UpstreamFault) else _without_reply(result)
-        wait = next_wait(outcome, state.attempt_number)
+        wait = next_wait(_outcome(result), state.attempt_number)
         return wait is not None
 
     async def before_sleep(state: RetryCallState) -> None:
         result = _result(state)
         if before_wait is not None and result is not None and wait is not None:
-            await before_wait(result, wait)
+            await before_wait(result, _outcome(result), wait)
 
     def _result(state: RetryCallState) -> R | UpstreamFault | None:
         """Return what an attempt came to; ``None`` for any other exception, above all cancellation."""
@@ -77,5 +76,7 @@ async def retried(
     return result
 
 
-def _without_reply(fault: UpstreamFault) -> Outcome:
-    return Outcome(status=None, maybe_sent=fault.maybe_sent)
+def _outcome(result: HasOutcome | UpstreamFault) -> Outcome:
+    if isinstance(result, UpstreamFault):
+        return Outcome(status=None, maybe_sent=result.maybe_sent)
+    return result.outcome

@@ -89,7 +89,7 @@ async def asked(url: str, request: bytes) -> Recorder:
 
 
 async def test_a_request_that_is_sent_once() -> None:
-    async with ScriptedUpstream(replies(reply(body=b'{"a":1}'))) as upstream:
+    async with ScriptedUpstream(replies(reply("200 OK", b'{"a":1}', "x-ratelimit-endpoint-cost: 3"))) as upstream:
         recorder = await asked(upstream.url, get("/v2/people?email=jane@company.com", "User-Agent: curl/8.5"))
     assert recorder.told == [
         "GET /v2/people began",
@@ -99,6 +99,7 @@ async def test_a_request_that_is_sent_once() -> None:
     ]
     exchange = recorder.exchanges[0]
     assert (exchange.client, exchange.bytes_received, exchange.bytes_sent) == ("curl", 0, 7)
+    assert exchange.attempts[0].cost == 3
 
 
 async def test_a_request_that_is_repeated_tells_each_attempt_its_reason_and_the_wait_between() -> None:

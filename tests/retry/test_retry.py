@@ -331,7 +331,7 @@ class Script:
     async def sleep(self, seconds: float) -> None:
         self.slept.append(seconds)
 
-    async def before_wait(self, result: Answered | UpstreamFault, seconds: float) -> None:
+    async def before_wait(self, result: Answered | UpstreamFault, _: Outcome, seconds: float) -> None:
         self.told.append((result, seconds))
 
     async def run(self) -> Answered:
