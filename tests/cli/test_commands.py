@@ -1,4 +1,4 @@
-"""What the commands beside a proxy do to a login: each a process of its own, with real files, a Redis and a keyring."""
+"""What the commands beside a proxy do to a login, with real files, a Redis and a keyring."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from pathlib import Path
 
 import keyring
 import pytest
-from keyrings.alt.file import PlaintextKeyring
 from redis import Redis
 
 import slproxy
@@ -34,8 +33,11 @@ from tests.support.commands import (
     allowed,
     free_port,
     log_in,
+    log_in_here,
     oauth,
+    run_here,
     sandboxed,
+    system_keyring,
     token_file,
 )
 from tests.support.rig import (
@@ -51,7 +53,6 @@ from tests.support.rig import (
     raw,
     redis_server,
     reply,
-    run,
     until,
 )
 
@@ -81,13 +82,6 @@ def redis_url(redis_anew: str) -> str:
     with contextlib.closing(Redis.from_url(redis_anew)) as client:
         client.flushall()
     return redis_anew
-
-
-def system_keyring(home: Path) -> PlaintextKeyring:
-    """Return the keyring of the processes whose home that is."""
-    backend = PlaintextKeyring()
-    backend.file_path = str(home / ".local" / "share" / "python_keyring" / "keyring_pass.cfg")
-    return backend
 
 
 def given(key: str | None) -> TokenCipher:
@@ -133,7 +127,7 @@ async def command(
     *arguments: str, home: Path, env: Mapping[str, str], code: int, hidden: tuple[Record | None, ...] = ()
 ) -> tuple[str, str]:
     """Run a command to its end, and hold it to what all of them promise; return what it said."""
-    got, out, err = await run(*arguments, home=home, env=env)
+    got, out, err = await run_here(*arguments, home=home, env=env)
     assert got == code, (arguments, out, err)
     assert "Traceback" not in out + err
     for secret in (SECRET, FIRST, SECOND):
@@ -534,7 +528,7 @@ async def test_a_rekey_that_cannot_be_made_says_why_and_changes_nothing(tmp_path
         kept = token_file(homes[0]).read_bytes()
         results = await asyncio.gather(
             *(
-                run("store", "rekey", *arguments, home=home, env={**oauth(sandbox), **more})
+                run_here("store", "rekey", *arguments, home=home, env={**oauth(sandbox), **more})
                 for home, (arguments, more, _, _) in zip(homes, cases, strict=True)
             )
         )
@@ -922,12 +916,16 @@ async def login_ends(
     home: Path, env: Mapping[str, str], *arguments: str, code: int, then: str = "", shell: str = ""
 ) -> tuple[str, str]:
     """Log in and allow it, without a terminal, with more to read after it; return what was said."""
-    async with logging_in(home, env, *arguments, shell=shell) as login:
-        got = await login.end(await allowed(await login.url()) + "\n" + then)
-    assert got == code, (login.out, login.err)
-    assert "Traceback" not in login.err
-    assert SECRET not in login.out + login.err
-    return login.out, login.err
+    if shell:
+        async with logging_in(home, env, *arguments, shell=shell) as login:
+            got = await login.end(await allowed(await login.url()) + "\n" + then)
+        out, err = login.out, login.err
+    else:
+        got, out, err = await log_in_here(*arguments, home=home, env=env, then=then)
+    assert got == code, (out, err)
+    assert "Traceback" not in err
+    assert SECRET not in out + err
+    return out, err
 
 
 async def works(sandbox: Sandbox, record: Record | None) -> bool:

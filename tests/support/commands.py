@@ -1,20 +1,36 @@
-"""Commands of slproxy as a person types them, and the logins and settings that they work on."""
+"""Commands of slproxy as a person types them, and the logins and settings that they work on.
+
+``run_here`` runs a command in this process, as ``main`` of ``slproxy.cli`` would: an interpreter that imports everything
+anew takes most of the processor time of a command. What a process is (signals, streams, its end) is shown with real
+ones, by ``run`` of ``programs``.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import io
 import json
+import logging
+import os
 import re
 import socket
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+import threading
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
+import keyring
+import pytest
 from aiohttp import ClientSession
+from keyrings.alt.file import PlaintextKeyring
 
+from slproxy.cli.main import run as run_command
 from slproxy.sandbox import Options, Sandbox
 from slproxy.store import FileStore
-from tests.support.rig import PATIENCE, Program, get, login_at, raw, running_sandbox, spawn
+from tests.support.rig import PATIENCE, Program, environment, get, login_at, raw, running_sandbox, spawn, until
 
 # Marked, so that it can be searched for wherever something is said.
 SECRET = "marker-secret-0a1b2c"
@@ -110,13 +126,6 @@ async def allowed(url: str, consent: str = "allow") -> str:
         return response.headers["Location"]
 
 
-async def log_in(home: Path, env: Mapping[str, str], *arguments: str) -> Interactive:
-    async with interactive("login", "--no-browser", *arguments, home=home, env=env) as login:
-        code = await login.end(await allowed(await login.url()) + "\n")
-        assert code == 0, login.err
-        return login
-
-
 async def logged_in(home: Path, sandbox: Sandbox) -> None:
     """Leave the store as a login leaves it, where the login itself is not what is shown."""
     await FileStore(token_file(home)).write(login_at(sandbox))
@@ -132,3 +141,113 @@ def no_secret_in(*texts: str, secrets: tuple[str, ...] = (SECRET, KEY)) -> None:
     for text in texts:
         for secret in secrets:
             assert secret not in text
+
+
+def system_keyring(home: Path) -> PlaintextKeyring:
+    """Return the keyring of the processes whose home that is."""
+    backend = PlaintextKeyring()
+    backend.file_path = str(home / ".local" / "share" / "python_keyring" / "keyring_pass.cfg")
+    return backend
+
+
+class Result(NamedTuple):
+    """What became of a command."""
+
+    code: int
+    out: str
+    err: str
+
+
+# Environment, folder and streams are the process's: a second command waits for the first.
+_ONE_AT_A_TIME = threading.Lock()
+
+
+@dataclass
+class Outcome:
+    """What a command in this process has said so far, and its exit code once it has ended."""
+
+    out: io.StringIO = field(default_factory=io.StringIO)
+    err: io.StringIO = field(default_factory=io.StringIO)
+    code: int = -1
+
+    def result(self) -> Result:
+        return Result(self.code, self.out.getvalue(), self.err.getvalue())
+
+
+def _run(arguments: Sequence[str], home: Path, env: Mapping[str, str], outcome: Outcome, stdin: int | None) -> None:
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_ONE_AT_A_TIME)
+        stack.enter_context(_logging_as_before())
+        patch = stack.enter_context(pytest.MonkeyPatch.context())
+        for name in os.environ:
+            patch.delenv(name)
+        for name, value in environment(home, **env).items():
+            patch.setenv(name, value)
+        patch.chdir(home)
+        if "PYTHON_KEYRING_BACKEND" in env:
+            keyring.set_keyring(system_keyring(home))
+        if stdin is not None:
+            before = os.dup(0)
+            stack.callback(os.close, before)
+            stack.callback(os.dup2, before, 0)
+            os.dup2(stdin, 0)
+        stack.enter_context(contextlib.redirect_stdout(outcome.out))
+        stack.enter_context(contextlib.redirect_stderr(outcome.err))
+        outcome.code = run_command(arguments)
+
+
+@contextmanager
+def _logging_as_before() -> Iterator[None]:
+    """A command sets up the log of its process: put back what pytest had there."""
+    root, ours = logging.getLogger(), logging.getLogger("slproxy")
+    handlers, levels = root.handlers[:], (root.level, ours.level)
+    flags = ("logThreads", "logProcesses", "logMultiprocessing")
+    kept = {name: getattr(logging, name) for name in flags}
+    root.handlers.clear()
+    try:
+        yield
+    finally:
+        root.handlers[:] = handlers
+        root.setLevel(levels[0])
+        ours.setLevel(levels[1])
+        for name, value in kept.items():
+            setattr(logging, name, value)
+
+
+async def run_here(*arguments: str, home: Path, env: Mapping[str, str] | None = None) -> Result:
+    """Run a command in this process, in a thread."""
+    outcome = Outcome()
+    async with asyncio.timeout(PATIENCE):
+        await asyncio.to_thread(_run, arguments, home, env or {}, outcome, None)
+    return outcome.result()
+
+
+async def log_in_here(
+    *arguments: str, home: Path, env: Mapping[str, str], paste: str | None = None, then: str = ""
+) -> Result:
+    """Run ``login --no-browser`` in this process, without a terminal, as somebody who clicks Allow.
+
+    What is pasted is where Allow leads to, unless ``paste`` says otherwise; ``then`` is typed after it.
+    """
+    outcome, (reading, writing) = Outcome(), os.pipe()
+    command = ["login", "--no-browser", *arguments]
+    running = asyncio.create_task(asyncio.to_thread(_run, command, home, env, outcome, reading))
+    try:
+        await until(lambda: running.done() or "/oauth/authorize?" in outcome.err.getvalue())
+        if not running.done():
+            url = re.search(r"https?://\S+/oauth/authorize\?\S+", outcome.err.getvalue())
+            assert url is not None
+            os.write(writing, f"{await allowed(url[0]) if paste is None else paste}\n{then}".encode())
+    finally:
+        os.close(writing)
+        async with asyncio.timeout(PATIENCE):
+            await running
+        os.close(reading)
+    return outcome.result()
+
+
+async def log_in(home: Path, env: Mapping[str, str], *arguments: str) -> Result:
+    """Log in, which works."""
+    done = await log_in_here(*arguments, home=home, env=env)
+    assert done.code == 0, done.err
+    return done
