@@ -12,6 +12,7 @@ import pytest
 from slproxy.sandbox import Options, Sandbox
 from slproxy.store import FileStore
 from tests.support import rig
+from tests.support.commands import run_here
 
 
 def pointed_at(sandbox: Sandbox) -> dict[str, str]:
@@ -104,28 +105,28 @@ async def test_a_profile_that_nothing_is_known_of_is_a_warning_that_names_the_kn
     (tmp_path / "slproxy.toml").write_text("[profile.work.retry]\nattempts = 2\n")
     env = pointed_at(sandbox) | {"SALESLOFT_API_KEY": sandbox.options.api_key}
     for profile in ("default", "kept", "work"):
-        assert await rig.run("whoami", "--profile", profile, home=tmp_path, env=env) == (0, WHO, "")
+        assert await run_here("whoami", "--profile", profile, home=tmp_path, env=env) == (0, WHO, "")
     warning = "slproxy: warning: the profile wrok has neither settings nor a login; known are: default, kept, work\n"
-    assert await rig.run("whoami", "--profile", "wrok", home=tmp_path, env=env) == (0, WHO, warning)
+    assert await run_here("whoami", "--profile", "wrok", home=tmp_path, env=env) == (0, WHO, warning)
     # A login makes it known; and what a Redis or a file by another name holds is not looked into.
-    _, _, err = await rig.run("login", "--no-browser", "--profile", "wrok", home=tmp_path, env=env)
+    _, _, err = await run_here("login", "--no-browser", "--profile", "wrok", home=tmp_path, env=env)
     assert "warning" not in err
     env["SLPROXY_STORE__PATH"] = str(tmp_path / "another.json")
-    assert await rig.run("whoami", "--profile", "wrok", home=tmp_path, env=env) == (0, WHO, "")
+    assert await run_here("whoami", "--profile", "wrok", home=tmp_path, env=env) == (0, WHO, "")
 
 
 async def test_two_profiles_do_not_share_a_token(sandbox: Sandbox, tmp_path: Path) -> None:
     path = tmp_path / "shared.json"
     await FileStore(path).write(rig.login_at(sandbox))
     env = {**pointed_at(sandbox), "SLPROXY_STORE__PATH": str(path), "SLPROXY_AUTH__GRANT": "authorization_code"}
-    code, out, _ = await rig.run("token", home=tmp_path, env=env)
+    code, out, _ = await run_here("token", home=tmp_path, env=env)
     assert (code, out != "") == (0, True)
-    code, out, err = await rig.run("token", "--profile", "other", home=tmp_path, env=env)
+    code, out, err = await run_here("token", "--profile", "other", home=tmp_path, env=env)
     assert (code, out) == (3, ""), err
 
 
 async def test_the_help_of_the_sandbox_tells_its_defaults_and_where_its_pages_are(tmp_path: Path) -> None:
-    _, out, _ = await rig.run("sandbox", "--help", home=tmp_path, env={"COLUMNS": "200"})
+    _, out, _ = await run_here("sandbox", "--help", home=tmp_path, env={"COLUMNS": "200"})
     options = Options()
     told = " ".join(out.partition("options:")[2].split())
     for flag, default in {
@@ -140,9 +141,9 @@ async def test_the_help_of_the_sandbox_tells_its_defaults_and_where_its_pages_ar
 
 
 async def test_the_help_says_what_exit_codes_mean(tmp_path: Path) -> None:
-    _, out, _ = await rig.run("--help", home=tmp_path)
+    _, out, _ = await run_here("--help", home=tmp_path)
     assert "0 done, 1 failed, 2 bad usage or configuration, 3 login needed" in out
-    _, out, _ = await rig.run("store", "--help", home=tmp_path)
+    _, out, _ = await run_here("store", "--help", home=tmp_path)
     assert "Move the login to another store, or change its encryption key." in out
 
 
@@ -159,7 +160,7 @@ async def test_status_and_doctor_ask_the_proxy_that_a_flag_names(
         for where, up_at in ((["--port", port], f"127.0.0.1:{port}"), (["--uds", "s"], f"unix:{tmp_path / 's'}")):
             for command in ("status", "doctor"):
                 arguments = [*where, command] if before else [command, *where]
-                code, out, err = await rig.run(*arguments, home=tmp_path, env=env)
+                code, out, err = await run_here(*arguments, home=tmp_path, env=env)
                 assert (code, err) == (0, ""), out
                 assert f"up at {up_at}" in out, out
 
@@ -180,7 +181,7 @@ async def test_a_flag_that_a_command_does_not_take_is_refused_before_it_as_after
     sandbox: Sandbox, tmp_path: Path, arguments: list[str]
 ) -> None:
     env = pointed_at(sandbox) | {"SALESLOFT_API_KEY": sandbox.options.api_key}
-    code, out, err = await rig.run(*arguments, home=tmp_path, env=env)
+    code, out, err = await run_here(*arguments, home=tmp_path, env=env)
     assert (code, out) == (2, "")
     assert f"{arguments[0]} is a flag of serve" in err
     assert sandbox.requests == []

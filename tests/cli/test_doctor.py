@@ -24,7 +24,7 @@ import slproxy
 from slproxy.config import Secret
 from slproxy.sandbox import Sandbox
 from slproxy.store import FileStore, Record, TokenCipher
-from tests.support.commands import KEY, SECRET, free_port, oauth, pointed_at, sandboxed, token_file
+from tests.support.commands import KEY, SECRET, free_port, oauth, pointed_at, run_here, sandboxed, token_file
 from tests.support.rig import (
     API_KEY,
     Handler,
@@ -33,7 +33,6 @@ from tests.support.rig import (
     login_at,
     program,
     reply,
-    run,
 )
 
 pytestmark = pytest.mark.heavy
@@ -46,7 +45,7 @@ Finding = dict[str, str]
 
 async def diagnosis(home: Path, env: Mapping[str, str], *, code: int, hidden: tuple[str, ...] = ()) -> list[Finding]:
     """Run ``doctor --json`` and hold what it prints to what every diagnosis promises; return its findings."""
-    exit_code, out, err = await run("doctor", "--json", home=home, env={"SLPROXY_RETRY__ATTEMPTS": "1", **env})
+    exit_code, out, err = await run_here("doctor", "--json", home=home, env={"SLPROXY_RETRY__ATTEMPTS": "1", **env})
     assert "Traceback" not in err, err
     findings: list[Finding] = json.loads(out)
     for each in findings:
@@ -114,7 +113,7 @@ async def test_where_nothing_is_wrong_all_is_ok_and_the_exit_code_is_0(tmp_path:
             assert [each["detail"].partition(":")[0] for each in of(check, findings)] == ["api", "accounts"]
         assert "Jane Smith" in of("credentials", findings)[0]["detail"]
         assert "without TLS" in of("tls", findings)[0]["detail"]
-        told = await run("doctor", home=tmp_path, env=env)
+        told = await run_here("doctor", home=tmp_path, env=env)
         assert (told[0], told[2]) == (0, "")
         assert [line.split()[:2] for line in told[1].splitlines()] == [[e["state"], e["check"]] for e in findings]
 
@@ -123,7 +122,7 @@ async def test_every_line_of_what_is_wrong_is_followed_by_its_remedy(tmp_path: P
     async with well(tmp_path) as (_, env, _):
         path = token_file(tmp_path)
         path.chmod(0o644)
-        code, out, _ = await run("doctor", home=tmp_path, env=env)
+        code, out, _ = await run_here("doctor", home=tmp_path, env=env)
     assert code == 1
     lines = out.splitlines()
     (at,) = [number for number, line in enumerate(lines) if line.startswith("broken   store")]

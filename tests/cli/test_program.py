@@ -16,19 +16,22 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+from slproxy.cli.parser import COMMANDS, Command
 from tests.support import ROOT
 from tests.support.commands import (
     KEY,
     SECRET,
-    Interactive,
+    Result,
     allowed,
     free_port,
     interactive,
     log_in,
+    log_in_here,
     logged_in,
     no_secret_in,
     oauth,
     pointed_at,
+    run_here,
     sandboxed,
     state_of,
     token_file,
@@ -73,6 +76,35 @@ async def test_the_three_spellings_are_one_program(tmp_path: Path) -> None:
     assert [code for code, _, _ in told[:3]] == [0, 0, 2]
 
 
+# What each command is called with as a process, and what it then ends with.
+PROCESSES = {
+    "serve": (["--uds", "missing/socket"], 2),
+    "login": (["--no-browser"], 1),
+    "logout": ([], 0),
+    "whoami": ([], 0),
+    "status": ([], 0),
+    "token": ([], 0),
+    "doctor": ([], 0),
+    "config": ([], 0),
+    "profiles": ([], 0),
+    "store move": (["--to", "file"], 2),
+    "store rekey": ([], 1),
+    "sandbox": (["--host", "192.0.2.1"], 2),
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: str(command.name))
+async def test_every_command_works_as_a_process(tmp_path: Path, command: Command) -> None:
+    async with sandboxed() as sandbox:
+        await logged_in(tmp_path, sandbox)
+        arguments, wanted = PROCESSES[command.name]
+        env = oauth(sandbox, SLPROXY_LISTEN__PORT=str(free_port()))
+        code, out, err = await run(*command.name.split(), *arguments, home=tmp_path, env=env)
+    assert code == wanted, (out, err)
+    assert bool(out if code == 0 else err)
+    assert "Traceback" not in out + err
+
+
 async def test_without_a_command_it_serves(tmp_path: Path) -> None:
     async with ScriptedUpstream() as upstream:
         env = pointed_at(upstream.url, SALESLOFT_API_KEY=KEY)
@@ -83,12 +115,12 @@ async def test_without_a_command_it_serves(tmp_path: Path) -> None:
 
 
 async def test_every_command_of_the_contract_is_there_and_takes_config_and_profile(tmp_path: Path) -> None:
-    code, told, _ = await run("--help", home=tmp_path)
+    code, told, _ = await run_here("--help", home=tmp_path)
     assert code == 0
     for name in ("serve", "login", "logout", "whoami", "status", "token", "config", "sandbox"):
         assert f"    {name} " in told
     names = ("serve", "login", "status")
-    results = await asyncio.gather(*(run(name, "--help", home=tmp_path) for name in names))
+    results = await asyncio.gather(*(run_here(name, "--help", home=tmp_path) for name in names))
     for name, (code, out, _) in zip(names, results, strict=True):
         assert code == 0, name
         assert "--config" in out, name
@@ -116,7 +148,7 @@ async def test_usage_and_settings_that_are_wrong_are_exit_2_naming_key_and_place
         (folder("both"), ["config"], {"SALESLOFT_API_KEY": KEY, "SALESLOFT_API_KEY_FILE": "/x"}, ["SALESLOFT_API_KEY"]),
         (folder("login"), ["login", "--no-browser"], {}, ["SALESLOFT_CLIENT_ID"]),
     ]
-    results = await asyncio.gather(*(run(*arguments, home=home, env=env) for home, arguments, env, _ in cases))
+    results = await asyncio.gather(*(run_here(*arguments, home=home, env=env) for home, arguments, env, _ in cases))
     for (home, _, _, wanted), (code, out, err) in zip(cases, results, strict=True):
         assert code == 2, (home.name, out, err)
         for word in wanted:
@@ -129,7 +161,7 @@ async def test_usage_and_settings_that_are_wrong_are_exit_2_naming_key_and_place
 async def test_a_grant_without_its_credentials_is_told_and_never_a_defect(tmp_path: Path, grant: str) -> None:
     async with sandboxed() as sandbox:
         env = pointed_at(sandbox.url, SLPROXY_AUTH__GRANT=grant)
-        code, out, err = await run("whoami", home=tmp_path, env=env)
+        code, out, err = await run_here("whoami", home=tmp_path, env=env)
     assert code in (2, 3) or (code == 1 and grant == "client_credentials"), (code, err)
     assert "Traceback" not in out + err
     assert "defect" not in out + err
@@ -137,7 +169,7 @@ async def test_a_grant_without_its_credentials_is_told_and_never_a_defect(tmp_pa
 
 async def test_precedence_is_flag_environment_dotenv_toml_default(tmp_path: Path) -> None:
     async def port(env: Mapping[str, str] | None = None) -> tuple[int, str]:
-        code, out, err = await run("config", "--json", home=tmp_path, env=env)
+        code, out, err = await run_here("config", "--json", home=tmp_path, env=env)
         assert code == 0, err
         row = json.loads(out)["listen.port"]
         return row["value"], row["origin"]
@@ -167,7 +199,7 @@ async def test_config_masks_secrets_and_names_where_each_came_from(tmp_path: Pat
         "SLPROXY_LISTEN__KEY": "marker-local-key",
     }
     for arguments in (["config"], ["config", "--json"]):
-        code, out, err = await run(*arguments, home=tmp_path, env=env)
+        code, out, err = await run_here(*arguments, home=tmp_path, env=env)
         assert code == 0
         no_secret_in(out, err, secrets=(SECRET, KEY, "marker-local-key"))
         assert "SALESLOFT_CLIENT_SECRET_FILE" in out
@@ -214,7 +246,7 @@ async def test_exit_codes_tell_done_failed_and_login_needed(tmp_path: Path) -> N
         (["status"], pointed_at(dead, SALESLOFT_API_KEY=KEY), 0),
         (["logout"], pointed_at(dead, **client), 0),
     ]
-    results = await asyncio.gather(*(run(*arguments, home=tmp_path, env=env) for arguments, env, _ in cases))
+    results = await asyncio.gather(*(run_here(*arguments, home=tmp_path, env=env) for arguments, env, _ in cases))
     for (arguments, env, wanted), (code, out, err) in zip(cases, results, strict=True):
         assert code == wanted, (arguments, env, out, err)
         assert "Traceback" not in err
@@ -301,7 +333,7 @@ async def test_sigterm_lets_a_renewal_under_way_finish_and_be_written(tmp_path: 
             await asyncio.gather(call, return_exceptions=True)
         after = json.loads(token_file(tmp_path).read_text())
         assert after["refresh_token"] != before["refresh_token"]
-        code, out, _ = await run("whoami", home=tmp_path, env=env)
+        code, out, _ = await run_here("whoami", home=tmp_path, env=env)
     assert (code, out) == (0, "Authenticated as: Jane Smith (jane@company.com)\n")
 
 
@@ -397,7 +429,7 @@ async def test_an_api_key_is_served_whatever_became_of_an_old_token_file(tmp_pat
         path.parent.mkdir(parents=True, mode=0o700)
         path.write_text("not a token file")
         path.chmod(0o644)
-        code, out, err = await run("whoami", home=tmp_path, env=pointed_at(sandbox.url, SALESLOFT_API_KEY=KEY))
+        code, out, err = await run_here("whoami", home=tmp_path, env=pointed_at(sandbox.url, SALESLOFT_API_KEY=KEY))
     assert (code, out) == (0, "Authenticated as: Jane Smith (jane@company.com)\n"), err
 
 
@@ -419,7 +451,7 @@ async def test_auto_takes_an_api_key_then_a_stored_login_then_client_credentials
         env = oauth(sandbox)
         if stored:
             await logged_in(tmp_path, sandbox)
-        code, out, err = await run("status", "--json", home=tmp_path, env={**env, **more})
+        code, out, err = await run_here("status", "--json", home=tmp_path, env={**env, **more})
         document = json.loads(out)
         assert document["token"]["grant"] == grant
         assert document["token"]["why"]
@@ -478,14 +510,14 @@ async def test_a_pasted_address_with_a_wrong_state_or_a_denial_stores_nothing(tm
     async with sandboxed() as sandbox:
         env = oauth(sandbox)
 
-        async def pasted(number: int) -> tuple[int, Interactive, bool]:
+        async def pasted(number: int) -> tuple[Result, bool]:
             home = tmp_path / str(number)
             home.mkdir()
-            async with interactive("login", "--no-browser", home=home, env=env) as login:
-                url = await login.url()
+
+            async def paste(url: str) -> str:
                 location = await allowed(url, "deny" if number == 4 else "allow")
                 state = parse_qs(urlsplit(url).query)["state"][0]
-                typed = {
+                return {
                     0: location.replace(state, "wrong"),
                     1: location.replace("state=", "other="),
                     2: urlsplit(location).query.replace(state, "é"),
@@ -493,17 +525,17 @@ async def test_a_pasted_address_with_a_wrong_state_or_a_denial_stores_nothing(tm
                     4: location,
                     5: f"{env['SALESLOFT_REDIRECT_URI']}?state={state}",
                 }[number]
-                code = await login.end(typed + "\n")
-                return code, login, token_file(home).exists()
 
-        results = await asyncio.gather(*(pasted(number) for number in range(6)))
+            return await log_in_here(home=home, env=env, paste=paste), token_file(home).exists()
+
+        results = [await pasted(number) for number in range(6)]
         assert sandbox.token_requests == []
-    for code, login, stored in results:
-        assert code == 1, login.err
+    for login, stored in results:
+        assert login.code == 1, login.err
         assert not stored
         assert "Traceback" not in login.err
-    assert "state" in results[0][1].err
-    assert "denied" in results[4][1].err
+    assert "state" in results[0][0].err
+    assert "denied" in results[4][0].err
 
 
 # A browser that follows the address as one does, with what it shall do first given as Python.
@@ -625,13 +657,12 @@ async def test_a_login_keeps_the_earlier_one_when_the_code_is_refused(tmp_path: 
         await logged_in(tmp_path, sandbox)
         before = token_file(tmp_path).read_bytes()
         sandbox.fault("invalid_grant", on="token")
-        async with interactive("login", "--no-browser", home=tmp_path, env=env) as login:
-            assert await login.end(await allowed(await login.url()) + "\n") == 1
+        login = await log_in_here(home=tmp_path, env=env)
         sandbox.fault("html-200", on="token")
-        async with interactive("login", "--no-browser", home=tmp_path, env=env) as again:
-            assert await again.end(await allowed(await again.url()) + "\n") == 1
+        again = await log_in_here(home=tmp_path, env=env)
     assert token_file(tmp_path).read_bytes() == before
     for each in (login, again):
+        assert each.code == 1
         assert "Traceback" not in each.err
         no_secret_in(each.out, each.err)
 
@@ -674,9 +705,11 @@ async def test_a_rotated_refresh_token_is_on_disk_before_its_access_token_is_use
     async with ScriptedUpstream(script) as upstream:
         client = {"SALESLOFT_CLIENT_ID": "cid", "SALESLOFT_CLIENT_SECRET": SECRET, "SALESLOFT_REDIRECT_URI": CALLBACK}
         env = pointed_at(upstream.url, **client)
-        async with interactive("login", "--no-browser", home=tmp_path, env=env) as login:
-            state = parse_qs(urlsplit(await login.url()).query)["state"][0]
-            assert await login.end(f"{CALLBACK}?code=c&state={state}\n") == 0
+
+        async def paste(url: str) -> str:
+            return f"{CALLBACK}?code=c&state={parse_qs(urlsplit(url).query)['state'][0]}"
+
+        assert (await log_in_here(home=tmp_path, env=env, paste=paste)).code == 0
         async with program("serve", home=tmp_path, env=env) as server:
             responses = await asyncio.gather(*(raw(server.url, get(f"/v2/{number}")) for number in range(50)))
             await server.stop()
@@ -720,14 +753,14 @@ async def test_a_damaged_token_file_is_set_aside_and_told_and_a_login_is_wanted_
         path = token_file(tmp_path)
         damaged = path.read_bytes()[:-40]
         path.write_bytes(damaged)
-        code, out, err = await run("token", home=tmp_path, env=env)
+        code, out, err = await run_here("token", home=tmp_path, env=env)
         assert code == 1
         assert str(path) in err
         (aside,) = path.parent.glob("default.json.aside-*")
         assert str(aside) in err
         assert aside.read_bytes() == damaged
         no_secret_in(out, err, secrets=(SECRET,))
-        code, _, err = await run("token", home=tmp_path, env=env)
+        code, _, err = await run_here("token", home=tmp_path, env=env)
         assert code == 3
         assert "slproxy login" in err
 
@@ -744,18 +777,18 @@ async def test_a_token_file_is_sealed_with_the_key_of_the_settings_and_opens_wit
         )
         sandbox.expire(secrets[0])
         sealed = {**env, "SLPROXY_STORE__KEY": key}
-        assert (await run("whoami", home=tmp_path, env=sealed))[0] == 0
+        assert (await run_here("whoami", home=tmp_path, env=sealed))[0] == 0
         kept = token_file(tmp_path).read_text()
         assert "slproxy-sealed-1" in kept
         no_secret_in(kept, secrets=(SECRET, *secrets))
-        code, out, err = await run("whoami", home=tmp_path, env={**env, "SLPROXY_STORE__KEY": "another"})
+        code, out, err = await run_here("whoami", home=tmp_path, env={**env, "SLPROXY_STORE__KEY": "another"})
         assert (code, out) == (1, "")
         assert "cannot be decrypted with the key" in err
-        code, _, err = await run("whoami", home=tmp_path, env=env)
+        code, _, err = await run_here("whoami", home=tmp_path, env=env)
         assert code == 1
         assert "store.key is not set" in err
         assert token_file(tmp_path).read_text() == kept
-        assert (await run("whoami", home=tmp_path, env=sealed))[0] == 0
+        assert (await run_here("whoami", home=tmp_path, env=sealed))[0] == 0
 
 
 async def test_a_token_is_never_used_for_another_client_profile_or_host(tmp_path: Path) -> None:
@@ -767,7 +800,9 @@ async def test_a_token_is_never_used_for_another_client_profile_or_host(tmp_path
         elsewhere = {**env, "SLPROXY_UPSTREAM__API_URL": other.url, "SLPROXY_UPSTREAM__ACCOUNTS_URL": other.url}
         others = [{**env, "SALESLOFT_CLIENT_ID": "other"}, {**env, "SLPROXY_PROFILE": "other"}, elsewhere]
         commands = [(command, variables) for command in ("whoami", "status") for variables in others]
-        results = await asyncio.gather(*(run(command, home=tmp_path, env=variables) for command, variables in commands))
+        results = await asyncio.gather(
+            *(run_here(command, home=tmp_path, env=variables) for command, variables in commands)
+        )
         for code, out, err in results:
             assert code == 3, (out, err)
             no_secret_in(out, err, secrets=tokens)
@@ -781,7 +816,7 @@ async def test_a_token_is_not_sent_to_another_accounts_host_by_logout(tmp_path: 
         await logged_in(tmp_path, sandbox)
         kept = json.loads(token_file(tmp_path).read_text())
         elsewhere = {**env, "SLPROXY_UPSTREAM__API_URL": other.url, "SLPROXY_UPSTREAM__ACCOUNTS_URL": other.url}
-        await run("logout", home=tmp_path, env=elsewhere)
+        await run_here("logout", home=tmp_path, env=elsewhere)
     sent = b"".join(message.head.raw + message.body for message in other.seen).decode()
     no_secret_in(sent, secrets=(kept["access_token"], kept["refresh_token"]))
 
@@ -796,7 +831,7 @@ async def test_whoami_status_and_token_tell_what_they_are_for(tmp_path: Path) ->
         kept = json.loads(token_file(tmp_path).read_text())
         secrets = (SECRET, kept["access_token"], kept["refresh_token"])
         commands = (["whoami"], ["whoami", "--json"], ["status"], ["status", "--json"], ["token"], ["token", "--json"])
-        results = await asyncio.gather(*(run(*command, home=tmp_path, env=env) for command in commands))
+        results = await asyncio.gather(*(run_here(*command, home=tmp_path, env=env) for command in commands))
         assert [code for code, _, _ in results] == [0] * 6
         assert results[0][1] == "Authenticated as: Jane Smith (jane@company.com)\n"
         assert json.loads(results[1][1])["data"]["email"] == "jane@company.com"
@@ -817,7 +852,7 @@ async def test_token_renews_an_expired_one_and_keeps_what_it_got(tmp_path: Path)
         await logged_in(tmp_path, sandbox)
         before = json.loads(token_file(tmp_path).read_text())
         await until(lambda: time.time() > before["expires_at"], timeout=SOON)
-        code, out, _ = await run("token", home=tmp_path, env=env)
+        code, out, _ = await run_here("token", home=tmp_path, env=env)
         after = json.loads(token_file(tmp_path).read_text())
     assert (code, out) == (0, after["access_token"] + "\n")
     assert after["refresh_token"] != before["refresh_token"]
@@ -843,12 +878,12 @@ async def test_status_finds_a_running_proxy_and_its_budget(tmp_path: Path) -> No
         env = pointed_at(sandbox.url, SALESLOFT_API_KEY=KEY) | {"SLPROXY_LISTEN__PORT": str(port)}
         async with program("serve", home=tmp_path, env=env) as server:
             await raw(server.url, get("/v2/me.json"))
-            code, out, _ = await run("status", "--json", home=tmp_path, env=env)
+            code, out, _ = await run_here("status", "--json", home=tmp_path, env=env)
             proxy = json.loads(out)["proxy"]
             assert (code, proxy["ready"]) == (0, True)
             assert proxy["budget"]["remaining"] == 599
             await server.stop()
-        code, out, _ = await run("status", "--json", home=tmp_path, env=env)
+        code, out, _ = await run_here("status", "--json", home=tmp_path, env=env)
         assert (code, json.loads(out)["proxy"]) == (0, None)
 
 
@@ -857,15 +892,15 @@ async def test_logout_revokes_and_forgets_and_offline_it_says_what_it_could_not_
         env = oauth(sandbox)
         await logged_in(tmp_path, sandbox)
         assert sandbox.alive() == 1
-        code, out, err = await run("logout", home=tmp_path, env=env)
+        code, out, err = await run_here("logout", home=tmp_path, env=env)
         assert code == 0
         assert sandbox.alive() == 0
         assert not token_file(tmp_path).exists()
         no_secret_in(out, err)
-        assert (await run("whoami", home=tmp_path, env=env))[0] == 3
+        assert (await run_here("whoami", home=tmp_path, env=env))[0] == 3
         await logged_in(tmp_path, sandbox)
         kept = json.loads(token_file(tmp_path).read_text())
-    code, out, err = await run("logout", home=tmp_path, env=env)
+    code, out, err = await run_here("logout", home=tmp_path, env=env)
     assert "not revoked" in out + err
     assert not token_file(tmp_path).exists()
     no_secret_in(out, err, secrets=(SECRET, kept["access_token"], kept["refresh_token"]))
@@ -897,7 +932,9 @@ async def test_a_unix_socket_is_served_with_its_mode(tmp_path: Path) -> None:
             writer.write(get("/v2/a"))
             assert (await reader.readline()).startswith(b"HTTP/1.1 200")
             writer.close()
-            code, out, _ = await run("status", "--json", home=tmp_path, env={**env, "SLPROXY_LISTEN__UDS": str(path)})
+            code, out, _ = await run_here(
+                "status", "--json", home=tmp_path, env={**env, "SLPROXY_LISTEN__UDS": str(path)}
+            )
             assert json.loads(out)["proxy"]["ready"] is True
             assert await server.stop() == 0
     assert code == 0

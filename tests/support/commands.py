@@ -1,6 +1,6 @@
 """Commands of slproxy as a person types them, and the logins and settings that they work on.
 
-``run_here`` runs a command in this process, as ``main`` of ``slproxy.cli`` would: an interpreter that imports everything
+``run_here`` runs a command in this process, as ``main`` of ``slproxy.cli`` would: an interpreter that imports all
 anew takes most of the processor time of a command. What a process is (signals, streams, its end) is shown with real
 ones, by ``run`` of ``programs``.
 """
@@ -16,7 +16,7 @@ import os
 import re
 import socket
 import threading
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -217,17 +217,20 @@ def _logging_as_before() -> Iterator[None]:
 async def run_here(*arguments: str, home: Path, env: Mapping[str, str] | None = None) -> Result:
     """Run a command in this process, in a thread."""
     outcome = Outcome()
-    async with asyncio.timeout(PATIENCE):
-        await asyncio.to_thread(_run, arguments, home, env or {}, outcome, None)
+    await asyncio.to_thread(_run, arguments, home, env or {}, outcome, None)
     return outcome.result()
 
 
 async def log_in_here(
-    *arguments: str, home: Path, env: Mapping[str, str], paste: str | None = None, then: str = ""
+    *arguments: str,
+    home: Path,
+    env: Mapping[str, str],
+    paste: Callable[[str], Awaitable[str]] = allowed,
+    then: str = "",
 ) -> Result:
-    """Run ``login --no-browser`` in this process, without a terminal, as somebody who clicks Allow.
+    """Run ``login --no-browser`` in this process, without a terminal; ``paste`` turns its URL into what is pasted.
 
-    What is pasted is where Allow leads to, unless ``paste`` says otherwise; ``then`` is typed after it.
+    ``then`` is typed after it.
     """
     outcome, (reading, writing) = Outcome(), os.pipe()
     command = ["login", "--no-browser", *arguments]
@@ -237,7 +240,7 @@ async def log_in_here(
         if not running.done():
             url = re.search(r"https?://\S+/oauth/authorize\?\S+", outcome.err.getvalue())
             assert url is not None
-            os.write(writing, f"{await allowed(url[0]) if paste is None else paste}\n{then}".encode())
+            os.write(writing, f"{await paste(url[0])}\n{then}".encode())
     finally:
         os.close(writing)
         async with asyncio.timeout(PATIENCE):
