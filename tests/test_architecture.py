@@ -62,10 +62,11 @@ OPENS = {"open", "read_text", "read_bytes", "write_text", "write_bytes", "unlink
 # The edges; an area's name stands for all of it. Every other module decides, and touches nothing of the above.
 EDGES = {
     "app",
-    "auth.callback",
+    "auth.callback_server",
     "auth.credentials",
     "auth.login",
     "auth.refresher",
+    "auth.save_login",
     "auth.stored_login",
     "cli",
     "config.env_file",

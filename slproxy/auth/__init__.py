@@ -1,10 +1,14 @@
 """Ways to authenticate, and the token in use."""
 
-from slproxy.auth import login, oauth
-from slproxy.auth.callback import callback
+from slproxy.auth import oauth
+from slproxy.auth.callback import parse_pasted
+from slproxy.auth.callback_server import callback_server
 from slproxy.auth.credentials import Credentials
 from slproxy.auth.identity import Identity, parse_identity
+from slproxy.auth.login import begin_login, exchange_code
+from slproxy.auth.login_attempt import LoginAttempt
 from slproxy.auth.oauth import Form
+from slproxy.auth.save_login import save_login
 from slproxy.auth.token_in_use import Bearer
 from slproxy.auth.token_reply import TokenEndpointReply
 
@@ -13,9 +17,13 @@ __all__ = [
     "Credentials",
     "Form",
     "Identity",
+    "LoginAttempt",
     "TokenEndpointReply",
-    "callback",
-    "login",
+    "begin_login",
+    "callback_server",
+    "exchange_code",
     "oauth",
     "parse_identity",
+    "parse_pasted",
+    "save_login",
 ]

@@ -1,13 +1,11 @@
-"""Who a token belongs to."""
+"""Identity: who a token belongs to."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass
 
-from slproxy.errors import (
-    SlproxyError,
-)
+from slproxy.errors import SlproxyError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,14 +22,16 @@ class Identity:
 
 
 def parse_identity(status: int, body: bytes) -> Identity:
-    """Return who it is by the API's answer to ``/v2/me.json``. Raises SlproxyError when the API did not say."""
+    """Return whose the token is, by the API's reply to ``/v2/me.json``. Raises SlproxyError when it does not say."""
     try:
         me = json.loads(body)["data"]
         team = me.get("team") or {}
         user_id, team_id = (each if type(each) is int else None for each in (me.get("id"), team.get("id")))
         return Identity(user_id=user_id, team_id=team_id, name=me["name"], email=me["email"])
     except (ValueError, KeyError, TypeError, AttributeError):
+        rejected = f"SalesLoft rejected the token ({status} from /v2/me.json)."
+        unknown = f"SalesLoft does not say whose the token is ({status} from /v2/me.json)."
         raise SlproxyError(
-            f"SalesLoft answered {status} to the question who this token belongs to.",
+            rejected if status in (401, 403) else unknown,
             hint="Check SALESLOFT_API_KEY, or log in again: slproxy login",
         ) from None

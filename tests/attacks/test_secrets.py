@@ -34,7 +34,8 @@ from redis.asyncio import Redis
 
 from slproxy import config
 from slproxy.app import App
-from slproxy.auth.login import Attempt, parse_callback, parse_pasted
+from slproxy.auth.callback import parse_callback, parse_pasted
+from slproxy.auth.login_attempt import LoginAttempt
 from slproxy.cli.parser import build_parser
 from slproxy.cli.settings import FLAGS
 from slproxy.config import SCHEMA, AuthSettings, Secret, StoreSettings
@@ -1034,7 +1035,9 @@ def test_no_error_of_a_login_shows_what_came_back() -> None:
     state, verifier = (core(name) for name in ("state", "verifier"))
     evidence.marks.add("state", state)
     evidence.marks.add("verifier", verifier)
-    attempt = Attempt(url=f"http://x/{state}", redirect_uri="http://localhost/callback", state=state, verifier=verifier)
+    attempt = LoginAttempt(
+        url=f"http://x/{state}", redirect_uri="http://localhost/callback", state=state, verifier=verifier
+    )
     evidence.note("the attempt", repr(attempt))
     for query in (f"code={CODE}", f"code={CODE}&state={TYPED}", f"state={state}", f"state={state}&error={TYPED}"):
         for take in (parse_callback, parse_pasted):

@@ -7,13 +7,15 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from slproxy.auth.callback import callback
-from slproxy.auth.login import Attempt, begin, parse_callback, parse_pasted
+from slproxy.auth.callback import parse_callback, parse_pasted
+from slproxy.auth.callback_server import callback_server
+from slproxy.auth.login import begin_login
+from slproxy.auth.login_attempt import LoginAttempt
 from slproxy.auth.oauth import pkce_challenge
 from slproxy.config import AuthSettings, Secret, Settings, StoreSettings
 from slproxy.errors import ConfigError, ForeignCallbackError, LoginError, PasteError
 
-ATTEMPT = Attempt(url="https://u", redirect_uri="http://localhost:3000/callback", state="S", verifier="v" * 43)
+ATTEMPT = LoginAttempt(url="https://u", redirect_uri="http://localhost:3000/callback", state="S", verifier="v" * 43)
 
 
 def settings(auth: AuthSettings) -> Settings:
@@ -21,7 +23,7 @@ def settings(auth: AuthSettings) -> Settings:
 
 
 def test_the_browser_is_asked_with_state_and_a_challenge_of_a_verifier_that_stays_here() -> None:
-    attempt = begin(settings(AuthSettings(client_id="c", client_secret=Secret("hidden"), scope="people:read")))
+    attempt = begin_login(settings(AuthSettings(client_id="c", client_secret=Secret("hidden"), scope="people:read")))
     query = {name: values[0] for name, values in parse_qs(urlsplit(attempt.url).query).items()}
     assert query == {
         "client_id": "c",
@@ -37,19 +39,19 @@ def test_the_browser_is_asked_with_state_and_a_challenge_of_a_verifier_that_stay
 
 
 def test_no_two_attempts_share_a_secret() -> None:
-    first, second = (begin(settings(AuthSettings(client_id="c"))) for _ in range(2))
+    first, second = (begin_login(settings(AuthSettings(client_id="c"))) for _ in range(2))
     assert len({first.state, second.state, first.verifier, second.verifier}) == 4
 
 
 def test_an_attempt_does_not_show_its_secrets() -> None:
-    attempt = begin(settings(AuthSettings(client_id="c")))
+    attempt = begin_login(settings(AuthSettings(client_id="c")))
     assert attempt.state not in repr(attempt)
     assert attempt.verifier not in repr(attempt)
 
 
 def test_a_login_without_a_client_id_says_what_to_set() -> None:
     with pytest.raises(ConfigError) as caught:
-        begin(settings(AuthSettings()))
+        begin_login(settings(AuthSettings()))
     assert "SALESLOFT_CLIENT_ID" in caught.value.hint
 
 
@@ -87,7 +89,10 @@ def test_a_bare_code_is_taken_as_it_is(code: str) -> None:
 def test_what_is_no_address_of_a_callback_is_told_apart_from_a_code_that_is_refused(pasted: str) -> None:
     with pytest.raises(PasteError) as caught:
         parse_pasted(ATTEMPT, pasted)
-    assert caught.value.detail == "That is not the address; it starts with http://localhost:3000/callback?code="
+    assert (
+        caught.value.detail
+        == "That is not the URL you were redirected to; it starts with http://localhost:3000/callback?code="
+    )
 
 
 FOREIGN = [
@@ -130,8 +135,8 @@ def test_nothing_pasted_is_told() -> None:
 
 
 async def test_a_redirect_uri_of_another_machine_needs_a_paste() -> None:
-    attempt = Attempt(url="https://u", redirect_uri="https://app.example/callback", state="S", verifier="v" * 43)
+    attempt = LoginAttempt(url="https://u", redirect_uri="https://app.example/callback", state="S", verifier="v" * 43)
     with pytest.raises(ConfigError) as caught:
-        async with callback(attempt):
+        async with callback_server(attempt):
             pass
     assert "--no-browser" in caught.value.hint

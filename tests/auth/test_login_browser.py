@@ -255,7 +255,7 @@ async def test_what_is_given_up_in_the_terminal_is_given_up_in_the_browser(brows
             await waiting
             page = await shown_in(tab)
         check_the_page(page, secrets_of(sandbox, url, tmp_path))
-    assert "given up in the terminal" in page.text
+    assert "cancelled in the terminal" in page.text
     assert token_file(tmp_path).read_bytes() == before
     assert "Traceback" not in login.err
 
@@ -318,7 +318,7 @@ async def test_a_bare_code_can_be_pasted(tmp_path: Path) -> None:
         no_secret_in(login.out, login.err, secrets=(SECRET, code))
 
 
-NOT_IT = "That is not the address; it starts with http://localhost:"
+NOT_IT = "That is not the URL you were redirected to; it starts with http://localhost:"
 
 
 @pytest.mark.parametrize("tries", [1, 2, 3])

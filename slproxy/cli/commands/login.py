@@ -10,7 +10,16 @@ import webbrowser
 from dataclasses import dataclass, replace
 
 from slproxy.app import App
-from slproxy.auth import Identity, callback, login, parse_identity
+from slproxy.auth import (
+    Identity,
+    LoginAttempt,
+    begin_login,
+    callback_server,
+    exchange_code,
+    parse_identity,
+    parse_pasted,
+    save_login,
+)
 from slproxy.cli.output import DONE, print_note
 from slproxy.cli.process import in_daemon_thread
 from slproxy.cli.stored_login import closing, revoke
@@ -48,13 +57,13 @@ async def run(settings: Settings, args: argparse.Namespace) -> int:
     async with closing(token_store(settings)) as store, App(settings, store=(memory := MemoryStore())) as app:
         new = _NewLogin(app=app, memory=memory, store=store, replace_other=args.replace)
         await new.check_store()
-        attempt = login.begin(settings)
+        attempt = begin_login(settings)
         if args.no_browser:
             print_note(f"Open this URL in any browser and allow access:\n\n  {attempt.url}\n")
             print_note("Then paste the URL you were redirected to (an error page is fine):")
             print(await new.finish(attempt, await _pasted_code(attempt)))
             return DONE
-        async with callback(attempt) as waiting:
+        async with callback_server(attempt) as waiting:
             print_note(f"Opening the browser to log in to SalesLoft. If it does not open, go to:\n\n  {attempt.url}\n")
             # Some browsers run in the terminal, and this call lasts as long as they do.
             browser = asyncio.ensure_future(in_daemon_thread(lambda: webbrowser.open(attempt.url)))
@@ -89,9 +98,9 @@ class _NewLogin:
             if not self.replace_other:
                 raise
 
-    async def finish(self, attempt: login.Attempt, code: str) -> str:
+    async def finish(self, attempt: LoginAttempt, code: str) -> str:
         """Turn a code into a stored token, and return who it is. Raises SlproxyError; then the token is revoked."""
-        record = await login.exchange(
+        record = await exchange_code(
             self.app.settings, attempt, code, post_form=self.app.upstream.post_form, now=time.time
         )
         try:
@@ -121,25 +130,25 @@ class _NewLogin:
 
     async def _store(self, record: Record, who: Identity | None) -> None:
         try:
-            await login.keep(self.store, record, who, replace_other=self.replace_other)
+            await save_login(self.store, record, who, replace_other=self.replace_other)
         except OtherLoginError as error:
             if not sys.stdin.isatty():
                 raise
             print_note(f"{error.detail}\nReplace it? [y/N]")
             if (await in_daemon_thread(read_line)).strip().lower() not in ("y", "yes"):
                 raise
-            await login.keep(self.store, record, who, replace_other=True)
+            await save_login(self.store, record, who, replace_other=True)
 
 
-async def _pasted_code(attempt: login.Attempt) -> str:
+async def _pasted_code(attempt: LoginAttempt) -> str:
     """Read the pasted address and return its code; where a person may have pasted another thing, ask again."""
     for _ in range(PASTES - 1):
         line = await in_daemon_thread(read_line)
         try:
-            return login.parse_pasted(attempt, line)
+            return parse_pasted(attempt, line)
         except PasteError as error:
             # Nobody is asked again whose input has ended, or is no terminal.
             if not line or not sys.stdin.isatty():
                 raise
             print_note(f"{error.detail}\nPaste it again:")
-    return login.parse_pasted(attempt, await in_daemon_thread(read_line))
+    return parse_pasted(attempt, await in_daemon_thread(read_line))
