@@ -49,7 +49,7 @@ def _check_replaceable(
 ) -> None:
     if earlier.profile != record.profile:
         raise StoreError(
-            f"The profile {earlier.profile} stores its token in the same place: {store.description}.",
+            f"The token of the profile {earlier.profile} is stored in the same place: {store.description}.",
             hint="Give each profile a store.path of its own, or none; then log in again.",
         )
     if replace_other:
