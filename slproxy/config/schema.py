@@ -38,23 +38,23 @@ Bytes = Annotated[int, Is("size")]
 class ListenSettings:
     """Where clients reach the proxy, and who may."""
 
-    host: Annotated[str, Doc("Address to listen on; one that others can reach needs `key`.")] = "127.0.0.1"
+    host: Annotated[str, Doc("Address to listen on; one that other machines can reach needs `key`.")] = "127.0.0.1"
     port: Annotated[int, Ge(0), Le(65535), Doc("TCP port to listen on; 0 takes any free one.")] = 8642
     uds: Annotated[str | None, Is("path"), Doc("Path of a Unix socket to listen on, instead of host and port.")] = None
     uds_mode: Annotated[
-        int, Ge(0), Le(0o777), Is("mode"), Doc("File mode of that socket, in octal: who may connect.")
+        int, Ge(0), Le(0o777), Is("mode"), Doc("File mode of the socket, in octal: who may connect.")
     ] = 0o600
-    key: Annotated[Secret | None, Doc("Local key that every client must show.")] = None
+    key: Annotated[Secret | None, Doc("Local key that every client must send.")] = None
     accept_hosts: Annotated[
         tuple[str, ...],
-        Doc("Names besides loopback ones that a Host header may carry, without port; set `key` as well."),
+        Doc("Host names to accept besides loopback ones, without port; set `key` as well."),
     ] = ()
     allow_origins: Annotated[
         tuple[str, ...],
-        Doc("Origins whose web pages may call the proxy and read its answers, such as https://app.test."),
+        Doc("Origins whose web pages may call the proxy and read its replies, such as https://app.test."),
     ] = ()
     allow_unauthenticated: Annotated[
-        bool, Doc("Listen where others can reach it without `key`: whoever connects acts with your token.")
+        bool, Doc("Allow an address that others can reach without `key`: whoever connects uses your token.")
     ] = False
 
 
@@ -62,19 +62,19 @@ class ListenSettings:
 class UpstreamSettings:
     """SalesLoft, and how long to wait for it."""
 
-    api_url: Annotated[str, Doc("Origin of the API; http only for a loopback host.")] = "https://api.salesloft.com"
-    accounts_url: Annotated[str, Doc("Origin of the OAuth server, with the same rule.")] = (
+    api_url: Annotated[str, Doc("Origin of the API; http is for loopback hosts only.")] = "https://api.salesloft.com"
+    accounts_url: Annotated[str, Doc("Origin of the OAuth server; http is for loopback hosts only.")] = (
         "https://accounts.salesloft.com"
     )
     ca_file: Annotated[
         Path | None,
         Is("file"),
-        Doc("PEM file of an authority to trust besides the system's, for a TLS-inspecting network."),
+        Doc("PEM file of a certificate authority to trust besides the system's, for a TLS-inspecting network."),
     ] = None
     connect_timeout: Annotated[Timeout, Doc("Seconds to connect, DNS and TLS included.")] = 5.0
-    response_timeout: Annotated[Timeout, Doc("Seconds from the request sent to the response headers.")] = 60.0
-    idle_timeout: Annotated[Timeout, Doc("Seconds between two chunks of a response body.")] = 60.0
-    max_connections: Annotated[int, Ge(1), Doc("Connections to the upstream at a time.")] = 100
+    response_timeout: Annotated[Timeout, Doc("Seconds from sending the request to the response headers.")] = 60.0
+    idle_timeout: Annotated[Timeout, Doc("Seconds to wait for the next chunk of a response body.")] = 60.0
+    max_connections: Annotated[int, Ge(1), Doc("Connections to SalesLoft at a time.")] = 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,18 +84,18 @@ class AuthSettings:
     grant: Annotated[
         Grant, Doc("How to get a token; auto takes the API key if set, else a stored login, else client credentials.")
     ] = "auto"
-    client_id: Annotated[str | None, Credential(), Doc("Application id of the OAuth application.")] = None
+    client_id: Annotated[str | None, Credential(), Doc("Client id of the OAuth application.")] = None
     client_secret: Annotated[Secret | None, Credential(), Doc("Secret of the OAuth application.")] = None
     redirect_uri: Annotated[
         str, Credential(), Doc("Redirect URI, exactly as registered with the OAuth application.")
     ] = "http://localhost:3000/callback"
     api_key: Annotated[Secret | None, Credential(), Doc("API key, used as the bearer token and never renewed.")] = None
     scope: Annotated[
-        str | None, Credential(), Doc("Scopes to ask for, separated by spaces; without it the application's own.")
+        str | None, Credential(), Doc("Scopes to request, separated by spaces; default: the application's own.")
     ] = None
     leeway: Annotated[
         Seconds,
-        Doc("Seconds before its expiry at which a token is renewed; if not set, at most a twentieth of its life."),
+        Doc("Seconds before expiry at which a token is renewed; if not set, at most a twentieth of its lifetime."),
     ] = 120.0
 
 
@@ -105,14 +105,15 @@ class StoreSettings:
 
     kind: Annotated[
         Literal["file", "memory", "keyring", "redis"],
-        Doc("Where a login is kept: a file, memory (forgotten at exit), the system's keyring, or a Redis."),
+        Doc("Where a login is stored: a file, memory (lost at exit), the system's keyring, or Redis."),
     ] = "file"
-    path: Annotated[Path, Doc("The token file; by default one per profile in the user's state folder.")]
+    path: Annotated[Path, Doc("The token file; default: one per profile in the user's state folder.")]
     redis_url: Annotated[
-        Secret | None, Doc("Address of the Redis that replicas share, such as redis://localhost:6379/0.")
+        Secret | None, Doc("URL of the Redis that replicas share, such as redis://localhost:6379/0.")
     ] = None
     encryption: Annotated[
-        Encryption, Doc("What encrypts the token: the keyring's key or store.key; auto takes what there is, else none.")
+        Encryption,
+        Doc("What encrypts the token: the keyring's key or store.key; auto takes what there is, else none."),
     ] = "auto"
     key: Annotated[Secret | None, Doc("Key without spaces that encrypts the token in its file or in Redis.")] = None
 
@@ -121,11 +122,13 @@ class StoreSettings:
 class RetrySettings:
     """How hard to try before a failure reaches the client."""
 
-    attempts: Annotated[int, Ge(1), Doc("Times that a request is sent at most, the first included.")] = 4
-    max_wait: Annotated[Seconds, Doc("Seconds of the longest single wait between two attempts.")] = 60.0
+    attempts: Annotated[int, Ge(1), Doc("Maximum times that a request is sent, the first included.")] = 4
+    max_wait: Annotated[Seconds, Doc("Longest wait between two attempts, in seconds.")] = 60.0
     deadline: Annotated[Timeout, Doc("Seconds for all attempts of one request together.")] = 120.0
     budget: Annotated[
-        float, Ge(0), Doc("Retries per request on average, over a floor of 10: keeps an outage from doubling.")
+        float,
+        Ge(0),
+        Doc("Retries per request on average, over a floor of 10: or retries would make an outage worse."),
     ] = 0.2
 
 
@@ -135,12 +138,14 @@ class PaceSettings:
 
     mode: Annotated[
         Literal["pace", "observe", "off"],
-        Doc("Hold requests that would overdraw (pace), only count them (observe), or neither (off)."),
+        Doc("Hold requests that would exceed the budget (pace), only count them (observe), or neither (off)."),
     ] = "pace"
     limit: Annotated[
         int,
         Ge(1),
-        Doc("Cost that may go in a clock minute; if set, a cap on what SalesLoft allows. What costs more goes alone."),
+        Doc(
+            "Cost to spend in a clock minute; if set, a cap on what SalesLoft allows. A costlier request is sent alone."
+        ),
     ] = 600
     reserve: Annotated[float, Ge(0), Le(0.9), Doc("Share of the budget left to the team's other integrations.")] = 0.0
     max_wait: Annotated[Seconds, Doc("Seconds that a request may be held.")] = 75.0
@@ -156,11 +161,11 @@ class PaceSettings:
 class PolicySettings:
     """What clients may ask for."""
 
-    read_only: Annotated[bool, Doc("Let only GET, HEAD and OPTIONS pass.")] = False
+    read_only: Annotated[bool, Doc("Allow only GET, HEAD and OPTIONS.")] = False
     accept_paths: Annotated[
-        tuple[str, ...], Doc("Paths that are forwarded; /v2/people is itself, .json, and what is below.")
+        tuple[str, ...], Doc("Paths to forward; /v2/people matches itself, /v2/people.json and everything below.")
     ] = ("/v2/",)
-    reject_paths: Annotated[tuple[str, ...], Doc("Paths that are refused all the same.")] = ()
+    reject_paths: Annotated[tuple[str, ...], Doc("Paths to reject, even below those of accept_paths.")] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,14 +173,14 @@ class LimitSettings:
     """What one client may take of this machine."""
 
     replay_memory: Annotated[
-        Bytes, Ge(0), Doc("Bytes of a request body kept in memory for a second attempt; more goes to disk.")
+        Bytes, Ge(0), Doc("Bytes of a request body kept in memory for a retry; more goes to disk.")
     ] = MIB
     replay_disk: Annotated[Bytes, Ge(0), Doc("Bytes of a request body kept at all; a larger one is streamed once.")] = (
         64 * MIB
     )
     max_connections: Annotated[int, Ge(1), Doc("Client connections at a time.")] = 1000
     header_timeout: Annotated[Timeout, Doc("Seconds for a client to send its request headers.")] = 15.0
-    body_timeout: Annotated[Timeout, Doc("Seconds between two chunks of a request body.")] = 60.0
+    body_timeout: Annotated[Timeout, Doc("Seconds to wait for the next chunk of a request body.")] = 60.0
     max_target: Annotated[Bytes, Ge(1), Doc("Bytes of a request target.")] = 32 * KIB
     max_headers: Annotated[Bytes, Ge(1), Doc("Bytes of a request's headers together.")] = 64 * KIB
 
@@ -184,9 +189,9 @@ class LimitSettings:
 class LogSettings:
     """What is said, and how."""
 
-    level: Annotated[Literal["debug", "info", "warning", "error"], Doc("The least that is logged.")] = "info"
+    level: Annotated[Literal["debug", "info", "warning", "error"], Doc("Lowest level that is logged.")] = "info"
     format: Annotated[
-        Literal["auto", "pretty", "json"], Doc("How a line is written; auto is pretty on a terminal, else json.")
+        Literal["auto", "pretty", "json"], Doc("Log format; auto is pretty on a terminal, else json.")
     ] = "auto"
 
 
