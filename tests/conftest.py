@@ -16,7 +16,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """Add what makes the long runs longer: CI takes the defaults."""
     parser.addoption("--fuzz", type=int, default=20_000, help="mutated messages that the fuzz tests send in all")
     parser.addoption("--ledger", type=int, default=5_000, help="POSTs that the ledger test sends")
-    parser.addoption("--kills", type=int, default=100, help="how often the kill test kills the program")
+    parser.addoption(
+        "--kills", type=int, default=20, help="kills around a renewal; from 100 on, a login gets each signal everywhere"
+    )
     parser.addoption("--kills-to", type=Path, help="file for the figures of the kill test, in JSON")
     parser.addoption("--long", action="store_true", help="also what takes minutes, at its full length")
     parser.addoption("--costs", type=int, metavar="N", help="also print the N files and tests that cost most")

@@ -16,10 +16,8 @@ import stat
 import statistics
 import subprocess
 import sys
-import textwrap
 import threading
 import time
-from asyncio.subprocess import PIPE
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
@@ -29,12 +27,10 @@ from typing import Literal
 
 import pytest
 
-from slproxy.config import Secret
 from slproxy.sandbox import Options, Sandbox
 from slproxy.sandbox.options import Rotation
-from slproxy.store import FileStore, Record, Token, TokenCipher
+from slproxy.store import FileStore, Record
 from slproxy.store.record_format import parse_record
-from tests.support import ROOT
 from tests.support.commands import Interactive, allowed, free_port, interactive, pointed_at, token_file
 from tests.support.rig import (
     PATIENCE,
@@ -50,14 +46,10 @@ from tests.support.rig import (
     running_sandbox,
     until,
 )
+from tests.support.strace import injected, under_strace
+from tests.support.token_writers import NEW, NEWER, OLD, PHRASE, Writers, cipher, token_writers
 
 pytestmark = pytest.mark.heavy
-
-PHRASE = "a-phrase-of-the-test"
-
-
-def cipher(*, sealed: bool) -> TokenCipher:
-    return TokenCipher("key" if sealed else "off", key=Secret(PHRASE) if sealed else None, keyring=lambda: None)
 
 
 def leftovers(path: Path) -> list[str]:
@@ -219,7 +211,7 @@ class Relay:
 
 # Killed around a renewal.
 
-# What a hundred rounds are made of, in an order by chance. Delays are in seconds, uniform between the two.
+# What the rounds are made of, in an order by chance. Delays are in seconds, uniform between the two.
 STRIKES: Sequence[tuple[int, Moment, tuple[float, float]]] = (
     (5, "begun", (0.0, 0.08)),  # anywhere in the whole of it
     (1, "asked", (0.0, 0.0)),
@@ -231,6 +223,8 @@ STRIKES: Sequence[tuple[int, Moment, tuple[float, float]]] = (
 )
 # Long after the write, on any machine: a kill this much later finds the new token on disk.
 WRITTEN = 1.0
+# With what a lane begins, so that each outcome happens in however few rounds.
+SURE = (Strike(moment="asked"), Strike(moment="granted"), Strike(moment="delivered", delay=WRITTEN))
 
 
 def strikes(dice: random.Random, rounds: int, *, lacking: Sequence[Moment] = ()) -> Iterator[Strike]:
@@ -245,7 +239,7 @@ def strikes(dice: random.Random, rounds: int, *, lacking: Sequence[Moment] = ())
                 if moment not in lacking
             ]
             dice.shuffle(deck)
-        yield Strike(moment="delivered", delay=WRITTEN) if number % 40 == 7 else deck.pop()
+        yield SURE[number] if number < len(SURE) and not lacking else deck.pop()
 
 
 @dataclass
@@ -296,11 +290,11 @@ class Lane:
     tally: Tally
     # Renewed in the background, or since SalesLoft rejects the token before its time.
     background: bool = False
-    sealed: bool = False
+    encrypted: bool = False
 
     def __post_init__(self) -> None:
         self.home.mkdir()
-        self.store = FileStore(token_file(self.home), cipher(sealed=self.sealed))
+        self.store = FileStore(token_file(self.home), cipher(encrypted=self.encrypted))
 
     async def run(self, rounds: int) -> None:
         lifetime = 1.0 if self.background else 7200.0
@@ -312,7 +306,7 @@ class Lane:
                 SALESLOFT_CLIENT_SECRET=options.client_secret,
                 SLPROXY_PACE__MODE="off",
                 # A lock is not waited for, a dead holder's least of all; and a start asks no keyring.
-                **({"SLPROXY_STORE__KEY": PHRASE} if self.sealed else {"SLPROXY_STORE__ENCRYPTION": "off"}),
+                **({"SLPROXY_STORE__KEY": PHRASE} if self.encrypted else {"SLPROXY_STORE__ENCRYPTION": "off"}),
             )
             await self._log_in(sandbox, relay)
             lost, losses = False, 0
@@ -389,7 +383,7 @@ class Lane:
         folder = token_file(self.home).parent
         for name in leftovers(token_file(self.home)):
             with contextlib.suppress(ValueError):
-                record = parse_record(cipher(sealed=self.sealed).decrypt((folder / name).read_bytes()))
+                record = parse_record(cipher(encrypted=self.encrypted).decrypt((folder / name).read_bytes()))
                 if record.token.access_token == access_token:
                     return True
         return False
@@ -439,7 +433,7 @@ async def test_a_renewed_token_survives_sigkill_from_when_it_is_on_disk_and_so_f
     lanes = [
         Lane(tmp_path / "rejected", "immediate", dice, tally),
         Lane(tmp_path / "rejected too", "immediate", dice, tally),
-        Lane(tmp_path / "background", "immediate", dice, tally, background=True, sealed=True),
+        Lane(tmp_path / "background", "immediate", dice, tally, background=True, encrypted=True),
         Lane(tmp_path / "deferred", "on-use", dice, tally),
     ]
     began = time.monotonic()
@@ -459,115 +453,11 @@ async def test_a_renewed_token_survives_sigkill_from_when_it_is_on_disk_and_so_f
 
 # Killed within the write of a token.
 
-OLD = Record(
-    client_id="client-1",
-    accounts_url="https://accounts.salesloft.com",
-    token=Token(access_token="hidden-old", refresh_token="hidden-old-refresh", obtained_at=1.0, expires_at=7201.0),
-    generation=7,
-)
-NEW = OLD.renewed(replace(OLD.token, access_token="hidden-new", refresh_token="hidden-new-refresh"))
-NEWER = NEW.renewed(replace(NEW.token, access_token="hidden-newer"))
-
-# Forks a process for each line that it reads, which writes the token NEW once it is told to by a signal, and says how
-# that ended. Loading Python and our modules once makes a death cost milliseconds.
-WRITERS = textwrap.dedent("""
-    import os, signal, sys
-    from pathlib import Path
-    from slproxy.store import file, private_file
-    from slproxy.errors import StoreError
-    from tests.attacks.test_crash import NEW, cipher
-
-    CIPHERS = {sealed: cipher(sealed=sealed) for sealed in (False, True)}
-    CIPHERS[True].decrypt(CIPHERS[True].encrypt(b"derives the key"))
-
-    def dies_at(step):
-        left = step
-        def trace(frame, event, argument):
-            nonlocal left
-            if frame.f_code.co_filename not in (file.__file__, private_file.__file__):
-                return None
-            if event == "line":
-                left -= 1
-                if left == 0:
-                    os.kill(os.getpid(), signal.SIGKILL)
-            return trace
-        return trace
-
-    def write(path, sealed, step):
-        store = file.FileStore(Path(path), CIPHERS[sealed == "sealed"])
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
-        print(os.getpid(), flush=True)
-        signal.sigwait({signal.SIGUSR1})
-        if int(step):
-            sys.settrace(dies_at(int(step)))
-        try:
-            # Not by `write`, which does the same in a thread: strace counts the calls of each thread by itself.
-            store.write_blocking(NEW)
-        except StoreError:
-            os._exit(3)
-        os._exit(0)
-
-    for line in iter(sys.stdin.readline, ""):
-        pid = os.fork()
-        if pid == 0:
-            write(*line.split())
-        print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
-""")
-
-
-@asynccontextmanager
-async def under_strace(pid: int, arguments: Sequence[str]) -> AsyncIterator[None]:
-    """Have strace do something to a process, until that ends."""
-    strace = await asyncio.create_subprocess_exec("strace", "-qq", *arguments, "-p", str(pid), stderr=PIPE)
-
-    def is_traced() -> bool:
-        assert strace.returncode is None, "strace could not attach"
-        return f"TracerPid:\t{strace.pid}\n" in Path(f"/proc/{pid}/status").read_text()
-
-    try:
-        await until(is_traced)
-        yield
-    finally:
-        async with asyncio.timeout(PATIENCE):
-            await strace.communicate()
-
-
-class Writers:
-    """Processes that write a token, each of which may be made to die or to fail on the way."""
-
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
-        self._process = process
-
-    async def write(self, path: Path, *, sealed: bool, line: int = 0, strace: Sequence[str] = ()) -> int:
-        """Write NEW, and return the exit code; die at that line of Python, or under strace with these arguments."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(f"{path} {'sealed' if sealed else 'plain'} {line}\n".encode())
-        pid = await self._number()
-        async with under_strace(pid, strace) if strace else contextlib.nullcontext():
-            os.kill(pid, signal.SIGUSR1)
-            return await self._number()
-
-    async def _number(self) -> int:
-        assert self._process.stdout is not None
-        async with asyncio.timeout(PATIENCE):
-            return int(await self._process.stdout.readline())
-
 
 @pytest.fixture
 async def writers() -> AsyncIterator[Writers]:
-    root = ROOT
-    process = await asyncio.create_subprocess_exec(sys.executable, "-c", WRITERS, cwd=root, stdin=PIPE, stdout=PIPE)
-    assert process.stdin is not None
-    yield Writers(process)
-    process.stdin.close()
-    async with asyncio.timeout(PATIENCE):
-        assert await process.wait() == 0
-
-
-def injected(call: str, what: str, nth: int) -> list[str]:
-    """Return strace's arguments for something to happen at the nth time of a call, before it is done."""
-    # Only what is traced can be made to fail.
-    return ["-o", os.devnull, "-e", f"trace={call}", "-e", f"inject={call}:{what}:when={nth}"]
+    async with token_writers() as running:
+        yield running
 
 
 @pytest.fixture(scope="module")
@@ -581,7 +471,7 @@ def strace() -> None:
 
 
 async def deaths(
-    writers: Writers, tmp_path: Path, how: str, *, sealed: bool, first: bool
+    writers: Writers, tmp_path: Path, how: str, *, encrypted: bool, first: bool
 ) -> AsyncIterator[tuple[Path, FileStore]]:
     """Kill a write at its first step, another one at its second, and so on, until one comes through; give each store.
 
@@ -589,7 +479,7 @@ async def deaths(
     by itself. Each store has a folder of its own; ``first`` writes where nothing was before.
     """
     before = tmp_path / "before" / "token.json"
-    opened = cipher(sealed=sealed)
+    opened = cipher(encrypted=encrypted)
     await FileStore(before, opened).write(OLD)
     died = 0
 
@@ -603,16 +493,18 @@ async def deaths(
     calls = ["line"]
     if how == "each system call":
         told = tmp_path / "calls"
-        assert await writers.write(fresh("seen"), sealed=sealed, strace=["-o", str(told), "-e", "%file,%desc"]) == 0
+        assert (
+            await writers.write(fresh("seen"), encrypted=encrypted, strace=["-o", str(told), "-e", "%file,%desc"]) == 0
+        )
         calls = sorted(set(re.findall(r"^(\w+)\(", told.read_text(), re.MULTILINE)))
         assert {"fsync", "write"} <= set(calls)
     for call in calls:
         for nth in range(1, 500):
             path = fresh(f"{call}-{nth}")
             if call == "line":
-                code = await writers.write(path, sealed=sealed, line=nth)
+                code = await writers.write(path, encrypted=encrypted, line=nth)
             else:
-                code = await writers.write(path, sealed=sealed, strace=injected(call, "signal=KILL", nth))
+                code = await writers.write(path, encrypted=encrypted, strace=injected(call, "signal=KILL", nth))
             assert code in (0, -signal.SIGKILL)
             yield path, FileStore(path, opened)
             if code == 0:
@@ -630,12 +522,12 @@ def how(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.mark.parametrize("first", [False, True], ids=["over an older token", "the first token"])
-@pytest.mark.parametrize("sealed", [False, True], ids=["plain", "sealed"])
+@pytest.mark.parametrize("encrypted", [False, True], ids=["plain", "encrypted"])
 async def test_a_write_that_dies_at_any_step_leaves_the_old_token_or_the_new_one_whole(
-    writers: Writers, tmp_path: Path, how: str, first: bool, sealed: bool
+    writers: Writers, tmp_path: Path, how: str, first: bool, encrypted: bool
 ) -> None:
     found = Counter[str]()
-    async for path, store in deaths(writers, tmp_path, how, sealed=sealed, first=first):
+    async for path, store in deaths(writers, tmp_path, how, encrypted=encrypted, first=first):
         kept = await store.read()
         assert kept in (None if first else OLD, NEW)
         found["new" if kept == NEW else "old"] += 1
@@ -643,7 +535,7 @@ async def test_a_write_that_dies_at_any_step_leaves_the_old_token_or_the_new_one
             nothing_is_open_to_others(path.parent)
             assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
             for each in path.parent.iterdir():
-                assert not sealed or b"hidden" not in each.read_bytes()
+                assert not encrypted or b"hidden" not in each.read_bytes()
         await store.write(NEWER)
         assert await store.read() == NEWER
     assert found["old"] > 10
@@ -656,7 +548,7 @@ async def test_what_a_dead_write_left_goes_with_the_next_write_and_with_a_logout
 ) -> None:
     """See that it neither piles up nor outlives a logout: it may hold a token that SalesLoft still accepts."""
     left: list[str] = []
-    async for path, store in deaths(writers, tmp_path, "each line", sealed=False, first=False):
+    async for path, store in deaths(writers, tmp_path, "each line", encrypted=False, first=False):
         for name in leftovers(path):
             os.utime(path.with_name(name), (0, 0))  # so old that nobody can still be writing it
         async with store.lock():
@@ -683,7 +575,7 @@ async def test_a_write_that_the_disk_refuses_is_told_and_leaves_the_old_token_or
     path = tmp_path / "state" / "token.json"
     store = FileStore(path)
     await store.write(OLD)
-    assert await writers.write(path, sealed=False, strace=injected(call, f"error={error}", nth)) == 3
+    assert await writers.write(path, encrypted=False, strace=injected(call, f"error={error}", nth)) == 3
     assert await store.read() == kept
     assert leftovers(path) == []
     await store.write(NEWER)
@@ -693,24 +585,27 @@ async def test_a_write_that_the_disk_refuses_is_told_and_leaves_the_old_token_or
 # A login that is given up, or killed.
 
 
-def login_strikes(dice: random.Random) -> list[tuple[str, Strike]]:
-    """Return each way to log in, with what happens to it."""
-    table = []
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
-        spans: Sequence[tuple[Moment, float]] = (
-            *(("begun", 0.08),) * 3,
-            ("asked", 0.0),
-            ("granted", 0.0),
-            ("delivered", 0.0),
-            *(("delivered", 0.02),) * 2,
-            *(("used", 0.02),) * 3,
-        )
-        for moment, longest in spans:
-            table.append(("paste", Strike(moment=moment, delay=dice.uniform(0, longest), number=number)))
-        table.append(("paste, waiting", Strike(moment="begun", number=number)))
-        table.append(("browser, waiting", Strike(moment="begun", number=number)))
-        table.append(("browser", Strike(moment="delivered", delay=dice.uniform(0, 0.02), number=number)))
-    return table
+def login_strikes(dice: random.Random, *, full: bool) -> list[tuple[str, Strike]]:
+    """Return each way to log in, with what happens to it: by each signal, or by the signals in turn."""
+    ways: Sequence[tuple[str, Moment, float]] = (
+        *(("paste", "begun", 0.08),) * 3,
+        ("paste", "asked", 0.0),
+        ("paste", "granted", 0.0),
+        ("paste", "delivered", 0.0),
+        *(("paste", "delivered", 0.02),) * 2,
+        *(("paste", "used", 0.02),) * 3,
+        ("paste, waiting", "begun", 0.0),
+        ("browser, waiting", "begun", 0.0),
+        ("browser", "delivered", 0.02),
+    )
+    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGKILL)
+    table = [
+        (way, Strike(moment=moment, delay=dice.uniform(0, longest), number=number))
+        for place, (way, moment, longest) in enumerate(ways)
+        for number in (signals if full else [signals[place % 3]])
+    ]
+    # Once so late that the login is surely stored.
+    return [*table, ("paste", Strike(moment="used", delay=WRITTEN))]
 
 
 @asynccontextmanager
@@ -789,11 +684,11 @@ async def arrived(login: Interactive, way: str, location: str) -> None:
 
 
 async def test_a_login_that_is_given_up_or_killed_at_any_point_leaves_the_earlier_one_or_the_new_one(
-    tmp_path: Path,
+    tmp_path: Path, pytestconfig: pytest.Config
 ) -> None:
     seed = random.randrange(2**32)
     print(f"the seed of the chance is {seed}")
-    table = login_strikes(random.Random(seed))
+    table = login_strikes(random.Random(seed), full=pytestconfig.getoption("--kills") >= 100)
     found: Counter[tuple[str, str, str]] = Counter()
     # Two at a time: as many as there are cores on the smallest machine that runs this.
     turn = asyncio.Semaphore(2)

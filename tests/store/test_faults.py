@@ -33,16 +33,16 @@ from slproxy.sandbox import Options, Sandbox
 from slproxy.store import Record, TokenCipher
 from slproxy.store.redis import RedisStore
 from slproxy.store.token_store import LOCK_TIMEOUT
-from tests.auth.test_race import NO_LIMIT, Load, Place, in_a_file, in_redis, replicas, settings_for
 from tests.support.commands import free_port, state_of
+from tests.support.load import Load
+from tests.support.redis import needs_redis
+from tests.support.replicas import NO_LIMIT, Place, environment_of, in_a_file, in_redis, replicas
 from tests.support.rig import PATIENCE, Program, get, login_at, port_of, raw, redis_server, run, running_sandbox, until
 
 pytestmark = pytest.mark.heavy
 
 LIFE = 7200.0
 LOCK = "slproxy:lock:default"
-# Not left to `redis_server`: a test that skips inside a group of tasks is an error.
-needs_redis = pytest.mark.skipif(shutil.which("redis-server") is None, reason="redis-server is not installed")
 
 
 @asynccontextmanager
@@ -176,7 +176,7 @@ async def test_a_proxy_that_cannot_write_goes_on_says_so_and_writes_when_it_can(
     folder.mkdir(mode=0o700)
     place = in_a_file(folder / "token.json")
     async with salesloft() as sandbox:
-        env = settings_for(place, sandbox, SLPROXY_AUTH__LEEWAY=str(leeway))
+        env = environment_of(place, sandbox, SLPROXY_AUTH__LEEWAY=str(leeway))
         with breaking(folder) as fault:
             async with replicas(1, env, home=tmp_path) as [proxy]:
                 # Due between one and a half and two and a half seconds from now: until then it breaks.
@@ -213,7 +213,7 @@ async def test_a_folder_that_vanishes_is_made_again_with_the_newest_token(tmp_pa
     path = tmp_path / "kept" / "token.json"
     place = in_a_file(path)
     async with salesloft() as sandbox:
-        env = settings_for(place, sandbox, SLPROXY_AUTH__LEEWAY="1.2")
+        env = environment_of(place, sandbox, SLPROXY_AUTH__LEEWAY="1.2")
         async with replicas(2, env, home=tmp_path) as proxies:
             await adopted(place, login(sandbox, valid=3.0), proxies)
             shutil.rmtree(path.parent)
@@ -292,7 +292,7 @@ async def with_its_data_and_empty(scene: Callable[[Server, Path], Awaitable[None
 
 async def down_when_the_token_is_due(server: Server, home: Path) -> None:
     async with salesloft() as sandbox, in_redis(server.start()) as place:
-        env = settings_for(place, sandbox, SLPROXY_AUTH__LEEWAY="12")
+        env = environment_of(place, sandbox, SLPROXY_AUTH__LEEWAY="12")
         async with replicas(2, env, home=home) as proxies:
             # Due after one to four seconds; over after sixteen.
             await adopted(place, login(sandbox, valid=16.0), proxies)
@@ -314,7 +314,7 @@ async def test_a_redis_that_is_down_when_the_token_is_due_costs_no_request(tmp_p
 
 async def down_when_the_token_is_granted(server: Server, home: Path) -> None:
     async with salesloft() as sandbox, in_redis(server.start()) as place:
-        env = settings_for(place, sandbox, SLPROXY_AUTH__LEEWAY="60")
+        env = environment_of(place, sandbox, SLPROXY_AUTH__LEEWAY="60")
         sandbox.fault("slow=1", on="token")
         async with replicas(1, env, home=home) as [proxy]:
             await adopted(place, login(sandbox, valid=60.0), [proxy])
@@ -347,7 +347,7 @@ async def test_an_older_token_in_an_empty_redis_does_not_cost_the_newer_one_that
         async with (
             salesloft() as sandbox,
             in_redis(server.start()) as place,
-            replicas(2, settings_for(place, sandbox), home=tmp_path) as [ahead, behind],
+            replicas(2, environment_of(place, sandbox), home=tmp_path) as [ahead, behind],
         ):
             first = login(sandbox, valid=LIFE)
             await adopted(place, first, [ahead, behind])
@@ -449,7 +449,7 @@ async def renewed_past_a_slow_redis(home: Path, *, delay: float | None) -> None:
     with redis_server() as url:
         async with salesloft() as sandbox, Relay(redis_port(url)) as relay, in_redis(url) as place:
             through = {"SLPROXY_STORE__REDIS_URL": relay.url}
-            env = settings_for(place, sandbox, SLPROXY_AUTH__LEEWAY="60", **through)
+            env = environment_of(place, sandbox, SLPROXY_AUTH__LEEWAY="60", **through)
             async with replicas(1, env, home=home) as [proxy]:
                 async with held_by_the_test(place):
                     await adopted(place, login(sandbox, valid=60.0), [proxy])
@@ -518,7 +518,7 @@ async def holder_and_waiter(
     The holder may hang from the moment on at which the token endpoint was asked.
     """
     await place.store.write(login(sandbox, valid=300.0))
-    env = settings_for(place, sandbox, SLPROXY_AUTH__LEEWAY="300")
+    env = environment_of(place, sandbox, SLPROXY_AUTH__LEEWAY="300")
     async with replicas(1, env, home=home) as [holder]:
         await until(lambda: len(sandbox.token_requests) == 1)
         if hangs:

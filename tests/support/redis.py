@@ -13,6 +13,7 @@ import pytest
 
 from tests.support.waiting import PATIENCE
 
+# Not left to `redis_server`: a test that skips inside a group of tasks is an error.
 needs_redis = pytest.mark.skipif(shutil.which("redis-server") is None, reason="redis-server is not installed")
 
 
