@@ -328,9 +328,10 @@ async def soak(*, minutes: int, pause: float) -> Run:
         sandbox = await stack.enter_async_context(child(*command, cwd=ROOT, stdin=PIPE, stdout=PIPE, limit=2**24))
         assert sandbox.stdout is not None
         url = (await sandbox.stdout.readline()).decode().strip()
-        environment = {**_environment(home, url), "SALESLOFT_API_KEY": Options().api_key}
+        # The other soak, whose environment it is, leaves pacing out.
+        variables = {**_environment(home, url), "SLPROXY_PACE__MODE": "pace", "SALESLOFT_API_KEY": Options().api_key}
         longest = (minutes + 1) * MINUTE + 2 * PATIENCE
-        proxy = await stack.enter_async_context(serving(home, environment, longest=longest, uvloop=False))
+        proxy = await stack.enter_async_context(serving(home, variables, longest=longest, uvloop=False))
         proxy.log.clear()
         proxy.worst.clear()
         first = math.ceil(there() / MINUTE)

@@ -1,4 +1,4 @@
-"""A string that shows itself to nobody who did not ask for it."""
+"""Secret: a string whose repr is masked."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""CORS: what a web page of an allowed origin is told, so that its browser lets it read (the Fetch standard).
+"""CORS: what a web page of an allowed origin is told, so that the browser lets it read the response.
+
+The protocol is that of the Fetch standard.
 
 1. Only the exact origins of ``listen.allow_origins`` are named, never ``*``: any page could read the answers otherwise.
 2. Nothing is said of credentials: cookies are stripped, and the local key travels in a header that the page sets.

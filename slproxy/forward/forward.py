@@ -1,6 +1,6 @@
 """The life of a request: check, strip, inject, pace, send, learn, cure, answer.
 
-The order can be read from the top: ``handle`` is the recipe, and each rung below it is one concern::
+The order can be read from the top: ``handle`` is the recipe, and each function below it is one concern::
 
     handle           check the request, strip its headers, answer with what came back
     └ _send          send until there is something to answer with: retries, outermost

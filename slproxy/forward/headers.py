@@ -4,8 +4,8 @@
 2. What is injected is injected after everything was stripped, so that a client which names ``Authorization`` in its
    ``Connection`` header cannot take the bearer off (golang/go#50580, CVE-2021-33197).
 3. Repeated headers stay repeated, in order and in the case they came in.
-4. A header that cannot be passed on byte for byte is refused, never altered: aiohttp speaks ``str`` and would drop
-   the bytes that are no UTF-8 without a word.
+4. A header that cannot be passed on byte for byte is refused, never altered: aiohttp speaks ``str`` and would silently
+   drop bytes that are not UTF-8.
 
 Raw headers are ``(name, value)`` pairs of bytes as they stood on the wire; outgoing ones are pairs of ``str``.
 """

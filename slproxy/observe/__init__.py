@@ -1,4 +1,4 @@
-"""What happened, told: a record of each request, and those who listen, such as the access log."""
+"""Observability: a record of each request, and its listeners, such as the access log."""
 
 from slproxy.observe.access_log import AccessLog
 from slproxy.observe.exchange import Attempt, Exchange, Renewal, Wait, loggable_path

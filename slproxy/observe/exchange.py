@@ -1,4 +1,4 @@
-"""A request and its response: what happened, as far as it has come. Nothing here steers anything.
+"""Exchange: the record of a request and its response, as far as they have come. Nothing here steers anything.
 
 Times are monotonic, in seconds; what has not ended yet has no end. Nothing in it is secret: a target loses its query
 when it is recorded, since queries hold people's names and addresses.

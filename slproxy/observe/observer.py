@@ -1,4 +1,4 @@
-"""Whom to tell what happens: the begin and the end of each request, attempt, wait and renewal.
+"""Observer: tells listeners of the begin and the end of each request, attempt, wait and renewal.
 
 Whoever makes an event happen tells the observer; who listens is decided in ``app``. An event that nobody listens to
 costs an empty loop::
