@@ -35,4 +35,4 @@ def describe_span(seconds: object) -> str:
     """Return a span of time, such as ``1 h 59 min``."""
     minutes, rest = divmod(int(seconds) if isinstance(seconds, float | int) else 0, 60)
     parts = ((minutes // 60, "h"), (minutes % 60, "min"), (rest, "s"))
-    return " ".join(f"{count} {unit}" for count, unit in parts if count) or "0 s"
+    return " ".join(f"{number} {unit}" for number, unit in parts if number) or "0 s"

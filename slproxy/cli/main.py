@@ -45,7 +45,7 @@ def run(argv: Sequence[str], *, in_loop: Callable[[Coroutine[object, object, int
             # A mistake in the settings is a finding like any other.
             from slproxy.cli.commands import doctor  # noqa: PLC0415  # takes long to load
 
-            doctor.print_findings([doctor.of_error("config", error)], as_json=args.json)
+            doctor.print_findings([doctor.finding_from("config", error)], as_json=args.json)
         else:
             print_error(error)
         return error.exit_code

@@ -1,4 +1,4 @@
-"""Asking a proxy that runs on this machine, over its socket, as any client would."""
+"""Requests to a proxy that runs on this machine, as any client makes them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from slproxy.config import ListenSettings, Secret
 from slproxy.server import reachable, url_of
 
 # How long a proxy on this machine may take to answer, in seconds.
-GLANCE = 2.0
+TIMEOUT = 2.0
 
 
 def ask(url: str, target: str, *, key: Secret | None) -> tuple[int, bytes]:
@@ -19,7 +19,7 @@ def ask(url: str, target: str, *, key: Secret | None) -> tuple[int, bytes]:
     if url.startswith("unix:"):
         connection: http.client.HTTPConnection = _UnixConnection(url.removeprefix("unix:"))
     else:
-        connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=GLANCE)
+        connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=TIMEOUT)
     headers = {"Host": "localhost", "User-Agent": "slproxy"}
     if key is not None:
         headers["X-Slproxy-Key"] = key.reveal()
@@ -30,7 +30,7 @@ def ask(url: str, target: str, *, key: Secret | None) -> tuple[int, bytes]:
 
 
 def status_of(listen: ListenSettings) -> dict[str, object] | None:
-    """Return what answers for ``status.json`` where these settings say; ``None`` when nothing does."""
+    """Return the ``status.json`` of the proxy at this address: ``None`` if nothing answers, empty if it is no proxy."""
     url = f"unix:{listen.uds}" if listen.uds else reachable(url_of(listen.host, listen.port))
     try:
         _, body = ask(url, "/_slproxy/status.json", key=listen.key)
@@ -44,10 +44,10 @@ def status_of(listen: ListenSettings) -> dict[str, object] | None:
 
 class _UnixConnection(http.client.HTTPConnection):
     def __init__(self, path: str) -> None:
-        super().__init__("localhost", timeout=GLANCE)
+        super().__init__("localhost", timeout=TIMEOUT)
         self._path = path
 
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(GLANCE)
+        self.sock.settimeout(TIMEOUT)
         self.sock.connect(self._path)

@@ -1,4 +1,7 @@
-"""What may be wrong on this machine: a finding each, with its remedy. It changes nothing, but may renew the token."""
+"""``slproxy doctor``: diagnoses problems on this machine, and suggests fixes.
+
+It changes nothing, but may renew the token.
+"""
 
 from __future__ import annotations
 
@@ -23,6 +26,7 @@ from slproxy.auth import parse_identity
 from slproxy.cli import probe
 from slproxy.cli.describe import count, describe_renewals
 from slproxy.cli.output import DONE, FAILED
+from slproxy.cli.stored_login import closing
 from slproxy.config import SCHEMA, Settings, is_loopback
 from slproxy.errors import ConfigError, SlproxyError, UpstreamFault
 from slproxy.store import token_store
@@ -36,7 +40,7 @@ State = Literal["ok", "warning", "broken", "skipped"]
 
 @dataclass(frozen=True)
 class Finding:
-    """What was looked at, how it is, and what to do about it."""
+    """One check: its result, and what to do about it."""
 
     check: str
     state: State
@@ -48,13 +52,13 @@ class Finding:
         return asdict(self)
 
 
-def of_error(check: str, error: SlproxyError) -> Finding:
-    """Return the finding that an error is."""
+def finding_from(check: str, error: SlproxyError) -> Finding:
+    """Return an error as a finding."""
     return Finding(check, "broken", error.detail, error.hint or "Fix what the message names.")
 
 
 async def examine(settings: Settings) -> AsyncIterator[Finding]:
-    """Yield what is found, the nearest first: what stands later rests on what stands before."""
+    """Run the checks in order, nearest first: later ones depend on earlier ones."""
     yield _config(settings)
     for finding in _open_secrets(settings):
         yield finding
@@ -64,7 +68,7 @@ async def examine(settings: Settings) -> AsyncIterator[Finding]:
             async for finding in _hosts(settings, upstream):
                 yield finding
     except ConfigError as error:
-        yield of_error("tls", error)
+        yield finding_from("tls", error)
     yield await _credentials(settings)
     yield await asyncio.to_thread(_port, settings)
 
@@ -75,7 +79,7 @@ def _config(settings: Settings) -> Finding:
 
 
 def _open_secrets(settings: Settings) -> list[Finding]:
-    """Return what there is to say of files with secrets that others can read."""
+    """Check that others cannot read the files that hold secrets."""
     found = []
     for key, origin in settings.origins.items():
         # A mounted file, or the file that names the secret itself, less its line.
@@ -91,13 +95,10 @@ def _open_secrets(settings: Settings) -> list[Finding]:
 
 async def _store(settings: Settings) -> Finding:
     try:
-        store = token_store(settings)
-        try:
+        async with closing(token_store(settings)) as store:
             record = await store.read()
-        finally:
-            await store.close()
     except SlproxyError as error:
-        return of_error("store", error)
+        return finding_from("store", error)
     if record is None:
         return Finding("store", "ok", f"{store.description}: no login yet")
     return Finding("store", "ok", f"{store.description}, {store.encryption}, {describe_renewals(record.generation)}")
@@ -122,7 +123,7 @@ async def _hosts(settings: Settings, upstream: Upstream) -> AsyncIterator[Findin
         try:
             answer = await upstream.check_reachable(accounts=accounts)
         except UpstreamFault as error:
-            fault = of_error("tls", error)
+            fault = finding_from("tls", error)
             yield replace(fault, detail=f"{name}: {fault.detail}")
             continue
         secured = "its certificate is valid" if parts.scheme == "https" else "without TLS, on this machine"
@@ -154,12 +155,12 @@ async def _credentials(settings: Settings) -> Finding:
             selection = app.credentials.selection
             who = parse_identity(*await app.ask("/v2/me.json"))
     except SlproxyError as error:
-        return of_error("credentials", error)
+        return finding_from("credentials", error)
     return Finding("credentials", "ok", f"{selection.grant} ({selection.why}): {who}")
 
 
 def _port(settings: Settings) -> Finding:
-    """Tell whether the proxy runs, or could: whether its address is its own or free."""
+    """Check that the proxy runs at its address, or could."""
     listen = settings.listen
     where = f"unix:{listen.uds}" if listen.uds else f"{listen.host}:{listen.port}"
     if listen.uds is None and listen.key is None and not is_loopback(listen.host):
@@ -195,7 +196,7 @@ async def run(settings: Settings, args: argparse.Namespace) -> int:
 
 
 def print_findings(findings: Sequence[Finding], *, as_json: bool) -> int:
-    """Print findings, and return the exit code that they ask for."""
+    """Print findings, and return the exit code: 1 if anything is broken."""
     if as_json:
         print(json.dumps([finding.fields() for finding in findings], indent=2))
     else:

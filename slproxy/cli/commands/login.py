@@ -1,4 +1,4 @@
-"""``slproxy login``: the authorization-code login, in the browser or by a pasted address."""
+"""``slproxy login``: the authorization-code login, in the browser or by a pasted URL."""
 
 from __future__ import annotations
 
@@ -35,25 +35,25 @@ from slproxy.errors import (
 )
 from slproxy.store import MemoryStore, Record, TokenStore, token_store
 
-# How long a login waits for a browser in the terminal to be left, in seconds.
-BROWSER_LEAVES = 1.0
-# How often a person may paste.
-PASTES = 3
-# How long a login asks who it is, in seconds: the new token waits for the answer.
-WHO_TIMEOUT = 15.0
+# How long a login waits for a browser in the terminal to exit, in seconds.
+BROWSER_EXIT_TIMEOUT = 1.0
+# How often a person may paste a URL.
+MAX_PASTES = 3
+# How long a login may look up the user, in seconds: the new token is stored only afterwards.
+IDENTITY_TIMEOUT = 15.0
 
 
 async def run(settings: Settings, args: argparse.Namespace) -> int:
     """Run ``slproxy login``."""
-    # Whoever logs in beside an API key wants to know who the login is, not the key.
+    # Beside an API key, the user to look up is that of the login, not of the key.
     settings = replace(
         settings,
         auth=replace(settings.auth, grant="authorization_code"),
-        retry=replace(settings.retry, deadline=min(settings.retry.deadline, WHO_TIMEOUT)),
+        retry=replace(settings.retry, deadline=min(settings.retry.deadline, IDENTITY_TIMEOUT)),
     )
     if settings.store.kind == "memory":
         raise ConfigError("With store.kind = memory a login would be lost at once.", hint="Use file, keyring or redis.")
-    # The new login is tried in memory: until it is known whose it is, nothing takes the place of the one before.
+    # The new login stays in memory until its user is known: only then may it replace the stored one.
     async with closing(token_store(settings)) as store, App(settings, store=(memory := MemoryStore())) as app:
         new = _NewLogin(app=app, memory=memory, store=store, replace_other=args.replace)
         await new.check_store()
@@ -69,19 +69,19 @@ async def run(settings: Settings, args: argparse.Namespace) -> int:
             browser = asyncio.ensure_future(in_daemon_thread(lambda: webbrowser.open(attempt.url)))
             code = await waiting.code()
             try:
-                told = await new.finish(attempt, code)
+                message = await new.finish(attempt, code)
             except SlproxyError as error:
                 waiting.show("Not logged in", f"{error.detail} {error.hint}")
                 raise
-            waiting.show("Logged in", f"{told} You can close this tab and go back to the terminal.")
-            await asyncio.wait({browser}, timeout=BROWSER_LEAVES)
-        print(told)
+            waiting.show("Logged in", f"{message} You can close this tab and go back to the terminal.")
+            await asyncio.wait({browser}, timeout=BROWSER_EXIT_TIMEOUT)
+        print(message)
     return DONE
 
 
 @dataclass(kw_only=True)
 class _NewLogin:
-    """A login on its way from a code into the store."""
+    """A new login, from the code to the store."""
 
     app: App
     memory: MemoryStore
@@ -89,7 +89,7 @@ class _NewLogin:
     replace_other: bool
 
     async def check_store(self) -> None:
-        """Find out before the browser opens whether a login can be kept. Raises StoreError."""
+        """Check before the browser opens that a login can be stored. Raises StoreError."""
         try:
             await self.store.read()
         except DamagedError as error:
@@ -99,7 +99,7 @@ class _NewLogin:
                 raise
 
     async def finish(self, attempt: LoginAttempt, code: str) -> str:
-        """Turn a code into a stored token, and return who it is. Raises SlproxyError; then the token is revoked."""
+        """Turn a code into a stored token, and return what to print. Raises SlproxyError; then the token is revoked."""
         record = await exchange_code(
             self.app.settings, attempt, code, post_form=self.app.upstream.post_form, now=time.time
         )
@@ -109,24 +109,24 @@ class _NewLogin:
             who: Identity | None = None
             try:
                 who = parse_identity(*await self.app.ask("/v2/me.json"))
-                told = f"Authenticated as: {who}"
+                message = f"Authenticated as: {who}"
             except SlproxyError as error:
-                told = f"Logged in. The user could not be looked up: {error.detail}"
+                message = f"Logged in. The user could not be looked up: {error.detail}"
             record = await self.memory.read() or record
             await self._store(record, who)
         except BaseException:
             if not await self._is_stored(record):
-                # Nobody holds it any more: it shall not live on.
+                # Nobody has it any more, so it must not stay valid.
                 await revoke(self.app, record)
             raise
-        return told
+        return message
 
     async def _is_stored(self, record: Record) -> bool:
         try:
-            kept = await self.store.read()
+            stored = await self.store.read()
         except StoreError:
             return False
-        return kept is not None and kept.token == record.token
+        return stored is not None and stored.token == record.token
 
     async def _store(self, record: Record, who: Identity | None) -> None:
         try:
@@ -141,13 +141,13 @@ class _NewLogin:
 
 
 async def _pasted_code(attempt: LoginAttempt) -> str:
-    """Read the pasted address and return its code; where a person may have pasted another thing, ask again."""
-    for _ in range(PASTES - 1):
+    """Read the pasted URL and return its code; ask again if a person pasted something else."""
+    for _ in range(MAX_PASTES - 1):
         line = await in_daemon_thread(read_line)
         try:
             return parse_pasted(attempt, line)
         except PasteError as error:
-            # Nobody is asked again whose input has ended, or is no terminal.
+            # Only a person is asked again: not a script, and not input that has ended.
             if not line or not sys.stdin.isatty():
                 raise
             print_note(f"{error.detail}\nPaste it again:")

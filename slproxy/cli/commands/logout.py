@@ -15,12 +15,12 @@ from slproxy.errors import SlproxyError
 async def run(settings: Settings, args: argparse.Namespace) -> int:
     """Run ``slproxy logout``."""
     if not args.all:
-        print(await _logged_out(settings))
+        print(await _log_out(settings))
         return DONE
     worst = DONE
     for name in sorted({settings.profile, *profile_names(args)}):
         try:
-            print(f"{name}: {await _logged_out(load_settings(args, name))}")
+            print(f"{name}: {await _log_out(load_settings(args, name))}")
         except SlproxyError as error:
             print(f"{name}: not logged out.")
             print_error(error)
@@ -28,15 +28,15 @@ async def run(settings: Settings, args: argparse.Namespace) -> int:
     return worst
 
 
-async def _logged_out(settings: Settings) -> str:
-    """Revoke and delete a login, and return what became of it. Raises StoreError."""
+async def _log_out(settings: Settings) -> str:
+    """Revoke and delete a login, and return what to print. Raises StoreError."""
     # Under the lock: a proxy that renews meanwhile would leave a newer token alive.
     async with App(settings) as app, app.store.lock():
         record = await app.store.read()
         if record is None or not belongs_to_settings(record, settings):
             return "Not logged in: there is nothing to delete."
         revoked = await revoke(app, record)
-        # Where revoking took so long that the lock was lost, somebody may have renewed meanwhile.
+        # If revoking took so long that the lock was lost, another process may have renewed meanwhile.
         newest = await app.store.read()
         if newest is not None and newest.token != record.token and belongs_to_settings(newest, settings):
             revoked = await revoke(app, newest) and revoked

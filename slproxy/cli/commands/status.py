@@ -1,4 +1,4 @@
-"""``slproxy status``: what there is to know of the login, of the proxy that runs here, and of the team's budget."""
+"""``slproxy status``: shows the login, the running proxy and the team's budget."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from slproxy.config import Settings
 from slproxy.errors import LoginRequired, Problem, StoreError
 
 # How many clients and endpoints are named.
-NAMED = 5
+TOP = 5
 
 
 async def run(settings: Settings, args: argparse.Namespace) -> int:
-    """Run ``slproxy status``. Raises StoreError once all the rest has been told."""
+    """Run ``slproxy status``. Raises StoreError, after everything else is printed."""
     here: Mapping[str, object] | None = None
     problem: Problem | None = None
     fault: StoreError | None = None
@@ -33,23 +33,23 @@ async def run(settings: Settings, args: argparse.Namespace) -> int:
     proxy = await asyncio.to_thread(probe.status_of, settings.listen)
     ours = proxy if proxy and proxy.get("profile") == settings.profile else None
     # What runs is what counts: it may hold what no file does, or serve the sandbox.
-    token = _token_of(ours) or here
-    needed = _login_needed(problem, ours)
+    token = _running_token(ours) or here
+    needed = _login_hint(problem, ours)
     if args.json:
         facts = {"profile": settings.profile, "token": token, "login_needed": needed is not None, "proxy": proxy}
         print(json.dumps(facts, indent=2))
     else:
         try:
             rows = [
-                *(_told_login(token, needed) if token else []),
-                ("proxy", _told_proxy(proxy, settings)),
-                ("renewal", _told_renewal(ours) if ours else ""),
-                ("restart", _told_restart(ours, here, settings) if ours and here else ""),
-                *_told_budget(proxy),
+                *(_login_rows(token, needed) if token else []),
+                ("proxy", _proxy_text(proxy, settings)),
+                ("renewal", _renewal_text(ours) if ours else ""),
+                ("restart", _restart_text(ours, here, settings) if ours and here else ""),
+                *_budget_rows(proxy),
             ]
         except (AttributeError, KeyError, TypeError, ValueError):
-            # It is from a time before this version, or only calls itself so.
-            rows = [*(_told_login(here, needed) if here else []), ("proxy", "up, but another version: restart it")]
+            # Another version, or another program that looks like one.
+            rows = [*(_login_rows(here, needed) if here else []), ("proxy", "up, but another version: restart it")]
         for name, value in (("profile", settings.profile), *rows):
             if value:
                 print(f"{name:<9} {value}", flush=True)
@@ -58,16 +58,16 @@ async def run(settings: Settings, args: argparse.Namespace) -> int:
     return 0 if needed is None else LoginRequired.exit_code
 
 
-def _token_of(proxy: Mapping[str, object] | None) -> Mapping[str, object] | None:
-    """Return what a running proxy tells of its token; one of another version may tell other things."""
+def _running_token(proxy: Mapping[str, object] | None) -> Mapping[str, object] | None:
+    """Return the token in a running proxy's ``status.json``, if the proxy is of this version."""
     token = proxy.get("token") if proxy and proxy.get("version") == slproxy.__version__ else None
     return token if isinstance(token, dict) else None
 
 
-def _login_needed(problem: Problem | None, ours: Mapping[str, object] | None) -> str | None:
+def _login_hint(problem: Problem | None, ours: Mapping[str, object] | None) -> str | None:
     """Return why a person must log in, or ``None``: a proxy that is ready needs nobody.
 
-    A token that has expired, or was never asked for, is no fault: it is renewed when it is wanted.
+    A token that has expired, or was never fetched, is no fault: it is renewed on next use.
     """
     if ours and ours.get("ready") is True:
         return None
@@ -77,7 +77,7 @@ def _login_needed(problem: Problem | None, ours: Mapping[str, object] | None) ->
     return f"{problem.detail} {problem.hint}" if isinstance(problem, LoginRequired) else None
 
 
-def _told_login(token: Mapping[str, object], needed: str | None) -> list[tuple[str, str]]:
+def _login_rows(token: Mapping[str, object], needed: str | None) -> list[tuple[str, str]]:
     return [
         ("auth", f"{token['grant'] or 'none'} ({token['why']})"),
         ("token", needed or describe_token(token)),
@@ -86,7 +86,7 @@ def _told_login(token: Mapping[str, object], needed: str | None) -> list[tuple[s
     ]
 
 
-def _told_proxy(proxy: Mapping[str, object] | None, settings: Settings) -> str:
+def _proxy_text(proxy: Mapping[str, object] | None, settings: Settings) -> str:
     where = f"unix:{settings.listen.uds}" if settings.listen.uds else f"{settings.listen.host}:{settings.listen.port}"
     if proxy is None:
         return f"not running at {where}"
@@ -94,15 +94,15 @@ def _told_proxy(proxy: Mapping[str, object] | None, settings: Settings) -> str:
         return f"something answers at {where}, but not as slproxy: {proxy.get('detail', 'is it another program?')}"
     reason, token = proxy.get("reason"), proxy.get("token")
     of = "" if proxy.get("profile") == settings.profile else f", profile {proxy.get('profile')}"
-    told = [f"up at {where}{of}"]
+    parts = [f"up at {where}{of}"]
     if _serves_another(proxy, settings):
-        told.append(f"forwarding to {proxy['upstream']}")
-    told.append(f"not ready: {reason.get('detail')} {reason.get('hint')}" if isinstance(reason, dict) else "ready")
+        parts.append(f"forwarding to {proxy['upstream']}")
+    parts.append(f"not ready: {reason.get('detail')} {reason.get('hint')}" if isinstance(reason, dict) else "ready")
     if isinstance(token, dict):
-        told.append(f"using {token.get('grant')}")
+        parts.append(f"using {token.get('grant')}")
     if isinstance(proxy.get("warning"), str):
-        told.append(f"WARNING: {proxy['warning']}")
-    return ", ".join(told)
+        parts.append(f"WARNING: {proxy['warning']}")
+    return ", ".join(parts)
 
 
 def _serves_another(proxy: Mapping[str, object], settings: Settings) -> bool:
@@ -110,15 +110,15 @@ def _serves_another(proxy: Mapping[str, object], settings: Settings) -> bool:
     return proxy.get("upstream") not in (None, settings.upstream.api_url)
 
 
-def _told_restart(ours: Mapping[str, object], here: Mapping[str, object], settings: Settings) -> str:
-    """Return how a new start would come by its token, where that is not how the running proxy does."""
-    token = _token_of(ours)
+def _restart_text(ours: Mapping[str, object], here: Mapping[str, object], settings: Settings) -> str:
+    """Return the grant that a new start would use, where the running proxy uses another."""
+    token = _running_token(ours)
     if token is None or here["grant"] in (None, token["grant"]) or _serves_another(ours, settings):
         return ""
     return f"a new start would use {here['grant']} ({here['why']})"
 
 
-def _told_renewal(proxy: Mapping[str, object]) -> str:
+def _renewal_text(proxy: Mapping[str, object]) -> str:
     """Return how the running proxy's last renewal went."""
     token = proxy.get("token")
     last = token.get("last_renewal") if isinstance(token, dict) else None
@@ -127,33 +127,33 @@ def _told_renewal(proxy: Mapping[str, object]) -> str:
     return f"{time.strftime('%Y-%m-%d %H:%M:%SZ', time.gmtime(last['at']))}: {last.get('outcome')}"
 
 
-def _told_budget(proxy: Mapping[str, object] | None) -> list[tuple[str, str]]:
-    """Return what the running proxy tells of the team's budget: what is left, who waits, who has spent it."""
+def _budget_rows(proxy: Mapping[str, object] | None) -> list[tuple[str, str]]:
+    """Return the rows on the team's budget: what is left, who waits, who has spent it."""
     budget = proxy.get("budget") if proxy else None
-    # One of another version may tell other things.
+    # Another version's status.json may differ.
     if not isinstance(budget, dict) or proxy is None or proxy.get("version") != slproxy.__version__:
         return []
     queue, minute = budget["queue"], budget["this_minute"]
-    told = [f"{_told_left(budget)}, resets in {math.ceil(budget['resets_in'])} s"]
+    parts = [f"{_left_text(budget)}, resets in {math.ceil(budget['resets_in'])} s"]
     if waiting := queue["interactive"] + queue["bulk"]:
-        told.append(f"{count(waiting, 'request')} waiting: {_named(budget['waiting'])}")
+        parts.append(f"{count(waiting, 'request')} waiting: {_top(budget['waiting'])}")
     if budget["mode"] == "observe":
-        told.append("only observed")
+        parts.append("only observed")
     if budget["window"] == "sliding":
-        told.append("sliding window: sent evenly")
+        parts.append("sliding window: sent evenly")
     if budget["shared"]:
-        told.append(f"shared by {budget['shared']}" + (", which does not answer" if budget["alone"] else ""))
+        parts.append(f"shared by {budget['shared']}" + (", which does not answer" if budget["alone"] else ""))
     others = f"{minute['by_others']} by others" if minute["by_others"] else ""
     past = [f"{each['at'][11:16]}Z {each['spent']}" for each in budget["last_minutes"] if each["spent"]]
     return [
-        ("budget", "; ".join(told)),
-        ("clients", "; ".join(part for part in (_named(minute["by_client"]), others) if part)),
-        ("endpoints", _named(minute["by_endpoint"])),
+        ("budget", "; ".join(parts)),
+        ("clients", "; ".join(each for each in (_top(minute["by_client"]), others) if each)),
+        ("endpoints", _top(minute["by_endpoint"])),
         ("history", ", ".join(past)),
     ]
 
 
-def _told_left(budget: Mapping[str, object]) -> str:
+def _left_text(budget: Mapping[str, object]) -> str:
     """Return what is left of this proxy's share, and the team's limit where that is more."""
     team = f"{'' if budget.get('told', True) else 'an assumed '}{budget['limit']}"
     if budget["ours"] == budget["limit"]:
@@ -161,8 +161,8 @@ def _told_left(budget: Mapping[str, object]) -> str:
     return f"{budget['remaining']} of {budget['ours']} left (the team has {team})"
 
 
-def _named(costs: Mapping[str, int]) -> str:
+def _top(costs: Mapping[str, int]) -> str:
     """Name the largest spenders, and say how many more there are."""
     spent = [f"{who} {cost}" for who, cost in costs.items() if cost]
-    more = f" and {len(spent) - NAMED} more" if len(spent) > NAMED else ""
-    return ", ".join(spent[:NAMED]) + more
+    more = f" and {len(spent) - TOP} more" if len(spent) > TOP else ""
+    return ", ".join(spent[:TOP]) + more
