@@ -1,0 +1,237 @@
+"""The command line: usage, settings and exit codes, as the contract has them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from slproxy.cli.parser import COMMANDS, Command
+from tests.support import ROOT
+from tests.support.commands import (
+    KEY,
+    SECRET,
+    free_port,
+    logged_in,
+    no_secret_in,
+    oauth,
+    pointed_at,
+    run_here,
+    sandboxed,
+)
+from tests.support.rig import (
+    ScriptedUpstream,
+    environment,
+    get,
+    port_of,
+    program,
+    raw,
+    run,
+)
+
+# Longer than a command takes, on a machine that is busy.
+SOON = 10.0
+CALLBACK = "http://localhost:3999/callback"
+
+
+async def test_the_three_spellings_are_one_program(tmp_path: Path) -> None:
+    spellings = [
+        [sys.executable, "-m", "slproxy"],
+        [sys.executable, str(ROOT / "proxy.py")],
+    ]
+
+    async def told_by(*words: str) -> tuple[int | None, bytes, bytes]:
+        pipe = asyncio.subprocess.PIPE
+        env = environment(tmp_path)
+        process = await asyncio.create_subprocess_exec(*words, cwd=tmp_path, env=env, stdout=pipe, stderr=pipe)
+        out, err = await process.communicate()
+        return process.returncode, out, err
+
+    lines = (["--version"], ["config", "--json"], ["--no-such-flag"])
+    told = await asyncio.gather(*(told_by(*spelling, *line) for spelling in spellings for line in lines))
+    assert told[:3] == told[3:]
+    assert [code for code, _, _ in told[:3]] == [0, 0, 2]
+
+
+# What each command is called with as a process, and what it then ends with.
+PROCESSES = {
+    "serve": (["--uds", "missing/socket"], 2),
+    "login": (["--no-browser"], 1),
+    "logout": ([], 0),
+    "whoami": ([], 0),
+    "status": ([], 0),
+    "token": ([], 0),
+    "doctor": ([], 0),
+    "config": ([], 0),
+    "profiles": ([], 0),
+    "store move": (["--to", "file"], 2),
+    "store rekey": ([], 1),
+    "sandbox": (["--host", "192.0.2.1"], 2),
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: str(command.name))
+async def test_every_command_works_as_a_process(tmp_path: Path, command: Command) -> None:
+    async with sandboxed() as sandbox:
+        await logged_in(tmp_path, sandbox)
+        arguments, wanted = PROCESSES[command.name]
+        env = oauth(sandbox, SLPROXY_LISTEN__PORT=str(free_port()))
+        code, out, err = await run(*command.name.split(), *arguments, home=tmp_path, env=env)
+    assert code == wanted, (out, err)
+    assert bool(out if code == 0 else err)
+    assert "Traceback" not in out + err
+
+
+async def test_without_a_command_it_serves(tmp_path: Path) -> None:
+    async with ScriptedUpstream() as upstream:
+        env = pointed_at(upstream.url, SALESLOFT_API_KEY=KEY)
+        async with program(home=tmp_path, env=env) as server:
+            assert (await raw(server.url, get("/v2/a"))).head.status == 200
+            assert await server.stop() == 0
+    assert upstream.seen[0].head.get("Authorization") == f"Bearer {KEY}"
+
+
+async def test_every_command_of_the_contract_is_there_and_takes_config_and_profile(tmp_path: Path) -> None:
+    code, told, _ = await run_here("--help", home=tmp_path)
+    assert code == 0
+    for name in ("serve", "login", "logout", "whoami", "status", "token", "config", "sandbox"):
+        assert f"    {name} " in told
+    names = ("serve", "login", "status")
+    results = await asyncio.gather(*(run_here(name, "--help", home=tmp_path) for name in names))
+    for name, (code, out, _) in zip(names, results, strict=True):
+        assert code == 0, name
+        assert "--config" in out, name
+        assert "--profile" in out, name
+    assert "--json" in results[-1][1]
+
+
+async def test_usage_and_settings_that_are_wrong_are_exit_2_naming_key_and_place(tmp_path: Path) -> None:
+    def folder(name: str, toml: str = "", dotenv: str = "") -> Path:
+        home = tmp_path / name
+        home.mkdir()
+        if toml:
+            (home / "slproxy.toml").write_text(toml)
+        if dotenv:
+            (home / ".env").write_text(dotenv)
+        return home
+
+    cases: list[tuple[Path, list[str], dict[str, str], list[str]]] = [
+        (folder("flag"), ["serve", "--nonsense"], {}, ["--nonsense"]),
+        (folder("key", "[listen]\n\nprot = 1\n"), ["serve"], {}, ["listen.prot", "slproxy.toml:3", "port"]),
+        (folder("envname"), ["config"], {"SLPROXY_LISTEN__PROT": "1"}, ["SLPROXY_LISTEN__PROT"]),
+        (folder("dotenv", dotenv="A=1\nSLPROXY_RETRY__ATTEMPTS=no\n"), ["config"], {}, ["retry.attempts", ".env:2"]),
+        (folder("open"), ["serve", "--host", "0.0.0.0", "--port", "0"], {}, ["listen.key"]),
+        (folder("mounted"), ["config"], {"SALESLOFT_API_KEY_FILE": "/nowhere/key"}, ["/nowhere/key"]),
+        (folder("both"), ["config"], {"SALESLOFT_API_KEY": KEY, "SALESLOFT_API_KEY_FILE": "/x"}, ["SALESLOFT_API_KEY"]),
+        (folder("login"), ["login", "--no-browser"], {}, ["SALESLOFT_CLIENT_ID"]),
+    ]
+    results = await asyncio.gather(*(run_here(*arguments, home=home, env=env) for home, arguments, env, _ in cases))
+    for (home, _, _, wanted), (code, out, err) in zip(cases, results, strict=True):
+        assert code == 2, (home.name, out, err)
+        for word in wanted:
+            assert word in err, (home.name, err)
+        assert "Traceback" not in err
+        no_secret_in(out, err)
+
+
+@pytest.mark.parametrize("grant", ["api_key", "client_credentials"])
+async def test_a_grant_without_its_credentials_is_told_and_never_a_defect(tmp_path: Path, grant: str) -> None:
+    async with sandboxed() as sandbox:
+        env = pointed_at(sandbox.url, SLPROXY_AUTH__GRANT=grant)
+        code, out, err = await run_here("whoami", home=tmp_path, env=env)
+    assert code in (2, 3) or (code == 1 and grant == "client_credentials"), (code, err)
+    assert "Traceback" not in out + err
+    assert "defect" not in out + err
+
+
+async def test_precedence_is_flag_environment_dotenv_toml_default(tmp_path: Path) -> None:
+    async def port(env: Mapping[str, str] | None = None) -> tuple[int, str]:
+        code, out, err = await run_here("config", "--json", home=tmp_path, env=env)
+        assert code == 0, err
+        row = json.loads(out)["listen.port"]
+        return row["value"], row["origin"]
+
+    assert await port() == (8642, "default")
+    (tmp_path / "slproxy.toml").write_text("[listen]\nport = 1001\n[profile.work.listen]\nport = 1010\n")
+    value, origin = await port()
+    assert (value, "slproxy.toml" in origin) == (1001, True)
+    assert (await port({"SLPROXY_PROFILE": "work"}))[0] == 1010
+    (tmp_path / ".env").write_text("SLPROXY_LISTEN__PORT=1002\n")
+    value, origin = await port()
+    assert (value, ".env" in origin) == (1002, True)
+    value, origin = await port({"SLPROXY_LISTEN__PORT": "1003"})
+    assert (value, "SLPROXY_LISTEN__PORT" in origin) == (1003, True)
+    wanted = free_port()
+    env = {"SLPROXY_LISTEN__PORT": "1003", "SALESLOFT_API_KEY": KEY}
+    async with program("serve", "--port", str(wanted), home=tmp_path, env=env) as server:
+        assert port_of(server.url) == wanted
+
+
+async def test_config_masks_secrets_and_names_where_each_came_from(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text(SECRET + "\n")
+    env = {
+        "SALESLOFT_CLIENT_ID": "cid",
+        "SALESLOFT_CLIENT_SECRET_FILE": str(tmp_path / "secret"),
+        "SALESLOFT_API_KEY": KEY,
+        "SLPROXY_LISTEN__KEY": "marker-local-key",
+    }
+    for arguments in (["config"], ["config", "--json"]):
+        code, out, err = await run_here(*arguments, home=tmp_path, env=env)
+        assert code == 0
+        no_secret_in(out, err, secrets=(SECRET, KEY, "marker-local-key"))
+        assert "SALESLOFT_CLIENT_SECRET_FILE" in out
+    values = {key: row["value"] for key, row in json.loads(out).items()}
+    wanted: dict[str, object] = {
+        "auth.client_secret": "***",
+        "auth.client_id": "cid",
+        "auth.scope": None,
+        "listen.accept_hosts": [],
+        "listen.uds_mode": "0600",
+        "policy.read_only": False,
+        "retry.attempts": 4,
+        "retry.budget": 0.2,
+        "upstream.connect_timeout": 5,
+    }
+    for key, value in wanted.items():
+        assert (values[key], type(values[key])) == (value, type(value)), key
+
+
+async def test_a_busy_port_is_exit_2_with_a_clear_message(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        code, out, err = await run("serve", "--port", str(port), home=tmp_path, env={"SALESLOFT_API_KEY": KEY})
+    assert code == 2
+    assert out == ""
+    assert str(port) in err
+    assert "in use" in err
+    assert "--port" in err
+    assert "Traceback" not in err
+
+
+async def test_exit_codes_tell_done_failed_and_login_needed(tmp_path: Path) -> None:
+    async with ScriptedUpstream() as upstream:
+        dead = upstream.url
+    client = {"SALESLOFT_CLIENT_ID": "cid", "SALESLOFT_CLIENT_SECRET": SECRET, "SALESLOFT_REDIRECT_URI": CALLBACK}
+    cases = [
+        (["whoami"], pointed_at(dead, SALESLOFT_API_KEY=KEY), 1),
+        (["whoami"], pointed_at(dead), 3),
+        (["whoami"], pointed_at(dead, **client), 3),
+        (["token"], pointed_at(dead, **client), 3),
+        (["status", "--json"], pointed_at(dead, **client), 3),
+        (["status"], pointed_at(dead, SALESLOFT_API_KEY=KEY), 0),
+        (["logout"], pointed_at(dead, **client), 0),
+    ]
+    results = await asyncio.gather(*(run_here(*arguments, home=tmp_path, env=env) for arguments, env, _ in cases))
+    for (arguments, env, wanted), (code, out, err) in zip(cases, results, strict=True):
+        assert code == wanted, (arguments, env, out, err)
+        assert "Traceback" not in err
+        no_secret_in(out, err)
+        if wanted == 3 and "--json" not in arguments:
+            assert "slproxy login" in out + err, (arguments, out, err)
