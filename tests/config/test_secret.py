@@ -1,0 +1,109 @@
+"""Secrets: from mounted files, and never shown."""
+
+from __future__ import annotations
+
+import copy
+import json
+import pickle
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+from slproxy.config import SCHEMA, Secret
+from tests.support.settings import SECRET, loaded, refusal, value
+
+
+def test_a_secret_shows_itself_only_when_asked(tmp_path: Path) -> None:
+    secret = Secret(SECRET)
+    settings = loaded(tmp_path, env={"SALESLOFT_API_KEY": SECRET, "SLPROXY_LISTEN__KEY": SECRET})
+    shown = [repr(secret), str(secret), f"{secret}", f"{secret:>9}", repr(settings), repr(asdict(settings.auth))]
+    assert SECRET not in " ".join(shown)
+    assert all("***" in each for each in shown)
+    assert secret.reveal() == SECRET
+    with pytest.raises(TypeError, match="JSON serializable"):
+        json.dumps(secret)
+
+
+def test_a_secret_is_neither_pickled_nor_changed_but_may_be_copied() -> None:
+    secret = Secret(SECRET)
+    with pytest.raises(TypeError, match="not pickled"):
+        pickle.dumps(secret)
+    with pytest.raises(AttributeError):
+        secret._value = "x"
+    assert copy.deepcopy(secret) == secret
+
+
+def test_secrets_are_equal_to_secrets_of_the_same_value_only() -> None:
+    assert Secret("a") == Secret("a")
+    assert hash(Secret("a")) == hash(Secret("a"))
+    assert Secret("a") != Secret("b")
+    assert Secret("é") != Secret("e")
+    assert Secret("a") != "a"
+
+
+@pytest.mark.parametrize("key", [setting.key for setting in SCHEMA.values() if setting.from_file])
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        pytest.param(None, "does not exist", id="is missing"),
+        pytest.param(b"", "is empty", id="is empty"),
+        pytest.param(b"\r\n\n", "is empty", id="holds a line end alone"),
+        pytest.param(b"x" * (64 * 1024 + 1), "over 64 KiB", id="is too large"),
+    ],
+)
+def test_a_mounted_file_is_refused_when_it(key: str, content: bytes | None, reason: str, tmp_path: Path) -> None:
+    mounted = tmp_path / "mounted"
+    if content is not None:
+        mounted.write_bytes(content)
+    variable = SCHEMA[key].variables[0] + "_FILE"
+    message = refusal(tmp_path, env={variable: str(mounted)})
+    assert reason in message
+    assert f"env {variable} ({mounted})" in message
+
+
+def test_a_mounted_folder_is_no_secret(tmp_path: Path) -> None:
+    assert "cannot be read" in refusal(tmp_path, env={"SALESLOFT_API_KEY_FILE": str(tmp_path)})
+
+
+def test_a_file_named_in_the_file_is_found_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc" / "key").write_text("abc\n")
+    (tmp_path / "etc" / "my.toml").write_text("[listen]\nkey_file = 'key'\nuds = 'a.sock'\n")
+    settings = loaded(tmp_path, config=Path("etc/my.toml"))
+    assert value(settings, "listen.key") == "abc"
+    assert settings.listen.uds == str(tmp_path / "etc" / "a.sock")
+    assert str(settings.origins["listen.key"]) == f"file etc/my.toml:2 ({tmp_path / 'etc' / 'key'})"
+
+
+def test_a_mounted_file_that_a_higher_layer_overrides_need_not_exist(tmp_path: Path) -> None:
+    toml = "[auth]\napi_key_file = '/nowhere/key'"
+    assert value(loaded(tmp_path, toml=toml, env={"SALESLOFT_API_KEY": "abc"}), "auth.api_key") == "abc"
+
+
+@pytest.mark.parametrize("text", ["a b", "a\tb", "a\x00b", "a\u200bb", "clé", "a\nb"])
+@pytest.mark.parametrize("key", ["auth.client_id", "auth.client_secret", "auth.api_key", "listen.key"])
+def test_a_mangled_credential_is_told_without_showing_it(key: str, text: str, tmp_path: Path) -> None:
+    mounted = tmp_path / "mounted"
+    mounted.write_text(SECRET + text)
+    message = refusal(tmp_path, env={SCHEMA[key].variables[-1] + "_FILE": str(mounted)})
+    assert f"{key} (" in message
+    assert "looks mangled" in message
+
+
+@pytest.mark.parametrize(
+    "toml",
+    [
+        f"[auth]\napi_key = ['{SECRET}']",
+        f"[auth]\napi_key = '{SECRET} '",
+        f"[auth]\napi_key = '{SECRET}'\napi_key_file = 'x'",
+        f"[auth]\nclient_secret = '{SECRET}'",
+        f"[auth]\napi_kee = '{SECRET}'",
+        f"[auth]\napi_key = '{SECRET}",
+        f"[store]\nredis_url = 'redis://:{SECRET}@r.test'\nencryption = 'key'",
+        f"[store]\nkey = '{SECRET}'\nencryption = 'off'",
+        f"[upstream]\napi_url = 'https://me:{SECRET}@a.test'",
+    ],
+)
+def test_no_message_shows_a_secret(toml: str, tmp_path: Path) -> None:
+    assert "slproxy.toml:" in refusal(tmp_path, toml=toml)
