@@ -1,4 +1,4 @@
-"""Reload: the settings are read again at SIGHUP, and when a file that holds a secret changes."""
+"""Reload: loads the settings again at SIGHUP, and when a file that holds a secret changes."""
 
 from __future__ import annotations
 
@@ -49,17 +49,17 @@ async def keep_reloading(app: App, load: Callable[[], Settings], hup: asyncio.Ev
             # In a thread that nobody waits for at the end: what is mounted may hang.
             changed, later = await app.reload(await in_daemon_thread(load))
         except SlproxyError as error:
-            log.error("the settings stay as they were: %s %s", error.detail, error.hint)  # noqa: TRY400  # says it all
+            log.error("reload failed, settings unchanged: %s %s", error.detail, error.hint)  # noqa: TRY400  # says it all
             # What is wrong with the settings changes when they do; what is wrong with the store may be over soon.
             seen = now if isinstance(error, ConfigError) else seen
         except Exception:
             # The outermost frame of this task: without it a defect would end the reloading, and say nothing.
-            log.exception("a defect in slproxy, while reading the settings again")
+            log.exception("a defect in slproxy, while reloading the settings")
             seen = now
         else:
             if changed or asked:
-                log.info("settings read again; changed: %s", ", ".join(changed) or "none")
+                log.info("settings reloaded; changed: %s", ", ".join(changed) or "none")
             if later:
-                log.warning("these want a new start of the proxy: %s", ", ".join(later))
+                log.warning("restart the proxy to apply: %s", ", ".join(later))
             # A file that was not looked at before may have changed since it was read: another look costs nothing.
             seen = {path: now[path] for path in stamps(app.settings) if path in now}

@@ -13,7 +13,7 @@ from slproxy.errors import ConfigError
 
 
 def check(settings: Settings) -> None:
-    """Raise ConfigError when two of the settings clash."""
+    """Raise ConfigError when settings exclude each other."""
     raise_errors(list(_conflicts(settings)))
 
 
@@ -26,7 +26,7 @@ def raise_errors(errors: list[ConfigError]) -> None:
 
 
 def _conflicts(settings: Settings) -> Iterator[ConfigError]:
-    """Yield what is wrong between two settings, or not built."""
+    """Yield what is wrong between two settings."""
     listen, auth, origins = settings.listen, settings.auth, _origins(settings)
     for key in ("listen.host", "listen.port"):
         if listen.uds is not None and origins[key].layer != "default":

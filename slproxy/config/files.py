@@ -20,7 +20,7 @@ SECRET_FILE_MAX = 64 * KIB
 
 
 def read(path: Path, what: str) -> bytes | None:
-    """Return what is in the file, less a byte order mark, and None if there is no such file; else ConfigError."""
+    """Return the content of a file, less a byte order mark, or None if it does not exist. Raises ConfigError."""
     try:
         return path.read_bytes().removeprefix(codecs.BOM_UTF8)
     except (FileNotFoundError, NotADirectoryError):
@@ -39,7 +39,7 @@ def decode_text(content: bytes, label: str) -> str:
 
 
 def read_secret(path: Path, name: str) -> str:
-    """Return what a file holds, less the line end that editors and ``echo`` put there."""
+    """Return the secret in a file, less the line end that editors and ``echo`` add. Raises ConfigError."""
     try:
         with path.open("rb") as file:
             content = file.read(SECRET_FILE_MAX + 1)
@@ -58,7 +58,7 @@ def read_secret(path: Path, name: str) -> str:
 
 
 def check_readable(path: Path) -> None:
-    """Raise ConfigError, worded to follow the name of the setting, when this user may not read the file."""
+    """Raise ConfigError, worded to follow the name of the setting, if this user may not read the file."""
     try:
         with path.open("rb"):
             pass

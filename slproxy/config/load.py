@@ -1,8 +1,8 @@
 """Loading the settings: flag > environment > ``.env`` > TOML file > default.
 
-1. Nothing is guessed: a name that is not a setting, a value of another type or two settings that clash stop the start.
+1. Nothing is guessed: an unknown name, a value of another type or two settings in conflict stop the start.
 2. A message names the key, the place, what was expected and what to do; it never shows a secret.
-3. All errors of one start are told at once.
+3. All errors of one start are reported at once.
 4. Everything read is passed in, but for the files that a setting names and the home folder.
 """
 
@@ -36,7 +36,7 @@ def load(
     environ: Mapping[str, str],
     cwd: Path,
 ) -> Settings:
-    """Return the settings in force; ``flags`` are keyed like ``listen.port``, and None among them is not given.
+    """Return the effective settings; ``flags`` are keyed like ``listen.port``, and None among them is not set.
 
     Raises ConfigError, with every error found, one a line.
     """
@@ -51,7 +51,7 @@ def load(
         from_variables(variables, cwd, errors),
         from_flags(flags, cwd),
     ]
-    # Only what is in force is read on: a mounted file that a higher layer made irrelevant need not exist here.
+    # Only the winning values are parsed: a mounted file that a higher layer overrides need not exist here.
     given = {raw.setting.key: raw for layer in layers for raw in layer}
     values: dict[str, object] = {key: setting.default for key, setting in SCHEMA.items()}
     origins = dict.fromkeys(SCHEMA, DEFAULT)
@@ -117,7 +117,7 @@ def _profile(flag: str | None, variable: Variable | None) -> str:
 def _toml_file(
     flag: Path | None, variable: Variable | None, environ: Mapping[str, str], cwd: Path
 ) -> tuple[Path, bytes | None]:
-    """Return the TOML file in force and what is in it, None if there is none."""
+    """Return the path of the TOML file and its content, None if there is no file."""
     if flag is not None or variable is not None:
         place = "flag --config" if flag is not None else str(variable.origin if variable else "")
         path = cwd / (flag or Path(variable.value.strip() if variable else "")).expanduser()
@@ -148,7 +148,7 @@ def _parsed(raw: RawValue) -> tuple[object, Origin]:
 
 
 def _mounted(raw: RawValue) -> tuple[str, Origin]:
-    """Return what the file of a mounted secret holds, and where that is."""
+    """Return the content of a mounted secret, and where it is."""
     key = raw.setting.key
     if not isinstance(raw.value, str) or not raw.value:
         raise ConfigError(f"{key}_file ({raw.origin}): expected the path of a file", hint="or give the value itself")

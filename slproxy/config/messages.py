@@ -1,4 +1,4 @@
-"""How settings and values are named in an error message."""
+"""Parts of error messages: what a setting expects, and what it got, redacted."""
 
 from __future__ import annotations
 

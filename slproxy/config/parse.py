@@ -15,7 +15,7 @@ from slproxy.config.messages import REMEDY, expected, kind_of, redacted
 from slproxy.config.schema import KIB, MIB
 from slproxy.config.secret import Secret
 from slproxy.config.setting import Setting
-from slproxy.config.validators import VALIDATORS, unmangled
+from slproxy.config.validators import VALIDATORS, visible_ascii
 from slproxy.errors import ConfigError
 
 _UNITS = MappingProxyType({"KiB": KIB, "MiB": MIB, "GiB": 1024 * MIB})
@@ -43,7 +43,7 @@ def parse(setting: Setting, value: object, *, text: bool, base: Path) -> object:
     if isinstance(typed, str):
         _check_text(setting, typed)
         if setting.secret:
-            return Secret(unmangled(typed))
+            return Secret(visible_ascii(typed))
         if setting.kind in ("path", "file"):
             typed = _path(typed, base)
     validator = VALIDATORS.get(setting.key)

@@ -60,7 +60,7 @@ class ListenSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class UpstreamSettings:
-    """SalesLoft, and how long to wait for it."""
+    """How to reach SalesLoft, and how long to wait for it."""
 
     api_url: Annotated[str, Doc("Origin of the API; http is for loopback hosts only.")] = "https://api.salesloft.com"
     accounts_url: Annotated[str, Doc("Origin of the OAuth server; http is for loopback hosts only.")] = (
@@ -101,7 +101,7 @@ class AuthSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class StoreSettings:
-    """Where the token is kept."""
+    """Where the token is stored."""
 
     kind: Annotated[
         Literal["file", "memory", "keyring", "redis"],
@@ -187,7 +187,7 @@ class LimitSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class LogSettings:
-    """What is said, and how."""
+    """What is logged, and how."""
 
     level: Annotated[Literal["debug", "info", "warning", "error"], Doc("Lowest level that is logged.")] = "info"
     format: Annotated[
@@ -213,7 +213,7 @@ class Settings:
     origins: Mapping[str, Origin] = field(default_factory=lambda: MappingProxyType({}), repr=False, compare=False)
 
     def is_set(self, key: str) -> bool:
-        """Tell whether somebody set ``key``, such as auth.redirect_uri, be it to its default."""
+        """Tell whether ``key``, such as auth.redirect_uri, was set, even to its default."""
         return key in self.origins and self.origins[key].layer != "default"
 
 

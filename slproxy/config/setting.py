@@ -48,7 +48,7 @@ class Credential:
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """What is known of one setting before anybody has set it."""
+    """One setting, before it has a value."""
 
     section: str
     name: str

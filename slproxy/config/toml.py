@@ -41,7 +41,7 @@ def _tree(content: bytes, label: str) -> dict[str, object]:
 def from_toml(
     path: Path, content: bytes | None, profile: str, cwd: Path, errors: list[ConfigError]
 ) -> tuple[list[RawValue], list[RawValue]]:
-    """Return what the file says for everyone and what it says for ``profile``; names are checked in all profiles."""
+    """Return the settings for every profile and those for ``profile``; names are checked in all profiles."""
     if content is None:
         return [], []
     label = _path_label(path, cwd)
@@ -65,7 +65,7 @@ def from_toml(
 
 
 def _toml_place(message: str, source: str) -> str:
-    """Return ``line:column``; tomllib tells them only in its message, and of the end it says only that."""
+    """Return ``line:column``, which tomllib has in its message only, and not for the end of the file."""
     match = re.search(r"at line (\d+), column (\d+)\)$", message)
     return f"{match[1]}:{match[2]}" if match else f"{source.count(chr(10)) + 1}:{len(source) - source.rfind(chr(10))}"
 
@@ -93,7 +93,7 @@ def _lines(source: str) -> dict[tuple[str, ...], tuple[int, str]]:
 
 @dataclass(frozen=True, kw_only=True)
 class _TomlFile:
-    """One parsed file: turns its tables into values given, and notes what it does not know."""
+    """One parsed file: turns its tables into raw values, and its unknown names into errors."""
 
     label: str
     base: Path
@@ -134,7 +134,7 @@ class _TomlFile:
             if setting.name in given:
                 reason = f"expected either {setting.name} or {setting.name}_file, got both"
                 self.error((*prefix, name), reason, "remove one of the two")
-            # tomllib gives 0o600 and 384 alike, and who writes 600 means 0o600.
+            # tomllib gives 0o600 and 384 alike, and whoever writes 600 means 0o600.
             octal = re.search(rf"{name}[\"']?\s*=\s*0o", self._line((*prefix, name))[1])
             if setting.kind == "mode" and isinstance(value, int) and not octal:
                 reason = f"expected {expected(setting)}, got a number that is not in octal"

@@ -1,4 +1,4 @@
-"""Validators: what a single setting must be beyond its type. Each returns the value in its one spelling."""
+"""Validators: what a single setting must be beyond its type. Each returns the value, normalized."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from slproxy.errors import ConfigError
 _VISIBLE = re.compile(r"[\x21-\x7e]+")
 
 
-def unmangled(value: str) -> str:
-    """A key with a line break or a typographic dash in it is refused by SalesLoft with a puzzling 401; say it here."""
+def visible_ascii(value: str) -> str:
+    """Return a key that holds only visible ASCII; for any other SalesLoft answers only 401."""
     if not _VISIBLE.fullmatch(value):
         raise ConfigError(
             "looks mangled: it holds a space, a line break, a control character or one outside ASCII",
@@ -36,7 +36,7 @@ def _strings(value: object) -> tuple[str, ...]:
 
 def _upstream_origin(value: object) -> str:
     url = _string(value)
-    # A browser's address bar puts the slash there; it means the same.
+    # A browser's address bar adds the slash; it means the same.
     origin = parse_origin(url.removesuffix("/"))
     if origin is None or origin[0] not in PORTS:
         raise ConfigError(
@@ -100,7 +100,7 @@ def _allow_origins(value: object) -> tuple[str, ...]:
         if origin is None:
             raise ConfigError(
                 f"expected origins, scheme://host or scheme://host:port, got {redacted(item, text=True)}",
-                hint="name each origin exactly, e.g. https://app.test; '*' and 'null' would let any web page in",
+                hint="name each origin exactly, e.g. https://app.test; '*' and 'null' would admit any web page",
             )
         scheme, host, port = origin
         origins.append(f"{scheme}://{host}{port}")
@@ -141,7 +141,7 @@ VALIDATORS: Mapping[str, Callable[[object], object]] = MappingProxyType(
         "listen.allow_origins": _allow_origins,
         "upstream.api_url": _upstream_origin,
         "upstream.accounts_url": _upstream_origin,
-        "auth.client_id": lambda value: unmangled(_string(value)),
+        "auth.client_id": lambda value: visible_ascii(_string(value)),
         "auth.redirect_uri": _redirect_uri,
         "auth.scope": _scope,
         "policy.accept_paths": _accept_paths,

@@ -55,11 +55,11 @@ def from_environ(environ: Mapping[str, str]) -> list[Variable]:
 
 
 def from_variables(variables: Iterable[Variable], cwd: Path, errors: list[ConfigError]) -> list[RawValue]:
-    """Return the values of one layer of variables, and add to ``errors`` what is unknown or given twice."""
+    """Return the settings in one layer of variables; add to ``errors`` what is unknown or set twice."""
     found: dict[str, tuple[Variable, RawValue]] = {}
     for each in variables:
         value = each.value.strip()
-        # Compose files pass on what is not set as empty.
+        # Compose files pass an unset variable on as an empty one.
         if not value or each.name in META or not each.name.startswith(("SLPROXY_", "SALESLOFT_")):
             continue
         if each.name not in VARIABLES:
@@ -72,7 +72,7 @@ def from_variables(variables: Iterable[Variable], cwd: Path, errors: list[Config
         if before is not given and (from_file or before.from_file or before.value != value):
             errors.append(
                 ConfigError(
-                    f"{setting.key}: {other} and {each} are both set, and only one can count",
+                    f"{setting.key}: {other} and {each} are both set, but only one may be",
                     hint=f"unset {other.name} or {each.name}",
                 )
             )
@@ -80,7 +80,7 @@ def from_variables(variables: Iterable[Variable], cwd: Path, errors: list[Config
 
 
 def _is_service_link(name: str, value: str) -> bool:
-    # SLPROXY_PORT=9000 is somebody's mistake and must be told; Kubernetes' own is tcp://10.0.0.1:8642.
+    # SLPROXY_PORT=9000 is a user's mistake and an error; Kubernetes' own is tcp://10.0.0.1:8642.
     ours = _SERVICE_LINK.fullmatch(name) or (_SERVICE_PORT.fullmatch(name) and _SERVICE_URL.match(value))
     return bool(ours) and "__" not in name
 

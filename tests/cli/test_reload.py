@@ -81,7 +81,7 @@ async def test_sighup_puts_a_changed_file_in_force(tmp_path: Path) -> None:
         await hang_up(running, "policy.read_only")
         assert (await raw(running.url, post)).head.status == 405
         (tmp_path / "slproxy.toml").unlink()
-        await hang_up(running, "settings read again; changed: policy.read_only")
+        await hang_up(running, "settings reloaded; changed: policy.read_only")
         await until(lambda: sum("policy.read_only" in line for line in running.errors) == 2)
         assert (await raw(running.url, post)).head.status == 200
 
@@ -97,7 +97,7 @@ async def test_sighup_with_a_mistake_changes_nothing_and_says_so(tmp_path: Path,
         program("serve", home=tmp_path, env=hosts(upstream, SALESLOFT_API_KEY=FIRST)) as running,
     ):
         (tmp_path / "slproxy.toml").write_text(f"[log]\nlevel = 'debug'\n{toml}")
-        await hang_up(running, "the settings stay as they were: ")
+        await hang_up(running, "reload failed, settings unchanged: ")
         assert (await raw(running.url, get("/v2/me.json"))).head.status == 200
         assert not any("Traceback" in line for line in running.errors)
 
@@ -110,7 +110,7 @@ async def test_what_is_made_at_the_start_is_named_and_stays(tmp_path: Path) -> N
         (tmp_path / "slproxy.toml").write_text("[listen]\nport = 0\n")
         async with program("serve", home=tmp_path, env=env) as running:
             (tmp_path / "slproxy.toml").write_text("[listen]\nport = 9\n")
-            await hang_up(running, "these want a new start of the proxy: listen.port")
+            await hang_up(running, "restart the proxy to apply: listen.port")
             assert (await raw(running.url, get("/v2/me.json"))).head.status == 200
 
 
@@ -142,12 +142,12 @@ async def test_an_api_key_in_a_mounted_file_is_read_again_when_it_changes(tmp_pa
                 (data / "2" / "key").write_text(SECOND)
                 (tmp_path / "next").symlink_to(data / "2")
                 (tmp_path / "next").replace(tmp_path / "now")
-        await said(running, "settings read again; changed: auth.api_key")
+        await said(running, "settings reloaded; changed: auth.api_key")
         await raw(running.url, get("/v2/me.json"))
         assert bearers(upstream) == [f"Bearer {FIRST}", f"Bearer {SECOND}"]
         # What cannot be read leaves the last one in force.
         mounted.unlink()
-        await said(running, "the settings stay as they were: ")
+        await said(running, "reload failed, settings unchanged: ")
         await raw(running.url, get("/v2/me.json"))
         assert bearers(upstream)[-1] == f"Bearer {SECOND}"
         assert not any(secret in running.output for secret in (FIRST, SECOND))

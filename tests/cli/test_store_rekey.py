@@ -114,7 +114,7 @@ async def test_a_running_proxy_goes_on_when_the_mounted_key_is_exchanged_after_a
             (tmp_path / "new").replace(mounted)
             out, _ = await command("token", home=tmp_path, env=env, code=0)
             assert out == record.token.access_token + "\n"
-            await until(lambda: any("settings read again; changed: store.key" in line for line in server.errors))
+            await until(lambda: any("settings reloaded; changed: store.key" in line for line in server.errors))
             await serves_and_renews(server, sandbox, record)
             assert await server.stop() == 0
             assert SECOND not in server.output
