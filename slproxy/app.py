@@ -23,7 +23,7 @@ from slproxy.config import SCHEMA, AuthSettings, Settings
 from slproxy.errors import StoreError
 from slproxy.forward import Answer, Forwarder, Policy
 from slproxy.observe import Listener, Observer
-from slproxy.pace import Pacer, RedisBudget
+from slproxy.pace import CallLater, Pacer, RedisBudget, Timer
 from slproxy.server import BACKLOG, Server, bind_unix_socket, cannot_listen, pages, url_of
 from slproxy.store import TokenStore, token_store
 from slproxy.upstream import Upstream
@@ -38,6 +38,10 @@ GRACE = 30.0
 AT_START = frozenset({"listen.host", "listen.port", "listen.uds", "listen.uds_mode", "log.level", "log.format"})
 
 
+def _call_later(delay: float, callback: Callable[[], None]) -> Timer:
+    return asyncio.get_running_loop().call_later(delay, callback)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Clock:
     """Where time and chance come from; tests bring their own. ``now`` is Unix time, ``jitter`` is uniform in [0, 1)."""
@@ -46,6 +50,7 @@ class Clock:
     monotonic: Callable[[], float] = time.monotonic
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     jitter: Callable[[], float] = random.random
+    call_later: CallLater = _call_later
 
 
 REAL_CLOCK = Clock()
@@ -105,6 +110,7 @@ class App:
             shared=self._shared_budget(settings),
             now=self._clock.now,
             monotonic=self._clock.monotonic,
+            call_later=self._clock.call_later,
         )
 
     def _shared_budget(self, settings: Settings) -> RedisBudget | None:

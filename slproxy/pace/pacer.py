@@ -11,6 +11,7 @@ import logging
 import math
 import time
 from collections.abc import Callable
+from typing import Protocol
 
 from slproxy.config import PaceSettings
 from slproxy.errors import Draining, OverBudget, Problem
@@ -31,6 +32,15 @@ log = logging.getLogger("slproxy.pace")
 LOG_INTERVAL, MAX_CLIENTS_LOGGED = 1.0, 5
 
 
+class Timer(Protocol):
+    """What ``call_later`` returns."""
+
+    def cancel(self) -> None: ...
+
+
+CallLater = Callable[[float, Callable[[], None]], Timer]
+
+
 class Pacer:
     """The one owner of the budget, and of who waits for it."""
 
@@ -42,18 +52,19 @@ class Pacer:
         shared: RedisBudget | None,
         now: Callable[[], float],
         monotonic: Callable[[], float],
+        call_later: CallLater,
     ) -> None:
         self._pace = pace
-        self._now, self._monotonic = now, monotonic
+        self._now, self._monotonic, self._call_later = now, monotonic, call_later
         rules = _rules(pace, limit_given=limit_given, is_shared=shared is not None)
         self.budget = Budget(rules, unix=now(), now=monotonic())
         self._replicas = Replicas(
             shared, self.budget, monotonic=monotonic, granted=self._wake, done=self._dispatch_and_log
         )
         self._waiting: dict[Reservation, asyncio.Future[None]] = {}
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: Timer | None = None
         self._logged_at = -math.inf
-        self._log_timer: asyncio.TimerHandle | None = None
+        self._log_timer: Timer | None = None
 
     @property
     def shared(self) -> RedisBudget | None:
@@ -151,7 +162,7 @@ class Pacer:
             settle = functools.partial(self._settle, minute, reserved=reserved, cost=cost, remaining=remaining)
             # Who was refused as a probe has found it out for all: until it asks again, the others need not.
             if headers.refused and account.is_probing(now):
-                asyncio.get_running_loop().call_later(PROBE_INTERVAL, settle)
+                self._call_later(PROBE_INTERVAL, settle)
             else:
                 settle()
         if self._waiting:
@@ -234,7 +245,7 @@ class Pacer:
             self._timer = None
         if not replicas.is_reserving and (wait := budget.wake_in(now)) is not None:
             # Not at once: what is due has gone, so that a wait of 0 would be asked for again and again.
-            self._timer = asyncio.get_running_loop().call_later(max(wait, 0.001), self._dispatch_due)
+            self._timer = self._call_later(max(wait, 0.001), self._dispatch_due)
 
     def _wake(self, reservation: Reservation, error: Problem | None = None) -> None:
         future = self._waiting.get(reservation)
@@ -265,7 +276,7 @@ class Pacer:
         if self._log_timer is not None or self._replicas.is_reserving:
             return
         if (early := self._logged_at + LOG_INTERVAL - self._monotonic()) > 0:
-            self._log_timer = asyncio.get_running_loop().call_later(early, self._log_waiting)
+            self._log_timer = self._call_later(early, self._log_waiting)
         else:
             self._log_waiting()
 
