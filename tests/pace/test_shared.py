@@ -22,8 +22,8 @@ from slproxy.config import Secret
 from slproxy.pace import RedisBudget
 from slproxy.pace.shared import FALLBACK_SECONDS, KEY_TTL, TIMEOUT, Allocation, Settlement, minute_key
 from slproxy.sandbox import Options, Sandbox
-from tests.pace.test_pace import MINUTE, SOON, Line, Ticking, line_to, logged, paced, spend_all, told_at_once
 from tests.support.commands import pointed_at
+from tests.support.pacing import MINUTE, SOON, Line, Ticking, line_to, logged, paced, spend_all, told_at_once
 from tests.support.redis import needs_redis
 from tests.support.replicas import replicas
 from tests.support.rig import PATIENCE, Message, Program, get, raw, redis_server, running_sandbox, settings_for, until
