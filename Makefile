@@ -4,8 +4,10 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 PORT   ?= 8642
+# More for pytest: make test OPTIONS="--fuzz 20000"
+OPTIONS ?=
 
-.PHONY: help demo test test-floor lint types check bench clean
+.PHONY: help demo test test-floor coverage lint types check bench clean
 
 help: ## say what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -13,11 +15,14 @@ help: ## say what there is
 demo: $(VENV)/installed ## run the proxy against the built-in fake SalesLoft, until Ctrl-C
 	@$(BIN)/python proxy.py serve --sandbox --port $(PORT)
 
-test: $(VENV)/tested ## run all tests
-	$(BIN)/python -m pytest
+test: $(VENV)/tested ## run all tests, on as many workers as pay
+	$(BIN)/python -m pytest -n auto $(OPTIONS)
 
-test-floor: $(VENV)-floor/tested ## run all tests with the oldest versions that pyproject.toml admits
-	$(VENV)-floor/bin/python -m pytest -m "not heavy"
+test-floor: $(VENV)-floor/tested ## run what depends on versions with the oldest that pyproject.toml admits
+	$(VENV)-floor/bin/python -m pytest -n auto -m "not heavy" $(OPTIONS)
+
+coverage: $(VENV)/tested ## run all tests, and show which lines and branches none of them reaches
+	$(BIN)/python -m pytest -n auto --cov $(OPTIONS)
 
 lint: $(VENV)/linted ## check style
 	$(BIN)/ruff check .

@@ -6,15 +6,16 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from xdist.remote import Producer
 
 from slproxy.sandbox import Sandbox
-from tests.support import rig
+from tests.support import rig, workers
 from tests.support.costs import Costs
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add what makes the long runs longer: CI takes the defaults."""
-    parser.addoption("--fuzz", type=int, default=20_000, help="mutated messages that the fuzz tests send in all")
+    """Add what makes the long runs longer."""
+    parser.addoption("--fuzz", type=int, default=4_000, help="mutated messages that the fuzz tests send; CI: 20000")
     parser.addoption("--ledger", type=int, default=5_000, help="POSTs that the ledger test sends")
     parser.addoption(
         "--kills", type=int, default=20, help="kills around a renewal; from 100 on, a login gets each signal everywhere"
@@ -27,6 +28,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     if (rows := config.getoption("--costs")) is not None:
         config.pluginmanager.register(Costs(rows))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Say what ``-n auto`` means."""
+    return workers.count()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> workers.Scheduling:
+    return workers.Scheduling(config, log)
 
 
 @pytest.fixture
