@@ -1,4 +1,4 @@
-"""Which way in is chosen, when a token is renewed, and what many who ask at a time get."""
+"""The token in use: when it is renewed, and what many who ask at a time get."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from slproxy.auth import Bearer, Credentials, Form, TokenEndpointReply
-from slproxy.auth.grants import GrantSelection, select_grant
-from slproxy.auth.schedule import FIRST_PAUSE, REFUSED_PAUSE, renewal_margin
+from slproxy.auth.grants import GrantSelection
+from slproxy.auth.schedule import FIRST_PAUSE, REFUSED_PAUSE
 from slproxy.config import AuthSettings, Secret
 from slproxy.errors import CredentialsRefused, LoginRequired, StoreError, TokenEndpointDown, UpstreamUnreachable
 from slproxy.observe import Observer
@@ -18,73 +18,7 @@ from slproxy.store import MemoryStore, Record, Token
 from tests.support.rig import FakeTime
 
 ACCOUNTS = "https://accounts.test"
-KEY, SECRET = Secret("ak_0"), Secret("s")
-
-
-def chosen(auth: AuthSettings, *, login: bool = False, redirect: bool = False) -> str | None:
-    return select_grant(auth, login_stored=login, redirect_uri_is_set=redirect).grant
-
-
-GRANTS = [
-    ("an API key comes first", AuthSettings(api_key=KEY, client_id="c", client_secret=SECRET), True, False, "api_key"),
-    ("then a stored login", AuthSettings(client_id="c", client_secret=SECRET), True, False, "authorization_code"),
-    ("then client credentials", AuthSettings(client_id="c", client_secret=SECRET), False, False, "client_credentials"),
-    (
-        "who names a redirect URI means to log in",
-        AuthSettings(client_id="c", client_secret=SECRET),
-        False,
-        True,
-        "authorization_code",
-    ),
-    ("without a secret there is only a login", AuthSettings(client_id="c"), False, False, "authorization_code"),
-    ("a secret alone is nothing", AuthSettings(client_secret=SECRET), False, False, None),
-    ("nothing is nothing", AuthSettings(), False, False, None),
-    (
-        "a named grant is used whatever is set",
-        AuthSettings(grant="client_credentials", api_key=KEY),
-        True,
-        False,
-        "client_credentials",
-    ),
-]
-
-
-@pytest.mark.parametrize(
-    ("auth", "login", "redirect", "grant"), [row[1:] for row in GRANTS], ids=[row[0] for row in GRANTS]
-)
-def test_auto_picks_as_the_contract_says(auth: AuthSettings, login: bool, redirect: bool, grant: str | None) -> None:
-    assert chosen(auth, login=login, redirect=redirect) == grant
-
-
-@pytest.mark.parametrize(
-    ("lifetime", "leeway", "given", "jitter", "margin"),
-    [
-        (7200.0, 120.0, False, 0.0, 120.0),
-        (7200.0, 120.0, False, 1.0, 150.0),
-        (8.0, 120.0, False, 0.0, 0.4),
-        (8.0, 120.0, False, 1.0, 0.5),
-        (7200.0, 0.0, False, 1.0, 0.0),
-        (7200.0, 120.0, True, 0.0, 120.0),
-        (7200.0, 120.0, True, 1.0, 150.0),
-        (300.0, 100.0, True, 0.0, 100.0),
-        (300.0, 100.0, True, 1.0, 125.0),
-        (300.0, 230.0, True, 1.0, 270.0),
-        (300.0, 299.0, True, 0.0, 240.0),
-        (300.0, 299.0, True, 1.0, 270.0),
-        (300.0, 86400.0, True, 1.0, 270.0),
-        (7200.0, 0.0, True, 1.0, 0.0),
-    ],
-)
-def test_a_token_is_renewed_before_its_expiry_with_jitter(
-    lifetime: float, leeway: float, given: bool, jitter: float, margin: float
-) -> None:
-    token = Token(access_token="a", obtained_at=100.0, expires_at=100.0 + lifetime)
-    assert renewal_margin(token, leeway=leeway, leeway_is_set=given, jitter=jitter) == pytest.approx(margin)
-
-
-def test_a_token_that_never_expires_is_never_near_its_expiry() -> None:
-    token = Token(access_token="a", obtained_at=100.0)
-    assert renewal_margin(token, leeway=100.0, leeway_is_set=True, jitter=0.0) == 100.0
+SECRET = Secret("s")
 
 
 @dataclass
