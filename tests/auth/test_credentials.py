@@ -55,9 +55,12 @@ def login(*, expires_in: float = 7200.0, refused: str = "", time: FakeTime) -> R
 
 
 class Disk(MemoryStore):
-    """A store whose disk can be full."""
+    """A store whose disk can be full, or lost."""
 
-    full = False
+    full = lost = False
+
+    async def was_wiped(self) -> bool:
+        return self.lost
 
     async def write(self, record: Record) -> None:
         if self.full:
@@ -154,6 +157,45 @@ async def test_what_another_process_put_there_is_used_and_not_renewed_again() ->
     await it.store.write(login(time=time).renewed(theirs))
     assert (await it.credentials.renew(stale=await it.credentials.bearer())).token == "theirs"
     assert it.accounts.asked == []
+
+
+async def test_what_another_process_put_there_is_renewed_where_it_is_due_as_well() -> None:
+    time = FakeTime()
+    it = await scene(login(time=time), time)
+    theirs = Token(access_token="theirs", refresh_token="r", obtained_at=time.now, expires_at=time.now)
+    await it.store.write(login(time=time).renewed(theirs))
+    assert await it.credentials.renew(stale=await it.credentials.bearer()) == Bearer("access-2", 3)
+    assert [form["refresh_token"] for form in it.accounts.asked] == ["r"]
+
+
+async def test_in_the_pause_after_a_failure_another_processs_token_is_used_and_ends_the_pause() -> None:
+    time = FakeTime()
+    page = TokenEndpointReply(status=200, headers={}, body=b"<html>")
+    it = await scene(login(time=time, expires_in=-1.0), time, *[page] * 3)
+    for pause in (FIRST_PAUSE, 2 * FIRST_PAUSE, 0.0):
+        with pytest.raises(TokenEndpointDown):
+            await it.credentials.bearer()
+        time.now += pause
+    theirs = Token(access_token="theirs", refresh_token="r", obtained_at=time.now, expires_at=time.now + 7200)
+    await it.store.write(login(time=time).renewed(theirs))
+    time.now += FIRST_PAUSE
+    assert await it.credentials.bearer() == Bearer("theirs", 2)
+    assert len(it.accounts.asked) == 3
+    assert (await it.credentials.renew(stale=Bearer("theirs", 2))).token == "access-5"
+
+
+async def test_a_login_that_the_store_has_lost_is_stored_again_and_one_that_was_logged_out_is_not() -> None:
+    for lost in (True, False):
+        time = FakeTime()
+        it = await scene(login(time=time, expires_in=-1.0), time)
+        await it.store.delete()
+        it.store.lost = lost
+        if lost:
+            assert (await it.credentials.bearer()).token == "access-2"
+        else:
+            with pytest.raises(LoginRequired, match="Not logged in"):
+                await it.credentials.bearer()
+        assert (await it.store.read() is not None) is lost
 
 
 async def test_a_renewal_that_did_not_cure_is_not_repeated_within_30_seconds() -> None:

@@ -153,3 +153,14 @@ def test_what_was_plain_is_sealed_with_a_given_key() -> None:
     new = changing.encrypt(PLAIN)
     assert changing.decrypt(new) == PLAIN
     assert cipher(key="second").decrypt(new) == PLAIN
+
+
+@pytest.mark.parametrize("encryption", ["auto", "keyring"])
+def test_the_next_write_uses_the_key_that_the_settings_ask_for_now(encryption: Encryption) -> None:
+    ring = Ring()
+    by_keyring, by_settings = cipher(ring=ring).encrypt(PLAIN), cipher(key="a phrase").encrypt(PLAIN)
+    for before in (by_keyring, by_settings):
+        changed = cipher(encryption, key="a phrase", ring=ring)
+        assert changed.decrypt(before) == PLAIN
+        name = json.loads(changed.encrypt(PLAIN))["key"]
+        assert (name == SETTINGS_KEY) is (encryption == "auto")
