@@ -68,7 +68,7 @@ def _check_replaceable(
         )
     if (earlier.user_id, earlier.team_id) != (who.user_id, who.team_id):
         raise OtherLoginError(
-            f"The profile {earlier.profile} is logged in as somebody else (user {earlier.user_id} of team"
+            f"The profile {earlier.profile} is logged in as another user (user {earlier.user_id} of team"
             f" {earlier.team_id}); this is {who}, user {who.user_id} of team {who.team_id}. Nothing was replaced.",
             hint="To replace it: slproxy login --replace. To keep both: slproxy login --profile NAME",
         )

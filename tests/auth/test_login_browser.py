@@ -481,7 +481,7 @@ async def test_somebody_else_is_told_so_in_the_browser_too(browser: str, tmp_pat
         at.check_that_nothing_was_replaced()
         check_the_page(page, secrets_of(at.sandbox, url, tmp_path))
     assert "Not logged in" in page.text
-    assert "somebody else" in page.text
+    assert "another user" in page.text
     # A name is text, whatever is in it.
     assert "John <b>Doe</b>" in page.text
     assert "Jane" not in page.text

@@ -127,7 +127,7 @@ async def test_a_login_as_somebody_else_without_a_terminal_is_refused_and_what_i
         # What a script sends is nobody's answer to a question.
         out, err = await login_ends(tmp_path, env, code=1, then="y\n")
         assert out == ""
-        assert "somebody else" in err
+        assert "another user" in err
         assert "--replace" in err
         assert path.read_bytes() == kept
         assert sandbox.alive() == 1
@@ -206,15 +206,15 @@ async def test_a_login_over_one_that_does_not_open_is_refused_before_the_browser
     async with sandboxed() as sandbox:
         path = token_file(tmp_path)
         await put(FileStore(path, given(FIRST)), record := of_somebody(sandbox))
-        sealed = path.read_bytes()
+        encrypted = path.read_bytes()
         env = {**oauth(sandbox), "SLPROXY_STORE__KEY": SECOND}
         _, err = await command("login", "--no-browser", home=tmp_path, env=env, code=1)
         assert "/oauth/authorize" not in err
         assert "--replace" in err
-        assert path.read_bytes() == sealed
+        assert path.read_bytes() == encrypted
         await login_ends(tmp_path, env, "--replace", code=0)
         (aside,) = path.parent.glob("default.json.aside-*")
-        assert aside.read_bytes() == sealed
+        assert aside.read_bytes() == encrypted
         assert aside.stat().st_mode & 0o777 == 0o600
         assert await kept_in(FileStore(aside, given(FIRST))) == record
         assert await works(sandbox, await kept_in(FileStore(path, given(SECOND))))

@@ -50,14 +50,14 @@ PLAIN = [
     for target in ("file", "keyring", "redis")
     if source != target
 ]
-SEALED = [("file", "redis", FIRST), ("redis", "file", FIRST), ("keyring", "redis", FIRST)]
+ENCRYPTED = [("file", "redis", FIRST), ("redis", "file", FIRST), ("keyring", "redis", FIRST)]
 
 
 @pytest.mark.parametrize(
     ("source", "target", "key"),
     [
-        pytest.param(*each, id=f"{each[0]} to {each[1]}, {'sealed' if each[2] else 'plain'}")
-        for each in [*PLAIN, *SEALED]
+        pytest.param(*each, id=f"{each[0]} to {each[1]}, {'encrypted' if each[2] else 'plain'}")
+        for each in [*PLAIN, *ENCRYPTED]
     ],
 )
 async def test_a_login_moves_whole_and_leaves_nothing_behind(
@@ -162,12 +162,12 @@ async def test_a_login_does_not_move_over_what_cannot_be_opened(tmp_path: Path) 
         record = of_somebody(sandbox)
         await put(store_of("keyring", tmp_path), record)
         await put(FileStore(token_file(tmp_path), given(SECOND)), replace(record, login=7))
-        sealed = token_file(tmp_path).read_bytes()
+        encrypted = token_file(tmp_path).read_bytes()
         env = {**oauth(sandbox), **stores("file", "redis://unused", FIRST)}
         move = ("store", "move", "--from", "keyring", "--to", "file")
         _, err = await command(*move, home=tmp_path, env=env, code=1, hidden=(record,))
         assert "cannot be decrypted" in err
-        assert token_file(tmp_path).read_bytes() == sealed
+        assert token_file(tmp_path).read_bytes() == encrypted
         assert await kept_in(store_of("keyring", tmp_path)) == record
 
 

@@ -42,8 +42,8 @@ from tests.support.rig import (
 pytestmark = [pytest.mark.heavy, pytest.mark.usefixtures("chosen_keyring")]
 
 
-def sealed_by(path: Path) -> str:
-    """Return the name of the key that a token file is sealed with."""
+def key_name_of(path: Path) -> str:
+    """Return the name of the key that a token file is encrypted with."""
     name = json.loads(path.read_text())["key"]
     assert isinstance(name, str)
     return name
@@ -54,11 +54,11 @@ async def test_a_new_key_in_the_keyring_takes_the_place_of_the_old_one_under_a_r
         record, path, ring = of_somebody(sandbox), token_file(tmp_path), system_keyring(tmp_path)
         cipher = TokenCipher("keyring", key=None, keyring=lambda: SystemKeyring(ring))
         await put(FileStore(path, cipher), record)
-        old, old_name = path.read_bytes(), sealed_by(path)
+        old, old_name = path.read_bytes(), key_name_of(path)
         env = {**oauth(sandbox), **KEYRING, "SLPROXY_STORE__ENCRYPTION": "keyring"}
         async with program("serve", home=tmp_path, env=env) as server:
             await command("store", "rekey", home=tmp_path, env=env, code=0, hidden=(record,))
-            new_name = sealed_by(path)
+            new_name = key_name_of(path)
             assert new_name != old_name
             assert ring.get_password("slproxy", old_name) is None
             assert await kept_in(
@@ -66,11 +66,11 @@ async def test_a_new_key_in_the_keyring_takes_the_place_of_the_old_one_under_a_r
             ) == (record)
             await serves_and_renews(server, sandbox, record)
             assert await server.stop() == 0
-        assert sealed_by(path) == new_name
+        assert key_name_of(path) == new_name
         kept = await kept_in(FileStore(path, TokenCipher("keyring", key=None, keyring=lambda: SystemKeyring(ring))))
         assert kept is not None
         assert kept.generation == record.generation + 1
-        # What was sealed with the old key, in a backup, cannot be decrypted any more.
+        # What was encrypted with the old key, in a backup, cannot be decrypted any more.
         path.write_bytes(old)
         await command("token", home=tmp_path, env=env, code=1, hidden=(record, kept))
 
@@ -78,9 +78,9 @@ async def test_a_new_key_in_the_keyring_takes_the_place_of_the_old_one_under_a_r
 @pytest.mark.parametrize(
     ("kind", "old"),
     [("file", None), ("file", FIRST), ("redis", FIRST)],
-    ids=["what was plain", "a sealed file", "a sealed login in Redis"],
+    ids=["what was plain", "an encrypted file", "an encrypted login in Redis"],
 )
-async def test_a_given_key_seals_what_the_old_one_did_and_the_old_one_opens_it_no_more(
+async def test_a_given_key_encrypts_the_login_and_the_old_one_decrypts_it_no_more(
     tmp_path: Path, redis_url: str, kind: str, old: str | None
 ) -> None:
     async with sandboxed() as sandbox:
@@ -135,7 +135,7 @@ NO_KEYS = {
 
 @pytest.mark.parametrize("name", NO_KEYS)
 async def test_a_new_key_that_is_none_is_refused_and_changes_nothing(tmp_path: Path, name: str) -> None:
-    """What the settings would refuse as ``store.key`` must not seal a login: nothing could open it afterwards."""
+    """What the settings would refuse as ``store.key`` must not encrypt a login: nothing could decrypt it afterwards."""
     async with sandboxed() as sandbox:
         await put(FileStore(token_file(tmp_path), given(FIRST)), record := of_somebody(sandbox))
         kept = token_file(tmp_path).read_bytes()
@@ -157,7 +157,7 @@ async def test_a_rekey_that_cannot_be_made_says_why_and_changes_nothing(tmp_path
         ([], {"SLPROXY_STORE__KIND": "redis", "SLPROXY_STORE__REDIS_URL": "redis://unused"}, 2, "--new-key-file"),
         # There is no keyring.
         ([], {}, 1, "--new-key-file"),
-        # Sealed in spite of it, the next renewal would write it in the clear again.
+        # Encrypted in spite of it, the next renewal would write it in the clear again.
         ([], {**KEYRING, "SLPROXY_STORE__ENCRYPTION": "off"}, 2, "store.encryption"),
         (new, {"SLPROXY_STORE__ENCRYPTION": "off"}, 2, "store.encryption"),
         (new, {"SLPROXY_STORE__PATH": "elsewhere/token.json"}, 1, "slproxy login"),

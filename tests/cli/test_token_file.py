@@ -117,9 +117,7 @@ async def test_a_damaged_token_file_is_set_aside_and_told_and_a_login_is_wanted_
 
 
 @pytest.mark.parametrize("key", ["a-phrase-of-words", "x"])
-async def test_a_token_file_is_sealed_with_the_key_of_the_settings_and_opens_with_no_other(
-    tmp_path: Path, key: str
-) -> None:
+async def test_a_token_file_is_encrypted_with_store_key_and_no_other_key_decrypts_it(tmp_path: Path, key: str) -> None:
     async with sandboxed() as sandbox:
         env = oauth(sandbox)
         await logged_in(tmp_path, sandbox)
@@ -127,8 +125,8 @@ async def test_a_token_file_is_sealed_with_the_key_of_the_settings_and_opens_wit
             json.loads(token_file(tmp_path).read_text())[name] for name in ("access_token", "refresh_token")
         )
         sandbox.expire(secrets[0])
-        sealed = {**env, "SLPROXY_STORE__KEY": key}
-        assert (await run_here("whoami", home=tmp_path, env=sealed))[0] == 0
+        keyed = {**env, "SLPROXY_STORE__KEY": key}
+        assert (await run_here("whoami", home=tmp_path, env=keyed))[0] == 0
         kept = token_file(tmp_path).read_text()
         assert "slproxy-sealed-1" in kept
         no_secret_in(kept, secrets=(SECRET, *secrets))
@@ -139,7 +137,7 @@ async def test_a_token_file_is_sealed_with_the_key_of_the_settings_and_opens_wit
         assert code == 1
         assert "store.key is not set" in err
         assert token_file(tmp_path).read_text() == kept
-        assert (await run_here("whoami", home=tmp_path, env=sealed))[0] == 0
+        assert (await run_here("whoami", home=tmp_path, env=keyed))[0] == 0
 
 
 async def test_a_token_is_never_used_for_another_client_profile_or_host(tmp_path: Path) -> None:
