@@ -20,7 +20,7 @@ def requirements(names: list[str], *, lowest: bool) -> list[str]:
         **project["dependency-groups"],
     }
     found: list[str] = [requirement for name in names for requirement in sources[name]]
-    return [requirement.replace(">=", "==") for requirement in found] if lowest else found
+    return [requirement.split(",")[0].replace(">=", "==") for requirement in found] if lowest else found
 
 
 if __name__ == "__main__":

@@ -17,15 +17,17 @@ import struct
 import termios
 from typing import Protocol, cast
 
-from aiohttp import StreamReader, web
+from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
-from aiohttp.http import RawRequestMessage
 from aiohttp.http_exceptions import BadHttpMethod, HttpProcessingError, LineTooLong
 
 from slproxy.config import LimitSettings
 from slproxy.errors import BadRequest, InternalError, MethodRefused, Problem, TooLarge
 from slproxy.forward import Answer
+from slproxy.server.aiohttp_private import RequestHandler
+from slproxy.server.lingering import LINGER_TIME, Linger
 from slproxy.server.response import REPORT, Response, on_the_wire, overloaded, problem_answer, reset
+from slproxy.server.trailers import TrailerWatch
 
 log = logging.getLogger("slproxy.server")
 
@@ -35,8 +37,6 @@ EVICT_IDLE_AFTER, EVICT_UNUSED_AFTER = 1.0, 5.0
 # How long a connection past the limit may take to ask, so that it can be told, in seconds.
 OVER_LIMIT_TIMEOUT = 1.0
 
-# What a body in chunks ends in where it has no trailers (RFC 9112 §7.1).
-LAST_CHUNK = b"\r\n0\r\n\r\n"
 # What the kernel may hold of a reply, in bytes; Linux doubles it (socket(7)).
 SEND_BUFFER = 64 * 1024
 # How long a client that has ended its half is waited with for the first byte to it since, in seconds.
@@ -71,18 +71,18 @@ def _unsent(transport: asyncio.Transport) -> int:
     return size
 
 
-class ClientConnection(web.RequestHandler):
+class ClientConnection(RequestHandler):
     """One connection of a client: how long it may take for what, and what it is told when it does not parse."""
 
     __slots__ = (
-        "_chunked",
         "_half_closed_timer",
         "_head_timer",
         "_idle_since",
+        "_linger",
         "_partial",
         "_send_timer",
         "_server",
-        "_tail",
+        "_trailers",
         "is_stalled",
         "not_http",
         "over_limit",
@@ -92,17 +92,17 @@ class ClientConnection(web.RequestHandler):
     def __init__(self, server: Registry, **options: object) -> None:
         super().__init__(server, **options)  # type: ignore[arg-type]  # aiohttp's own options, passed through
         self._server = server
-        self._idle_since = self._loop.time()
+        self._idle_since = self.loop.time()
         # What has come of a head that is not whole yet.
         self._partial = bytearray()
-        # The body that is coming in chunks, and its last bytes so far.
-        self._chunked: StreamReader | None = None
-        self._tail = b""
+        self._trailers = TrailerWatch()
         # Whether another protocol is spoken on it, one that the parser takes for HTTP.
         self.not_http = False
         self._head_timer: asyncio.TimerHandle | None = None
         self._send_timer: asyncio.TimerHandle | None = None
         self._half_closed_timer: asyncio.TimerHandle | None = None
+        # Once the last answer has been written.
+        self._linger: Linger | None = None
         # What the reply in hand is written to.
         self.writer: AbstractStreamWriter | None = None
         # Past the limit of connections: there is one answer for it.
@@ -113,7 +113,7 @@ class ClientConnection(web.RequestHandler):
     @property
     def _is_idle(self) -> bool:
         """Whether no request is being served, or waits to be: aiohttp's own sign for it (``_process_keepalive``)."""
-        return self._request_count == 0 or (self._waiter is not None and not self._waiter.done())
+        return self.requests_begun == 0 or (self.waiter is not None and not self.waiter.done())
 
     def close_if_idle(self) -> None:
         """Close a connection on which nobody waits for anything."""
@@ -122,13 +122,15 @@ class ClientConnection(web.RequestHandler):
 
     def evictable_for(self, now: float) -> float:
         """Return by how many seconds it has been idle for longer than it may be when room is needed."""
+        if self._linger is not None:
+            return now - self._idle_since
         if not self._is_idle:
             return -math.inf
-        return now - self._idle_since - (EVICT_IDLE_AFTER if self._request_count else EVICT_UNUSED_AFTER)
+        return now - self._idle_since - (EVICT_IDLE_AFTER if self.requests_begun else EVICT_UNUSED_AFTER)
 
     def mark_idle(self) -> None:
-        """Take note that a request has ended."""
-        self._idle_since = self._loop.time()
+        """Count the time from now on as idle: a request has ended."""
+        self._idle_since = self.loop.time()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin to wait for a head, or refuse to."""
@@ -148,14 +150,14 @@ class ClientConnection(web.RequestHandler):
     def connection_lost(self, exc: BaseException | None) -> None:
         """End with the connection."""
         self._server.unregister(self)
-        for timer in (self._head_timer, self._send_timer, self._half_closed_timer):
+        for timer in (self._head_timer, self._send_timer, self._half_closed_timer, self._linger):
             if timer is not None:
                 timer.cancel()
         super().connection_lost(exc)
 
     async def shutdown(self, timeout: float | None = 15.0) -> None:  # noqa: ASYNC109  # aiohttp's signature
         """End on the way down; a reply in the middle is cut off, not ended: it would look whole to HTTP/1.0."""
-        if not self._is_idle:
+        if not (self._is_idle if self._linger is None else self._linger.is_sent):
             reset(self.transport)
         await super().shutdown(timeout)
 
@@ -164,38 +166,38 @@ class ClientConnection(web.RequestHandler):
 
         A client that has left looks the same until something is written to it, so this is not for long.
         """
-        if self._is_idle:
+        if self._is_idle or self._linger is not None:
             return False
-        request = self._current_request
+        request = self.current_request
         written = 0 if request is None else request.writer.output_size
         # Not now: a request that came with the end is not yet being served.
-        self._half_closed_timer = self._loop.call_later(
+        self._half_closed_timer = self.loop.call_later(
             HALF_CLOSED_TIMEOUT / 50, self._check_half_closed, written, False
         )
         return True
 
     def _check_half_closed(self, written: int, waited: bool) -> None:
         """Go on for a client that takes what is written to it since its end; cut off one that shows no sign of life."""
-        request = self._current_request
-        if self._is_idle or (request is None and not self._messages):
+        request = self.current_request
+        if self._is_idle or (request is None and not self.queue):
             self.force_close()  # it was answered
             return
-        if not self._messages:
+        if not self.queue:
             self.close()  # once it has its answer
         if request is not None and not request.content.is_eof():
             reset(self.transport)  # the rest of its body will never come
         elif request is None or request.writer.output_size != written:
             # It is there: a client that has left would have answered with a reset. `send_timeout` sees to the rest.
-            self._half_closed_timer = self._loop.call_later(HALF_CLOSED_TIMEOUT, self._check_half_closed, -1, True)
+            self._half_closed_timer = self.loop.call_later(HALF_CLOSED_TIMEOUT, self._check_half_closed, -1, True)
         elif waited:
             reset(self.transport)
         else:
-            self._half_closed_timer = self._loop.call_later(HALF_CLOSED_TIMEOUT, self._check_half_closed, written, True)
+            self._half_closed_timer = self.loop.call_later(HALF_CLOSED_TIMEOUT, self._check_half_closed, written, True)
 
     def _start_head_timer(self, timeout: float | None = None) -> None:
         if self._head_timer is None:
             seconds = self._server.limits.header_timeout if timeout is None else timeout
-            self._head_timer = self._loop.call_later(seconds, self._head_timed_out, seconds)
+            self._head_timer = self.loop.call_later(seconds, self._head_timed_out, seconds)
 
     def _stop_head_timer(self) -> None:
         if self._head_timer is not None:
@@ -227,7 +229,25 @@ class ClientConnection(web.RequestHandler):
         self._server.record_unparsed(answer, problem.type)
         if self.transport is not None:
             self.transport.write(on_the_wire(answer, reason))
-        self.force_close()
+        self.linger()
+
+    def linger(self) -> None:
+        """Close, now that the last answer has been written; throw away what the client still sends meanwhile."""
+        if self._linger is not None:
+            return
+        transport, self.transport = self.transport, None
+        self.force_close()  # which ends aiohttp's part, and would close a transport that it finds
+        if transport is None or transport.is_closing():
+            return
+        self.transport = transport
+        self._idle_since = self.loop.time()
+        # Past the hard limit nobody may hold a connection; a client that has ended its half sends nothing more.
+        if self._half_closed_timer is not None or (self.over_limit and self._server.over_hard_limit):
+            self.force_close()
+            return
+        self._stop_head_timer()
+        seconds = OVER_LIMIT_TIMEOUT if self.over_limit else LINGER_TIME
+        self._linger = Linger(transport, self.force_close, seconds=seconds, loop=self.loop)
 
     def pause_writing(self) -> None:
         """Watch a client that does not take what is written to it; asyncio would wait for as long as it likes."""
@@ -243,7 +263,7 @@ class ClientConnection(web.RequestHandler):
             self._send_timer = None
 
     def _start_send_timer(self, transport: asyncio.Transport) -> None:
-        self._send_timer = self._loop.call_later(
+        self._send_timer = self.loop.call_later(
             self._server.send_timeout, self._check_client_takes, transport, self.writer, self._taken(transport)
         )
 
@@ -267,9 +287,12 @@ class ClientConnection(web.RequestHandler):
         reads it waits for ever (aiohttp/web_protocol.py, ``data_received``). A message can only be queued behind a
         body that has not ended when it is such an error.
         """
-        before = self._request_count
+        if self._linger is not None:
+            self._linger.throw_away(len(data))
+            return
+        before = self.requests_begun
         super().data_received(data)
-        parsed = self._request_count - before
+        parsed = self.requests_begun - before
         if self._is_idle:
             if self._partial or data.strip(b"\r\n"):  # line ends before a head are nothing (RFC 9112 §2.2)
                 self._partial += data
@@ -281,37 +304,21 @@ class ClientConnection(web.RequestHandler):
                 self.not_http = True
             self._partial.clear()
             self._stop_head_timer()
-        if self._chunked is not None or parsed > 0:
-            self._keep_trailers_apart(data, parsed)
-        request = self._current_request
-        if request is None or not self._messages:
+        chunked = parsed > 1 or (parsed == 1 and getattr(self.queue[-1][0], "chunked", False))
+        if (chunked or self._trailers.body is not None) and self._trailers.feed(
+            data, list(self.queue)[-parsed:] if parsed else ()
+        ):
+            self.close()
+        request = self.current_request
+        if request is None or not self.queue:
             return
         body = request.content
         if not body.is_eof() and body.exception() is None:
             # The reason is in the queue; a trailer over the limit is told as a header is, however it was cut in pieces.
-            reason = getattr(self._messages[0][0], "exc", None)
-            body.set_exception(self._too_large(reason) or web.RequestPayloadError("the body does not parse"))
-            self._lingering_time = 0.0  # aiohttp would read on, and raise it once more
-
-    def _keep_trailers_apart(self, data: bytes, parsed: int) -> None:
-        """End the connection with a request whose body ends in trailers.
-
-        aiohttp keeps the last trailer, and gives it to the next request as a header of its own (_http_parser.pyx: the
-        pending field is only taken up at the next field, or at the end of a head).
-        """
-        going_on = self._chunked is not None
-        came = list(self._messages)[-parsed:] if parsed > 0 else []
-        bodies = [body for message, body in came if isinstance(message, RawRequestMessage) and message.chunked]
-        if bodies:
-            self._chunked = bodies[-1]
-        if self._chunked is None:
-            return
-        self._tail = (self._tail + data)[-len(LAST_CHUNK) :]
-        alone = len(bodies) + going_on <= 1 and (not bodies or came[-1][1] is self._chunked)
-        if self._chunked.is_eof() or not alone:
-            if not alone or self._tail != LAST_CHUNK:
-                self.close()
-            self._chunked, self._tail = None, b""
+            body.set_exception(
+                self._too_large(self.queued_error()) or web.RequestPayloadError("the body does not parse")
+            )
+            self.skip_rest_of_body()  # aiohttp would read on, and raise it once more
 
     def _too_large(self, error: BaseException | None) -> TooLarge | None:
         """Return what to answer where it was a limit that stopped the parser."""
@@ -323,11 +330,6 @@ class ClientConnection(web.RequestHandler):
         if many or isinstance(error, LineTooLong):
             return TooLarge("The header block is over the limit.", hint="Send less.", status=431)
         return None
-
-    @property
-    def is_closing(self) -> bool:
-        """Whether the request in hand is the last one."""
-        return self._close
 
     def handle_error(
         self,
@@ -363,6 +365,6 @@ class ClientConnection(web.RequestHandler):
             problem = InternalError("slproxy failed on this request.", hint=REPORT)
         answer = problem_answer(problem)
         self._server.record_unparsed(answer, problem.type)
-        response = Response(status=answer.status, reason=None, headers=answer.headers, whole=problem.body())
+        response = Response(self, status=answer.status, reason=None, headers=answer.headers, whole=problem.body())
         response.force_close()
         return response

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
+from typing import Protocol
 
-from aiohttp import hdrs, web
-from aiohttp.http import HttpVersion11
 from multidict import CIMultiDict
 
 from slproxy.errors import Overloaded, Problem
 from slproxy.forward import Answer
 from slproxy.http import Fields
+from slproxy.server.aiohttp_private import StreamResponse
 
 REPORT = "Please report it, with the traceback in the log."
 
@@ -45,50 +45,31 @@ def on_the_wire(answer: Answer, reason: str) -> bytes:
     return "\r\n".join([*lines, "Connection: close", "", ""]).encode() + answer.body
 
 
-class Response(web.StreamResponse):
-    """A response with the headers it was given, and no others but those that frame it."""
+class Lingers(Protocol):
+    """A connection that may end with this response."""
 
-    # aiohttp would write the headers on their own; they go out with the first bytes of the body instead.
-    _send_headers_immediately = False
+    @property
+    def is_closing(self) -> bool: ...
 
-    def __init__(self, *, status: int, reason: str | None, headers: Fields, whole: bytes = b"") -> None:
+    def linger(self) -> None: ...
+
+
+class Response(StreamResponse):
+    """A response of the proxy; the last one on a connection lets it linger."""
+
+    def __init__(
+        self, connection: Lingers, *, status: int, reason: str | None, headers: Fields, whole: bytes = b""
+    ) -> None:
         """``whole`` is the body, where it need not be streamed."""
         super().__init__(status=status, reason=reason, headers=CIMultiDict(headers))
+        self._connection = connection
         self._whole = whole
 
     async def write_eof(self, data: bytes = b"") -> None:
         """End the response; aiohttp calls this without arguments on whatever a handler returns."""
-        await super().write_eof(data or (b"" if self._must_be_empty_body else self._whole))
-
-    async def _write_headers(self) -> None:
-        """Write the head, as HTTP/1.1: aiohttp repeats the client's version, be it 2.0 (``_write_headers`` there)."""
-        assert self._payload_writer is not None
-        await self._payload_writer.write_headers(f"HTTP/1.1 {self._status} {self._reason}", self._headers)
-
-    async def _prepare_headers(self) -> None:
-        """Frame the message for this hop.
-
-        Overridden because aiohttp's own adds Content-Type, Date and Server, and there is no switch for it
-        (aiohttp/web_response.py, ``StreamResponse._prepare_headers``).
-        """
-        request, writer = self._req, self._payload_writer
-        assert request is not None
-        assert writer is not None
-        keep_alive = request.keep_alive if self._keep_alive is None else self._keep_alive
-        if not self._must_be_empty_body:
-            length = self.headers.get(hdrs.CONTENT_LENGTH)
-            if length is not None:
-                writer.length = int(length)
-            elif request.version >= HttpVersion11:
-                writer.enable_chunking()
-                self.headers[hdrs.TRANSFER_ENCODING] = "chunked"
-            else:
-                keep_alive = False
-        self._keep_alive = keep_alive
-        if not keep_alive:
-            self.headers[hdrs.CONNECTION] = "close"
-        elif request.version < HttpVersion11:
-            self.headers[hdrs.CONNECTION] = "keep-alive"
+        await super().write_eof(data or (b"" if self.must_be_empty else self._whole))
+        if not self.keep_alive or self._connection.is_closing:
+            self._connection.linger()
 
 
 def reset(transport: asyncio.Transport | None) -> None:

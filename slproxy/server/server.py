@@ -299,7 +299,9 @@ def _reader(request: web.BaseRequest, exchange: Exchange, timeout: float) -> Cal
 async def _respond(request: web.BaseRequest, answer: Answer, exchange: Exchange, *, last: bool) -> web.StreamResponse:
     """Send an answer to the client, as it comes and no faster than the client takes it; the ``last`` one closes."""
     whole = answer.body if isinstance(answer.body, bytes) else b""
-    response = Response(status=answer.status, reason=answer.reason, headers=answer.headers, whole=whole)
+    response = Response(
+        _connection(request), status=answer.status, reason=answer.reason, headers=answer.headers, whole=whole
+    )
     if last:
         response.force_close()
     if isinstance(answer.body, bytes):

@@ -1,0 +1,60 @@
+"""Lingering close: the last answer has been written, and the client may still be sending.
+
+TCP resets a connection that is closed while bytes lie unread in it, and with the reset the client loses what it has not
+read of the answer. So the sending half is closed first, and what still comes is thrown away for a while (RFC 9112 §9.6;
+nginx's ``lingering_close``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+# For so long in all, as aiohttp reads on in a body after its response; nginx takes 30, in seconds.
+LINGER_TIME = 10.0
+# A client that sends nothing for so long has its answer, or has lost interest; nginx takes 5, in seconds.
+LINGER_SILENCE = 2.0
+# What is thrown away at most, in bytes: the largest body that the proxy would keep (`limits.replay_disk`).
+LINGER_BYTES = 64 * 1024 * 1024
+
+
+class Linger:
+    """The end of one connection: its sending half is closed, and ``end`` is called when nothing more is to come."""
+
+    def __init__(
+        self, transport: asyncio.Transport, end: Callable[[], None], *, seconds: float, loop: asyncio.AbstractEventLoop
+    ) -> None:
+        self._transport = transport
+        self._end = end
+        self._timers = loop
+        self._deadline = loop.time() + seconds
+        self._bytes = self._bytes_before = 0
+        transport.write_eof()
+        if not transport.is_reading():
+            transport.resume_reading()
+        self._timer = loop.call_later(min(seconds, LINGER_SILENCE), self._check)
+
+    @property
+    def is_sent(self) -> bool:
+        """Whether all of the answer has left the proxy."""
+        return self._transport.get_write_buffer_size() == 0
+
+    def throw_away(self, size: int) -> None:
+        """Count what has come."""
+        self._bytes += size
+        if self._bytes > LINGER_BYTES:
+            self._end()
+
+    def _check(self) -> None:
+        """End when nothing has come for a while, or at the deadline; not as long as the answer is on its way out."""
+        now = self._timers.time()
+        if self.is_sent and (now >= self._deadline or self._bytes == self._bytes_before):
+            self._end()
+            return
+        self._bytes_before = self._bytes
+        wait = LINGER_SILENCE if now >= self._deadline else min(LINGER_SILENCE, self._deadline - now)
+        self._timer = self._timers.call_later(wait, self._check)
+
+    def cancel(self) -> None:
+        """Count no more: the connection is gone."""
+        self._timer.cancel()
