@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-import aiohttp
-from aiohttp import hdrs, web, web_protocol
+from aiohttp import __version__, hdrs, web, web_protocol
 from aiohttp.http import HttpVersion11
 
 
@@ -120,7 +119,7 @@ PRIVATE_NAMES = (
 def lost(names: Iterable[Private]) -> list[str]:
     """Return a sentence for each name that its owner no longer has."""
     return [
-        f"aiohttp {aiohttp.__version__}: {each.owner.__name__} has no {each.name} (was in {each.place}). {each.reason}"
+        f"aiohttp {__version__}: {each.owner.__name__} has no {each.name} (was in {each.place}). {each.reason}"
         for each in names
         if not hasattr(each.owner, each.name)
     ]

@@ -7,8 +7,11 @@ from collections.abc import Sequence
 from slproxy.upstream import MAX_LENGTH
 
 
-def request_fault(*, version: tuple[int, int], codings: Sequence[str], lengths: Sequence[str]) -> str | None:
-    """Return what is wrong with how a request is framed, where aiohttp's parser finds nothing, or ``None``."""
+def request_fault(*, version: tuple[int, int] | None, codings: Sequence[str], lengths: Sequence[str]) -> str | None:
+    """Return what is wrong with how a request is framed, where aiohttp's parser finds nothing, or ``None``.
+
+    ``version`` is that of HTTP, ``None`` where another protocol was spoken that the parser takes for it.
+    """
     if version not in ((1, 0), (1, 1)):
         return "is not in HTTP/1.1"
     if any(int(length) > MAX_LENGTH for length in lengths):

@@ -70,14 +70,8 @@ class Server(web.Server):
                 "aiohttp was installed without its compiled HTTP parser.",
                 hint="Install its wheel: pip install --force-reinstall --only-binary :all: aiohttp",
             )
-        super().__init__(
-            self._serve,
-            handler_cancellation=True,
-            auto_decompress=False,
-            access_log=None,
-            keepalive_timeout=CLIENT_KEEPALIVE,
-            read_bufsize=BODY_READ_AHEAD,
-        )
+        super().__init__(self._serve, handler_cancellation=True)
+        self._loop_time = asyncio.get_running_loop().time
         self.handle = handle
         self._monotonic = monotonic
         self._observer = observer
@@ -95,18 +89,22 @@ class Server(web.Server):
         self.served = 0
 
     def __call__(self) -> web.RequestHandler:
-        return ClientConnection(self, loop=self._loop, **self._kwargs)
+        return ClientConnection(
+            self,
+            loop=asyncio.get_running_loop(),
+            auto_decompress=False,
+            access_log=None,
+            keepalive_timeout=CLIENT_KEEPALIVE,
+            read_bufsize=BODY_READ_AHEAD,
+            max_line_size=self.limits.max_target + REQUEST_LINE_REST,
+            max_field_size=self.limits.max_headers,
+            # Their size is limited, not their number: a header takes at least four bytes.
+            max_headers=self.limits.max_headers // 4,
+        )
 
     def reconfigure(self, limits: LimitSettings, *, allow_origins: frozenset[str]) -> None:
         """Put other settings in force, for the connections and requests that come."""
         self.limits, self._allow_origins = limits, allow_origins
-        # What aiohttp hands to each connection that comes (web_server.py, Server.__call__).
-        self._kwargs.update(
-            max_line_size=limits.max_target + REQUEST_LINE_REST,
-            max_field_size=limits.max_headers,
-            # Their size is limited, not their number: a header takes at least four bytes.
-            max_headers=limits.max_headers // 4,
-        )
 
     async def wait_for_in_flight(self) -> None:
         """Wait until the requests that are in flight now have ended."""
@@ -152,7 +150,7 @@ class Server(web.Server):
 
     def _make_room(self) -> bool:
         """Close the connection that has been idle for longest, if that is long."""
-        now = self._loop.time()
+        now = self._loop_time()
         if now < self._no_room_until:
             return False
         longest = max(self._registered, key=lambda connection: connection.evictable_for(now))
@@ -165,7 +163,8 @@ class Server(web.Server):
 
     async def _serve(self, request: web.BaseRequest) -> web.StreamResponse:
         """Serve one request: the outermost frame, where whatever went wrong becomes an answer and a line in the log."""
-        connection = _connection(request)
+        connection = request.protocol
+        assert isinstance(connection, ClientConnection), "our server makes no others"
         connection.writer = request.writer
         exchange = Exchange(method=request.method, path=loggable_path(request.raw_path), began=self._monotonic())
         for tell in self._observer.request_began:
@@ -175,7 +174,7 @@ class Server(web.Server):
         self.served += 1
         answer: Answer | None = None
         try:
-            answer = await self._answer(request, exchange)
+            answer = await self._answer(request, connection, exchange)
             if self._allow_origins:
                 answer.headers.extend(cors.shared(by_name(request.raw_headers), self._allow_origins))
             exchange.status = answer.status
@@ -188,7 +187,7 @@ class Server(web.Server):
                 or answer.close_connection
                 or hdrs.UPGRADE in request.headers
             )
-            return await _respond(request, answer, exchange, last=last)
+            return await _respond(request, connection, answer, exchange, last=last)
         except (asyncio.CancelledError, ConnectionError):
             exchange.status = exchange.status or CLIENT_CLOSED_REQUEST
             exchange.aborted = exchange.aborted or (
@@ -217,11 +216,16 @@ class Server(web.Server):
             tell(exchange)
         self._request_ended(exchange)
 
-    async def _answer(self, request: web.BaseRequest, exchange: Exchange) -> Answer:
+    async def _answer(self, request: web.BaseRequest, connection: ClientConnection, exchange: Exchange) -> Answer:
         try:
-            if _connection(request).over_limit:
+            if connection.over_limit:
                 raise overloaded()
-            if (fault := _framing_fault(request)) is not None:
+            fault = request_fault(
+                version=None if connection.not_http else (request.version.major, request.version.minor),
+                codings=request.headers.getall(hdrs.TRANSFER_ENCODING, ()),
+                lengths=request.headers.getall(hdrs.CONTENT_LENGTH, ()),
+            )
+            if fault is not None:
                 raise BadRequest(f"The request {fault}.", hint="Send HTTP/1.1, with Content-Length or chunked.")
             return await self.handle(_inbound(request, self.limits, exchange), exchange)
         except Problem as problem:
@@ -236,32 +240,17 @@ class Server(web.Server):
         return problem_answer(answered)
 
 
-def _connection(request: web.BaseRequest) -> ClientConnection:
-    connection = request.protocol
-    assert isinstance(connection, ClientConnection), "our server makes no others"
-    return connection
-
-
-def _framing_fault(request: web.BaseRequest) -> str | None:
-    if _connection(request).not_http:
-        return "is not in HTTP/1.1"
-    return request_fault(
-        version=(request.version.major, request.version.minor),
-        codings=request.headers.getall(hdrs.TRANSFER_ENCODING, ()),
-        lengths=request.headers.getall(hdrs.CONTENT_LENGTH, ()),
-    )
-
-
 def _inbound(request: web.BaseRequest, limits: LimitSettings, exchange: Exchange) -> Inbound:
     length = request.headers.get(hdrs.CONTENT_LENGTH)
+    # A body that is said to be empty is a body all the same to who reads headers; there is nothing to read.
+    has_body = request.body_exists and length != "0"
     return Inbound(
         method=request.method,
         target=request.raw_path,
         headers=request.raw_headers,
-        # A body that is said to be empty is a body all the same to who reads headers; there is nothing to read.
-        has_body=request.body_exists and length != "0",
+        has_body=has_body,
         length=int(length) if length is not None else None,
-        read=_reader(request, exchange, limits.body_timeout),
+        read=_reader(request, exchange, limits.body_timeout) if has_body else None,
     )
 
 
@@ -296,12 +285,12 @@ def _reader(request: web.BaseRequest, exchange: Exchange, timeout: float) -> Cal
     return read
 
 
-async def _respond(request: web.BaseRequest, answer: Answer, exchange: Exchange, *, last: bool) -> web.StreamResponse:
+async def _respond(
+    request: web.BaseRequest, connection: ClientConnection, answer: Answer, exchange: Exchange, *, last: bool
+) -> web.StreamResponse:
     """Send an answer to the client, as it comes and no faster than the client takes it; the ``last`` one closes."""
     whole = answer.body if isinstance(answer.body, bytes) else b""
-    response = Response(
-        _connection(request), status=answer.status, reason=answer.reason, headers=answer.headers, whole=whole
-    )
+    response = Response(connection, status=answer.status, reason=answer.reason, headers=answer.headers, whole=whole)
     if last:
         response.force_close()
     if isinstance(answer.body, bytes):
