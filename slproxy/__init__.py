@@ -13,6 +13,7 @@ The areas, from the top: each imports only from areas above it (``tests/test_arc
     upstream/  sends one request to SalesLoft, once
     forward/   the life of a request: check, strip, inject, pace, send, learn, cure, answer
     server/    the listening side
+    changes    what a reload changes
     app        builds everything, and reloads it
     cli/       what a person types
     sandbox/   a fake SalesLoft, alone: it imports nothing of the others

@@ -1,4 +1,4 @@
-"""Builds everything, once, from the settings; owns the listening sockets and the way down."""
+"""App: builds everything, once, from the settings; owns the listening sockets, the reload and the shutdown."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import logging
 import random
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -19,7 +19,8 @@ from aiohttp import web
 import slproxy
 from slproxy import config
 from slproxy.auth import Credentials
-from slproxy.config import SCHEMA, AuthSettings, Settings
+from slproxy.changes import changes
+from slproxy.config import Settings
 from slproxy.errors import StoreError
 from slproxy.forward import Answer, Forwarder, Policy
 from slproxy.observe import Listener, Observer
@@ -32,10 +33,6 @@ log = logging.getLogger("slproxy")
 
 # What requests in flight get after SIGTERM, in seconds (docs/contract.md, Shutdown).
 GRACE = 30.0
-
-
-# What is made once, at the start.
-AT_START = frozenset({"listen.host", "listen.port", "listen.uds", "listen.uds_mode", "log.level", "log.format"})
 
 
 def _call_later(delay: float, callback: Callable[[], None]) -> Timer:
@@ -181,24 +178,22 @@ class App:
         Returns the keys that changed, and those that only a new start puts in force. Raises SlproxyError; then all is
         as it was.
         """
-        before = self.settings
+        change = changes(self.settings, asked)
+        settings = change.settings
         # Beside what stays, the rest must still be safe: a socket that others reach keeps its key.
-        settings = _with_sections(asked, before, AT_START)
         config.check(settings)
-        changed = [key for key in SCHEMA if _value(before, key) != _value(settings, key)]
-        later = [key for key in SCHEMA if _value(asked, key) != _value(settings, key)]
         store, upstream, credentials = self.store, self.upstream, self.credentials
         # What is replaced is closed when nothing uses it any more; if this fails, what is new is closed instead.
         new, retired = contextlib.AsyncExitStack(), contextlib.AsyncExitStack()
         async with new:
-            if before.store != settings.store:
+            if change.store:
                 store = token_store(settings)
                 new.push_async_callback(store.close)
                 retired.push_async_callback(self.store.close)
-            if before.upstream != settings.upstream:
+            if change.upstream:
                 upstream = await new.enter_async_context(Upstream(settings.upstream))
                 retired.push_async_exit(self.upstream)
-            if (before.auth, before.upstream, before.store) != (settings.auth, settings.upstream, settings.store):
+            if change.credentials:
                 await self.credentials.settled()
                 credentials = self._credentials(settings, store, upstream)
                 await credentials.load()
@@ -213,7 +208,7 @@ class App:
                 retired.push_async_callback(self.credentials.close)
                 retired.push_async_callback(self._saved, self.credentials)
             shared = self.pacer.shared
-            if before.store != settings.store:
+            if change.store:
                 shared = self._shared_budget(settings)
                 if self.pacer.shared is not None:
                     retired.push_async_callback(self.pacer.shared.close)
@@ -223,18 +218,20 @@ class App:
             settings.pace,
             limit_given=settings.is_set("pace.limit"),
             shared=shared,
-            is_same_team=_whose(before.auth) == _whose(settings.auth),
+            is_same_team=change.is_same_team,
         )
         self.forwarder = self._forwarder(settings)
         if self.server is not None:
             self.server.handle = self.forwarder.handle
             self.server.reconfigure(settings.limits, allow_origins=frozenset(settings.listen.allow_origins))
-            waiting = asyncio.create_task(self._retire(self.server, retired), name="slproxy: let the old settings go")
-            self._retiring.add(waiting)
-            waiting.add_done_callback(self._retiring.discard)
+            retiring = asyncio.create_task(
+                self._retire(self.server, retired), name="slproxy: close what a reload replaced"
+            )
+            self._retiring.add(retiring)
+            retiring.add_done_callback(self._retiring.discard)
         else:
             await retired.aclose()
-        return changed, later
+        return change.changed, change.later
 
     async def _saved(self, credentials: Credentials) -> None:
         """Wait until a token that a last request renewed is in its store, or the proxy ends."""
@@ -337,22 +334,3 @@ class App:
                 "in_flight": self.server.in_flight if self.server is not None else 0,
             },
         }
-
-
-def _whose(auth: AuthSettings) -> tuple[object, ...]:
-    """Return what tells one team's credentials from another's, as far as settings go."""
-    return (auth.grant, auth.client_id, auth.api_key)
-
-
-def _with_sections(settings: Settings, other: Settings, keys: Iterable[str]) -> Settings:
-    """Return settings in which some keys are as in ``other``."""
-    for key in keys:
-        section, name = key.split(".")
-        part = replace(getattr(settings, section), **{name: _value(other, key)})
-        settings = replace(settings, **{section: part})
-    return settings
-
-
-def _value(settings: Settings, key: str) -> object:
-    section, name = key.split(".")
-    return getattr(getattr(settings, section), name)

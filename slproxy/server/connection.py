@@ -1,4 +1,4 @@
-"""One client's connection: how long it may take for what, and what is said on it when no request has parsed.
+"""Connection of a client: how long it may take for what, how it ends, and what it is told when no request has parsed.
 
 aiohttp has one limit for an idle connection and a head that does not come, none for a client that takes nothing, and
 pages of its own for what does not parse. Each override says what it is there for.
@@ -11,7 +11,6 @@ import contextlib
 import fcntl
 import logging
 import math
-import re
 import socket
 import struct
 import termios
@@ -19,15 +18,16 @@ from typing import Protocol, cast
 
 from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
-from aiohttp.http_exceptions import BadHttpMethod, HttpProcessingError, LineTooLong
 
 from slproxy.config import LimitSettings
-from slproxy.errors import BadRequest, InternalError, MethodRefused, Problem, TooLarge
+from slproxy.errors import BadRequest, InternalError, Problem
 from slproxy.forward import Answer
 from slproxy.server.aiohttp_private import RequestHandler
+from slproxy.server.framing import has_rtsp
 from slproxy.server.lingering import LINGER_TIME, Linger
 from slproxy.server.response import REPORT, Response, on_the_wire, overloaded, problem_answer, reset
 from slproxy.server.trailers import TrailerWatch
+from slproxy.server.unparsed import limit_problem, unparsed_problem
 
 log = logging.getLogger("slproxy.server")
 
@@ -41,9 +41,6 @@ OVER_LIMIT_TIMEOUT = 1.0
 SEND_BUFFER = 64 * 1024
 # How long a client that has ended its half is waited with for the first byte to it since, in seconds.
 HALF_CLOSED_TIMEOUT = 0.5
-
-_RTSP = re.compile(rb"(?:\A|\r\n\r\n)[A-Z_]+ [^ \r\n]* RTSP/[0-9.]+\r?\n")
-_RTSP_FIRST = re.compile(rb"[A-Z_]+ [^ \r\n]* RTSP/[0-9.]+\r?\n")
 
 
 class Registry(Protocol):
@@ -247,7 +244,10 @@ class ClientConnection(RequestHandler):
             return
         self._stop_head_timer()
         seconds = OVER_LIMIT_TIMEOUT if self.over_limit else LINGER_TIME
-        self._linger = Linger(transport, self.force_close, seconds=seconds, loop=self.loop)
+        try:
+            self._linger = Linger(transport, self.force_close, seconds=seconds, loop=self.loop)
+        except OSError:
+            self.force_close()  # the client has left with a reset
 
     def pause_writing(self) -> None:
         """Watch a client that does not take what is written to it; asyncio would wait for as long as it likes."""
@@ -298,9 +298,8 @@ class ClientConnection(RequestHandler):
                 self._partial += data
                 self._start_head_timer()
         elif parsed > 0:
-            # llhttp takes RTSP for HTTP, and does not say which it was. Behind a single request stands its body.
             head = self._partial + data if self._partial else data
-            if b"RTSP/" in head and (_RTSP_FIRST.match(head) or (parsed > 1 and _RTSP.search(head))):
+            if b"RTSP/" in head and has_rtsp(head, requests=parsed):
                 self.not_http = True
             self._partial.clear()
             self._stop_head_timer()
@@ -315,21 +314,9 @@ class ClientConnection(RequestHandler):
         body = request.content
         if not body.is_eof() and body.exception() is None:
             # The reason is in the queue; a trailer over the limit is told as a header is, however it was cut in pieces.
-            body.set_exception(
-                self._too_large(self.queued_error()) or web.RequestPayloadError("the body does not parse")
-            )
+            problem = limit_problem(self.queued_error(), max_line_size=self.max_line_size)
+            body.set_exception(problem or web.RequestPayloadError("the body does not parse"))
             self.skip_rest_of_body()  # aiohttp would read on, and raise it once more
-
-    def _too_large(self, error: BaseException | None) -> TooLarge | None:
-        """Return what to answer where it was a limit that stopped the parser."""
-        if isinstance(error, LineTooLong) and error.args[1] == self.max_line_size:
-            # Its arguments are the line and the limit that it broke (aiohttp/http_exceptions.py).
-            return TooLarge("The request target is over the limit.", hint="Send less.", status=414)
-        # The limit of their number follows from that of their size; aiohttp has no type for it (_http_parser.pyx).
-        many = isinstance(error, HttpProcessingError) and error.message.startswith("Too many headers")
-        if many or isinstance(error, LineTooLong):
-            return TooLarge("The header block is over the limit.", hint="Send less.", status=431)
-        return None
 
     def handle_error(
         self,
@@ -349,18 +336,8 @@ class ClientConnection(RequestHandler):
             log.error("a defect in slproxy, in the middle of a response", exc_info=exc)
             reset(request.transport)
             raise ConnectionError from exc
-        problem: Problem
-        if (too_large := self._too_large(exc)) is not None:
-            problem = too_large
-        elif isinstance(exc, BadHttpMethod):
-            problem = MethodRefused(
-                "The method is not one this proxy knows.",
-                hint="Use a method of HTTP. If this was TLS: the proxy speaks plain HTTP, use http://.",
-                status=501,
-            )
-        elif isinstance(exc, HttpProcessingError):
-            problem = BadRequest("The request is not valid HTTP/1.1.", hint="Send it with an HTTP client.")
-        else:
+        problem = unparsed_problem(exc, max_line_size=self.max_line_size)
+        if problem is None:
             log.error("a defect in slproxy", exc_info=exc)
             problem = InternalError("slproxy failed on this request.", hint=REPORT)
         answer = problem_answer(problem)

@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from slproxy.upstream import MAX_LENGTH
+
+_RTSP = re.compile(rb"(?:\A|\r\n\r\n)[A-Z_]+ [^ \r\n]* RTSP/[0-9.]+\r?\n")
+_RTSP_FIRST = re.compile(rb"[A-Z_]+ [^ \r\n]* RTSP/[0-9.]+\r?\n")
+
+
+def has_rtsp(data: bytes | bytearray, *, requests: int) -> bool:
+    """Tell whether one of the requests that parsed is RTSP: llhttp takes it for HTTP, and does not say which it was."""
+    # Behind a single request stands its body, which may speak of anything.
+    return _RTSP_FIRST.match(data) is not None or (requests > 1 and _RTSP.search(data) is not None)
 
 
 def request_fault(*, version: tuple[int, int] | None, codings: Sequence[str], lengths: Sequence[str]) -> str | None:

@@ -1,0 +1,62 @@
+"""Changes of settings by a reload: which take effect, which wait for a new start, and what they make anew."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+
+from slproxy.config import SCHEMA, AuthSettings, Settings
+
+# What is made once, at the start.
+AT_START = frozenset({"listen.host", "listen.port", "listen.uds", "listen.uds_mode", "log.level", "log.format"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Changes:
+    """The difference between the settings in force and those that a reload asked for."""
+
+    # Those to put in force: as asked for, but for what is made once.
+    settings: Settings = field(repr=False)
+    # The keys that change, and those that only a new start puts in force.
+    changed: list[str]
+    later: list[str]
+    # Which parts have to be made anew.
+    store: bool
+    upstream: bool
+    credentials: bool
+    # Whether the same team's rate limit is spent as before, as far as settings tell.
+    is_same_team: bool
+
+
+def changes(before: Settings, asked: Settings) -> Changes:
+    """Return what a reload changes."""
+    settings = _with_keys(asked, before, AT_START)
+    store, upstream = before.store != settings.store, before.upstream != settings.upstream
+    return Changes(
+        settings=settings,
+        changed=[key for key in SCHEMA if _value(before, key) != _value(settings, key)],
+        later=[key for key in SCHEMA if _value(asked, key) != _value(settings, key)],
+        store=store,
+        upstream=upstream,
+        credentials=store or upstream or before.auth != settings.auth,
+        is_same_team=_identity(before.auth) == _identity(settings.auth),
+    )
+
+
+def _identity(auth: AuthSettings) -> tuple[object, ...]:
+    """Return what tells one team's credentials from another's."""
+    return (auth.grant, auth.client_id, auth.api_key)
+
+
+def _with_keys(settings: Settings, other: Settings, keys: Iterable[str]) -> Settings:
+    """Return settings in which some keys are as in ``other``."""
+    for key in keys:
+        section, name = key.split(".")
+        part = replace(getattr(settings, section), **{name: _value(other, key)})
+        settings = replace(settings, **{section: part})
+    return settings
+
+
+def _value(settings: Settings, key: str) -> object:
+    section, name = key.split(".")
+    return getattr(getattr(settings, section), name)

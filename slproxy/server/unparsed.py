@@ -1,0 +1,34 @@
+"""Requests that do not parse: what the client is told for each of the parser's errors."""
+
+from __future__ import annotations
+
+from aiohttp.http_exceptions import BadHttpMethod, HttpProcessingError, LineTooLong
+
+from slproxy.errors import BadRequest, MethodRefused, Problem, TooLarge
+
+
+def limit_problem(error: BaseException | None, *, max_line_size: int) -> TooLarge | None:
+    """Return what to answer where it was a limit that stopped the parser; ``max_line_size`` is that of a target."""
+    if isinstance(error, LineTooLong) and error.args[1] == max_line_size:
+        # Its arguments are the line and the limit that it broke (aiohttp/http_exceptions.py).
+        return TooLarge("The request target is over the limit.", hint="Send less.", status=414)
+    # The limit of their number follows from that of their size; aiohttp has no type for it (_http_parser.pyx).
+    many = isinstance(error, HttpProcessingError) and error.message.startswith("Too many headers")
+    if many or isinstance(error, LineTooLong):
+        return TooLarge("The header block is over the limit.", hint="Send less.", status=431)
+    return None
+
+
+def unparsed_problem(error: BaseException | None, *, max_line_size: int) -> Problem | None:
+    """Return what to answer to an error of the parser, or ``None`` where it is none of the parser's."""
+    if (over_limit := limit_problem(error, max_line_size=max_line_size)) is not None:
+        return over_limit
+    if isinstance(error, BadHttpMethod):
+        return MethodRefused(
+            "The method is not one this proxy knows.",
+            hint="Use a method of HTTP. If this was TLS: the proxy speaks plain HTTP, use http://.",
+            status=501,
+        )
+    if isinstance(error, HttpProcessingError):
+        return BadRequest("The request is not valid HTTP/1.1.", hint="Send it with an HTTP client.")
+    return None
