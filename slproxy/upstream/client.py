@@ -65,6 +65,8 @@ class Upstream:
     def __init__(self, rules: UpstreamSettings) -> None:
         self._rules = rules
         self._connect_timeout = aiohttp.ClientTimeout(connect=rules.connect_timeout)
+        # What a reply of the accounts host may take in all, in seconds.
+        self.accounts_timeout = forms.ACCOUNTS_TIMEOUT
         self.slots = Slots(rules.max_connections, timeout=rules.response_timeout)
 
     async def __aenter__(self) -> Self:
@@ -92,9 +94,8 @@ class Upstream:
 
     async def post_form(self, form: Form) -> TokenEndpointReply:
         """Post a form to the accounts host and return its whole reply. Raises UpstreamFault."""
-        return await forms.post_form(
-            form, functools.partial(self._send, self._accounts, response_timeout=forms.ACCOUNTS_TIMEOUT)
-        )
+        send = functools.partial(self._send, self._accounts, response_timeout=self.accounts_timeout)
+        return await forms.post_form(form, send, within=self.accounts_timeout)
 
     async def check_reachable(self, *, accounts: bool) -> TokenEndpointReply:
         """Get the front page of one of the two hosts, without a token, and return its status and headers.
@@ -103,7 +104,7 @@ class Upstream:
         """
         outbound = Outbound(method="GET", target="/", headers=[("Accept", "*/*")])
         origin = self._accounts if accounts else self._api
-        reply = await self._send(origin, outbound, response_timeout=forms.ACCOUNTS_TIMEOUT)
+        reply = await self._send(origin, outbound, response_timeout=self.accounts_timeout)
         reply.close()
         return TokenEndpointReply(status=reply.status, headers=forms.headers_by_name(reply), body=b"")
 

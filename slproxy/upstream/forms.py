@@ -15,11 +15,11 @@ MAX_ACCOUNTS_REPLY = 64 * 1024
 ACCOUNTS_TIMEOUT = 10.0
 
 
-async def post_form(form: Form, send: Callable[[Outbound], Awaitable[Reply]]) -> TokenEndpointReply:
+async def post_form(form: Form, send: Callable[[Outbound], Awaitable[Reply]], *, within: float) -> TokenEndpointReply:
     """Post a form by ``send`` and return the whole reply; one that is too long is cut off, and so reads as none.
 
     Raises:
-        UpstreamFault: there was no reply, or none within ``ACCOUNTS_TIMEOUT``.
+        UpstreamFault: there was no reply, or none ``within`` so many seconds.
     """
     body = form.encode()
     headers = [
@@ -29,7 +29,7 @@ async def post_form(form: Form, send: Callable[[Outbound], Awaitable[Reply]]) ->
     ]
     content = b""
     try:
-        async with asyncio.timeout(ACCOUNTS_TIMEOUT):
+        async with asyncio.timeout(within):
             reply = await send(Outbound(method="POST", target=form.path, headers=headers, body=body))
             try:
                 async for chunk in reply.chunks():
@@ -39,7 +39,7 @@ async def post_form(form: Form, send: Callable[[Outbound], Awaitable[Reply]]) ->
             finally:
                 reply.close()
     except TimeoutError as error:
-        raise fault_of(error, maybe_sent=True, timeout=ACCOUNTS_TIMEOUT) from error
+        raise fault_of(error, maybe_sent=True, timeout=within) from error
     return TokenEndpointReply(status=reply.status, headers=headers_by_name(reply), body=content)
 
 

@@ -101,10 +101,10 @@ def to_port(port: int, *, asked: Hook | None = None, answered: Hook | None = Non
         try:
             await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
         finally:
+            back.close()  # first: whoever cancels this a second time must not leave it open
             for each in pumps:
                 each.cancel()
             await asyncio.gather(*pumps, return_exceptions=True)
-            back.close()
 
     return serve
 
