@@ -24,7 +24,7 @@ from slproxy.errors import BadRequest, InternalError, Problem
 from slproxy.forward import Answer
 from slproxy.server.aiohttp_private import RequestHandler
 from slproxy.server.framing import has_rtsp
-from slproxy.server.lingering import LINGER_TIME, Linger
+from slproxy.server.lingering import LINGER_TIME, LINGER_TIME_OVER_LIMIT, Linger
 from slproxy.server.response import REPORT, Response, on_the_wire, overloaded, problem_answer, reset
 from slproxy.server.trailers import TrailerWatch
 from slproxy.server.unparsed import limit_problem, unparsed_problem
@@ -243,7 +243,7 @@ class ClientConnection(RequestHandler):
             self.force_close()
             return
         self._stop_head_timer()
-        seconds = OVER_LIMIT_TIMEOUT if self.over_limit else LINGER_TIME
+        seconds = LINGER_TIME_OVER_LIMIT if self.over_limit else LINGER_TIME
         try:
             self._linger = Linger(transport, self.force_close, seconds=seconds, loop=self.loop)
         except OSError:

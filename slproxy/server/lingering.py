@@ -12,6 +12,8 @@ from collections.abc import Callable
 
 # For so long in all, as aiohttp reads on in a body after its response; nginx takes 30, in seconds.
 LINGER_TIME = 10.0
+# The same for a connection past `limits.max_connections`, in seconds.
+LINGER_TIME_OVER_LIMIT = 3.0
 # A client that sends nothing for so long has its answer, or has lost interest; nginx takes 5, in seconds.
 LINGER_SILENCE = 2.0
 # What is thrown away at most, in bytes: the largest body that the proxy would keep (`limits.replay_disk`).

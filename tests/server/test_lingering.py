@@ -17,8 +17,7 @@ import pytest
 
 from slproxy.app import App
 from slproxy.config import LimitSettings
-from slproxy.server.connection import OVER_LIMIT_TIMEOUT
-from slproxy.server.lingering import LINGER_BYTES, LINGER_SILENCE
+from slproxy.server.lingering import LINGER_BYTES, LINGER_SILENCE, LINGER_TIME_OVER_LIMIT
 from tests.support import rig
 
 SOON = 5.0
@@ -62,7 +61,7 @@ async def answer_while_sending(sock: socket.socket, request: bytes, more: bytes)
     loop = asyncio.get_running_loop()
     await loop.sock_sendall(sock, request)
     await has_come(sock)
-    for _ in range(20):
+    for _ in range(10):
         await loop.sock_sendall(sock, more)
         await asyncio.sleep(0.005)
     return await read_to_end(sock)
@@ -207,7 +206,7 @@ async def test_a_client_that_dribbles_after_its_last_answer_is_cut_off_in_time()
         await has_come(sock)
         began = time.monotonic()
         await sent_until_cut_off(sock, b"x", every=0.02)
-        assert time.monotonic() - began < OVER_LIMIT_TIMEOUT + SLACK
+        assert time.monotonic() - began < LINGER_TIME_OVER_LIMIT + SLACK
 
 
 async def test_a_client_that_leaves_after_its_last_answer_takes_its_connection_along_at_once() -> None:
