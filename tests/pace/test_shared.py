@@ -255,19 +255,19 @@ async def test_no_more_is_reserved_than_there_is_however_many_ask_at_once() -> N
 async def test_one_of_all_replicas_finds_out_whether_the_budget_is_back() -> None:
     with redis_server() as url:
         async with contextlib.aclosing(Shared(url)) as budget:
-            scout = partial(budget.reserve, limit=30, quota=30, headroom=0, probing=True)
-            assert await scout(7, [3, 1]) == Allocation(1, 27, None)
+            probe = partial(budget.reserve, limit=30, quota=30, headroom=0, probing=True)
+            assert await probe(7, [3, 1]) == Allocation(1, 27, None)
             # The others wait for what it hears, unless they have waited for long.
-            assert await scout(7, [1, 1]) == Allocation(0, 27, None)
+            assert await probe(7, [1, 1]) == Allocation(0, 27, None)
             assert await budget.reserve(7, [1], limit=30, quota=30, headroom=0, probing=False) == Allocation(
                 1, 26, None
             )
             await budget.settle([Settlement(7, 3, 3, 20)])
-            assert await scout(7, [1, 1]) == Allocation(2, 18, 6)
+            assert await probe(7, [1, 1]) == Allocation(2, 18, 6)
             # One that was refused leaves no trace: the next one may ask again.
-            assert await scout(8, [1]) == Allocation(1, 29, None)
+            assert await probe(8, [1]) == Allocation(1, 29, None)
             await budget.settle([Settlement(8, 1, 0, None)])
-            assert await scout(8, [1]) == Allocation(1, 29, None)
+            assert await probe(8, [1]) == Allocation(1, 29, None)
 
 
 # Replicas.
