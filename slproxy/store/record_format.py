@@ -14,7 +14,7 @@ FORMAT = "slproxy-token-1"
 
 
 def serialize_record(record: Record) -> bytes:
-    """Return a record as a text to keep."""
+    """Return a record as the text that is stored."""
     token = record.token
     document = {
         "format": FORMAT,

@@ -162,7 +162,7 @@ async def test_what_another_process_put_there_is_used_and_not_renewed_again() ->
 async def test_what_another_process_put_there_is_renewed_where_it_is_due_as_well() -> None:
     time = FakeTime()
     it = await scene(login(time=time, expires_in=-1.0), time)
-    theirs = Token(access_token="theirs", refresh_token="r", obtained_at=time.now, expires_at=time.now)
+    theirs = Token(access_token="theirs", refresh_token="r", obtained_at=time.now, expires_at=time.now - 1.0)
     await it.store.write(login(time=time).renewed(theirs))
     assert await it.credentials.bearer() == Bearer("access-2", 3)
     assert [form["refresh_token"] for form in it.accounts.asked] == ["r"]
