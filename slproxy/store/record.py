@@ -9,11 +9,11 @@ from slproxy.store.token import Token
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Record:
-    """A login as it is kept: whose it is, the token, and how often it was renewed.
+    """A login as it is stored: whose it is, the token, and how often it was renewed.
 
     ``login`` is when it was made, in ms of Unix time, later than the one before it, and ``generation`` counts its
     renewals, so that of any two records it is known which is newer. ``refused`` holds the error of a refresh token that
-    is dead, so that no start tries it again. ``user_id`` and ``team_id`` say who logged in, where SalesLoft told.
+    is dead, so that no start tries it again. ``user_id`` and ``team_id`` say who logged in, where SalesLoft said.
     """
 
     client_id: str

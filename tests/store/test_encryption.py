@@ -1,4 +1,4 @@
-"""What encrypts a token at rest: the right key opens, a wrong one destroys nothing, and what is kept shows nothing."""
+"""Token encryption: the right key decrypts, a wrong one destroys nothing, and what is stored shows nothing."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def cipher(encryption: Encryption = "auto", *, key: str | None = None, ring: Rin
         pytest.param(lambda ring: cipher("auto", ring=ring), id="auto with a keyring"),
     ],
 )
-def test_what_is_sealed_shows_nothing_and_opens_with_its_key_in_another_process(
+def test_what_is_encrypted_shows_nothing_and_is_decrypted_with_its_key_in_another_process(
     made: Callable[[Ring], TokenCipher],
 ) -> None:
     ring = Ring()
@@ -61,7 +61,7 @@ def test_a_given_key_goes_before_the_keyring() -> None:
 
 
 @pytest.mark.parametrize("made", [cipher("off", ring=Ring()), cipher("auto")], ids=["off", "auto without a keyring"])
-def test_what_is_not_to_be_sealed_stays_as_it_is(made: TokenCipher) -> None:
+def test_what_is_not_to_be_encrypted_stays_as_it_is(made: TokenCipher) -> None:
     assert made.encrypt(PLAIN) == PLAIN
     assert made.decrypt(PLAIN) == PLAIN
     assert made.description == "not encrypted"
@@ -89,7 +89,7 @@ def test_encryption_that_is_asked_for_and_cannot_be_had_is_an_error_and_never_pl
 
 
 @pytest.mark.parametrize("cut", [10, 60, -3])
-def test_what_was_cut_short_or_changed_never_opens(cut: int) -> None:
+def test_what_was_cut_short_or_changed_is_never_decrypted(cut: int) -> None:
     kept = cipher(key="a phrase").encrypt(PLAIN)
     document = json.loads(kept)
     document["sealed"] = document["sealed"][:cut]
@@ -97,7 +97,7 @@ def test_what_was_cut_short_or_changed_never_opens(cut: int) -> None:
         cipher(key="a phrase").decrypt(json.dumps(document).encode())
 
 
-def test_what_was_plain_is_sealed_at_the_next_write_and_the_other_way_round() -> None:
+def test_what_was_plain_is_encrypted_at_the_next_write_and_the_other_way_round() -> None:
     ring = Ring()
     encrypting = cipher(ring=ring)
     assert encrypting.decrypt(PLAIN) == PLAIN
@@ -117,7 +117,7 @@ def test_one_key_is_kept_for_one_login_however_often_it_is_written() -> None:
     assert len(ring.held) == 1
 
 
-def test_a_key_is_changed_such_that_at_every_point_what_is_kept_can_be_opened() -> None:
+def test_a_key_is_changed_such_that_at_every_point_what_is_kept_can_be_decrypted() -> None:
     ring = Ring()
     old = cipher(ring=ring).encrypt(PLAIN)
     changing = cipher(ring=ring)
@@ -134,7 +134,7 @@ def test_a_key_is_changed_such_that_at_every_point_what_is_kept_can_be_opened() 
     assert len(ring.held) == 1
 
 
-def test_a_given_key_takes_the_place_of_another_and_what_was_sealed_before_still_opens() -> None:
+def test_a_given_key_takes_the_place_of_another_and_what_was_encrypted_before_is_still_decrypted() -> None:
     old = cipher(key="first").encrypt(PLAIN)
     changing = cipher(key="first")
     changing.change_key(Secret("second"))
@@ -146,7 +146,7 @@ def test_a_given_key_takes_the_place_of_another_and_what_was_sealed_before_still
         cipher(key="first").decrypt(new)
 
 
-def test_what_was_plain_is_sealed_with_a_given_key() -> None:
+def test_what_was_plain_is_encrypted_with_a_given_key() -> None:
     changing = cipher()
     changing.decrypt(PLAIN)
     changing.change_key(Secret("second"))

@@ -325,11 +325,6 @@ def dumped(**changes: object) -> bytes:
     return json.dumps({name: value for name, value in (stored() | changes).items() if value != "left out"}).encode()
 
 
-UNCAUGHT = (
-    "defect, store.py:_record_in: {} is neither ValueError, KeyError nor TypeError, so it is a crash and no refusal"
-)
-
-
 @pytest.mark.parametrize(
     "content",
     [
@@ -384,7 +379,7 @@ async def test_content_that_is_foreign_or_damaged_is_refused_and_nothing_of_it_i
     assert str(aside) in error.hint
 
 
-async def test_what_is_set_aside_is_never_written_over(path: Path) -> None:
+async def test_what_is_quarantined_is_never_written_over(path: Path) -> None:
     for number in range(3):
         path.write_bytes(b"hidden %d" % number)
         path.chmod(0o600)

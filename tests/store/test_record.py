@@ -1,27 +1,12 @@
-"""The token at rest: what every place for it promises, through all of them, with real files and a real Redis."""
+"""Record of a login."""
 
 from __future__ import annotations
 
-import asyncio
-import secrets
-from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
-from pathlib import Path
 
-import keyring
 import pytest
-from keyrings.alt.file import PlaintextKeyring
-from redis.asyncio import Redis
 
-from slproxy.config import Secret
-from slproxy.errors import StaleWriteError
-from slproxy.store import FileStore, MemoryStore, Record, Token, TokenCipher, TokenStore
-from slproxy.store.keyring import KeyringStore
-from slproxy.store.redis import RedisStore
-from tests.support.rig import redis_server
-
-# Longer than anything here takes, even on a machine that is busy: what waits this long has failed.
-PATIENCE = 20.0
+from slproxy.store import Record, Token
 
 RECORD = Record(
     client_id="client-1",
@@ -35,214 +20,6 @@ RECORD = Record(
     ),
     generation=7,
 )
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    folder = tmp_path / "state"
-    folder.mkdir(mode=0o700)
-    return folder / "token.json"
-
-
-@pytest.fixture(scope="module")
-def redis_url() -> Iterator[str]:
-    with redis_server() as url:
-        yield url
-
-
-def sealed() -> TokenCipher:
-    return TokenCipher("key", key=Secret("a phrase of the test"), keyring=lambda: None)
-
-
-@pytest.fixture(params=["file", "sealed file", "memory", "keyring", "redis", "sealed redis"])
-async def store(
-    request: pytest.FixtureRequest, path: Path, monkeypatch: pytest.MonkeyPatch
-) -> AsyncIterator[TokenStore]:
-    match request.param:
-        case "file":
-            made: TokenStore = FileStore(path)
-        case "sealed file":
-            made = FileStore(path, sealed())
-        case "memory":
-            made = MemoryStore()
-        case "keyring":
-            backend = PlaintextKeyring()
-            backend.file_path = str(path.with_suffix(".keyring"))
-            keyring.set_keyring(backend)
-            # It is taken because somebody chose it: it does not encrypt.
-            monkeypatch.setenv("PYTHON_KEYRING_BACKEND", "keyrings.alt.file.PlaintextKeyring")
-            made = KeyringStore("default", lock_path=path.with_suffix(".lock"))
-        case _:
-            url = request.getfixturevalue("redis_url")
-            cipher = sealed() if "sealed" in request.param else TokenCipher("off", key=None, keyring=lambda: None)
-            made = RedisStore(Secret(url), secrets.token_hex(4), cipher)
-    yield made
-    await made.close()
-
-
-# What every store does
-
-
-async def test_an_empty_store_has_no_record(store: TokenStore) -> None:
-    assert await store.read() is None
-
-
-@pytest.mark.parametrize(
-    "record",
-    [
-        RECORD,
-        replace(RECORD, generation=1, refused="invalid_grant", login=9, user_id=1, team_id=3),
-        replace(RECORD, token=Token(access_token="t", obtained_at=0.0)),
-        replace(RECORD, token=replace(RECORD.token, refresh_token=None, scope="")),
-        replace(RECORD, token=replace(RECORD.token, expires_at=None)),
-        replace(RECORD, token=replace(RECORD.token, access_token='"\\~', scope='"\\\n\x00é€\U0001f600\ud800')),
-        replace(RECORD, client_id="", accounts_url="http://127.0.0.1:9000"),
-        replace(RECORD, token=replace(RECORD.token, access_token="a" * 200_000)),
-        replace(RECORD, token=replace(RECORD.token, obtained_at=1e308, expires_at=0.1 + 0.2)),
-    ],
-    ids=range(9),
-)
-async def test_what_is_written_is_read_again(store: TokenStore, record: Record) -> None:
-    await store.write(record)
-    assert await store.read() == record
-
-
-async def test_the_last_write_is_what_is_read(store: TokenStore) -> None:
-    await store.write(replace(RECORD, token=replace(RECORD.token, scope="a" * 10_000)))
-    await store.write(RECORD)
-    assert await store.read() == RECORD
-
-
-async def test_a_token_never_gives_way_to_an_older_one_whatever_the_order_of_arrival(store: TokenStore) -> None:
-    newest = replace(RECORD, login=2, generation=3)
-    await store.write(newest)
-    for older in (replace(newest, generation=2), replace(newest, login=1, generation=99)):
-        with pytest.raises(StaleWriteError):
-            await store.write(older)
-    assert await store.read() == newest
-    for newer in (replace(newest, generation=4), replace(newest, login=3, generation=1)):
-        await store.write(newer)
-        assert await store.read() == newer
-
-
-async def test_a_token_may_be_marked_as_refused_in_its_own_generation(store: TokenStore) -> None:
-    await store.write(RECORD)
-    await store.write(replace(RECORD, refused="invalid_grant"))
-    assert (await store.read() or RECORD).refused == "invalid_grant"
-
-
-async def test_a_record_that_was_forgotten_is_gone_and_forgetting_again_is_no_error(store: TokenStore) -> None:
-    await store.delete()
-    await store.write(RECORD)
-    await store.delete()
-    assert await store.read() is None
-    await store.delete()
-    await store.write(RECORD)
-    assert await store.read() == RECORD
-
-
-async def test_one_task_holds_the_lock_at_a_time(store: TokenStore) -> None:
-    holding = 0
-    order: list[int] = []
-
-    async def hold(number: int) -> None:
-        nonlocal holding
-        async with store.lock():
-            holding += 1
-            assert holding == 1
-            for _ in range(3):
-                await asyncio.sleep(0)
-            order.append(number)
-            holding -= 1
-
-    async with asyncio.timeout(PATIENCE):
-        await asyncio.gather(*[hold(number) for number in range(5)])
-    assert sorted(order) == [0, 1, 2, 3, 4]
-
-
-async def test_under_the_lock_the_store_can_be_read_and_written(store: TokenStore) -> None:
-    async with asyncio.timeout(PATIENCE):
-        async with store.lock():
-            assert await store.read() is None
-            await store.write(RECORD)
-            assert await store.read() == RECORD
-            await store.delete()
-        async with store.lock():
-            assert await store.read() is None
-
-
-async def test_the_lock_is_let_go_when_its_holder_fails_or_is_cancelled(store: TokenStore) -> None:
-    with pytest.raises(ZeroDivisionError):
-        async with store.lock():
-            raise ZeroDivisionError
-    held = asyncio.Event()
-
-    async def hold() -> None:
-        async with store.lock():
-            held.set()
-            await asyncio.Event().wait()
-
-    holder = asyncio.create_task(hold())
-    await held.wait()
-    holder.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await holder
-    async with asyncio.timeout(PATIENCE), store.lock():
-        pass
-
-
-async def test_whoever_gives_up_waiting_for_the_lock_does_not_keep_it(store: TokenStore) -> None:
-    async def hold() -> None:
-        async with store.lock():
-            raise AssertionError("it was cancelled before")
-
-    async with store.lock():
-        waiting = asyncio.create_task(hold())
-        for _ in range(20):
-            await asyncio.sleep(0)
-        waiting.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await waiting
-    async with asyncio.timeout(PATIENCE), store.lock():
-        pass
-
-
-async def test_a_logout_is_no_loss(store: TokenStore) -> None:
-    await store.write(RECORD)
-    assert not await store.was_wiped()
-    await store.delete()
-    assert not await store.was_wiped()
-    await store.write(RECORD)
-    assert await store.read() == RECORD
-
-
-async def test_a_folder_that_vanished_is_a_loss(path: Path) -> None:
-    store = FileStore(path)
-    await store.write(RECORD)
-    path.parent.rename(path.parent.with_name("elsewhere"))
-    assert await store.was_wiped()
-
-
-async def test_a_redis_that_came_back_empty_is_a_loss(redis_url: str) -> None:
-    store = RedisStore(Secret(redis_url), secrets.token_hex(4), sealed())
-    await store.write(RECORD)
-    async with Redis.from_url(redis_url) as redis:
-        await redis.flushall()
-    assert await store.was_wiped()
-    await store.close()
-
-
-def test_the_store_says_where_it_is_and_never_what_it_holds(path: Path) -> None:
-    assert str(path) in FileStore(path).description
-    assert MemoryStore(RECORD).description == "memory"
-    assert "hidden" not in f"{RECORD} {RECORD!r}"
-
-
-async def test_memory_may_begin_with_a_record() -> None:
-    assert await MemoryStore(RECORD).read() == RECORD
-
-
-# Whose record it is
 
 
 @pytest.mark.parametrize(
@@ -269,3 +46,19 @@ def test_a_renewed_record_is_the_next_generation_of_the_same_login() -> None:
     old = replace(RECORD, refused="invalid_grant")
     assert old.renewed(token) == replace(RECORD, token=token, generation=8, refused="")
     assert old.generation == 7
+
+
+@pytest.mark.parametrize(
+    ("older", "newer"),
+    [
+        pytest.param(RECORD, replace(RECORD, login=2, generation=1), id="another login"),
+        pytest.param(RECORD, replace(RECORD, generation=8), id="a renewal"),
+        pytest.param(
+            RECORD, replace(RECORD, token=replace(RECORD.token, obtained_at=1_795_000_001.0)), id="the same one later"
+        ),
+    ],
+)
+def test_of_two_records_it_is_known_which_is_newer(older: Record, newer: Record) -> None:
+    assert older.is_older_than(newer)
+    assert not newer.is_older_than(older)
+    assert not older.is_older_than(older)
