@@ -74,12 +74,12 @@ class ClientConnection(RequestHandler):
     __slots__ = (
         "_half_closed_timer",
         "_head_timer",
-        "_idle_since",
         "_linger",
         "_partial",
         "_send_timer",
         "_server",
         "_trailers",
+        "idle_since",
         "is_stalled",
         "not_http",
         "over_limit",
@@ -89,7 +89,8 @@ class ClientConnection(RequestHandler):
     def __init__(self, server: Registry, **options: object) -> None:
         super().__init__(server, **options)  # type: ignore[arg-type]  # aiohttp's own options, passed through
         self._server = server
-        self._idle_since = self.loop.time()
+        # When its last request ended, in the loop's time.
+        self.idle_since = self.loop.time()
         # What has come of a head that is not whole yet.
         self._partial = bytearray()
         self._trailers = TrailerWatch()
@@ -120,14 +121,10 @@ class ClientConnection(RequestHandler):
     def evictable_for(self, now: float) -> float:
         """Return by how many seconds it has been idle for longer than it may be when room is needed."""
         if self._linger is not None:
-            return now - self._idle_since
+            return now - self.idle_since
         if not self._is_idle:
             return -math.inf
-        return now - self._idle_since - (EVICT_IDLE_AFTER if self.requests_begun else EVICT_UNUSED_AFTER)
-
-    def mark_idle(self) -> None:
-        """Count the time from now on as idle: a request has ended."""
-        self._idle_since = self.loop.time()
+        return now - self.idle_since - (EVICT_IDLE_AFTER if self.requests_begun else EVICT_UNUSED_AFTER)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin to wait for a head, or refuse to."""
@@ -237,7 +234,7 @@ class ClientConnection(RequestHandler):
         if transport is None or transport.is_closing():
             return
         self.transport = transport
-        self._idle_since = self.loop.time()
+        self.idle_since = self.loop.time()
         # Past the hard limit nobody may hold a connection; a client that has ended its half sends nothing more.
         if self._half_closed_timer is not None or (self.over_limit and self._server.over_hard_limit):
             self.force_close()

@@ -67,7 +67,8 @@ class Response(StreamResponse):
 
     async def write_eof(self, data: bytes = b"") -> None:
         """End the response; aiohttp calls this without arguments on whatever a handler returns."""
-        await super().write_eof(data or (b"" if self.must_be_empty else self._whole))
+        whole = self._whole if self._whole and not self.must_be_empty else b""
+        await super().write_eof(data or whole)
         if not self.keep_alive or self._connection.is_closing:
             self._connection.linger()
 

@@ -197,7 +197,7 @@ class Server(web.Server):
         finally:
             if answer is not None:
                 answer.close()
-            connection.mark_idle()
+            connection.idle_since = self._loop_time()
             self._in_flight.discard(exchange)
             self._ended.set()
             if not self._in_flight:

@@ -47,11 +47,8 @@ class ReplyWatch:
         self._line = bytearray()
         self._left = 0
         self.is_faulty = False
-
-    @property
-    def is_in_head(self) -> bool:
-        """Whether the end of the last head has not been seen."""
-        return self._part is _Part.HEAD
+        # Whether the end of the last head has not been seen.
+        self.is_in_head = True
 
     def feed(self, data: bytes) -> None:
         """Look at what arrived, and set ``is_faulty`` when it can be read in two ways."""
@@ -85,6 +82,7 @@ class ReplyWatch:
             if status >= 200 or status == 101:
                 chunked = coding == "chunked" and self._has_body and status not in (204, 304)
                 self._part = _Part.SIZE if chunked else _Part.REST
+                self.is_in_head = False
                 self._line = bytearray()
                 return end - before
             del self._line[:end]

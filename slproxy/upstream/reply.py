@@ -54,7 +54,8 @@ class Reply:
 
     def read_nowait(self) -> bytes:
         """Return what has arrived of the body and was not read yet, perhaps nothing. Raises UpstreamFault."""
-        self._round_trip.client_wait_started()
+        if not self._content.is_eof():
+            self._round_trip.client_wait_started()
         try:
             return self._content.read_nowait()
         except (aiohttp.ClientError, HttpProcessingError) as error:
