@@ -27,7 +27,6 @@ from slproxy.pace import PROBE_TIMEOUT
 from slproxy.pace.pacer import LOG_INTERVAL
 from slproxy.sandbox import Sandbox
 from slproxy.store import MemoryStore
-from tests.server.test_http import abort, problem
 from tests.support.commands import free_port, pointed_at, state_of
 from tests.support.pacing import (
     MINUTE,
@@ -44,6 +43,7 @@ from tests.support.pacing import (
     told_at_once,
     waited,
 )
+from tests.support.pair import abort, problem
 from tests.support.rig import (
     PATIENCE,
     Handler,

@@ -17,7 +17,7 @@ from slproxy.config import Settings
 from slproxy.config.origin import Origin
 from slproxy.sandbox import Options, Sandbox
 from slproxy.store import MemoryStore
-from tests.server.test_http import problem
+from tests.support.pair import problem
 from tests.support.rig import (
     PATIENCE,
     Head,
