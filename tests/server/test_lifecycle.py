@@ -20,7 +20,11 @@ import pytest
 
 from slproxy.app import GRACE
 from slproxy.config import ListenSettings
-from tests.support import rig
+from tests.support.programs import Program, program, run, spawn
+from tests.support.proxies import API_KEY, proxy, settings_for
+from tests.support.raw_http import Message, get, port_of, raw, read_message, reply
+from tests.support.scripted import ScriptedUpstream
+from tests.support.waiting import until
 
 # What a busy machine may add to a time that is held to.
 SLACK = 1.5
@@ -32,7 +36,7 @@ FOR_EVER = 3600.0
 
 def pointed_at(url: str, **more: str) -> dict[str, str]:
     return {
-        "SALESLOFT_API_KEY": rig.API_KEY,
+        "SALESLOFT_API_KEY": API_KEY,
         "SLPROXY_UPSTREAM__API_URL": url,
         "SLPROXY_UPSTREAM__ACCOUNTS_URL": url,
         "SLPROXY_STORE__KIND": "memory",
@@ -46,7 +50,7 @@ async def connected(url: str) -> AsyncIterator[tuple[asyncio.StreamReader, async
     if url.startswith("unix:"):
         reader, writer = await asyncio.open_unix_connection(url.removeprefix("unix:"))
     else:
-        reader, writer = await asyncio.open_connection("127.0.0.1", rig.port_of(url))
+        reader, writer = await asyncio.open_connection("127.0.0.1", port_of(url))
     try:
         yield reader, writer
     finally:
@@ -55,10 +59,10 @@ async def connected(url: str) -> AsyncIterator[tuple[asyncio.StreamReader, async
             await writer.wait_closed()
 
 
-async def asked(url: str, target: str = "/v2/a") -> rig.Message:
+async def asked(url: str, target: str = "/v2/a") -> Message:
     async with asyncio.timeout(SOON), connected(url) as (reader, writer):
-        writer.write(rig.get(target))
-        return await rig.read_message(reader)
+        writer.write(get(target))
+        return await read_message(reader)
 
 
 async def rest(reader: asyncio.StreamReader, *, timeout: float = SOON) -> tuple[bytes, str]:
@@ -80,12 +84,12 @@ async def together(work: Iterable[Coroutine[None, None, None]]) -> None:
             group.create_task(each)
 
 
-def told(running: rig.Program) -> list[dict[str, object]]:
+def told(running: Program) -> list[dict[str, object]]:
     """Return what it logged; whatever else it says is not JSON."""
     return [json.loads(line) for line in running.errors if line.startswith("{")]
 
 
-def no_defect_in(running: rig.Program) -> None:
+def no_defect_in(running: Program) -> None:
     assert not re.search(r"Traceback|never awaited|never retrieved|defect|was destroyed", running.output), (
         running.output
     )
@@ -95,25 +99,25 @@ def no_defect_in(running: rig.Program) -> None:
 
 
 async def goes_down(number: signal.Signals, home: Path) -> None:
-    async def script(message: rig.Message, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def script(message: Message, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if message.head.target.startswith("/v2/slow"):
             await asyncio.sleep(2.0)
-        writer.write(rig.reply(body=message.head.target.encode()))
+        writer.write(reply(body=message.head.target.encode()))
 
     async with (
-        rig.ScriptedUpstream(script) as upstream,
-        rig.program("serve", "--port", "0", home=home, env=pointed_at(upstream.url)) as running,
+        ScriptedUpstream(script) as upstream,
+        program("serve", "--port", "0", home=home, env=pointed_at(upstream.url)) as running,
         contextlib.AsyncExitStack() as stack,
     ):
         busy = [await stack.enter_async_context(connected(running.url)) for _ in range(20)]
         idle = [await stack.enter_async_context(connected(running.url)) for _ in range(5)]
         for reader, writer in [*busy[:10], *idle[:4]]:  # some have asked before, some have not
-            writer.write(rig.get("/v2/before"))
-            assert (await rig.read_message(reader)).head.status == 200
+            writer.write(get("/v2/before"))
+            assert (await read_message(reader)).head.status == 200
         idle[3][1].write(b"GET /v2/half HT")
         for turn, (_, writer) in enumerate(busy):
-            writer.write(rig.get(f"/v2/slow/{turn}"))
-        await rig.until(lambda: sum("slow" in message.head.target for message in upstream.seen) == 20)
+            writer.write(get(f"/v2/slow/{turn}"))
+        await until(lambda: sum("slow" in message.head.target for message in upstream.seen) == 20)
 
         began = time.monotonic()
         running.process.send_signal(number)
@@ -122,7 +126,7 @@ async def goes_down(number: signal.Signals, home: Path) -> None:
         assert running.process.returncode is None
         with pytest.raises(ConnectionError):
             await asked(running.url)
-        answers = await asyncio.gather(*(rig.read_message(reader) for reader, _ in busy))
+        answers = await asyncio.gather(*(read_message(reader) for reader, _ in busy))
         async with asyncio.timeout(SOON):
             assert await running.process.wait() == 0
         assert time.monotonic() - began < 2.5 + SLACK
@@ -143,7 +147,7 @@ async def test_a_signal_lets_calls_in_flight_finish_and_closes_idle_connections_
     await together(goes_down(number, home) for number, home in homes.items())
 
 
-async def holding(message: rig.Message, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def holding(message: Message, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     """Answer nothing, or without end, until the other side leaves."""
     match message.head.target:
         case "/v2/silent" | "/v2/up":
@@ -151,28 +155,28 @@ async def holding(message: rig.Message, reader: asyncio.StreamReader, writer: as
                 pass
             raise ConnectionResetError
         case "/v2/length":
-            writer.write(rig.reply("200 OK", b"", f"Content-Length: {2**40}", length=False))
+            writer.write(reply("200 OK", b"", f"Content-Length: {2**40}", length=False))
             while True:
                 writer.write(b"x")
                 await writer.drain()
                 await asyncio.sleep(0.01)
         case "/v2/stream":
-            writer.write(rig.reply("200 OK", b"", "Transfer-Encoding: chunked", length=False))
+            writer.write(reply("200 OK", b"", "Transfer-Encoding: chunked", length=False))
             while True:
                 writer.write(b"1\r\nx\r\n")
                 await writer.drain()
                 await asyncio.sleep(0.01)
         case _:
-            writer.write(rig.reply())
+            writer.write(reply())
 
 
 HELD = {
-    "silent": rig.get("/v2/silent"),
-    "length": rig.get("/v2/length"),
-    "chunks": rig.get("/v2/stream"),
+    "silent": get("/v2/silent"),
+    "length": get("/v2/length"),
+    "chunks": get("/v2/stream"),
     # Only a reset tells that such a body is not whole: its regular end is the connection's (RFC 9112 §8).
     "until close": b"GET /v2/stream HTTP/1.0\r\nHost: localhost\r\n\r\n",
-    "upload": rig.get("/v2/up", "Transfer-Encoding: chunked", method="POST") + b"1\r\nx\r\n",
+    "upload": get("/v2/up", "Transfer-Encoding: chunked", method="POST") + b"1\r\nx\r\n",
 }
 
 
@@ -187,7 +191,7 @@ def never_looks_whole(what: str, got: bytes, ended: str) -> None:
 
 @asynccontextmanager
 async def held(
-    url: str, upstream: rig.ScriptedUpstream
+    url: str, upstream: ScriptedUpstream
 ) -> AsyncIterator[dict[str, tuple[asyncio.StreamReader, asyncio.StreamWriter]]]:
     """Hold one request of each kind in flight."""
     async with contextlib.AsyncExitStack() as stack:
@@ -195,7 +199,7 @@ async def held(
         for what, request in HELD.items():
             clients[what] = await stack.enter_async_context(connected(url))
             clients[what][1].write(request)
-        await rig.until(lambda: len(upstream.seen) == len(HELD))
+        await until(lambda: len(upstream.seen) == len(HELD))
         for what in ("length", "chunks", "until close"):
             await clients[what][0].readuntil(b"\r\n\r\n")
         yield clients
@@ -203,12 +207,12 @@ async def held(
 
 async def cut_by_a_second_signal(first: signal.Signals, second: signal.Signals, home: Path) -> None:
     async with (
-        rig.ScriptedUpstream(holding, whole=False) as upstream,
-        rig.program("serve", "--port", "0", home=home, env=pointed_at(upstream.url)) as running,
+        ScriptedUpstream(holding, whole=False) as upstream,
+        program("serve", "--port", "0", home=home, env=pointed_at(upstream.url)) as running,
         held(running.url, upstream) as clients,
     ):
         running.process.send_signal(first)
-        await rig.until(lambda: any("shutting down" in line for line in running.errors))
+        await until(lambda: any("shutting down" in line for line in running.errors))
         await asyncio.sleep(0.2)
         assert running.process.returncode is None
         began = time.monotonic()
@@ -216,7 +220,7 @@ async def cut_by_a_second_signal(first: signal.Signals, second: signal.Signals, 
         assert time.monotonic() - began < 1.0 + SLACK
         for what, (reader, _) in clients.items():
             never_looks_whole(what, *await rest(reader))
-        await rig.until(lambda: upstream.closed == upstream.connections)
+        await until(lambda: upstream.closed == upstream.connections)
     assert {line.get("ended") for line in told(running) if str(line.get("path")).startswith("/v2/")} == {"shut down"}
     no_defect_in(running)
 
@@ -230,10 +234,10 @@ async def test_a_second_signal_cuts_whatever_is_in_flight_and_nothing_of_it_look
 
 
 async def test_what_has_no_end_is_cut_off_when_the_patience_of_the_way_down_is_over() -> None:
-    async with rig.ScriptedUpstream(holding, whole=False) as upstream:
-        settings = rig.settings_for(upstream.url)
+    async with ScriptedUpstream(holding, whole=False) as upstream:
+        settings = settings_for(upstream.url)
         async with contextlib.AsyncExitStack() as stack:
-            app = await stack.enter_async_context(rig.proxy(settings))
+            app = await stack.enter_async_context(proxy(settings))
             clients = await stack.enter_async_context(held(app.urls[0], upstream))
             assert app.server is not None
             began = time.monotonic()
@@ -245,7 +249,7 @@ async def test_what_has_no_end_is_cut_off_when_the_patience_of_the_way_down_is_o
             await app.__aexit__(None, None, None)
             for what, end in zip(clients, ends, strict=True):
                 never_looks_whole(what, *await end)
-        await rig.until(lambda: upstream.closed == upstream.connections)
+        await until(lambda: upstream.closed == upstream.connections)
 
 
 async def test_a_signal_cuts_an_endless_stream_after_30_seconds_and_no_sooner(
@@ -254,8 +258,8 @@ async def test_a_signal_cuts_an_endless_stream_after_30_seconds_and_no_sooner(
     if not pytestconfig.getoption("--long"):
         pytest.skip("takes half a minute: --long")
     async with (
-        rig.ScriptedUpstream(holding, whole=False) as upstream,
-        rig.program("serve", "--port", "0", home=tmp_path, env=pointed_at(upstream.url)) as running,
+        ScriptedUpstream(holding, whole=False) as upstream,
+        program("serve", "--port", "0", home=tmp_path, env=pointed_at(upstream.url)) as running,
         held(running.url, upstream) as clients,
     ):
         began = time.monotonic()
@@ -274,21 +278,21 @@ async def test_a_signal_cuts_an_endless_stream_after_30_seconds_and_no_sooner(
 
 async def test_a_start_with_the_api_down_works_and_once_it_is_up_it_is_used(tmp_path: Path) -> None:
     """The same with both hosts down and a token to be had first is among the faults."""
-    async with rig.ScriptedUpstream() as gone:
+    async with ScriptedUpstream() as gone:
         url = gone.url
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
-        writer.write(rig.reply("200 OK", b"{}", "Connection: close"))
+        writer.write(reply("200 OK", b"{}", "Connection: close"))
         writer.close()
 
-    async with rig.program("serve", "--port", "0", home=tmp_path, env=pointed_at(url)) as running:
+    async with program("serve", "--port", "0", home=tmp_path, env=pointed_at(url)) as running:
         assert (await asked(running.url, "/_slproxy/healthz")).head.status == 200
-        request = rig.get("/v2/a", "X-Slproxy-Retry: off")
-        down = await rig.raw(running.url, request)
+        request = get("/v2/a", "X-Slproxy-Retry: off")
+        down = await raw(running.url, request)
         assert (down.head.status, down.head.get("Proxy-Status")) == (502, "slproxy; error=connection_refused")
-        async with await asyncio.start_server(answer, "127.0.0.1", rig.port_of(url)):
-            up = await rig.raw(running.url, request)
+        async with await asyncio.start_server(answer, "127.0.0.1", port_of(url)):
+            up = await raw(running.url, request)
             assert (up.head.status, up.head.get("Proxy-Status")) == (200, None)
         assert await running.stop() == 0
     no_defect_in(running)
@@ -301,7 +305,7 @@ async def test_a_start_with_the_api_down_works_and_once_it_is_up_it_is_used(tmp_
 )
 async def test_an_address_that_cannot_be_had_is_told_and_no_traceback(tmp_path: Path, host: str, said: str) -> None:
     env = pointed_at("http://127.0.0.1:9", SLPROXY_LISTEN__KEY="a-local-key-of-some-length")
-    code, out, err = await rig.run("serve", "--host", host, "--port", "0", home=tmp_path, env=env)
+    code, out, err = await run("serve", "--host", host, "--port", "0", home=tmp_path, env=env)
     assert (code, out) == (2, "")
     assert said in err
     assert "Traceback" not in err
@@ -310,11 +314,11 @@ async def test_an_address_that_cannot_be_had_is_told_and_no_traceback(tmp_path: 
 
 async def test_a_socket_file_of_a_living_process_is_left_alone_and_told(tmp_path: Path) -> None:
     path = tmp_path / "s"
-    async with rig.ScriptedUpstream() as upstream:
+    async with ScriptedUpstream() as upstream:
         env = pointed_at(upstream.url)
-        async with rig.program("serve", "--uds", str(path), home=tmp_path, env=env) as running:
+        async with program("serve", "--uds", str(path), home=tmp_path, env=env) as running:
             before = path.stat()
-            code, out, err = await rig.run("serve", "--uds", str(path), home=tmp_path, env=env)
+            code, out, err = await run("serve", "--uds", str(path), home=tmp_path, env=env)
             assert (code, out) == (2, "")
             assert str(path) in err
             assert "--uds" in err
@@ -326,12 +330,12 @@ async def test_a_socket_file_of_a_living_process_is_left_alone_and_told(tmp_path
 
 async def test_a_socket_file_of_a_dead_process_is_replaced(tmp_path: Path) -> None:
     path = tmp_path / "s"
-    async with rig.ScriptedUpstream() as upstream:
+    async with ScriptedUpstream() as upstream:
         env = pointed_at(upstream.url)
-        async with rig.program("serve", "--uds", str(path), home=tmp_path, env=env) as killed:
+        async with program("serve", "--uds", str(path), home=tmp_path, env=env) as killed:
             assert await killed.stop(signal.SIGKILL) == -signal.SIGKILL
         assert path.is_socket()
-        async with rig.program("serve", "--uds", str(path), home=tmp_path, env=env) as running:
+        async with program("serve", "--uds", str(path), home=tmp_path, env=env) as running:
             assert (await asked(running.url)).head.status == 200
             assert await running.stop() == 0
         assert not path.exists()
@@ -346,7 +350,7 @@ async def stays_what_it_was(home: Path, kind: str) -> None:
         path.mkdir()
     else:
         path.symlink_to(precious)
-    code, out, err = await rig.run("serve", "--uds", str(path), home=home, env=pointed_at("http://127.0.0.1:9"))
+    code, out, err = await run("serve", "--uds", str(path), home=home, env=pointed_at("http://127.0.0.1:9"))
     assert (code, out) == (2, ""), kind
     assert str(path) in err
     assert "Traceback" not in err
@@ -365,26 +369,26 @@ async def test_one_that_goes_down_leaves_the_socket_file_of_the_one_that_took_ov
     """A restart: the old one still has requests in flight when the new one finds that nobody listens, and does."""
     path = tmp_path / "s"
 
-    async def script(message: rig.Message, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def script(message: Message, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if message.head.target == "/v2/slow":
             await go_on.wait()
-        writer.write(rig.reply())
+        writer.write(reply())
 
     go_on = asyncio.Event()
-    async with rig.ScriptedUpstream(script) as upstream:
+    async with ScriptedUpstream(script) as upstream:
         env = pointed_at(upstream.url)
         async with (
-            rig.program("serve", "--uds", str(path), home=tmp_path, env=env) as old,
+            program("serve", "--uds", str(path), home=tmp_path, env=env) as old,
             connected(old.url) as (reader, writer),
         ):
-            writer.write(rig.get("/v2/slow"))
-            await rig.until(lambda: len(upstream.seen) == 1)
+            writer.write(get("/v2/slow"))
+            await until(lambda: len(upstream.seen) == 1)
             old.process.send_signal(signal.SIGTERM)
-            await rig.until(lambda: any("shutting down" in line for line in old.errors))
-            async with rig.program("serve", "--uds", str(path), home=tmp_path, env=env) as new:
+            await until(lambda: any("shutting down" in line for line in old.errors))
+            async with program("serve", "--uds", str(path), home=tmp_path, env=env) as new:
                 assert (await asked(new.url)).head.status == 200
                 go_on.set()
-                assert (await rig.read_message(reader)).head.status == 200
+                assert (await read_message(reader)).head.status == 200
                 async with asyncio.timeout(SOON):
                     assert await old.process.wait() == 0
                 assert (await asked(new.url)).head.status == 200
@@ -402,13 +406,13 @@ async def test_a_socket_file_has_its_mode_from_its_first_moment(tmp_path: Path, 
             with contextlib.suppress(OSError):
                 seen.append(stat.S_IMODE(os.lstat(path).st_mode))
 
-    settings = rig.settings_for("http://127.0.0.1:9")
+    settings = settings_for("http://127.0.0.1:9")
     settings = replace(settings, listen=ListenSettings(uds=str(path), uds_mode=mode))
     before = os.umask(0o022)
     os.umask(before)
     sys.setprofile(look)
     try:
-        async with rig.proxy(settings):
+        async with proxy(settings):
             sys.setprofile(None)
     finally:
         sys.setprofile(None)
@@ -417,7 +421,7 @@ async def test_a_socket_file_has_its_mode_from_its_first_moment(tmp_path: Path, 
 
 
 async def ended_in_the_start(home: Path, delay: float) -> tuple[int | None, str]:
-    process = await rig.spawn(
+    process = await spawn(
         ["serve", "--uds", str(home / "s")], home, pointed_at("http://127.0.0.1:9"), stdin=asyncio.subprocess.DEVNULL
     )
     await asyncio.sleep(delay)
@@ -434,7 +438,7 @@ async def ended_in_the_start(home: Path, delay: float) -> tuple[int | None, str]
 
 async def test_a_signal_in_the_start_ends_it_whenever_it_comes(tmp_path: Path) -> None:
     began = time.monotonic()
-    async with rig.program("serve", "--port", "0", home=tmp_path, env=pointed_at("http://127.0.0.1:9")) as running:
+    async with program("serve", "--port", "0", home=tmp_path, env=pointed_at("http://127.0.0.1:9")) as running:
         starts = time.monotonic() - began
         assert await running.stop() == 0
     # Around the moment where it takes over the signal from the system, and where it begins to listen.

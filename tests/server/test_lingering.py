@@ -18,7 +18,10 @@ import pytest
 from slproxy.app import App
 from slproxy.config import LimitSettings
 from slproxy.server.lingering import LINGER_BYTES, LINGER_SILENCE, LINGER_TIME_OVER_LIMIT
-from tests.support import rig
+from tests.support.proxies import proxy, settings_for
+from tests.support.raw_http import Message, get, port_of, raw, reply
+from tests.support.scripted import ScriptedUpstream, replies
+from tests.support.waiting import PATIENCE, until
 
 SOON = 5.0
 # What a busy machine may add to a time that is held to.
@@ -31,7 +34,7 @@ async def connected(url: str) -> AsyncIterator[socket.socket]:
     """Connect a socket that is read from only when asked: asyncio's streams read at once."""
     with socket.socket() as sock:
         sock.setblocking(False)
-        await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", rig.port_of(url)))
+        await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", port_of(url)))
         yield sock
 
 
@@ -44,7 +47,7 @@ async def has_come(sock: socket.socket) -> None:
         except BlockingIOError:
             return False
 
-    await rig.until(came, timeout=SOON)
+    await until(came, timeout=SOON)
 
 
 async def read_to_end(sock: socket.socket) -> bytes:
@@ -67,41 +70,41 @@ async def answer_while_sending(sock: socket.socket, request: bytes, more: bytes)
     return await read_to_end(sock)
 
 
-NEXT = rig.get("/v2/next")
+NEXT = get("/v2/next")
 LATER = {
-    "an upgrade": (rig.get("/v2/a", "Connection: Upgrade", "Upgrade: websocket"), NEXT, 200),
-    "a request to close": (rig.get("/v2/a", "Connection: close"), NEXT, 200),
-    "HTTP/1.0": (rig.get("/v2/a").replace(b"HTTP/1.1", b"HTTP/1.0"), NEXT, 200),
+    "an upgrade": (get("/v2/a", "Connection: Upgrade", "Upgrade: websocket"), NEXT, 200),
+    "a request to close": (get("/v2/a", "Connection: close"), NEXT, 200),
+    "HTTP/1.0": (get("/v2/a").replace(b"HTTP/1.1", b"HTTP/1.0"), NEXT, 200),
     "TLS": (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", b"\x16\x03\x01" * 100, 501),
-    "another version": (rig.get("/v2/a").replace(b"HTTP/1.1", b"HTTP/2.0"), NEXT, 400),
-    "a target that is refused": (rig.get("/v2/../a"), NEXT, 400),
-    "another host": (rig.get("/v2/a", host="evil.test"), NEXT, 421),
-    "an unknown method": (rig.get("/v2/a", method="BREW"), NEXT, 501),
-    "a header block over the limit": (rig.get("/v2/a", "X-Big: " + "x" * 70_000), b"X-More: y\r\n" * 100, 431),
-    "a refused upload": (rig.get("/v2/../a", "Content-Length: 1000000", method="POST"), b"x" * 10_000, 400),
+    "another version": (get("/v2/a").replace(b"HTTP/1.1", b"HTTP/2.0"), NEXT, 400),
+    "a target that is refused": (get("/v2/../a"), NEXT, 400),
+    "another host": (get("/v2/a", host="evil.test"), NEXT, 421),
+    "an unknown method": (get("/v2/a", method="BREW"), NEXT, 501),
+    "a header block over the limit": (get("/v2/a", "X-Big: " + "x" * 70_000), b"X-More: y\r\n" * 100, 431),
+    "a refused upload": (get("/v2/../a", "Content-Length: 1000000", method="POST"), b"x" * 10_000, 400),
     "a refused upload in chunks": (
-        rig.get("/v2/../a", "Transfer-Encoding: chunked", method="POST"),
+        get("/v2/../a", "Transfer-Encoding: chunked", method="POST"),
         b"2710\r\n" + b"x" * 10_000 + b"\r\n",
         400,
     ),
     "a coding that is refused": (
-        rig.get("/v2/a", "Transfer-Encoding: gzip, chunked", method="POST"),
+        get("/v2/a", "Transfer-Encoding: gzip, chunked", method="POST"),
         b"2710\r\n" + b"x" * 10_000 + b"\r\n",
         400,
     ),
     "a chunk that does not parse": (
-        rig.get("/v2/a", "Transfer-Encoding: chunked", method="POST") + b"zz\r\n",
+        get("/v2/a", "Transfer-Encoding: chunked", method="POST") + b"zz\r\n",
         b"x" * 10_000,
         400,
     ),
-    "trailers": (rig.get("/v2/a", "Transfer-Encoding: chunked", method="POST") + b"0\r\nX-A: 1\r\n\r\n", NEXT, 200),
+    "trailers": (get("/v2/a", "Transfer-Encoding: chunked", method="POST") + b"0\r\nX-A: 1\r\n\r\n", NEXT, 200),
 }
 
 
 @pytest.mark.parametrize("what", LATER)
 async def test_a_client_that_sends_on_after_the_last_answer_gets_it_whole(what: str) -> None:
     request, more, status = LATER[what]
-    async with rig.ScriptedUpstream() as upstream, rig.proxy(rig.settings_for(upstream.url)) as app:
+    async with ScriptedUpstream() as upstream, proxy(settings_for(upstream.url)) as app:
         async with connected(app.urls[0]) as sock:
             answer = await answer_while_sending(sock, request, more)
         assert answer.startswith(b"HTTP/1.1 %d " % status), answer
@@ -115,7 +118,7 @@ async def test_a_client_that_sends_on_after_it_was_too_slow_gets_its_408_whole()
     assert answer.startswith(b"HTTP/1.1 408 ")
 
 
-@pytest.mark.parametrize("request_bytes", [rig.get("/v2/a"), b"GET /v2/a HT"], ids=["asking", "slow"])
+@pytest.mark.parametrize("request_bytes", [get("/v2/a"), b"GET /v2/a HT"], ids=["asking", "slow"])
 async def test_a_client_past_the_limit_of_connections_that_sends_on_gets_its_503_whole(request_bytes: bytes) -> None:
     async with full_proxy() as app, connected(app.urls[0]) as sock:
         answer = await answer_while_sending(sock, request_bytes, b"x" * 1000)
@@ -125,19 +128,19 @@ async def test_a_client_past_the_limit_of_connections_that_sends_on_gets_its_503
 async def test_a_client_that_sends_on_while_the_proxy_goes_down_gets_its_answer_whole() -> None:
     go_on = asyncio.Event()
 
-    async def script(message: rig.Message, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def script(message: Message, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await go_on.wait()
-        writer.write(rig.reply())
+        writer.write(reply())
 
     async with (
-        rig.ScriptedUpstream(script) as upstream,
-        rig.proxy(rig.settings_for(upstream.url)) as app,
+        ScriptedUpstream(script) as upstream,
+        proxy(settings_for(upstream.url)) as app,
         connected(app.urls[0]) as sock,
     ):
-        await asyncio.get_running_loop().sock_sendall(sock, rig.get("/v2/a"))
-        await rig.until(lambda: len(upstream.seen) == 1)
+        await asyncio.get_running_loop().sock_sendall(sock, get("/v2/a"))
+        await until(lambda: len(upstream.seen) == 1)
         going_down = asyncio.create_task(app.drain(at_once=asyncio.Event()))
-        await rig.until(lambda: app.forwarder.draining)
+        await until(lambda: app.forwarder.draining)
         go_on.set()
         assert (await answer_while_sending(sock, NEXT, NEXT)).startswith(b"HTTP/1.1 200 ")
         await going_down
@@ -146,26 +149,26 @@ async def test_a_client_that_sends_on_while_the_proxy_goes_down_gets_its_answer_
 @asynccontextmanager
 async def full_proxy() -> AsyncIterator[App]:
     """Run a proxy whose one connection is in use."""
-    async with rig.ScriptedUpstream(rig.replies(b"")) as upstream:
-        settings = replace(rig.settings_for(upstream.url), limits=LimitSettings(max_connections=1))
-        async with rig.proxy(settings) as app, connected(app.urls[0]) as held:
-            await asyncio.get_running_loop().sock_sendall(held, rig.get("/v2/held"))
-            await rig.until(lambda: len(upstream.seen) == 1)
+    async with ScriptedUpstream(replies(b"")) as upstream:
+        settings = replace(settings_for(upstream.url), limits=LimitSettings(max_connections=1))
+        async with proxy(settings) as app, connected(app.urls[0]) as held:
+            await asyncio.get_running_loop().sock_sendall(held, get("/v2/held"))
+            await until(lambda: len(upstream.seen) == 1)
             yield app
 
 
 @asynccontextmanager
 async def proxied(limits: LimitSettings | None = None) -> AsyncIterator[App]:
-    async with rig.ScriptedUpstream() as upstream:
-        settings = replace(rig.settings_for(upstream.url), limits=limits or LimitSettings())
-        async with rig.proxy(settings) as app:
+    async with ScriptedUpstream() as upstream:
+        settings = replace(settings_for(upstream.url), limits=limits or LimitSettings())
+        async with proxy(settings) as app:
             yield app
 
 
 async def sent_until_cut_off(sock: socket.socket, piece: bytes, *, every: float = 0.0) -> int:
     """Send until the other side has had enough; return how much went out."""
     sent = 0
-    async with asyncio.timeout(rig.PATIENCE):
+    async with asyncio.timeout(PATIENCE):
         try:
             while True:
                 await asyncio.get_running_loop().sock_sendall(sock, piece)
@@ -180,7 +183,7 @@ def connections(app: App) -> int:
     return len(app.server.connections)
 
 
-REFUSED = rig.get("/v2/../a")
+REFUSED = get("/v2/../a")
 
 
 async def test_a_client_that_has_its_last_answer_and_stays_is_closed_soon() -> None:
@@ -188,7 +191,7 @@ async def test_a_client_that_has_its_last_answer_and_stays_is_closed_soon() -> N
         began = time.monotonic()
         assert (await answer_while_sending(sock, REFUSED, b"")).startswith(b"HTTP/1.1 400 ")
         assert time.monotonic() - began < SLACK, "the end of the answer does not wait for the end of the connection"
-        await rig.until(lambda: connections(app) == 0, timeout=LINGER_SILENCE + SLACK)
+        await until(lambda: connections(app) == 0, timeout=LINGER_SILENCE + SLACK)
 
 
 async def test_a_client_that_sends_without_end_after_its_last_answer_is_cut_off() -> None:
@@ -197,12 +200,12 @@ async def test_a_client_that_sends_without_end_after_its_last_answer_is_cut_off(
         await has_come(sock)
         sent = await sent_until_cut_off(sock, b"x" * 2**20)
         assert LINGER_BYTES - 2**20 < sent < LINGER_BYTES + 32 * 2**20
-        await rig.until(lambda: connections(app) == 0)
+        await until(lambda: connections(app) == 0)
 
 
 async def test_a_client_that_dribbles_after_its_last_answer_is_cut_off_in_time() -> None:
     async with full_proxy() as app, connected(app.urls[0]) as sock:
-        await asyncio.get_running_loop().sock_sendall(sock, rig.get("/v2/a"))
+        await asyncio.get_running_loop().sock_sendall(sock, get("/v2/a"))
         await has_come(sock)
         began = time.monotonic()
         await sent_until_cut_off(sock, b"x", every=0.02)
@@ -213,14 +216,14 @@ async def test_a_client_that_leaves_after_its_last_answer_takes_its_connection_a
     async with proxied() as app:
         async with connected(app.urls[0]) as sock:
             assert (await answer_while_sending(sock, REFUSED, b"")).startswith(b"HTTP/1.1 400 ")
-        await rig.until(lambda: connections(app) == 0, timeout=LINGER_SILENCE / 2)
+        await until(lambda: connections(app) == 0, timeout=LINGER_SILENCE / 2)
 
 
 async def test_a_connection_that_lingers_makes_room_for_a_newcomer() -> None:
     async with proxied(LimitSettings(max_connections=1)) as app, connected(app.urls[0]) as sock:
         await asyncio.get_running_loop().sock_sendall(sock, REFUSED)
         await has_come(sock)
-        assert (await rig.raw(app.urls[0], rig.get("/v2/a"))).head.status == 200
+        assert (await raw(app.urls[0], get("/v2/a"))).head.status == 200
         assert (await read_to_end(sock)).startswith(b"HTTP/1.1 400 ")
 
 

@@ -8,11 +8,7 @@ import pytest
 
 from slproxy.config.schema import PolicySettings
 from tests.support.pair import asked, pair, problem
-from tests.support.rig import (
-    Message,
-    get,
-    reply,
-)
+from tests.support.raw_http import Message, get, reply
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"])

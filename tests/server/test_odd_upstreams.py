@@ -9,14 +9,9 @@ from contextlib import suppress
 import pytest
 
 from tests.support.pair import SOON, asked, opened, pair, problem
-from tests.support.rig import (
-    Message,
-    get,
-    read_message,
-    replies,
-    reply,
-    until,
-)
+from tests.support.raw_http import Message, get, read_message, reply
+from tests.support.scripted import replies
+from tests.support.waiting import until
 
 
 async def test_a_reply_that_nobody_asked_for_is_never_given_to_the_next_request() -> None:

@@ -11,18 +11,11 @@ import pytest
 
 from slproxy.config import LimitSettings, Settings
 from slproxy.config.schema import UpstreamSettings
+from tests.support.clock import FakeTime
 from tests.support.pair import SOON, abort, asked, opened, pair, problem
-from tests.support.rig import (
-    FakeTime,
-    Message,
-    ScriptedUpstream,
-    get,
-    proxy,
-    read_message,
-    replies,
-    reply,
-    settings_for,
-)
+from tests.support.proxies import proxy, settings_for
+from tests.support.raw_http import Message, get, read_message, reply
+from tests.support.scripted import ScriptedUpstream, replies
 
 
 async def test_a_refused_connection_is_502() -> None:

@@ -9,17 +9,9 @@ import re
 import pytest
 
 from tests.support.pair import SOON, asked, chunked, lines_of, opened, pair, problem
-from tests.support.rig import (
-    Message,
-    ScriptedUpstream,
-    get,
-    port_of,
-    proxy,
-    read_message,
-    replies,
-    reply,
-    settings_for,
-)
+from tests.support.proxies import proxy, settings_for
+from tests.support.raw_http import Message, get, port_of, read_message, reply
+from tests.support.scripted import ScriptedUpstream, replies
 
 
 async def test_status_reason_and_headers_come_down_as_they_came() -> None:

@@ -9,11 +9,8 @@ import pytest
 
 from slproxy.config import ListenSettings, Secret
 from tests.support.pair import LOCAL_KEY, SOON, asked, chunked, opened, pair, problem
-from tests.support.rig import (
-    API_KEY,
-    get,
-    read_message,
-)
+from tests.support.proxies import API_KEY
+from tests.support.raw_http import get, read_message
 
 
 async def test_headers_keep_their_order_repeats_case_and_bytes() -> None:

@@ -9,13 +9,8 @@ from contextlib import suppress
 import pytest
 
 from tests.support.pair import SOON, abort, asked, opened, pair
-from tests.support.rig import (
-    Message,
-    get,
-    read_message,
-    reply,
-    until,
-)
+from tests.support.raw_http import Message, get, read_message, reply
+from tests.support.waiting import until
 
 
 async def test_a_chunk_reaches_the_client_before_the_next_one_is_sent() -> None:

@@ -8,10 +8,7 @@ import pytest
 
 from slproxy.config.schema import PolicySettings
 from tests.support.pair import asked, pair, problem
-from tests.support.rig import (
-    get,
-    port_of,
-)
+from tests.support.raw_http import get, port_of
 
 
 @pytest.mark.parametrize(

@@ -9,16 +9,10 @@ from dataclasses import replace
 import pytest
 
 from slproxy.config import ListenSettings, Secret
+from tests.support.clock import FakeTime
 from tests.support.pair import LOCAL_KEY, SOON, asked, opened, pair, problem
-from tests.support.rig import (
-    API_KEY,
-    FakeTime,
-    get,
-    port_of,
-    proxy,
-    read_message,
-    settings_for,
-)
+from tests.support.proxies import API_KEY, proxy, settings_for
+from tests.support.raw_http import get, port_of, read_message
 
 
 @pytest.mark.parametrize("host", ["localhost", "LOCALHOST:1", "127.0.0.1:65535", "127.9.9.9", "[::1]:80", "[::1]"])

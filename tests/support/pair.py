@@ -14,18 +14,10 @@ from dataclasses import dataclass, field, replace
 from slproxy.app import App
 from slproxy.config import LimitSettings, ListenSettings
 from slproxy.config.schema import PolicySettings
-from tests.support.rig import (
-    API_KEY,
-    FakeTime,
-    Handler,
-    Head,
-    Message,
-    ScriptedUpstream,
-    port_of,
-    proxy,
-    raw,
-    settings_for,
-)
+from tests.support.clock import FakeTime
+from tests.support.proxies import API_KEY, proxy, settings_for
+from tests.support.raw_http import Head, Message, port_of, raw
+from tests.support.scripted import Handler, ScriptedUpstream
 
 # Nothing here takes a second, even on a machine that is busy.
 SOON = 5.0

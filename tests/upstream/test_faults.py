@@ -32,8 +32,11 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from slproxy.app import App, Clock
 from slproxy.config import AuthSettings, RetrySettings, Secret
 from slproxy.observe import AccessLog
-from tests.support import rig
 from tests.support.listener import Listener, to_port
+from tests.support.programs import program
+from tests.support.proxies import API_KEY, settings_for
+from tests.support.raw_http import Head, Message, get, port_of, raw, read_message, reply
+from tests.support.waiting import PATIENCE
 
 # One second for each timeout, and what a busy machine may add before it is clear that nobody looked at the clock: the
 # defaults are 5 and 60 s.
@@ -41,10 +44,10 @@ TIMEOUT = 1.0
 EARLY, LATE = 0.1, 3.5
 SECRET = "cs_" + "c4" * 32
 PERSON = "jane%40company.test"
-ASK = rig.get(f"/v2/fault?email={PERSON}")
+ASK = get(f"/v2/fault?email={PERSON}")
 # Good for both hosts: the token endpoint's answer as well.
 TOKEN = "at_" + "70" * 32
-OK = rig.reply("200 OK", json.dumps({"access_token": TOKEN, "token_type": "bearer", "expires_in": 7200}).encode())
+OK = reply("200 OK", json.dumps({"access_token": TOKEN, "token_type": "bearer", "expires_in": 7200}).encode())
 HEAD_END = b"\r\n\r\n"
 
 
@@ -94,7 +97,7 @@ Serve = Callable[[Wire], Awaitable[None]]
 async def good(wire: Wire) -> None:
     """Answer each request on a connection with 200."""
     while True:
-        head = rig.Head((await wire.head())[:-2])
+        head = Head((await wire.head())[:-2])
         if length := int(head.get("Content-Length") or 0):
             await wire.reader.readexactly(length)
         await wire.send(OK)
@@ -400,7 +403,7 @@ def head(*lines: str, status: str = "200 OK", body: bytes = b"") -> bytes:
     return "\r\n".join([f"HTTP/1.1 {status}", *lines, "", ""]).encode("latin-1") + body
 
 
-UPLOAD = rig.get("/v2/fault", "Content-Length: 3000000", method="POST") + b"u" * 3_000_000
+UPLOAD = get("/v2/fault", "Content-Length: 3000000", method="POST") + b"u" * 3_000_000
 # RFC 4346 §7.4.1.3: version 3.2, 32 random bytes, no session, TLS_RSA_WITH_AES_128_CBC_SHA, no compression.
 HELLO_OF_TLS_11 = b"\x16\x03\x02\x00\x2a\x02\x00\x00\x26\x03\x02" + bytes(32) + b"\x00\x00\x2f\x00"
 HTTP2_SETTINGS = b"\x00\x00\x00\x04\x00\x00\x00\x00\x00"  # RFC 9113 §6.5: the first frame that a server sends
@@ -437,7 +440,7 @@ CONNECTING = {
         scripted(after_hello(sends=b"\x15\x03\x02\x00\x02\x02\x46"), scheme="https"), "tls_protocol_error"
     ),
     "a hello of TLS 1.1": Row(scripted(after_hello(sends=HELLO_OF_TLS_11), scheme="https"), "tls_protocol_error"),
-    "plain text on a TLS port": Row(scripted(after_hello(sends=rig.reply()), scheme="https"), "tls_protocol_error"),
+    "plain text on a TLS port": Row(scripted(after_hello(sends=reply()), scheme="https"), "tls_protocol_error"),
     "a banner on a TLS port": Row(scripted(greets(b"220 ftp ready\r\n"), scheme="https"), "tls_protocol_error"),
     "a reset in the handshake": Row(scripted(after_hello(reset=True), scheme="https"), "connection_terminated"),
     "an end in the handshake": Row(scripted(after_hello(), scheme="https"), "connection_terminated"),
@@ -529,8 +532,8 @@ class Line:
     app: App
     log: io.StringIO
 
-    async def ask(self, request: bytes = ASK, *, method: str = "GET") -> rig.Message:
-        return await rig.raw(self.app.urls[0], request, method=method)
+    async def ask(self, request: bytes = ASK, *, method: str = "GET") -> Message:
+        return await raw(self.app.urls[0], request, method=method)
 
     def lines(self, path: str = "/v2/fault") -> list[dict[str, object]]:
         return [line for line in map(json.loads, self.log.getvalue().splitlines()) if line["path"] == path]
@@ -546,7 +549,7 @@ async def proxied(
     attempts: int = 1,
     clock: Clock | None = None,
 ) -> AsyncIterator[Line]:
-    settings = rig.settings_for(url, accounts=accounts, auth=auth)
+    settings = settings_for(url, accounts=accounts, auth=auth)
     timeouts = {"connect_timeout": TIMEOUT, "response_timeout": TIMEOUT, "idle_timeout": TIMEOUT}
     settings = replace(
         settings,
@@ -562,7 +565,7 @@ async def proxied(
         yield Line(app, log)
 
 
-def problem_in(answer: rig.Message) -> tuple[int, str, str | None]:
+def problem_in(answer: Message) -> tuple[int, str, str | None]:
     kind = json.loads(answer.body)["type"]
     return answer.head.status, kind.rsplit("/", 1)[-1], answer.head.get("Proxy-Status")
 
@@ -588,9 +591,9 @@ def nothing_amiss_in(caplog: pytest.LogCaptureFixture) -> None:
 
 def no_secret_in(*told: str | bytes) -> None:
     for text in told:
-        raw = text.encode() if isinstance(text, str) else text
-        for secret in (rig.API_KEY, SECRET, PERSON):
-            assert secret.encode() not in raw
+        data = text.encode() if isinstance(text, str) else text
+        for secret in (API_KEY, SECRET, PERSON):
+            assert secret.encode() not in data
 
 
 async def fault_is_told(fault: str, ca_file: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -599,7 +602,7 @@ async def fault_is_told(fault: str, ca_file: Path, caplog: pytest.LogCaptureFixt
         began = time.monotonic()
         answer = await line.ask(row.request)
         took = time.monotonic() - began
-        after = rig.get("/v2/good" if place.mend is not None else "/_slproxy/healthz")
+        after = get("/v2/good" if place.mend is not None else "/_slproxy/healthz")
         if place.mend is not None:
             await place.mend()
         next_one = await line.ask(after)
@@ -659,7 +662,7 @@ SENT = [name for name in ANSWERING if name in MENDABLE and "on accept" not in na
 @pytest.mark.parametrize("fault", SENT)
 async def test_a_post_that_met_a_fault_after_it_was_sent_is_sent_once(fault: str, ca_file: Path) -> None:
     row = FAULTS[fault]
-    request = row.request if row.request is not ASK else rig.get("/v2/fault", method="POST", body=b"{}")
+    request = row.request if row.request is not ASK else get("/v2/fault", method="POST", body=b"{}")
     async with row.place() as place, proxied(place.url, ca_file, attempts=4) as line:
         answer = await line.ask(request, method="POST")
     assert problem_in(answer) == (row.status, TYPES[row.status], f"slproxy; error={row.error}")
@@ -671,7 +674,7 @@ async def test_a_post_that_met_a_fault_after_it_was_sent_is_sent_once(fault: str
 
 async def test_retry_off_shows_the_fault_to_a_client_that_asks_for_it(ca_file: Path) -> None:
     async with scripted(ends(after=0))() as place, proxied(place.url, ca_file, attempts=4) as line:
-        answer = await line.ask(rig.get("/v2/fault", "X-Slproxy-Retry: off"))
+        answer = await line.ask(get("/v2/fault", "X-Slproxy-Retry: off"))
         assert place.origin is not None
         assert place.origin.heads == 1
     assert problem_in(answer) == (502, "upstream-unreachable", "slproxy; error=connection_terminated")
@@ -757,11 +760,11 @@ async def break_is_told(
     held, after = fault
     arrived = asyncio.Event()
     async with Origin(held(arrived)) as origin, proxied(f"http://127.0.0.1:{origin.port}", ca_file, attempts=4) as line:
-        reader, writer = await asyncio.open_connection("127.0.0.1", rig.port_of(line.app.urls[0]))
+        reader, writer = await asyncio.open_connection("127.0.0.1", port_of(line.app.urls[0]))
         try:
             async with asyncio.timeout(after + LATE + TIMEOUT):
                 writer.write(ASK)
-                told = rig.Head(await reader.readuntil(HEAD_END))
+                told = Head(await reader.readuntil(HEAD_END))
                 body = await reader.readuntil(b"part")
                 began = time.monotonic()
                 arrived.set()
@@ -772,7 +775,7 @@ async def break_is_told(
             writer.close()
         assert origin.heads == 1
         origin.serve = good
-        next_one = await line.ask(rig.get("/v2/good"))
+        next_one = await line.ask(get("/v2/good"))
     assert told.status == 200
     assert after - EARLY <= took <= after + LATE
     assert [(entry["status"], entry.get("ended"), entry["attempts"]) for entry in line.lines()] == [
@@ -838,9 +841,9 @@ async def test_what_is_odd_and_no_fault_passes(oddity: str, ca_file: Path) -> No
 
     async with scripted(serve)() as place, proxied(place.url, ca_file) as line:
         answer = await line.ask()
-        next_one = await line.ask(rig.get("/v2/good"))
+        next_one = await line.ask(get("/v2/good"))
     assert (answer.head.status, answer.body) == (status, body)
-    sent = rig.Head(data.rpartition(b"HTTP/1.")[2].partition(HEAD_END)[0])
+    sent = Head(data.rpartition(b"HTTP/1.")[2].partition(HEAD_END)[0])
     passed = [pair for pair in sent.fields if pair[0] not in ("Content-Length", "Transfer-Encoding")]
     assert [pair for pair in answer.head.fields if pair in passed] == passed
     assert next_one.head.status == 200
@@ -859,7 +862,7 @@ async def test_a_long_body_may_take_longer_than_any_timeout_as_long_as_it_moves(
     assert answer.body == b"x" * 8
 
 
-STRAY = rig.reply("200 Stray", b"somebody else's")
+STRAY = reply("200 Stray", b"somebody else's")
 TOO_MUCH = {
     "more than a length": head("Content-Length: 2", body=b"{}") + STRAY,
     "more than chunks": head(CHUNKED, body=b"2\r\n{}\r\n0\r\n\r\n") + STRAY,
@@ -894,7 +897,7 @@ async def test_what_comes_behind_a_reply_is_nobodys_answer(fault: str, pieces: s
         place.origin.serve = good
         before = len(place.origin.tape)
         arrived.set()
-        next_one = await line.ask(rig.get("/v2/good"))
+        next_one = await line.ask(get("/v2/good"))
         assert bytes(place.origin.tape[before:]).startswith(b"GET /v2/good")
     if answer.head.status == 502:
         assert problem_in(answer)[2] == "slproxy; error=http_protocol_error"
@@ -913,14 +916,14 @@ async def test_no_byte_of_a_request_leaves_before_the_certificate_is_verified(wh
     async with tls(BAD_CERTIFICATES[why])() as place, proxied(place.url, ca_file, attempts=4) as line:
         assert place.origin is not None
         assert place.inside is not None
-        answers = [await line.ask(), await line.ask(rig.get("/v2/fault", method="POST", body=b"{}"), method="POST")]
+        answers = [await line.ask(), await line.ask(get("/v2/fault", method="POST", body=b"{}"), method="POST")]
         assert place.origin.connections >= 2
         wire, inside = bytes(place.origin.tape), bytes(place.inside.tape)
     assert [problem_in(answer)[2] for answer in answers] == ["slproxy; error=tls_certificate_error"] * 2
     assert "upstream.ca_file" in json.loads(answers[0].body)["hint"]
     assert wire.startswith(b"\x16\x03")  # there was a handshake (RFC 8446 §5.1)
     assert inside == b""
-    assert rig.API_KEY.encode() not in wire
+    assert API_KEY.encode() not in wire
     assert b"/v2/" not in wire
 
 
@@ -953,29 +956,29 @@ async def test_what_is_verified_carries_requests_both_ways_on_one_connection(
 
     async def echo(wire: Wire) -> None:
         while True:
-            asked = rig.Head((await wire.head())[:-2])
+            asked = Head((await wire.head())[:-2])
             body = await wire.reader.readexactly(int(asked.get("Content-Length") or 0))
-            await wire.send(rig.reply("200 OK", body))
+            await wire.send(reply("200 OK", body))
 
     async with tls(only(version))() as place, proxied(place.url, ca_file) as line:
         assert place.origin is not None
         assert place.inside is not None
         place.inside.serve = echo
         bodies = [b"", b"{}", large]
-        got = [(await line.ask(rig.get("/v2/a", method="PUT", body=body), method="PUT")).body for body in bodies]
+        got = [(await line.ask(get("/v2/a", method="PUT", body=body), method="PUT")).body for body in bodies]
         small = await line.ask()
         assert place.origin.connections == 1
         wire, inside = bytes(place.origin.tape), bytes(place.inside.tape)
     assert [len(body) for body in got] == [0, 2, len(large)]
     assert got == bodies
     assert small.head.status == 200
-    assert f"Authorization: Bearer {rig.API_KEY}".encode() in inside
-    assert rig.API_KEY.encode() not in wire
+    assert f"Authorization: Bearer {API_KEY}".encode() in inside
+    assert API_KEY.encode() not in wire
 
 
 def https(port: int) -> dict[str, str]:
     return {
-        "SALESLOFT_API_KEY": rig.API_KEY,
+        "SALESLOFT_API_KEY": API_KEY,
         "SLPROXY_UPSTREAM__API_URL": f"https://localhost:{port}",
         "SLPROXY_STORE__KIND": "memory",
         "SLPROXY_RETRY__ATTEMPTS": "1",
@@ -985,8 +988,8 @@ def https(port: int) -> dict[str, str]:
 async def test_ca_file_adds_a_private_authority(tmp_path: Path, ca_file: Path) -> None:
     async with Origin(good, tls=trusted()) as origin:
         settings = {**https(origin.port), "SLPROXY_UPSTREAM__CA_FILE": str(ca_file)}
-        async with rig.program("serve", "--port", "0", home=tmp_path, env=settings) as running:
-            answer = await rig.raw(running.url, ASK)
+        async with program("serve", "--port", "0", home=tmp_path, env=settings) as running:
+            answer = await raw(running.url, ASK)
     assert answer.head.status == 200
     assert origin.heads == 1
 
@@ -994,9 +997,9 @@ async def test_ca_file_adds_a_private_authority(tmp_path: Path, ca_file: Path) -
 async def test_without_ca_file_a_private_authority_is_not_trusted(tmp_path: Path) -> None:
     async with (
         Origin(good, tls=trusted()) as origin,
-        rig.program("serve", "--port", "0", home=tmp_path, env=https(origin.port)) as running,
+        program("serve", "--port", "0", home=tmp_path, env=https(origin.port)) as running,
     ):
-        answer = await rig.raw(running.url, ASK)
+        answer = await raw(running.url, ASK)
         await running.stop()
     assert problem_in(answer) == (502, "upstream-unreachable", "slproxy; error=tls_certificate_error")
     assert bytes(origin.tape) == b""
@@ -1022,8 +1025,8 @@ async def test_ca_file_does_not_replace_the_systems_authorities(tmp_path: Path, 
             "SALESLOFT_CLIENT_SECRET": SECRET,
             "SLPROXY_STORE__KIND": "memory",
         }
-        async with rig.program("serve", "--port", "0", home=tmp_path, env=settings) as running:
-            answer = await rig.raw(running.url, ASK)
+        async with program("serve", "--port", "0", home=tmp_path, env=settings) as running:
+            answer = await raw(running.url, ASK)
     assert answer.head.status == 200
     assert SECRET.encode() in of_ours.tape
     assert f"Bearer {TOKEN}".encode() in of_the_system.tape
@@ -1047,11 +1050,11 @@ async def token_endpoint_down(fault: str, ca_file: Path) -> None:
             began = time.monotonic()
             answer = await line.ask()
             took = time.monotonic() - began
-            ready = await line.ask(rig.get("/_slproxy/readyz"))
+            ready = await line.ask(get("/_slproxy/readyz"))
             if place.mend is not None:
                 await place.mend()
-                async with asyncio.timeout(rig.PATIENCE):
-                    while (await line.ask(rig.get("/v2/good"))).head.status != 200:
+                async with asyncio.timeout(PATIENCE):
+                    while (await line.ask(get("/v2/good"))).head.status != 200:
                         await asyncio.sleep(0.05)
         sent = bytes(api.tape)
     assert problem_in(answer) == (503, "token-endpoint-down", "slproxy; error=destination_unavailable"), fault
@@ -1101,16 +1104,16 @@ async def test_a_start_with_everything_upstream_down_works_and_what_comes_up_is_
             "SALESLOFT_CLIENT_SECRET": SECRET,
             "SLPROXY_STORE__KIND": "memory",
         }
-        async with rig.program("serve", "--port", "0", home=tmp_path, env=settings) as running:
-            pages = [await rig.raw(running.url, rig.get(f"/_slproxy/{page}")) for page in ("healthz", "readyz")]
-            answer = await rig.raw(running.url, ASK)
+        async with program("serve", "--port", "0", home=tmp_path, env=settings) as running:
+            pages = [await raw(running.url, get(f"/_slproxy/{page}")) for page in ("healthz", "readyz")]
+            answer = await raw(running.url, ASK)
             for place in (api, accounts):
                 assert place.mend is not None
                 await place.mend()
-            async with asyncio.timeout(rig.PATIENCE):
-                while (ready := await rig.raw(running.url, rig.get("/_slproxy/readyz"))).head.status != 200:
+            async with asyncio.timeout(PATIENCE):
+                while (ready := await raw(running.url, get("/_slproxy/readyz"))).head.status != 200:
                     await asyncio.sleep(0.1)
-            later = await rig.raw(running.url, ASK)
+            later = await raw(running.url, ASK)
             assert await running.stop() == 0
     assert [page.head.status for page in pages] == [200, 503]
     assert problem_in(answer)[:2] == (503, "token-endpoint-down")
@@ -1134,7 +1137,7 @@ async def test_connections_that_end_while_idle_fail_no_get_and_double_no_post(tm
         for number in range(1_000_000):
             try:
                 async with asyncio.timeout(IDLE):
-                    asked = rig.Head((await wire.head())[:-2])
+                    asked = Head((await wire.head())[:-2])
             except TimeoutError:
                 ended += 1
                 return
@@ -1147,26 +1150,26 @@ async def test_connections_that_end_while_idle_fail_no_get_and_double_no_post(tm
 
     async def client(lane: int, gap: float, url: str) -> list[tuple[str, str, int]]:
         got = []
-        reader, writer = await asyncio.open_connection("127.0.0.1", rig.port_of(url))
+        reader, writer = await asyncio.open_connection("127.0.0.1", port_of(url))
         for turn in range(ROUNDS):
             for what, wait in (("first", 0.0), ("probe", gap)):
                 method = "POST" if what == "probe" and (lane + turn) % 2 else "GET"
                 target = f"/v2/{what}/{lane}/{turn}"
                 await asyncio.sleep(wait)
-                writer.write(rig.get(target, method=method, body=b"{}" if method == "POST" else b""))
-                async with asyncio.timeout(rig.PATIENCE):
-                    got.append((method, target, (await rig.read_message(reader)).head.status))
+                writer.write(get(target, method=method, body=b"{}" if method == "POST" else b""))
+                async with asyncio.timeout(PATIENCE):
+                    got.append((method, target, (await read_message(reader)).head.status))
         writer.close()
         return got
 
     async with Origin(impatient) as origin:
         settings = {
-            "SALESLOFT_API_KEY": rig.API_KEY,
+            "SALESLOFT_API_KEY": API_KEY,
             "SLPROXY_UPSTREAM__API_URL": f"http://127.0.0.1:{origin.port}",
             "SLPROXY_STORE__KIND": "memory",
             "SLPROXY_PACE__MODE": "off",
         }
-        async with rig.program("serve", "--port", "0", home=tmp_path, env=settings) as running:
+        async with program("serve", "--port", "0", home=tmp_path, env=settings) as running:
             lanes = await asyncio.gather(*(client(lane, gap, running.url) for lane, gap in enumerate(GAPS)))
     results = [result for lane in lanes for result in lane]
     assert Counter(status for method, _, status in results if method == "GET") == {200: len(GAPS) * ROUNDS * 3 // 2}
