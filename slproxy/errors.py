@@ -4,7 +4,7 @@
 
     SlproxyError
     ├── ConfigError                the user's: a setting, a flag, a file        exit 2
-    ├── StoreError                 the machine's: the token's place             exit 1
+    ├── StoreError                 the machine's: the token store               exit 1
     │   └── StaleWriteError UnwritableError UndecryptableError DamagedError
     ├── LoginError                 the login's: denied, no answer               exit 1
     │   ├── ForeignCallbackError   another login's callback: its state is wrong
@@ -50,7 +50,7 @@ class ConfigError(SlproxyError):
 
 
 class StoreError(SlproxyError):
-    """The place of the token cannot be read, written or trusted."""
+    """The token store cannot be read, written or trusted."""
 
 
 class StaleWriteError(StoreError):

@@ -9,8 +9,9 @@ import pytest
 from xdist.remote import Producer
 
 from slproxy.sandbox import Sandbox
-from tests.support import rig, workers
+from tests.support import replicas, rig, workers
 from tests.support.costs import Costs
+from tests.support.redis import redis_server
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -46,3 +47,14 @@ async def sandbox() -> AsyncIterator[Sandbox]:
     """A fake SalesLoft on a socket of its own."""
     async with rig.running_sandbox() as running:
         yield running
+
+
+@pytest.fixture(params=["file", "redis"])
+async def place(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[replicas.Place]:
+    """A store for several processes."""
+    if request.param == "file":
+        yield replicas.in_a_file(tmp_path / "stored" / "token.json")
+        return
+    with redis_server() as url:
+        async with replicas.in_redis(url) as made:
+            yield made

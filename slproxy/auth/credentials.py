@@ -10,8 +10,8 @@
 5. The token of the moment is taken at each send, and who was rejected says with which token, so that whoever used an
    older one gets the newer one without another renewal.
 
-When to renew is decided in ``schedule``, whether a renewal was of use in ``verdict``; what the store has to say is
-reconciled in ``stored_login``.
+``schedule`` decides when to renew and ``verdict`` whether a renewal was of use; ``renewer`` makes one renewal, and
+``stored_login`` finds the newest of the store's login and ours.
 """
 
 from __future__ import annotations

@@ -1,7 +1,5 @@
 """What a crash leaves behind: the program killed around a renewal, within the write of a token, and within a login."""
 
-# nothing else runs on these loops, and the files are what is tested
-
 from __future__ import annotations
 
 import asyncio
@@ -53,7 +51,7 @@ pytestmark = pytest.mark.heavy
 
 
 def leftovers(path: Path) -> list[str]:
-    """Return what is in the folder of a token besides the token, its locks, a logout's mark and what was set aside."""
+    """Return what is in the folder of a token besides the token, its locks, a logout's mark and quarantine."""
     known = re.compile(re.escape(path.name) + r"(\.lock(\.2)?|\.logout|\.aside-.*)?")
     return [each.name for each in path.parent.iterdir() if not known.fullmatch(each.name)]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -72,16 +71,6 @@ async def test_four_processes_on_one_login_of_two_seconds_fail_no_request_and_re
                 race(in_a_file(tmp_path / "file" / "state" / "token.json"), tmp_path / "file", seconds=seconds)
             )
             group.create_task(race(shared, tmp_path / "redis", seconds=seconds))
-
-
-@pytest.fixture(params=["file", "redis"])
-async def place(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Place]:
-    if request.param == "file":
-        yield in_a_file(tmp_path / "state" / "token.json")
-        return
-    with redis_server() as url:
-        async with in_redis(url) as made:
-            yield made
 
 
 async def test_a_token_that_the_server_ended_is_renewed_once_for_80_requests_in_four_processes(

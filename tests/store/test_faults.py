@@ -492,16 +492,6 @@ async def test_a_lock_that_was_given_by_an_answer_that_got_lost_is_not_waited_fo
 # Who holds the lock.
 
 
-@pytest.fixture(params=["file", "redis"])
-async def place(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Place]:
-    if request.param == "file":
-        yield in_a_file(tmp_path / "kept" / "token.json")
-        return
-    with redis_server() as url:
-        async with in_redis(url) as made:
-            yield made
-
-
 async def expire_the_lock(place: Place) -> None:
     """Do what time does within half a minute: see that the lock will expire, and let it."""
     async with Redis.from_url(place.env["SLPROXY_STORE__REDIS_URL"]) as client:
