@@ -92,10 +92,10 @@ async def click(tab: Tab, button: str) -> None:
         "return [x + width / 2, y + height / 2]"
     )
     assert isinstance(found, list)
-    loads = tab._loads
+    loads = tab.loads
     for kind in ("mousePressed", "mouseReleased"):
         await tab.call("Input.dispatchMouseEvent", type=kind, x=found[0], y=found[1], button="left", clickCount=1)
-    await until(lambda: tab._loads > loads)
+    await until(lambda: tab.loads > loads)
 
 
 def query_of(url: str) -> dict[str, str]:

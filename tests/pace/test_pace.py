@@ -43,7 +43,8 @@ from tests.support.pacing import (
     told_at_once,
     waited,
 )
-from tests.support.pair import abort, problem
+from tests.support.pair import problem
+from tests.support.raw_http import abort
 from tests.support.rig import (
     PATIENCE,
     Handler,

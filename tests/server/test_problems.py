@@ -12,9 +12,9 @@ import pytest
 from slproxy.config import LimitSettings, Settings
 from slproxy.config.schema import UpstreamSettings
 from tests.support.clock import FakeTime
-from tests.support.pair import SOON, abort, asked, opened, pair, problem
+from tests.support.pair import SOON, asked, opened, pair, problem
 from tests.support.proxies import proxy, settings_for
-from tests.support.raw_http import Message, get, read_message, reply
+from tests.support.raw_http import Message, abort, get, read_message, reply
 from tests.support.scripted import ScriptedUpstream, replies
 
 

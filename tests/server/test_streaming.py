@@ -8,8 +8,8 @@ from contextlib import suppress
 
 import pytest
 
-from tests.support.pair import SOON, abort, asked, opened, pair
-from tests.support.raw_http import Message, get, read_message, reply
+from tests.support.pair import SOON, asked, opened, pair
+from tests.support.raw_http import Message, abort, get, read_message, reply
 from tests.support.waiting import until
 
 

@@ -90,7 +90,7 @@ class Tab:
         self._socket = socket
         self._numbers = itertools.count(1)
         self._waiting: dict[int, asyncio.Future[dict[str, object]]] = {}
-        self._loads = 0
+        self.loads = 0
         self._session: str | None = None
         self.context = ""
 
@@ -101,7 +101,7 @@ class Tab:
             if "id" in said:
                 self._waiting.pop(said["id"]).set_result(said)
             elif said["method"] == "Page.loadEventFired":
-                self._loads += 1
+                self.loads += 1
 
     async def attach(self) -> None:
         """Open the tab in a context of its own: no cookies, caches or permissions of another test."""
@@ -130,10 +130,10 @@ class Tab:
 
     async def open(self, url: str) -> None:
         """Go to ``url`` as if it had been typed into the address bar, and wait until the page is there."""
-        loads = self._loads
+        loads = self.loads
         answer = await self.call("Page.navigate", url=url, transitionType="typed")
         assert "errorText" not in answer, answer
-        await until(lambda: self._loads > loads)
+        await until(lambda: self.loads > loads)
 
     async def may_reach_this_machine(self, origin: str) -> None:
         """Say yes in the user's place, should the browser ask whether pages of ``origin`` may connect to here."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
+import struct
 from dataclasses import dataclass
 
 from tests.support.waiting import PATIENCE
@@ -97,3 +99,10 @@ async def raw(url: str, request: bytes, *, method: str = "GET", timeout: float =
         writer.close()
         with contextlib.suppress(ConnectionError):
             await writer.wait_closed()
+
+
+def abort(writer: asyncio.StreamWriter) -> None:
+    """Close with RST."""
+    peer = writer.get_extra_info("socket")
+    peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.transport.abort()
