@@ -19,6 +19,7 @@ from slproxy.config import ListenSettings, Secret
 from slproxy.config.schema import PolicySettings
 from tests.support import chromium
 from tests.support.chromium import Tab, new_tab
+from tests.support.listener import Listener
 from tests.support.rig import (
     API_KEY,
     FakeTime,
@@ -64,14 +65,12 @@ class Heard:
         return json.loads(self.answer.body)["type"] if self.status >= 400 else None
 
 
-class Tap:
+class Tap(Listener):
     """Stands between the browser and the proxy, changes nothing, and keeps what both say."""
 
     def __init__(self, port: int) -> None:
-        self._port = port
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._server: asyncio.Server | None = None
-        self.port = 0
+        super().__init__(self._stand_between)
+        self._to = port
         self.all: list[Heard] = []
 
     @property
@@ -79,37 +78,19 @@ class Tap:
         """What was asked of the API: all, but for what the browser asks on its own."""
         return [heard for heard in self.all if heard.request.head.target.startswith("/v2/")]
 
-    async def __aenter__(self) -> Tap:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        self.port = self._server.sockets[0].getsockname()[1]
-        return self
-
-    async def __aexit__(self, *exc: object) -> None:
-        assert self._server is not None
-        self._server.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
-        proxy_reader, proxy_writer = await asyncio.open_connection("127.0.0.1", self._port)
+    async def _stand_between(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        proxy_reader, proxy_writer = await asyncio.open_connection("127.0.0.1", self._to)
         asked, answered = asyncio.StreamReader(limit=2**20), asyncio.StreamReader(limit=2**20)
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(_pass_on(reader, proxy_writer, asked))
                 group.create_task(_pass_on(proxy_reader, writer, answered))
                 group.create_task(self._follow(asked, answered))
-        except asyncio.CancelledError:
-            # The end of the test; asyncio would take the cancellation for an error of the server's.
+        except asyncio.CancelledError:  # the end of the test
             for each in (writer, proxy_writer):
                 each.transport.abort()
         finally:
-            self._tasks.discard(task)
-            for each in (writer, proxy_writer):
-                each.close()
+            proxy_writer.close()
 
     async def _follow(self, asked: asyncio.StreamReader, answered: asyncio.StreamReader) -> None:
         with suppress(asyncio.IncompleteReadError):

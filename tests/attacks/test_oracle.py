@@ -24,6 +24,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import rig
+from tests.support.listener import Listener
 
 pytestmark = pytest.mark.heavy
 
@@ -94,23 +95,14 @@ def dechunked(stream: bytes) -> tuple[bytes, bytes, bool]:
         return body, rest, bool(end)
 
 
-class Recorder:
+class Recorder(Listener):
     """An upstream that keeps every byte, and answers each request that is whole."""
 
     def __init__(self) -> None:
+        super().__init__(self._record)
         self._heard: dict[asyncio.StreamWriter, bytearray] = {}
 
-    @asynccontextmanager
-    async def listening(self) -> AsyncIterator[int]:
-        server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        try:
-            yield server.sockets[0].getsockname()[1]
-        finally:
-            server.close()
-            for writer in [*self._heard]:
-                writer.close()
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _record(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         heard = self._heard[writer] = bytearray()
         answered = 0
         with contextlib.suppress(ConnectionError):
@@ -122,7 +114,6 @@ class Recorder:
                     body = b"" if request.line.startswith(b"HEAD ") else b"{}"
                     writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n" + body)
                 answered = len(whole)
-        writer.close()
 
     def take(self) -> list[Request]:
         """Return what was heard since the last time, and hang up where a request broke off."""
@@ -339,7 +330,7 @@ async def running(oracle: str, program: str, folder: Path) -> AsyncIterator[list
     """Run a program of others, and end it."""
     async with AsyncExitStack() as stack:
         upstreams = [Recorder() for _ in range(LANES)]
-        behind = [await stack.enter_async_context(upstream.listening()) for upstream in upstreams]
+        behind = [(await stack.enter_async_context(upstream)).port for upstream in upstreams]
         ports = free_ports(LANES)
         command = COMMANDS[oracle](program, folder, dict(zip(ports, behind, strict=True)))
         log = stack.enter_context((folder / f"{oracle}.out").open("wb"))
@@ -365,9 +356,8 @@ async def running_slproxy() -> AsyncIterator[list[Lane]]:
     async with AsyncExitStack() as stack:
         lanes = []
         for _ in range(LANES):
-            upstream = Recorder()
-            port = await stack.enter_async_context(upstream.listening())
-            app = await stack.enter_async_context(rig.proxy(rig.settings_for(f"http://127.0.0.1:{port}")))
+            upstream = await stack.enter_async_context(Recorder())
+            app = await stack.enter_async_context(rig.proxy(rig.settings_for(upstream.url)))
             lanes.append(Lane(rig.port_of(app.urls[0]), upstream))
         yield lanes
 

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import re
-import socket
-import struct
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -18,6 +15,8 @@ from slproxy.app import Clock
 from slproxy.config import AuthSettings, RetrySettings, Secret
 from slproxy.config.schema import PaceSettings
 from tests.support import rig
+from tests.support.listener import Listener
+from tests.support.raw_http import Head, abort, read_body, read_head, read_message
 
 pytestmark = pytest.mark.heavy
 
@@ -29,7 +28,6 @@ RESPONSE_TIMEOUT = 2.0
 # More is sent here than a team may send in a minute.
 UNPACED = PaceSettings(mode="off")
 SECRET = "cs_" + "c4" * 32
-HEAD_END = b"\r\n\r\n"
 # Above what is read whole before it is sent: these are streamed.
 LARGE = b"l" * 100_000
 
@@ -81,7 +79,7 @@ class Arrival:
 
 
 @dataclass
-class Books:
+class Books(Listener):
     """A small fast SalesLoft in which something goes wrong at random, and which writes everything down.
 
     It looks at what it pretends not to have read: a request that meets a reset, or comes on a connection that this side
@@ -91,21 +89,9 @@ class Books:
     kinds: list[str]
     arrivals: defaultdict[bytes, list[Arrival]] = field(default_factory=lambda: defaultdict(list))
     tokens: int = 0
-    url: str = ""
-    _server: asyncio.Server | None = None
-    _tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
-    async def __aenter__(self) -> Books:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, limit=2**20)
-        self.url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
-        return self
-
-    async def __aexit__(self, *exc: object) -> None:
-        assert self._server is not None
-        self._server.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+    def __post_init__(self) -> None:
+        super().__init__(self._converse)
 
     def _kind(self, target: bytes, times: int) -> str:
         dice = random.Random(f"{SEED} {target!r} {times}")
@@ -115,25 +101,16 @@ class Books:
         # After a second 401 in a row the token is not renewed for 30 s (docs/contract.md, Cure).
         return "nothing" if kind == "401" and times else kind
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
-        try:
-            last = "nothing"
-            while not writer.is_closing():
-                last = await self._exchange(reader, writer, last)
-        except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
-            pass
-        finally:
-            self._tasks.discard(task)
-            writer.close()
+    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        last = "nothing"
+        while not writer.is_closing():
+            last = await self._exchange(reader, writer, last)
 
     async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, last: str) -> str:
-        head = await reader.readuntil(HEAD_END)
-        target = head.split(b" ", 2)[1]
+        head = await read_head(reader)
+        target = head.target.encode()
         if target == b"/oauth/token":
-            await reader.readexactly(length_of(head))
+            await read_body(head, reader)
             self.tokens += 1
             token = b'{"access_token":"at_%d","token_type":"bearer","expires_in":7200}' % self.tokens
             writer.write(rig.reply("200 OK", token))
@@ -145,11 +122,11 @@ class Books:
         return arrival.kind
 
     async def _carry_out(
-        self, arrival: Arrival, head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+        self, arrival: Arrival, head: Head, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
         kind = arrival.kind
         if kind in ("nobody", "a reset, unread", "a reset after the head"):
-            reset(writer)
+            abort(writer)
             return
         if kind == "413 after the head":
             writer.write(TOO_LARGE)
@@ -165,7 +142,7 @@ class Books:
                 writer.write(OK)
                 writer.write_eof()  # the other half stays open, to see who comes
             case "a reset after it was carried out":
-                reset(writer)
+                abort(writer)
             case "an end after it was carried out" | "an end, not carried out":
                 writer.close()
             case "silence after it was carried out":
@@ -188,29 +165,6 @@ class Books:
                 writer.write(OK)
 
 
-def reset(writer: asyncio.StreamWriter) -> None:
-    peer = writer.get_extra_info("socket")
-    peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    writer.transport.abort()
-
-
-_LENGTH = re.compile(rb"(?i)\r\ncontent-length: *([0-9]+)\r\n")
-
-
-def length_of(head: bytes) -> int:
-    found = _LENGTH.search(head)
-    return int(found[1]) if found else 0
-
-
-async def read_body(head: bytes, reader: asyncio.StreamReader) -> None:
-    if b"\r\nTransfer-Encoding: chunked\r\n" not in head:
-        await reader.readexactly(length_of(head))
-        return
-    while size := int(await reader.readuntil(b"\r\n"), 16):
-        await reader.readexactly(size + 2)
-    await reader.readexactly(2)
-
-
 def request_of(method: str, number: int) -> bytes:
     target = f"/v2/{number}"
     if method == "GET":
@@ -227,12 +181,10 @@ async def ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, reques
     try:
         writer.write(request)
         await writer.drain()
-        head = await reader.readuntil(HEAD_END)
-        await reader.readexactly(length_of(head))
+        answer = await read_message(reader)
     except (asyncio.IncompleteReadError, ConnectionError):
         return 0, 1
-    attempts = re.search(rb"\r\nX-Slproxy-Attempts: ([0-9]+)", head)
-    return int(head[9:12]), int(attempts[1]) if attempts else 1
+    return answer.head.status, int(answer.head.get("X-Slproxy-Attempts") or 1)
 
 
 async def send_all(url: str, method: str, count: int) -> dict[bytes, tuple[int, int]]:
@@ -354,7 +306,7 @@ async def test_a_request_that_was_refused_once_and_then_lost_is_not_told_as_refu
         if len(seen) == 1:
             writer.write(refusal)
         else:
-            reset(writer)
+            abort(writer)
 
     async with rig.ScriptedUpstream(script) as upstream:
         settings = rig.settings_for(upstream.url, auth=AuthSettings(client_id="app", client_secret=Secret(SECRET)))
@@ -396,7 +348,7 @@ async def down(message: rig.Message, reader: asyncio.StreamReader, writer: async
 
 
 async def resets(message: rig.Message, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    reset(writer)
+    abort(writer)
 
 
 OUTAGES: dict[str, tuple[rig.Handler, int]] = {"503": (down, 503), "reset": (resets, 502)}

@@ -52,21 +52,30 @@ class Message:
     body: bytes
 
 
-async def read_message(reader: asyncio.StreamReader, *, has_body: bool = True) -> Message:
-    """Read one message, framed by Content-Length, chunks or the end of the connection."""
-    head = Head((await reader.readuntil(b"\r\n\r\n"))[:-2])
-    if not has_body or (head.first.startswith("HTTP/") and head.status in (204, 304)):
-        return Message(head, b"")
+async def read_head(reader: asyncio.StreamReader) -> Head:
+    return Head((await reader.readuntil(b"\r\n\r\n"))[:-2])
+
+
+async def read_body(head: Head, reader: asyncio.StreamReader) -> bytes:
+    """Read what follows a head, framed by Content-Length, chunks or the end of the connection."""
     if "chunked" in (head.get("Transfer-Encoding") or ""):
         body = b""
         while size := int((await reader.readuntil(b"\r\n")).split(b";")[0], 16):
             body += (await reader.readexactly(size + 2))[:-2]
         while await reader.readuntil(b"\r\n") != b"\r\n":
             pass
-        return Message(head, body)
+        return body
     if (length := head.get("Content-Length")) is not None:
-        return Message(head, await reader.readexactly(int(length)))
-    return Message(head, b"" if not head.first.startswith("HTTP/") else await reader.read())
+        return await reader.readexactly(int(length))
+    return await reader.read() if head.first.startswith("HTTP/") else b""
+
+
+async def read_message(reader: asyncio.StreamReader, *, has_body: bool = True) -> Message:
+    """Read one message; the reply to a HEAD has no body."""
+    head = await read_head(reader)
+    if not has_body or (head.first.startswith("HTTP/") and head.status in (204, 304)):
+        return Message(head, b"")
+    return Message(head, await read_body(head, reader))
 
 
 def reply(status: str = "200 OK", body: bytes = b"{}", *headers: str, length: bool = True) -> bytes:
