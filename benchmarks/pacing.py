@@ -25,13 +25,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from slproxy.http import MINUTE
 from slproxy.pace import Reservation
 from slproxy.pace.budget import Budget
 from slproxy.pace.headers import RateLimitHeaders
 from slproxy.pace.probe import PROBE_INTERVAL
 from slproxy.pace.rules import Rules
 from slproxy.pace.shared import KEY_TTL, RESERVE, SETTLE, minute_key
+from slproxy.retry import MINUTE
 
 if TYPE_CHECKING:
     from redis import Redis

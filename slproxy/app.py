@@ -147,6 +147,7 @@ class App:
         except BaseException:
             await self.store.close()
             raise
+        self._stack.callback(self.observer.close)
         self._stack.push_async_callback(self._close_parts)
         try:
             await self.credentials.load()
@@ -256,7 +257,6 @@ class App:
             allow_origins=frozenset(self.settings.listen.allow_origins),
         )
         self._runner = web.ServerRunner(self.server, handle_signals=False, shutdown_timeout=0.1)
-        self._stack.callback(self.observer.close)
         self._stack.push_async_callback(self._runner.cleanup)
         await self._runner.setup()
         listen = self.settings.listen
@@ -297,7 +297,7 @@ class App:
             self._socket_file = None
 
     async def ask(self, target: str) -> tuple[int, bytes]:
-        """Ask the API for something, with all cures, and return status and body. Raises Problem."""
+        """Ask the API for something, with retries, and return status and body. Raises Problem."""
         reply = await self.forwarder.fetch(target)
         try:
             return reply.status, b"".join([chunk async for chunk in reply.chunks()])

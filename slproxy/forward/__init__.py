@@ -1,4 +1,4 @@
-"""The life of a request."""
+"""Forwarding: the life of a request, from check to answer."""
 
 from slproxy.forward import cors
 from slproxy.forward.forward import Forwarder

@@ -1,4 +1,4 @@
-"""Attempts: what steers how often, and how patiently, one request is sent; what happened is told to ``observe``.
+"""Attempts: the retry state of one request. It steers; what happened is told to ``observe``.
 
 Decisions take the time and the jitter as arguments, and write nothing.
 """
@@ -14,7 +14,7 @@ from slproxy.forward.buffered import BufferedReply
 from slproxy.http import Fields
 from slproxy.retry import Outcome
 
-# What a last attempt has at least, in seconds.
+# The minimum timeout of the last attempt, in seconds.
 SHORTEST_ATTEMPT = 0.1
 
 
@@ -23,7 +23,7 @@ class Attempts:
     """The state of one request's attempts. Times are monotonic, in seconds.
 
     ``sent`` counts physical sends. ``waited`` is all waiting between them; ``paced`` what of it the rate limit took,
-    without that SalesLoft had refused the request. A request that was refused (429) is ``requeued`` at its place in the
+    unless SalesLoft had refused the request. A request that was refused (429) is ``requeued`` at its place in the
     queue, which its ``ticket`` tells, for ``requeue_timeout`` at most. ``buffered`` is the last reply of SalesLoft's
     that was given up for another attempt; ``reason`` is what the next attempt is made for.
     """
@@ -43,7 +43,7 @@ class Attempts:
         """Return the seconds that are left for all attempts; what the rate limit took is no attempt's fault."""
         return min(deadline - (now - self.began - self.paced), drained_at - now)
 
-    def longest(self, time_left: float) -> float:
+    def response_timeout(self, time_left: float) -> float:
         """Return for how long the next attempt may wait for the head of its reply, in seconds."""
         return max(time_left, SHORTEST_ATTEMPT) if self.deadline_applies else math.inf
 
@@ -55,13 +55,13 @@ class Attempts:
         method: str,
         rules: RetrySettings,
         time_left: float,
-        longest_wait: float,
+        max_wait: float,
         now: float,
         jitter: float,
     ) -> float | None:
         """Return the seconds to wait before another attempt, or ``None`` when there is to be none.
 
-        ``attempt`` counts from 1; ``longest_wait`` is what the client allows for all waiting; ``now`` is Unix time.
+        ``attempt`` counts from 1; ``max_wait`` is what the client allows for all waiting; ``now`` is Unix time.
         """
         if self.sent >= rules.attempts:
             return None
@@ -70,7 +70,7 @@ class Attempts:
         )
         if self.requeued and not retry.has_retry_after(outcome):
             wait = 0.0  # the queue knows better
-        if wait is None or wait > time_left or self.waited + wait > longest_wait:
+        if wait is None or wait > time_left or self.waited + wait > max_wait:
             return None
         return 0.0 if self.requeued else wait
 

@@ -31,7 +31,7 @@ from slproxy.forward.headers import InexactHeaderError
 from slproxy.forward.messages import Answer, Inbound, ReplyBody, Request
 from slproxy.forward.policy import Policy, Route, check
 from slproxy.http import by_name, size
-from slproxy.observe import Attempt, Exchange, Observer
+from slproxy.observe import Attempt, Exchange, Observer, loggable_path
 from slproxy.pace import PROBE_TIMEOUT, Pacer, Preferences, RateLimitHeaders, Reservation, parse_preferences
 from slproxy.retry import Outcome
 from slproxy.upstream import Outbound, Reply, Slot, Upstream
@@ -135,7 +135,9 @@ class Forwarder:
 
     async def fetch(self, target: str) -> ReplyBody:
         """Get something from the API for the proxy itself: with all retries, and without the clients' policy."""
-        exchange = Exchange(method="GET", path=target, began=self._monotonic(), client="slproxy")
+        exchange = Exchange(method="GET", path=loggable_path(target), began=self._monotonic(), client="slproxy")
+        for tell in self._observer.request_began:
+            tell(exchange)
         request = Request(
             method="GET",
             target=target,
@@ -145,12 +147,19 @@ class Forwarder:
             preferences=Preferences(client="slproxy"),
             exchange=exchange,
         )
-        return await self._send(request, Attempts(began=exchange.began))
+        try:
+            reply = await self._send(request, Attempts(began=exchange.began))
+            exchange.status = reply.status
+            return reply
+        finally:
+            exchange.ended = self._monotonic()
+            for tell in self._observer.request_ended:
+                tell(exchange)
 
     # Retries.
 
     async def _send(self, request: Request, attempts: Attempts) -> ReplyBody:
-        """Send until a reply is the client's to have."""
+        """Send until there is a reply that goes to the client."""
         self._retry_budget.count_request(self._monotonic())
         first: Reply | UpstreamFault
         try:
@@ -177,13 +186,15 @@ class Forwarder:
             return attempts.buffered
 
     async def _attempt_again(self, request: Request, attempts: Attempts) -> Reply:
-        return await self._authorized(request, attempts, longest=attempts.longest(self._time_left(attempts)))
+        return await self._authorized(
+            request, attempts, response_timeout=attempts.response_timeout(self._time_left(attempts))
+        )
 
     def _next_wait(self, request: Request, attempts: Attempts, outcome: Outcome, number: int) -> float | None:
         """Return the seconds to wait before another attempt, or ``None`` when there is to be none."""
         if not request.retries or not request.replayable:
             return None
-        if _costs_upstream(outcome) and not self._retry_budget.allows_retry(self._monotonic()):
+        if retry.costs_upstream(outcome) and not self._retry_budget.allows_retry(self._monotonic()):
             return None
         return attempts.next_wait(
             outcome,
@@ -191,7 +202,7 @@ class Forwarder:
             method=request.method,
             rules=self._retries,
             time_left=self._time_left(attempts),
-            longest_wait=request.preferences.max_wait,
+            max_wait=request.preferences.max_wait,
             now=self._now(),
             jitter=self._jitter(),
         )
@@ -201,17 +212,17 @@ class Forwarder:
     ) -> None:
         """Give up what an attempt came to for another one after ``wait`` seconds."""
         # Before anything is awaited: the budget that was looked at must be the one that is spent.
-        if _costs_upstream(outcome):
+        if retry.costs_upstream(outcome):
             self._retry_budget.count_retry(self._monotonic())
         # The time for all attempts ends one that may be repeated; a refusal took none of it.
         attempts.deadline_applies = request.method in retry.REPEATABLE and outcome.status != retry.TOO_MANY_REQUESTS
+        if attempts.requeued:
+            attempts.requeue_timeout = min(self._time_left(attempts), self._retries.max_wait + PROBE_TIMEOUT)
         if isinstance(result, UpstreamFault):
             attempts.reason = result.proxy_error
         else:
             attempts.reason = str(result.status)
             attempts.buffered = await buffer_reply(result) or attempts.buffered
-        if attempts.requeued:
-            attempts.requeue_timeout = min(self._time_left(attempts), self._retries.max_wait + PROBE_TIMEOUT)
         attempts.waited += wait
         when = "in its turn" if attempts.requeued else f"in {wait:.2f} s"
         log.info("%s %s: %s, retrying %s", request.method, request.exchange.path, attempts.reason, when)
@@ -228,11 +239,11 @@ class Forwarder:
 
     # The token.
 
-    async def _authorized(self, request: Request, attempts: Attempts, *, longest: float = math.inf) -> Reply:
+    async def _authorized(self, request: Request, attempts: Attempts, *, response_timeout: float = math.inf) -> Reply:
         """Send with the token of the moment; when it is rejected, once more with a newer one."""
         # Before it waits as well: without a token there is nothing to wait for.
         await self._credentials.bearer()
-        reply, bearer = await self._dispatch(request, attempts, longest=longest)
+        reply, bearer = await self._dispatch(request, attempts, response_timeout=response_timeout)
         if reply.status != 401:
             if reply.status not in retry.RETRIED:
                 self._credentials.mark_verified(bearer)
@@ -264,7 +275,7 @@ class Forwarder:
     # One physical send.
 
     async def _dispatch(
-        self, request: Request, attempts: Attempts, *, longest: float = math.inf
+        self, request: Request, attempts: Attempts, *, response_timeout: float = math.inf
     ) -> tuple[Reply, Bearer]:
         """Pace, inject, send once, and learn from the reply; return the token that it was sent with too.
 
@@ -284,8 +295,9 @@ class Forwarder:
                 body=body,
             )
             attempts.sent += 1
-            attempt = self._attempt_began(request.exchange, attempts.reason)
-            reply = await self._upstream.send(outbound, slot, response_timeout=longest)
+            attempt = Attempt(began=self._monotonic(), reason=attempts.reason)
+            self._attempt_began(request.exchange, attempt)
+            reply = await self._upstream.send(outbound, slot, response_timeout=response_timeout)
         except BaseException as error:
             slot.release()
             self._pacer.lost(
@@ -295,18 +307,20 @@ class Forwarder:
                 attempt.fault = error.proxy_error if isinstance(error, Problem) else ""
                 self._attempt_ended(request.exchange, attempt)
             raise
-        headers = RateLimitHeaders.parse(reply.status, reply.header, now=self._now())
-        attempts.requeued = self._pacer.replied(reservation, headers)
-        attempt.status, attempt.cost = reply.status, headers.cost
-        self._attempt_ended(request.exchange, attempt)
+        try:
+            headers = RateLimitHeaders.parse(reply.status, reply.header, now=self._now())
+            attempts.requeued = self._pacer.replied(reservation, headers)
+            attempt.status, attempt.cost = reply.status, headers.cost
+            self._attempt_ended(request.exchange, attempt)
+        except BaseException:
+            reply.close()
+            raise
         return reply, bearer
 
-    def _attempt_began(self, exchange: Exchange, reason: str) -> Attempt:
-        attempt = Attempt(began=self._monotonic(), reason=reason)
+    def _attempt_began(self, exchange: Exchange, attempt: Attempt) -> None:
         exchange.attempts.append(attempt)
         for tell in self._observer.attempt_began:
             tell(exchange, attempt)
-        return attempt
 
     def _attempt_ended(self, exchange: Exchange, attempt: Attempt) -> None:
         attempt.ended = self._monotonic()
@@ -375,14 +389,9 @@ class Forwarder:
         exchange, total = request.exchange, self._monotonic() - attempts.began
         timing = header.server_timing(total=total, upstream=exchange.upstream, wait=exchange.waited)
         fields += [("Via", self._via), ("Server-Timing", timing)]
-        if reply.header("RateLimit") is None:
+        if "ratelimit" not in [name.lower() for name, _ in fields]:
             fields += self._pacer.fields()
         body = request.body
         if attempts.sent > 1 or body is not None:
             fields += attempts.headers(replayable=body is None or not body.too_large)
         return Answer(status=reply.status, reason=reply.reason, headers=fields, body=reply, request_body=body)
-
-
-def _costs_upstream(outcome: Outcome) -> bool:
-    """Tell whether an attempt may have cost the upstream work: not a refused connection, not a 429."""
-    return outcome.maybe_sent and outcome.status != retry.TOO_MANY_REQUESTS

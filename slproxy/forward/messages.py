@@ -1,4 +1,4 @@
-"""Messages: a request as it came and as it was let in, a reply, and the answer as the client gets it."""
+"""Messages: a request as it came and as it was accepted, a reply, and the answer as the client gets it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Inbound:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Request:
-    """A request that was let in and stripped; each attempt injects what is of its moment."""
+    """A request that was accepted and stripped; each attempt injects what is of its moment."""
 
     method: str
     target: str
@@ -64,7 +64,7 @@ class ReplyBody(Protocol):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Answer:
-    """What the client gets: ``reason`` ``None`` is the usual one."""
+    """What the client gets: ``reason`` ``None`` means the standard phrase."""
 
     status: int
     reason: str | None = None

@@ -33,7 +33,7 @@ from slproxy.errors import (
 )
 from slproxy.forward import cors
 from slproxy.forward.headers import has_passed
-from slproxy.forward.target import LIKE_A_VERSION, PARAMETERS, SLASHES, VERSION, exact_path
+from slproxy.forward.target import exact_path
 from slproxy.http import ByName
 
 READ_METHODS = ("GET", "HEAD", "OPTIONS")
@@ -45,6 +45,10 @@ _REFUSED_METHODS = ("CONNECT", "TRACE")
 OWN_METHODS = ("GET", "HEAD")
 # Orchestrators ask these with whatever Host they like and without a key; they tell nothing but "up" and "ready".
 PROBES = (OWN_PAGES + "healthz", OWN_PAGES + "readyz")
+_VERSION = re.compile(r".*?/v[0-9]+(?=/|$)", re.IGNORECASE)
+_LIKE_A_VERSION = re.compile(r"/v[0-9]", re.IGNORECASE)
+_SLASHES = re.compile(r"/{2,}")
+_PARAMETERS = re.compile(r";[^/]*")
 # A name in DNS has 253 characters at most (RFC 1035 §2.3.4); a port and its colon six.
 MAX_HOST = 260
 _HOST = re.compile(r"(?P<name>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::(?P<port>[0-9]{1,5}))?")
@@ -163,7 +167,7 @@ def _is_rejected(policy: Policy, path: str) -> bool:
     """Tell whether a path is closed, also as the upstream may read it: /v2/%70eople, /v2//people and /v2/people;x are
     /v2/people to one server or another.
     """
-    read = PARAMETERS.sub("", SLASHES.sub("/", unquote_to_bytes(path).decode("utf-8", "replace")))
+    read = _PARAMETERS.sub("", _SLASHES.sub("/", unquote_to_bytes(path).decode("utf-8", "replace")))
     return any(rejects(pattern, path) or rejects(pattern, read) for pattern in policy.reject_paths)
 
 
@@ -176,12 +180,12 @@ def _nearest(policy: Policy, path: str) -> str:
     only = f"Only {', '.join(policy.accept_paths)} is forwarded."
     if covers("/oauth", path):
         return f"The OAuth endpoints are not forwarded: the proxy gets the token itself. {only}"
-    version = VERSION.match(path)
+    version = _VERSION.match(path)
     rest = path[version.end() :] if version is not None else path
     if rest in ("", "/"):
         example = "/v2/me.json" if _is_forwarded(policy, "/v2/me.json") else policy.accept_paths[0]
         return f"Try {example}; the proxy's own state is at {OWN_PAGES}status.json."
-    if "%" in rest or LIKE_A_VERSION.match(rest) or not _is_forwarded(policy, "/v2" + rest):
+    if "%" in rest or _LIKE_A_VERSION.match(rest) or not _is_forwarded(policy, "/v2" + rest):
         return only
     return f"Did you mean /v2{rest}? {only}"
 
@@ -206,7 +210,7 @@ def _check_host(policy: Policy, headers: ByName) -> str:
     if len(hosts) != 1:  # RFC 9112 §3.2
         raise BadRequest("A request needs exactly one Host header.", hint="Send one Host header.")
     host = hosts[0].decode("latin-1")
-    if len(host) > MAX_HOST or not is_own_host(policy.accept_hosts, host):
+    if not is_own_host(policy.accept_hosts, host):
         raise HostRefused(
             "The Host header does not name this proxy.",
             hint="Use localhost or 127.0.0.1, or add the name to listen.accept_hosts.",
@@ -214,10 +218,14 @@ def _check_host(policy: Policy, headers: ByName) -> str:
     return host
 
 
-# A client calls the proxy by one name, request after request.
-@functools.lru_cache(maxsize=256)
 def is_own_host(accept_hosts: frozenset[str], host: str) -> bool:
     """Tell whether ``host`` is a loopback name or an accepted one, with any port or none: ports get mapped."""
+    return len(host) <= MAX_HOST and _is_own_host(accept_hosts, host)
+
+
+# A client calls the proxy by one name, request after request.
+@functools.lru_cache(maxsize=256)
+def _is_own_host(accept_hosts: frozenset[str], host: str) -> bool:
     match = _HOST.fullmatch(host)
     if match is None or int(match["port"] or 0) > 0xFFFF:
         return False

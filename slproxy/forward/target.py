@@ -1,20 +1,14 @@
-"""The request target: paths that two servers could read in two ways are refused."""
+"""Request target: one that two servers could read in two ways is refused."""
 
 from __future__ import annotations
 
 import re
 from urllib.parse import unquote_to_bytes
 
-from slproxy.errors import (
-    BadTarget,
-)
+from slproxy.errors import BadTarget
 
 _CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
 _BROKEN_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
-VERSION = re.compile(r".*?/v[0-9]+(?=/|$)", re.IGNORECASE)
-LIKE_A_VERSION = re.compile(r"/v[0-9]", re.IGNORECASE)
-SLASHES = re.compile(r"/{2,}")
-PARAMETERS = re.compile(r";[^/]*")
 
 
 def exact_path(target: str) -> str:

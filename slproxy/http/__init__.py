@@ -1,10 +1,9 @@
-"""HTTP's own notions: header fields and dates."""
+"""HTTP basics: header fields and dates."""
 
-from slproxy.http.dates import MINUTE, parsed_date, retry_after
+from slproxy.http.dates import parsed_date, retry_after
 from slproxy.http.fields import ByName, Fields, RawHeaders, by_name, size
 
 __all__ = [
-    "MINUTE",
     "ByName",
     "Fields",
     "RawHeaders",

@@ -7,10 +7,6 @@ import re
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 
-# A budget lasts one clock minute, and no reset header exists (docs/salesloft.md, Rate limit).
-MINUTE = 60.0
-
-
 _DELTA_SECONDS = re.compile(r"[0-9]+")
 
 

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 class Attempt:
     """One physical send: ``reason`` is what came of the one before, such as ``503``, and empty for the first.
 
-    ``status`` is ``None`` as long as there is no reply; where none came, ``fault`` has RFC 9209's name for the reason.
-    ``cost`` is what SalesLoft said that it cost of the rate limit, or ``None``.
+    ``status`` is ``None`` as long as there is no reply; where none came, ``fault`` has RFC 9209's name for the reason,
+    or nothing where the attempt was given up, since its client had left. ``cost`` is what SalesLoft said that it cost.
     """
 
     began: float

@@ -22,7 +22,7 @@ def _utc(second: int) -> str:
 
 
 def pretty_line(text: str, *, at: float, colour: bool) -> str:
-    """Return one line for a person, who lives in local time; ``at`` is Unix time."""
+    """Return one line for a person, in local time; ``at`` is Unix time."""
     return f"{painted(time.strftime('%H:%M:%S', time.localtime(at)), _GREY, colour=colour)} {text}"
 
 

@@ -22,7 +22,7 @@ class Listener:
     """
 
     def request_began(self, exchange: Exchange) -> None:
-        """A request came, and is not judged yet."""
+        """A request came, and is not checked yet."""
 
     def request_ended(self, exchange: Exchange) -> None:
         """An answer is complete, or was aborted."""

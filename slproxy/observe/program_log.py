@@ -1,4 +1,4 @@
-"""Program log: everything that is said besides the access log, on standard error."""
+"""Program log: everything but the access log, on standard error."""
 
 from __future__ import annotations
 

@@ -15,7 +15,6 @@ from __future__ import annotations
 import math
 from collections import deque
 
-from slproxy.http import MINUTE
 from slproxy.pace.clock import ServerTime
 from slproxy.pace.costs import Costs
 from slproxy.pace.external import ExternalSpend
@@ -26,6 +25,7 @@ from slproxy.pace.queue import Queue
 from slproxy.pace.reservation import Reservation
 from slproxy.pace.rules import Rules
 from slproxy.pace.sliding import SlidingWindow, is_sliding
+from slproxy.retry import MINUTE
 
 # How many clients and endpoints a minute counts by name; the rest are "others".
 MAX_LABELS = 100

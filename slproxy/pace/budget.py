@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import math
 
-from slproxy.http import MINUTE
 from slproxy.pace.account import Account
 from slproxy.pace.estimate import estimated_wait
 from slproxy.pace.queue import Queue
 from slproxy.pace.reservation import Reservation
 from slproxy.pace.rules import Rules
+from slproxy.retry import MINUTE
 
 
 class Budget:

@@ -6,7 +6,7 @@ is an interval that holds the difference between the clocks; many of them narrow
 
 from __future__ import annotations
 
-from slproxy.http import MINUTE
+from slproxy.retry import MINUTE
 
 # Two quartz clocks drift apart by less than this share of the time (100 ppm).
 DRIFT = 1e-4

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from slproxy.http import MINUTE
+from slproxy.retry import MINUTE
 
 
 def estimated_wait(

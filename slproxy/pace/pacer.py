@@ -98,6 +98,9 @@ class Pacer:
         Where it is not ``sent`` at once, ``wait`` waits for it. A request that was sent before names its ``ticket``,
         for how long it has ``waited`` in all, of that ``held`` by pacing, and, where it was refused, for how long it
         may wait now.
+
+        Raises:
+            OverBudget: it would have to wait for longer than it may.
         """
         if self._pace.mode == "off":
             return None
@@ -116,16 +119,16 @@ class Pacer:
             self.budget.account.book(reservation, now)
         elif self._replicas.redis is None or not self._replicas.share(now):
             self.budget.try_send(reservation, now)
+        if reservation.sent is None and (wait := self.budget.enqueue(reservation, now)) is not None:
+            raise self._over_budget(wait)
         return reservation
 
     async def wait(self, reservation: Reservation) -> None:
         """Wait until a reservation is sent; then, or if it never is, it says for how long it has ``waited``.
 
         Raises:
-            OverBudget: it would have to wait for longer than it may.
+            OverBudget: it has waited for as long as it may.
         """
-        if (wait := self.budget.enqueue(reservation, reservation.arrived)) is not None:
-            raise self._over_budget(wait)
         future = self._waiting[reservation] = asyncio.get_running_loop().create_future()
         try:
             self._dispatch_and_log()

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from datetime import UTC, datetime
 
-from slproxy.http import MINUTE
 from slproxy.pace.budget import Budget
 from slproxy.pace.minute import Minute
+from slproxy.retry import MINUTE
 
 
 def report(budget: Budget, now: float) -> dict[str, object]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from slproxy.http import MINUTE
+from slproxy.retry import MINUTE
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

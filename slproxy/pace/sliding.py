@@ -9,8 +9,8 @@ from __future__ import annotations
 import math
 from collections import deque
 
-from slproxy.http import MINUTE
 from slproxy.pace.minute import Minute
+from slproxy.retry import MINUTE
 
 # This share of the budget is sent evenly: all of it would be over by the least delay.
 SMOOTHING_SHARE = 0.97

@@ -2,21 +2,25 @@
 
 from slproxy.retry.budget import RetryBudget
 from slproxy.retry.decision import (
+    MINUTE,
     REPEATABLE,
     RETRIED,
     TOO_MANY_REQUESTS,
     Outcome,
+    costs_upstream,
     has_retry_after,
     wait_before_next,
 )
 from slproxy.retry.retrying import retried
 
 __all__ = [
+    "MINUTE",
     "REPEATABLE",
     "RETRIED",
     "TOO_MANY_REQUESTS",
     "Outcome",
     "RetryBudget",
+    "costs_upstream",
     "has_retry_after",
     "retried",
     "wait_before_next",

@@ -14,15 +14,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from slproxy.http import MINUTE, parsed_date, retry_after
+from slproxy.http import parsed_date, retry_after
 
 REPEATABLE = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
 # Server errors that often pass by themselves.
 TRANSIENT = frozenset({502, 503, 504})
 TOO_MANY_REQUESTS = 429
-# What a client gets only once no attempt is left; any other status is the client's to have.
+# What a client gets only once no attempt is left; any other status goes to the client at once.
 RETRIED = TRANSIENT | {TOO_MANY_REQUESTS}
 
+# SalesLoft's rate limit is per clock minute, and no reset header exists (docs/salesloft.md, Rate limit); in seconds.
+MINUTE = 60.0
 # The first wait is at most this long, each further one at most twice the last: full jitter over an exponential ceiling,
 # after "Exponential Backoff And Jitter" (AWS Architecture Blog, 2015).
 FIRST_BACKOFF = 0.25
@@ -45,10 +47,15 @@ def has_retry_after(outcome: Outcome) -> bool:
     return retry_after(outcome.retry_after, now=0.0) is not None
 
 
+def costs_upstream(outcome: Outcome) -> bool:
+    """Tell whether an attempt may have cost the upstream work: not a refused connection, not a 429."""
+    return outcome.maybe_sent and outcome.status != TOO_MANY_REQUESTS
+
+
 def wait_before_next(
     outcome: Outcome, *, method: str, attempt: int, now: float, jitter: float, max_wait: float
 ) -> float | None:
-    """Return the seconds to wait before attempt ``attempt + 1``, or ``None`` when the outcome is the client's to have.
+    """Return the seconds to wait before attempt ``attempt + 1``, or ``None`` when the outcome goes to the client.
 
     ``attempt`` counts from 1, ``now`` is Unix time, ``jitter`` is uniform in [0, 1). A ``Retry-After`` longer than
     ``max_wait`` is not waited for: the client then learns of it at once.

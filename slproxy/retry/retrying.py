@@ -1,4 +1,4 @@
-"""The retry loop. The only module that builds one of tenacity's."""
+"""Retry loop: the only module that uses tenacity."""
 
 from __future__ import annotations
 
@@ -38,40 +38,32 @@ async def retried(
     Raises:
         UpstreamFault: the last attempt got no reply.
     """
+    result: R | UpstreamFault | None = first
     wait: float | None = None
 
     def again(state: RetryCallState) -> bool:
         nonlocal wait
-        result = _result(state)
-        if result is None:
-            return False
-        wait = next_wait(_outcome(result), state.attempt_number)
+        # Whatever else was raised, above all cancellation, is raised on.
+        wait = None if result is None else next_wait(_outcome(result), state.attempt_number)
         return wait is not None
 
-    async def before_sleep(state: RetryCallState) -> None:
-        result = _result(state)
+    async def before_sleep(_: RetryCallState) -> None:
         if before_wait is not None and result is not None and wait is not None:
             await before_wait(result, _outcome(result), wait)
-
-    def _result(state: RetryCallState) -> R | UpstreamFault | None:
-        """Return what an attempt came to; ``None`` for any other exception, above all cancellation."""
-        assert state.outcome is not None, "tenacity asks only after an attempt"
-        if not state.outcome.failed:
-            reply: R = state.outcome.result()
-            return reply
-        error = state.outcome.exception()
-        return error if isinstance(error, UpstreamFault) else None
 
     # A fresh loop for each request: tenacity keeps the state of an iteration on the object and in a thread-local, which
     # all tasks of one event loop would share.
     async for each in AsyncRetrying(retry=again, wait=lambda _: wait or 0.0, sleep=sleep, before_sleep=before_sleep):
         with each:
-            is_made = first is not None and each.retry_state.attempt_number == 1
-            result = first if is_made and first is not None else await attempt()
+            if each.retry_state.attempt_number > 1 or first is None:
+                result = None
+                try:
+                    result = await attempt()
+                except UpstreamFault as fault:
+                    result = fault
             if isinstance(result, UpstreamFault):
                 raise result
-        if each.retry_state.outcome is None or not each.retry_state.outcome.failed:
-            each.retry_state.set_result(result)
+    assert result is not None, "tenacity raises what else there is"
     assert not isinstance(result, UpstreamFault), "tenacity raises it"
     return result
 

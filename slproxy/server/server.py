@@ -5,7 +5,7 @@
 3. A reply gets no header that the upstream did not send: aiohttp would add Content-Type, Date and Server.
 4. A reply that breaks off is cut off: the client must never take a short body for a whole one.
 5. A client that leaves cancels its request, and so the upstream's.
-6. Nobody holds a connection for nothing: a head, a body and the taking of a reply each have their time, and past
+6. No connection is held for nothing: a head, a body and the taking of a reply each have their time, and past
    ``limits.max_connections`` the longest idle connection gives way, or the newcomer is told.
 """
 
@@ -231,11 +231,13 @@ class Server(web.Server):
         except Problem as problem:
             answered = problem
             if (cause := problem.__cause__) is not None:
-                # The system's own words help; a parser's quote the bytes that it choked on.
+                # The system's own words help; a parser's may quote the bytes it failed on.
                 log.info("%s: %s", problem.type, cause if isinstance(cause, OSError) else type(cause).__name__)
         except Exception:
             log.exception("a defect in slproxy")
             answered = InternalError("slproxy failed on this request.", hint=REPORT)
+            if len(exchange.attempts) > 1:
+                answered.headers = (("X-Slproxy-Attempts", str(len(exchange.attempts))),)
         exchange.error = answered.type
         return problem_answer(answered)
 
@@ -294,7 +296,7 @@ async def _respond(
     if last:
         response.force_close()
     if isinstance(answer.body, bytes):
-        exchange.bytes_sent = len(answer.body)
+        exchange.bytes_sent = 0 if request.method == "HEAD" else len(answer.body)
         return response
     await response.prepare(request)
     try:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import gc
+import tracemalloc
 from dataclasses import replace
 
 import pytest
@@ -1008,3 +1010,25 @@ def test_the_rules_are_held_in_the_order_of_the_contract() -> None:
         seen.append(refused.status)
         broken[name] = value
     assert seen == [status for _, _, status in mended]
+
+
+def test_names_that_no_host_has_do_not_fill_the_memory() -> None:
+    # They are judged before the local key is asked for, in an absolute target as in Host.
+    with pytest.raises(HostRefused):
+        ask(f"http://{'a' * 300}/v2/a")
+    with pytest.raises(HostRefused):
+        ask(host="a" * 300)
+    assert refused_in_kib([f"http://{number:05}{'a' * 30_000}/v2/" for number in range(300)]) < 2000
+
+
+def refused_in_kib(targets: list[str]) -> float:
+    """Return how much memory is kept of targets that were refused."""
+    tracemalloc.start()
+    try:
+        for target in targets:
+            with pytest.raises(Refused):
+                ask(target)
+        gc.collect()
+        return tracemalloc.get_traced_memory()[0] / 1024
+    finally:
+        tracemalloc.stop()

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import math
+from dataclasses import replace
 
 import pytest
 
+from slproxy.app import App
 from slproxy.observe import Attempt, Exchange, Listener, Observer, Renewal, Wait
 from tests.support.clock import FakeTime
 from tests.support.proxies import proxy, settings_for
@@ -171,3 +175,63 @@ async def test_a_rejected_token_is_renewed_once_and_the_request_tells_it() -> No
         "attempt 2 began 401",
         "attempt 2 ended 200",
     ]
+
+
+async def test_a_request_that_is_refused_at_once_does_not_wait() -> None:
+    recorder, time = Recorder(), FakeTime()
+    async with ScriptedUpstream() as upstream:
+        settings = settings_for(upstream.url)
+        settings = replace(settings, pace=replace(settings.pace, limit=1))
+        async with proxy(settings, clock=time.clock(), listeners=[recorder]) as app:
+            await raw(app.urls[0], get("/v2/a"))
+            assert (await raw(app.urls[0], get("/v2/b", "Prefer: wait=0"))).head.status == 429
+        await until(lambda: bool(recorder.exchanges) and recorder.exchanges[-1].path == "/v2/b")
+    assert recorder.exchanges[-1].waits == []
+
+
+class Faulty(Listener):
+    """Has a defect, which shows in the second attempt."""
+
+    def attempt_ended(self, exchange: Exchange, attempt: Attempt) -> None:
+        if attempt.reason:
+            raise RuntimeError("a defect")
+
+
+async def test_an_answer_to_a_defect_tells_the_attempts() -> None:
+    async with (
+        ScriptedUpstream(replies(reply("503 Service Unavailable"), reply())) as upstream,
+        proxy(settings_for(upstream.url), clock=FakeTime().clock(), listeners=[Faulty()]) as app,
+    ):
+        answered = await raw(app.urls[0], get("/v2/a"))
+    assert (answered.head.status, answered.head.get("X-Slproxy-Attempts")) == (500, "2")
+
+
+class Closing(Recorder):
+    """Remembers its end as well."""
+
+    def close(self) -> None:
+        self.told.append("closed")
+
+
+async def test_a_renewal_that_the_proxy_finishes_on_its_way_down_is_told_before_the_end() -> None:
+    recorder = Closing()
+    async with running_sandbox() as sandbox:
+        auth = sandbox_auth(sandbox, grant="client_credentials")
+        async with proxy(settings_for(sandbox.url, auth=auth), listeners=[recorder]) as app:
+            asking = asyncio.ensure_future(raw(app.urls[0], get("/v2/me.json")))
+            await until(lambda: "renewal began: expiry" in recorder.told)
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+            await asking
+    assert recorder.told[-1] == "closed"
+    assert "renewal ended: renewed" in recorder.told
+
+
+async def test_what_the_proxy_asks_for_itself_is_a_request_without_its_query() -> None:
+    recorder = Recorder()
+    async with (
+        ScriptedUpstream() as upstream,
+        App(settings_for(upstream.url), listeners=[recorder]) as app,
+    ):
+        await app.ask("/v2/me.json?x=1")
+    assert recorder.told[0] == "GET /v2/me.json began"
+    assert recorder.told[-1] == "GET /v2/me.json ended 200"

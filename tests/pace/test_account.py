@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from slproxy.http import MINUTE
 from slproxy.pace.account import SEEN_MINUTES
 from slproxy.pace.budget import Budget
 from slproxy.pace.rules import Rules
+from slproxy.retry import MINUTE
 from tests.support.desk import UNIX, Desk, desk
 
 

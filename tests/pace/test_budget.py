@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from slproxy.http import MINUTE
 from slproxy.pace.queue import BULK_SHARE
+from slproxy.retry import MINUTE
 from tests.support.desk import desk
 
 

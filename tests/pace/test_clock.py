@@ -10,8 +10,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from slproxy.http import MINUTE, parsed_date, retry_after
+from slproxy.http import parsed_date, retry_after
 from slproxy.pace.clock import ServerTime
+from slproxy.retry import MINUTE
 
 # A whole clock minute, in Unix time.
 UNIX = 1_795_000_020.0

@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from slproxy.http import MINUTE
 from slproxy.pace import PROBE_TIMEOUT, RateLimitHeaders, Reservation
 from slproxy.pace.budget import Budget
 from slproxy.pace.rules import Rules
+from slproxy.retry import MINUTE
 from tests.support.desk import FOREVER, PAGE_OF, UNIX
 
 
