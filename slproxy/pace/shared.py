@@ -1,7 +1,7 @@
-"""The team's budget in Redis, for replicas that share it: one script for each reservation, one for what came of it.
+"""Redis budget: the team's minutes, for replicas that share them. One script reserves, and one settles.
 
 1. A hash for each minute of the upstream: what all replicas have spent of it, what of that is still in flight, and the
-   least that a reply said to remain.
+   least that a reply has told to remain.
 2. A reply that is lost with its replica stays in flight: it costs what was reserved for it, until the minute is over.
 3. Redis is asked, not waited for: where it does not answer at once, a replica goes on by what its own replies tell.
 """
@@ -25,40 +25,41 @@ FALLBACK_SECONDS = 2.0
 # How long a minute is kept, in ms: until the last reply to what was sent in it.
 KEY_TTL = 180_000
 
-# KEYS: the minute. ARGV: the team's limit; the share of it that is ours; what is kept back for others; how long to keep
-# the minute, in ms; 1 if a single request is to find out whether the budget is back; the costs, in the order of those
-# who wait. Returns how many of them were reserved; what is left at best, if the upstream has counted what is in flight;
-# and what others than the replicas have spent at least, or -1 as long as no reply of this minute has told.
+# KEYS: the minute. ARGV: the team's limit; our quota of it; the headroom for others; how long to keep the minute, in
+# ms; 1 if a single request is to probe whether the budget is back; the costs, in the order of those who wait. Returns
+# how many of them were reserved; what is left at best, if the upstream has counted what is in flight; and what others
+# than the replicas have spent at least, or -1 as long as no reply of this minute has told.
 RESERVE = """
-local kept = redis.call('HMGET', KEYS[1], 'spent', 'flying', 'low')
-local spent, flying, low = tonumber(kept[1]) or 0, tonumber(kept[2]) or 0, tonumber(kept[3])
-local limit, ours, back = tonumber(ARGV[1]), tonumber(ARGV[2]) - spent, tonumber(ARGV[3])
-local left = math.min((low and low - flying or limit - spent) - back, ours)
+local minute = redis.call('HMGET', KEYS[1], 'spent', 'in_flight', 'remaining')
+local spent, in_flight, remaining = tonumber(minute[1]) or 0, tonumber(minute[2]) or 0, tonumber(minute[3])
+local limit, quota, headroom = tonumber(ARGV[1]), tonumber(ARGV[2]) - spent, tonumber(ARGV[3])
+local left = math.min((remaining and remaining - in_flight or limit - spent) - headroom, quota)
 local granted, sum = 0, 0
 for each = 6, #ARGV do
   local cost = tonumber(ARGV[each])
-  if spent + sum > 0 and not low and ARGV[5] == '1' then break end
-  if sum + cost > left and (low or spent + sum > 0) then break end
+  if spent + sum > 0 and not remaining and ARGV[5] == '1' then break end
+  if sum + cost > left and (remaining or spent + sum > 0) then break end
   granted, sum = granted + 1, sum + cost
 end
 if granted > 0 then
   redis.call('HINCRBY', KEYS[1], 'spent', sum)
-  redis.call('HINCRBY', KEYS[1], 'flying', sum)
+  redis.call('HINCRBY', KEYS[1], 'in_flight', sum)
   redis.call('PEXPIRE', KEYS[1], ARGV[4])
 end
-return {granted, math.min((low or limit - spent) - back, ours) - sum, low and math.max(0, limit - low - spent) or -1}
+local best = math.min((remaining or limit - spent) - headroom, quota) - sum
+return {granted, best, remaining and math.max(0, limit - remaining - spent) or -1}
 """
-# KEYS: the minute. ARGV: what was reserved; what it has cost; what remains, empty if that was not told.
+# KEYS: the minute. ARGV: what was reserved; what it has cost; what remains, empty if no reply has told.
 SETTLE = """
 if redis.call('EXISTS', KEYS[1]) == 0 then return end
-local flying = redis.call('HINCRBY', KEYS[1], 'flying', -tonumber(ARGV[1]))
-if flying < 0 then redis.call('HSET', KEYS[1], 'flying', 0) end
+local in_flight = redis.call('HINCRBY', KEYS[1], 'in_flight', -tonumber(ARGV[1]))
+if in_flight < 0 then redis.call('HSET', KEYS[1], 'in_flight', 0) end
 redis.call('HINCRBY', KEYS[1], 'spent', tonumber(ARGV[2]) - tonumber(ARGV[1]))
-local low = tonumber(redis.call('HGET', KEYS[1], 'low'))
+local remaining = tonumber(redis.call('HGET', KEYS[1], 'remaining'))
 if ARGV[3] == '' then
-  if low then redis.call('HINCRBY', KEYS[1], 'low', -tonumber(ARGV[2])) end
-elseif not low or tonumber(ARGV[3]) < low then
-  redis.call('HSET', KEYS[1], 'low', ARGV[3])
+  if remaining then redis.call('HINCRBY', KEYS[1], 'remaining', -tonumber(ARGV[2])) end
+elseif not remaining or tonumber(ARGV[3]) < remaining then
+  redis.call('HSET', KEYS[1], 'remaining', ARGV[3])
 end
 """
 
