@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import gc
+from collections.abc import AsyncIterator, Generator
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,22 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     if (rows := config.getoption("--costs")) is not None:
         config.pluginmanager.register(Costs(rows))
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Collect no garbage while a failure is worded: what is left open would be worded in the middle of it.
+
+    Up to Python 3.11 ``ast.parse`` within ``ast.parse`` is a SystemError, and the end of all tests of the worker:
+    https://github.com/python/cpython/issues/106905
+    """
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        if collecting:
+            gc.enable()
 
 
 @pytest.hookimpl(optionalhook=True)
