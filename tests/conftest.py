@@ -10,9 +10,10 @@ import pytest
 from xdist.remote import Producer
 
 from slproxy.sandbox import Sandbox
-from tests.support import replicas, rig, workers
+from tests.support import replicas, workers
 from tests.support.costs import Costs
 from tests.support.redis import redis_server
+from tests.support.sandboxes import running_sandbox
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -62,7 +63,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> workers
 @pytest.fixture
 async def sandbox() -> AsyncIterator[Sandbox]:
     """A fake SalesLoft on a socket of its own."""
-    async with rig.running_sandbox() as running:
+    async with running_sandbox() as running:
         yield running
 
 

@@ -19,24 +19,12 @@ from slproxy.config import ListenSettings, Secret
 from slproxy.config.schema import PolicySettings
 from tests.support import chromium
 from tests.support.chromium import Tab, new_tab
+from tests.support.clock import FakeTime
 from tests.support.listener import Listener
-from tests.support.rig import (
-    API_KEY,
-    FakeTime,
-    Handler,
-    Head,
-    Message,
-    ScriptedUpstream,
-    get,
-    port_of,
-    proxy,
-    raw,
-    read_message,
-    replies,
-    reply,
-    settings_for,
-    until,
-)
+from tests.support.proxies import API_KEY, proxy, settings_for
+from tests.support.raw_http import Head, Message, get, port_of, raw, read_message, reply
+from tests.support.scripted import Handler, ScriptedUpstream, replies
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.heavy
 

@@ -32,7 +32,9 @@ from slproxy.app import App
 from slproxy.config import LimitSettings, RetrySettings
 from slproxy.config.schema import PaceSettings
 from slproxy.observe import AccessLog
-from tests.support.rig import API_KEY, PATIENCE, port_of, settings_for, until
+from tests.support.proxies import API_KEY, settings_for
+from tests.support.raw_http import port_of
+from tests.support.waiting import PATIENCE, until
 
 pytestmark = pytest.mark.heavy
 

@@ -24,7 +24,12 @@ from slproxy.app import App
 from slproxy.config import LimitSettings, ListenSettings
 from slproxy.server.connection import EVICT_IDLE_AFTER, EVICT_UNUSED_AFTER, OVER_LIMIT_TIMEOUT
 from slproxy.upstream.faults import STALL_TIMEOUT
-from tests.support import ROOT, rig
+from tests.support import ROOT
+from tests.support.programs import program
+from tests.support.proxies import API_KEY, proxy, settings_for
+from tests.support.raw_http import Head, Message, get, port_of, raw, read_message, reply
+from tests.support.scripted import Handler, ScriptedUpstream
+from tests.support.waiting import PATIENCE, until
 
 KIB, MIB = 1024, 1024 * 1024
 PIECE = b"x" * 64 * KIB
@@ -50,12 +55,12 @@ class Client:
         self.writer.write(data)
         await self.writer.drain()
 
-    async def message(self, *, timeout: float = SOON) -> rig.Message:
+    async def message(self, *, timeout: float = SOON) -> Message:
         async with asyncio.timeout(timeout):
-            return await rig.read_message(self.reader)
+            return await read_message(self.reader)
 
-    async def ask(self, target: str = "/v2/a", *headers: str, timeout: float = SOON) -> rig.Message:
-        await self.send(rig.get(target, *headers))
+    async def ask(self, target: str = "/v2/a", *headers: str, timeout: float = SOON) -> Message:
+        await self.send(get(target, *headers))
         return await self.message(timeout=timeout)
 
     def stop_reading(self) -> None:
@@ -100,7 +105,7 @@ async def client(url: str, *, receive: int | None = None, reading: bool = True) 
         if receive is not None:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive)
         sock.setblocking(False)
-        await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", rig.port_of(url)))
+        await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", port_of(url)))
         reader, writer = await asyncio.open_connection(sock=sock, limit=MIB)
     connected = Client(reader, writer)
     if not reading:
@@ -123,24 +128,24 @@ async def clients(
 
 @asynccontextmanager
 async def pair(
-    script: rig.Handler | None = None,
+    script: Handler | None = None,
     *,
     whole: bool = True,
     limits: LimitSettings | None = None,
     places: int = 100,
     send_timeout: float | None = None,
     uds: Path | None = None,
-) -> AsyncIterator[tuple[rig.ScriptedUpstream, App]]:
+) -> AsyncIterator[tuple[ScriptedUpstream, App]]:
     """Run an upstream that follows ``script``, and a proxy before it that holds ``places`` connections to it."""
-    async with rig.ScriptedUpstream(script, whole=whole) as upstream:
-        settings = rig.settings_for(upstream.url)
+    async with ScriptedUpstream(script, whole=whole) as upstream:
+        settings = settings_for(upstream.url)
         settings = replace(
             settings,
             limits=limits or settings.limits,
             upstream=replace(settings.upstream, max_connections=places),
             listen=settings.listen if uds is None else ListenSettings(uds=str(uds)),
         )
-        async with rig.proxy(settings) as app:
+        async with proxy(settings) as app:
             if send_timeout is not None:
                 assert app.server is not None
                 app.server.send_timeout = send_timeout
@@ -158,7 +163,7 @@ def in_flight(app: App) -> int:
     return app.server.in_flight
 
 
-def problem_in(message: rig.Message) -> tuple[int, str, str | None]:
+def problem_in(message: Message) -> tuple[int, str, str | None]:
     """Return status, type and ``Proxy-Status`` of an answer of the proxy's own."""
     assert message.head.get("Content-Type") == "application/problem+json", message
     document = json.loads(message.body)
@@ -174,17 +179,17 @@ def chunk(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
-async def endless(message: rig.Message, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def endless(message: Message, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     """Answer ``/v2/big…`` with a body that nobody can take, anything else with ``{}``."""
     if not message.head.target.startswith("/v2/big"):
-        writer.write(rig.reply())
+        writer.write(reply())
     elif message.head.target.endswith("chunked"):
-        writer.write(rig.reply("200 OK", b"", "Transfer-Encoding: chunked", length=False))
+        writer.write(reply("200 OK", b"", "Transfer-Encoding: chunked", length=False))
         while True:
             writer.write(chunk(PIECE))
             await writer.drain()
     else:
-        writer.write(rig.reply("200 OK", b"", f"Content-Length: {2**40}", length=False))
+        writer.write(reply("200 OK", b"", f"Content-Length: {2**40}", length=False))
         while True:
             writer.write(PIECE)
             await writer.drain()
@@ -201,8 +206,8 @@ ENDLESS_HEAD = b"GET /v2/a HTTP/1.1\r\nHost: localhost\r\n" + b"X-Slow: loris\r\
         (b"", ENDLESS_HEAD),
         (b"\r\n\r\n", ENDLESS_HEAD),
         (b"", b"GET /v2/" + b"a" * 1000),
-        (rig.get("/v2/first"), ENDLESS_HEAD),
-        (rig.get("/v2/first") + b"GET /v2/se", b"cond" + b"a" * 1000),
+        (get("/v2/first"), ENDLESS_HEAD),
+        (get("/v2/first") + b"GET /v2/se", b"cond" + b"a" * 1000),
     ],
     ids=["first", "after line ends", "within its first line", "second", "begun with the first"],
 )
@@ -251,15 +256,15 @@ async def test_a_kept_connection_may_be_idle_for_longer_than_a_head_may_take() -
 async def test_a_slow_head_that_is_whole_in_time_passes() -> None:
     async with pair(limits=LimitSettings(header_timeout=4 * SHORT)) as (upstream, app), client(app.urls[0]) as slow:
         for _ in range(2):
-            await slow.dribble(b"\r\n" + rig.get("/v2/a"), every=SHORT / 50)
+            await slow.dribble(b"\r\n" + get("/v2/a"), every=SHORT / 50)
             assert (await slow.message()).head.status == 200
     assert len(upstream.seen) == 2
 
 
 async def test_an_answer_may_take_longer_than_the_head_and_the_body_of_its_request_may() -> None:
-    async def script(message: rig.Message, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def script(message: Message, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await asyncio.sleep(2 * SHORT)
-        writer.write(rig.reply("200 OK", b"", "Content-Length: 2", length=False))
+        writer.write(reply("200 OK", b"", "Content-Length: 2", length=False))
         if message.head.method != "HEAD":
             writer.write(b"{")
             await asyncio.sleep(2 * SHORT)
@@ -269,7 +274,7 @@ async def test_an_answer_may_take_longer_than_the_head_and_the_body_of_its_reque
     async with pair(script, limits=LimitSettings(header_timeout=SHORT, body_timeout=SHORT)) as (_, app):
         answers = await asyncio.gather(
             *(
-                rig.raw(app.urls[0], rig.get("/v2/a", method=method, body=body), method=method)
+                raw(app.urls[0], get("/v2/a", method=method, body=body), method=method)
                 for method, body in methods.items()
             )
         )
@@ -292,19 +297,19 @@ async def test_a_body_that_stalls_is_408_and_never_goes_up_whole(framing: str) -
     length, sent = FRAMINGS[framing]
     async with pair(limits=LimitSettings(body_timeout=SHORT)) as (upstream, app), client(app.urls[0]) as slow:
         began = time.monotonic()
-        await slow.send(rig.get("/v2/up", length, method="POST") + sent)
+        await slow.send(get("/v2/up", length, method="POST") + sent)
         answer = await slow.message()
         assert SHORT * 0.5 < time.monotonic() - began < SHORT + SLACK
         assert problem_in(answer) == TIMED_OUT
         assert answer.head.get("Connection") == "close"
-        await rig.until(lambda: upstream.closed == upstream.connections, timeout=SLACK)
+        await until(lambda: upstream.closed == upstream.connections, timeout=SLACK)
         assert in_flight(app) == 0
     assert upstream.seen == []
 
 
 async def test_a_body_that_stalls_after_continue_is_408() -> None:
     async with pair(limits=LimitSettings(body_timeout=SHORT)) as (upstream, app), client(app.urls[0]) as slow:
-        await slow.send(rig.get("/v2/up", "Content-Length: 10", "Expect: 100-continue", method="POST"))
+        await slow.send(get("/v2/up", "Content-Length: 10", "Expect: 100-continue", method="POST"))
         assert await slow.reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
         assert problem_in(await slow.message()) == TIMED_OUT
     assert upstream.seen == []
@@ -319,7 +324,7 @@ async def test_a_slow_body_that_keeps_moving_passes_however_long_it_takes() -> N
             body = b"".join(chunk(body[start : start + 256]) for start in range(0, 4096, 256)) + chunk(b"")
         step = len(body) // 16
         async with client(url) as slow:
-            await slow.send(rig.get("/v2/up", FRAMINGS[framing][0], method="POST"))
+            await slow.send(get("/v2/up", FRAMINGS[framing][0], method="POST"))
             for start in range(0, len(body), step):
                 await asyncio.sleep(0.1)
                 await slow.send(body[start : start + step])
@@ -333,8 +338,8 @@ async def test_a_slow_body_that_keeps_moving_passes_however_long_it_takes() -> N
 # Clients that read slowly, or not at all.
 
 DOWNLOADS = {
-    "length": rig.get("/v2/big"),
-    "chunked": rig.get("/v2/big/chunked"),
+    "length": get("/v2/big"),
+    "chunked": get("/v2/big/chunked"),
     # Such a body ends with its connection: only a reset tells that it is not whole (RFC 9112 §8).
     "until close": b"GET /v2/big/chunked HTTP/1.0\r\nHost: localhost\r\n\r\n",
 }
@@ -347,11 +352,11 @@ async def test_a_client_that_takes_nothing_of_its_reply_is_cut_off_with_a_reset(
         client(app.urls[0], receive=SMALL, reading=False) as deaf,
     ):
         await deaf.send(DOWNLOADS[framing])
-        await rig.until(lambda: len(upstream.seen) == 1)
+        await until(lambda: len(upstream.seen) == 1)
         began = time.monotonic()
-        await rig.until(lambda: upstream.closed == 1)
+        await until(lambda: upstream.closed == 1)
         assert SHORT * 0.5 < time.monotonic() - began < SHORT + SLACK
-        await rig.until(lambda: connections(app) == 0, timeout=SLACK)
+        await until(lambda: connections(app) == 0, timeout=SLACK)
         deaf.read_on()
         got, ended = await deaf.rest()
         assert got.startswith(b"HTTP/1.") or not got
@@ -363,8 +368,8 @@ async def test_a_client_that_leaves_the_last_of_its_reply_is_cut_off_as_well(tmp
     """What is left fits into the proxy's own buffer, so that nobody waits to write: the connection must end anyhow."""
     sizes = range(96 * KIB, 640 * KIB, 16 * KIB)
 
-    async def script(message: rig.Message, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(rig.reply(body=b"x" * int(message.head.target.partition("?")[2])))
+    async def script(message: Message, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(reply(body=b"x" * int(message.head.target.partition("?")[2])))
 
     async with (
         # A Unix socket holds some 200 KiB; how much a TCP one does is up to the kernel's mood.
@@ -372,27 +377,27 @@ async def test_a_client_that_leaves_the_last_of_its_reply_is_cut_off_as_well(tmp
         clients(app.urls[0], len(sizes), reading=False) as deaf,
     ):
         for each, size in zip(deaf, sizes, strict=True):
-            await each.send(rig.get(f"/v2/a?{size}", "Connection: close"))
-        await rig.until(lambda: len(upstream.seen) == len(sizes))
+            await each.send(get(f"/v2/a?{size}", "Connection: close"))
+        await until(lambda: len(upstream.seen) == len(sizes))
         await asyncio.sleep(SHORT / 2)
         assert 0 < in_flight(app) < len(sizes)  # the sizes are well chosen: some are all written, some are not
         with contextlib.suppress(TimeoutError):
-            await rig.until(lambda: connections(app) == 0, timeout=SHORT + 2 * SLACK)
+            await until(lambda: connections(app) == 0, timeout=SHORT + 2 * SLACK)
         assert connections(app) == 0
 
 
 async def test_a_client_that_reads_slowly_and_steadily_gets_all_of_it() -> None:
     size = 6 * MIB
 
-    async def script(message: rig.Message, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(rig.reply(body=b"x" * size))
+    async def script(message: Message, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(reply(body=b"x" * size))
 
     timeout = 1.0
     async with (
         pair(script, send_timeout=timeout) as (_, app),
         client(app.urls[0], receive=SMALL, reading=False) as slow,
     ):
-        await slow.send(rig.get("/v2/a"))
+        await slow.send(get("/v2/a"))
         sock = slow.writer.get_extra_info("socket")
         began, got = time.monotonic(), bytearray()
         while time.monotonic() - began < 2 * timeout:
@@ -418,7 +423,7 @@ class Gate:
         self.open = asyncio.Event()
         self.waiting = self.most = 0
 
-    async def script(self, message: rig.Message, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def script(self, message: Message, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if message.head.target.startswith("/v2/held"):
             self.waiting += 1
             self.most = max(self.most, self.waiting)
@@ -432,7 +437,7 @@ class Gate:
                 for future in (gone, opened):
                     future.cancel()
                 await asyncio.gather(gone, opened, return_exceptions=True)
-        writer.write(rig.reply())
+        writer.write(reply())
 
 
 async def test_one_connection_too_many_is_told_so_and_the_next_is_served_when_one_has_left() -> None:
@@ -443,10 +448,10 @@ async def test_one_connection_too_many_is_told_so_and_the_next_is_served_when_on
     ):
         for each in held:
             assert (await each.ask()).head.status == 200
-            await each.send(rig.get("/v2/held"))
-        await rig.until(lambda: gate.waiting == 3)
+            await each.send(get("/v2/held"))
+        await until(lambda: gate.waiting == 3)
         async with client(app.urls[0]) as asking, client(app.urls[0]) as silent, client(app.urls[0]) as slow:
-            await asking.send(rig.get("/v2/me"))
+            await asking.send(get("/v2/me"))
             await slow.send(b"GET /v2/sl")
             for each in (asking, silent, slow):
                 told = await each.message(timeout=OVER_LIMIT_TIMEOUT + SLACK)
@@ -456,11 +461,11 @@ async def test_one_connection_too_many_is_told_so_and_the_next_is_served_when_on
                 assert (await each.rest())[0] == b""
         # A request in flight is nobody's room to take, for however long its connection has not asked for another.
         await asyncio.sleep(EVICT_IDLE_AFTER)
-        assert problem_in(await rig.raw(app.urls[0], rig.get("/v2/me"))) == OVERLOADED
+        assert problem_in(await raw(app.urls[0], get("/v2/me"))) == OVERLOADED
         gate.open.set()
         assert [(await each.message()).head.status for each in held] == [200] * 3
         held[0].leave()
-        await rig.until(lambda: connections(app) == 2)
+        await until(lambda: connections(app) == 2)
         async with client(app.urls[0]) as newcomer:
             assert (await newcomer.ask("/v2/me")).head.status == 200
 
@@ -501,7 +506,7 @@ async def test_a_flood_of_connections_is_told_or_closed_quickly_and_passes(kind:
         async with client(url) as each:
             try:
                 if kind == "asking":
-                    await each.send(rig.get("/v2/a"))
+                    await each.send(get("/v2/a"))
                 elif kind == "slow":
                     await each.send(b"GET /v2/a HT")
                 return (await each.message(timeout=OVER_LIMIT_TIMEOUT + 2 * SLACK)).head.status
@@ -513,16 +518,16 @@ async def test_a_flood_of_connections_is_told_or_closed_quickly_and_passes(kind:
         clients(app.urls[0], limit) as held,
     ):
         for each in held:
-            await each.send(rig.get("/v2/held"))
-        await rig.until(lambda: gate.waiting == limit)
+            await each.send(get("/v2/held"))
+        await until(lambda: gate.waiting == limit)
         got = Counter(await asyncio.gather(*(one_of_many(app.urls[0]) for _ in range(flood))))
         assert got.keys() <= {503, 0}, got
         assert got[503] >= limit, got
         gate.open.set()
         assert [(await each.message()).head.status for each in held] == [200] * limit
-        await rig.until(lambda: connections(app) == limit)
+        await until(lambda: connections(app) == limit)
         held[0].leave()
-        await rig.until(lambda: connections(app) < limit)
+        await until(lambda: connections(app) < limit)
         async with client(app.urls[0]) as newcomer:
             assert (await newcomer.ask()).head.status == 200
 
@@ -538,18 +543,18 @@ async def all_places_are_free(app: App, gate: Gate, places: int = PLACES) -> Non
     gate.most = 0
     async with clients(app.urls[0], 2 * places) as many:
         for each in many:
-            await each.send(rig.get("/v2/held"))
-        await rig.until(lambda: gate.waiting == places, timeout=SOON)
+            await each.send(get("/v2/held"))
+        await until(lambda: gate.waiting == places, timeout=SOON)
         await asyncio.sleep(0.1)
         gate.open.set()
         assert [(await each.message()).head.status for each in many] == [200] * len(many)
     assert gate.most == places
 
 
-def hold_and_gate(gate: Gate, *, taken: Callable[[str], None] = lambda target: None) -> rig.Handler:
+def hold_and_gate(gate: Gate, *, taken: Callable[[str], None] = lambda target: None) -> Handler:
     """Return a script that takes uploads for as long as they come, gives endless downloads, and else is a gate."""
 
-    async def script(message: rig.Message, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def script(message: Message, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if message.head.method == "POST":
             while not (got := await reader.read(65536)).endswith(b"0\r\n\r\n"):
                 if not got:
@@ -567,8 +572,8 @@ HELD = {
     "a download with a length": DOWNLOADS["length"],
     "a download in chunks": DOWNLOADS["chunked"],
     "a download until close": DOWNLOADS["until close"],
-    "an upload with a length": rig.get("/v2/up", "Content-Length: 1000000", method="POST") + b"x" * 100_000,
-    "an upload in chunks": rig.get("/v2/up", "Transfer-Encoding: chunked", method="POST") + chunk(b"x" * 100),
+    "an upload with a length": get("/v2/up", "Content-Length: 1000000", method="POST") + b"x" * 100_000,
+    "an upload in chunks": get("/v2/up", "Transfer-Encoding: chunked", method="POST") + chunk(b"x" * 100),
 }
 
 
@@ -582,13 +587,13 @@ async def stalled_clients(what: str) -> None:
     ):
         for each in stalled:
             await each.send(HELD[what])
-        await rig.until(lambda: len(upstream.seen) == PLACES)
+        await until(lambda: len(upstream.seen) == PLACES)
         began = time.monotonic()
-        assert (await rig.raw(app.urls[0], rig.get("/v2/a"))).head.status == 200
+        assert (await raw(app.urls[0], get("/v2/a"))).head.status == 200
         took = time.monotonic() - began
         assert took < STALL_TIMEOUT + SLACK, what
         # One place was wanted, and one was taken; the others are still held.
-        await asyncio.gather(*(rig.raw(app.urls[0], rig.get("/v2/a")) for _ in range(PLACES)))
+        await asyncio.gather(*(raw(app.urls[0], get("/v2/a")) for _ in range(PLACES)))
         for each in stalled:
             each.read_on()
         if "upload" in what:
@@ -607,7 +612,7 @@ async def stalled_clients(what: str) -> None:
         assert went_up_whole == []
         for each in stalled:
             each.leave()
-        await rig.until(lambda: in_flight(app) == 0)
+        await until(lambda: in_flight(app) == 0)
         await all_places_are_free(app, gate)
 
 
@@ -624,9 +629,9 @@ async def replies_that_had_come(folder: Path) -> None:
     gate.open.set()
     sizes = range(160 * KIB, 640 * KIB, 16 * KIB)
 
-    async def script(message: rig.Message, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def script(message: Message, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if message.head.target.startswith("/v2/size"):
-            writer.write(rig.reply(body=b"x" * int(message.head.target.partition("?")[2])))
+            writer.write(reply(body=b"x" * int(message.head.target.partition("?")[2])))
         else:
             await gate.script(message, reader, writer)
 
@@ -635,8 +640,8 @@ async def replies_that_had_come(folder: Path) -> None:
         clients(app.urls[0], len(sizes), reading=False) as stalled,
     ):
         for each, size in zip(stalled, sizes, strict=True):
-            await each.send(rig.get(f"/v2/size?{size}"))
-        await rig.until(lambda: len(upstream.seen) == len(sizes))
+            await each.send(get(f"/v2/size?{size}"))
+        await until(lambda: len(upstream.seen) == len(sizes))
         await asyncio.sleep(0.2)
         round_trips = list(app.upstream.slots.round_trips)
         complete = sum(each.is_complete for each in round_trips)
@@ -645,12 +650,12 @@ async def replies_that_had_come(folder: Path) -> None:
 
         async def newcomer() -> int:
             async with client(app.urls[0]) as each:
-                await each.send(rig.get("/v2/held"))
+                await each.send(get("/v2/held"))
                 return (await each.message(timeout=STALL_TIMEOUT + 2 * SLACK)).head.status
 
         gate.open.clear()
         asking = [asyncio.create_task(newcomer()) for _ in sizes]
-        await rig.until(lambda: gate.waiting == len(sizes), timeout=STALL_TIMEOUT + 2 * SLACK)
+        await until(lambda: gate.waiting == len(sizes), timeout=STALL_TIMEOUT + 2 * SLACK)
         gate.open.set()
         assert set(await asyncio.gather(*asking)) == {200}
         whole = 0
@@ -662,7 +667,7 @@ async def replies_that_had_come(folder: Path) -> None:
             except (ConnectionError, asyncio.IncompleteReadError):
                 pass
         assert whole == len(sizes) - len(round_trips) + complete
-        await rig.until(lambda: in_flight(app) == 0)
+        await until(lambda: in_flight(app) == 0)
         await all_places_are_free(app, gate, len(sizes))
 
 
@@ -678,32 +683,32 @@ async def test_who_holds_what_others_wait_for_and_makes_no_use_of_it_gives_way(t
 
 async def leaves_in_flight(app: App, gate: Gate) -> None:
     async with client(app.urls[0]) as each:
-        await each.send(rig.get("/v2/held"))
-        await rig.until(lambda: gate.waiting == 1)
+        await each.send(get("/v2/held"))
+        await until(lambda: gate.waiting == 1)
 
 
 async def leaves_while_it_waits_for_a_place(app: App, gate: Gate) -> None:
     async with clients(app.urls[0], PLACES) as first, clients(app.urls[0], PLACES) as others:
         for each in first:
-            await each.send(rig.get("/v2/held"))
-        await rig.until(lambda: gate.waiting == PLACES)
+            await each.send(get("/v2/held"))
+        await until(lambda: gate.waiting == PLACES)
         for each in others:
-            await each.send(rig.get("/v2/held"))
-        await rig.until(lambda: in_flight(app) == 2 * PLACES)
+            await each.send(get("/v2/held"))
+        await until(lambda: in_flight(app) == 2 * PLACES)
 
 
 async def leaves_an_upload(app: App, gate: Gate) -> None:
     for name in ("an upload with a length", "an upload in chunks"):
         async with client(app.urls[0]) as each:
             await each.send(HELD[name])
-            await rig.until(lambda: len(app.upstream.slots.round_trips) == 1)
+            await until(lambda: len(app.upstream.slots.round_trips) == 1)
 
 
 async def leaves_a_download(app: App, gate: Gate) -> None:
     for reading in (True, False):
         async with client(app.urls[0], reading=reading) as each:
             await each.send(DOWNLOADS["chunked"])
-            await rig.until(lambda: len(app.upstream.slots.round_trips) == 1)
+            await until(lambda: len(app.upstream.slots.round_trips) == 1)
             await asyncio.sleep(0.05)
 
 
@@ -722,13 +727,13 @@ async def breaks_an_upload(app: App, gate: Gate) -> None:
 async def reads_nothing(app: App, gate: Gate) -> None:
     async with client(app.urls[0], receive=SMALL, reading=False) as each:
         await each.send(DOWNLOADS["chunked"])
-        await rig.until(lambda: len(app.upstream.slots.round_trips) == 1)
-        await rig.until(lambda: len(app.upstream.slots.round_trips) == 0, timeout=SHORT + 2 * SLACK)
+        await until(lambda: len(app.upstream.slots.round_trips) == 1)
+        await until(lambda: len(app.upstream.slots.round_trips) == 0, timeout=SHORT + 2 * SLACK)
 
 
 async def is_refused(app: App, gate: Gate) -> None:
     for target in ("/v2/..", "/v1", "/_slproxy/healthz"):
-        await rig.raw(app.urls[0], rig.get(target))
+        await raw(app.urls[0], get(target))
 
 
 @pytest.mark.parametrize(
@@ -750,7 +755,7 @@ async def test_however_a_request_ends_its_place_is_free_again(ending: Callable[[
     async with pair(hold_and_gate(gate), whole=False, places=PLACES, limits=limits, send_timeout=SHORT) as (_, app):
         for _ in range(2):
             await ending(app, gate)
-            await rig.until(lambda: in_flight(app) == 0)
+            await until(lambda: in_flight(app) == 0)
         await all_places_are_free(app, gate)
 
 
@@ -763,28 +768,28 @@ async def test_a_burst_of_10000_requests_is_served_one_at_a_time_in_order_and_no
     many, size = 10_000, 3000
     now = most = 0
 
-    async def script(message: rig.Message, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def script(message: Message, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         nonlocal now, most
         now += 1
         most = max(most, now)
         await asyncio.sleep(0)
-        writer.write(rig.reply(body=message.head.target.encode().ljust(size)))
+        writer.write(reply(body=message.head.target.encode().ljust(size)))
         now -= 1
 
     async with (
-        rig.ScriptedUpstream(script) as upstream,
-        rig.program("serve", "--port", "0", home=tmp_path, env=environment_of(upstream.url)) as running,
+        ScriptedUpstream(script) as upstream,
+        program("serve", "--port", "0", home=tmp_path, env=environment_of(upstream.url)) as running,
         client(running.url, receive=SMALL, reading=False) as deaf,
     ):
-        await rig.raw(running.url, rig.get("/v2/warm"))
+        await raw(running.url, get("/v2/warm"))
         before = memory_of(running.process.pid)
-        deaf.writer.write(b"".join(rig.get(f"/v2/{number}") for number in range(many)))
+        deaf.writer.write(b"".join(get(f"/v2/{number}") for number in range(many)))
         last = -1
         while len(upstream.seen) != last:
             last = len(upstream.seen)
             await asyncio.sleep(0.5)
         assert 1 < last < many  # what the kernel holds of the answers was asked for, and no more
-        assert (await rig.raw(running.url, rig.get("/v2/other"))).head.status == 200
+        assert (await raw(running.url, get("/v2/other"))).head.status == 200
         assert memory_of(running.process.pid) - before < 4 * MIB
         deaf.read_on()
         for number in range(many if pytestconfig.getoption("--long") else many // 5):
@@ -802,9 +807,9 @@ FLOODS = {
     "no header at all, without end": (b"GET /v2/a HTTP/1.1\r\nHost: localhost\r\n", b":\r\n", 400),
     "a method without end": (b"", b"A", 501),
     "line ends": (b"", b"\r\n", None),
-    "a chunk's size": (rig.get("/v2/a", "Transfer-Encoding: chunked", method="POST"), b"0", 408),
-    "a chunk's extension": (rig.get("/v2/a", "Transfer-Encoding: chunked", method="POST") + b"1;", b"a", 408),
-    "trailers": (rig.get("/v2/a", "Transfer-Encoding: chunked", method="POST") + b"0\r\n", b"X-A: b\r\n", 431),
+    "a chunk's size": (get("/v2/a", "Transfer-Encoding: chunked", method="POST"), b"0", 408),
+    "a chunk's extension": (get("/v2/a", "Transfer-Encoding: chunked", method="POST") + b"1;", b"a", 408),
+    "trailers": (get("/v2/a", "Transfer-Encoding: chunked", method="POST") + b"0\r\n", b"X-A: b\r\n", 431),
 }
 
 
@@ -835,28 +840,28 @@ async def test_what_never_ends_is_refused_after_little_of_it(flood: str) -> None
         async with asyncio.timeout(SOON):
             await pouring
         assert sent < 256 * MIB
-        assert not got or rig.Head(got).status == status
+        assert not got or Head(got).status == status
         mad.leave()
-        assert (await rig.raw(app.urls[0], rig.get("/v2/a"))).head.status == 200
-        await rig.until(lambda: connections(app) == 0)
+        assert (await raw(app.urls[0], get("/v2/a"))).head.status == 200
+        await until(lambda: connections(app) == 0)
     assert [message.head.method for message in upstream.seen] == ["GET"]
 
 
 @pytest.mark.parametrize(
     ("sent", "answers"),
     [
-        (rig.get("/v2/a"), 1),
-        (rig.get("/v2/a", method="POST", body=b"{}"), 1),
-        (rig.get("/v2/a", "Transfer-Encoding: chunked", method="POST") + chunk(b"{}") + chunk(b""), 1),
-        (rig.get("/v2/a") * 3, 3),
-        (rig.get("/v2/a") + b"GET /v2/b HT", 1),
+        (get("/v2/a"), 1),
+        (get("/v2/a", method="POST", body=b"{}"), 1),
+        (get("/v2/a", "Transfer-Encoding: chunked", method="POST") + chunk(b"{}") + chunk(b""), 1),
+        (get("/v2/a") * 3, 3),
+        (get("/v2/a") + b"GET /v2/b HT", 1),
     ],
     ids=["get", "post", "chunks", "pipeline", "and a half"],
 )
 async def test_a_client_that_closes_its_half_after_a_whole_request_is_answered(sent: bytes, answers: int) -> None:
-    async def script(message: rig.Message, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def script(message: Message, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await asyncio.sleep(0.1)
-        writer.write(rig.reply())
+        writer.write(reply())
 
     async with pair(script) as (upstream, app), client(app.urls[0]) as half:
         await half.send(sent)
@@ -864,28 +869,28 @@ async def test_a_client_that_closes_its_half_after_a_whole_request_is_answered(s
         for _ in range(answers):
             assert (await half.message()).head.status == 200
         await half.rest()
-        await rig.until(lambda: connections(app) == 0, timeout=SOON)
+        await until(lambda: connections(app) == 0, timeout=SOON)
     assert len(upstream.seen) == answers
 
 
 async def test_a_client_that_closes_its_half_and_takes_its_time_gets_all_of_a_long_reply() -> None:
-    async def script(message: rig.Message, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def script(message: Message, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + chunk(b"a" * MIB))
         await asyncio.sleep(1.2)
         writer.write(chunk(b"b") + chunk(b""))
 
     async with pair(script) as (_, app), client(app.urls[0]) as half:
-        await half.send(rig.get("/v2/a"))
+        await half.send(get("/v2/a"))
         half.writer.write_eof()
         async with asyncio.timeout(SOON):
             message = await half.message()
         assert message.body == b"a" * MIB + b"b"
-        await rig.until(lambda: connections(app) == 0, timeout=SOON)
+        await until(lambda: connections(app) == 0, timeout=SOON)
 
 
 @pytest.mark.parametrize(
     "sent",
-    [b"", b"GET /v2/a HTT", *(rig.get("/v2/up", length, method="POST") + some for length, some in FRAMINGS.values())],
+    [b"", b"GET /v2/a HTT", *(get("/v2/up", length, method="POST") + some for length, some in FRAMINGS.values())],
     ids=["nothing", "a head", *FRAMINGS],
 )
 async def test_half_a_request_is_none_when_the_client_closes_its_half(sent: bytes) -> None:
@@ -893,8 +898,8 @@ async def test_half_a_request_is_none_when_the_client_closes_its_half(sent: byte
         await half.send(sent)
         half.writer.write_eof()
         got, _ = await half.rest()
-        assert got == b"" or rig.Head(got).status == 400
-        await rig.until(lambda: connections(app) == 0)
+        assert got == b"" or Head(got).status == 400
+        await until(lambda: connections(app) == 0)
     assert upstream.seen == []
 
 
@@ -903,7 +908,7 @@ async def test_half_a_request_is_none_when_the_client_closes_its_half(sent: byte
 
 def environment_of(url: str, **more: str) -> dict[str, str]:
     return {
-        "SALESLOFT_API_KEY": rig.API_KEY,
+        "SALESLOFT_API_KEY": API_KEY,
         "SLPROXY_UPSTREAM__API_URL": url,
         "SLPROXY_UPSTREAM__ACCOUNTS_URL": url,
         "SLPROXY_STORE__KIND": "memory",
@@ -933,7 +938,7 @@ async def slow_headers(each: Client, number: int) -> None:
 
 async def slow_body(each: Client, number: int) -> None:
     length = ("Content-Length: 4096", "Content-Length: 1000000", "Transfer-Encoding: chunked")[number % 3]
-    await each.send(rig.get("/v2/up", length, method="POST"))
+    await each.send(get("/v2/up", length, method="POST"))
     while True:
         await each.send(chunk(b"x") if "chunked" in length else b"x")
         await asyncio.sleep(TRICKLE)
@@ -970,7 +975,7 @@ async def test_others_are_served_while_slow_clients_hold_all_they_can(
                     await attack(each, turn // len(attacks))
             await asyncio.sleep(TRICKLE)
 
-    async def script(message: rig.Message, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def script(message: Message, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if message.head.method == "POST":
             await reader.read()
             raise ConnectionResetError
@@ -978,15 +983,15 @@ async def test_others_are_served_while_slow_clients_hold_all_they_can(
 
     took: list[float] = []
 
-    async def one(ask: Callable[[], Awaitable[rig.Message]]) -> None:
+    async def one(ask: Callable[[], Awaitable[Message]]) -> None:
         started = time.monotonic()
         assert (await ask()).head.status == 200
         took.append(time.monotonic() - started)
 
     with many_files(number * 5):
         async with (
-            rig.ScriptedUpstream(script, whole=False) as upstream,
-            rig.program(
+            ScriptedUpstream(script, whole=False) as upstream,
+            program(
                 *("serve", "--port", "0"),
                 home=tmp_path,
                 env=environment_of(upstream.url, SLPROXY_LIMITS__MAX_CONNECTIONS=str(2 * number)),
@@ -997,14 +1002,14 @@ async def test_others_are_served_while_slow_clients_hold_all_they_can(
             try:
                 started = time.monotonic()
                 while time.monotonic() - started < seconds:
-                    await one(lambda: rig.raw(running.url, rig.get("/v2/new")))
-                    await one(lambda: kept.ask("/v2/kept", timeout=rig.PATIENCE))
+                    await one(lambda: raw(running.url, get("/v2/new")))
+                    await one(lambda: kept.ask("/v2/kept", timeout=PATIENCE))
                     await asyncio.sleep(0.1)
             finally:
                 for task in attackers:
                     task.cancel()
                 await asyncio.gather(*attackers, return_exceptions=True)
-            await one(lambda: rig.raw(running.url, rig.get("/v2/after")))
+            await one(lambda: raw(running.url, get("/v2/after")))
     assert min(began.values()) >= number // 3
     assert max(took) < 2.0, sorted(took)[-10:]
     assert len(took) > seconds
@@ -1019,7 +1024,7 @@ def memory_of(pid: int) -> int:
 
 
 @asynccontextmanager
-async def origin(script: rig.Handler, home: Path, *, tls: bool) -> AsyncIterator[dict[str, str]]:
+async def origin(script: Handler, home: Path, *, tls: bool) -> AsyncIterator[dict[str, str]]:
     """Run an upstream, over TLS as SalesLoft's is or without; give the settings that point at it."""
     context, more = None, {}
     if tls:
@@ -1028,7 +1033,7 @@ async def origin(script: rig.Handler, home: Path, *, tls: bool) -> AsyncIterator
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         authority.issue_cert("127.0.0.1").configure_cert(context)
         more = {"SLPROXY_UPSTREAM__CA_FILE": str(home / "ca.pem")}
-    async with rig.ScriptedUpstream(script, whole=False, tls=context) as upstream:
+    async with ScriptedUpstream(script, whole=False, tls=context) as upstream:
         yield environment_of(upstream.url, **more)
 
 
@@ -1057,22 +1062,22 @@ async def memory_per_client(home: Path, *, tls: bool, loop: str) -> dict[str, fl
     idle, deaf, pouring = 200, 30, 6
     sent = taken = 0
 
-    async def script(message: rig.Message, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def script(message: Message, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         nonlocal sent
         if message.head.method == "POST":
             await asyncio.Event().wait()
         elif message.head.target == "/v2/big":
-            writer.write(rig.reply("200 OK", b"", f"Content-Length: {2**40}", length=False))
+            writer.write(reply("200 OK", b"", f"Content-Length: {2**40}", length=False))
             while True:
                 writer.write(PIECE)
                 await writer.drain()
                 sent += len(PIECE)
         else:
-            writer.write(rig.reply())
+            writer.write(reply())
 
     async def pour(each: Client) -> None:
         nonlocal taken
-        await each.send(rig.get("/v2/up", f"Content-Length: {2**40}", method="POST"))
+        await each.send(get("/v2/up", f"Content-Length: {2**40}", method="POST"))
         while True:
             await each.send(PIECE)
             taken += len(PIECE)
@@ -1083,10 +1088,10 @@ async def memory_per_client(home: Path, *, tls: bool, loop: str) -> dict[str, fl
         env = {**env, "SLPROXY_UPSTREAM__MAX_CONNECTIONS": "500"}
         if loop == "asyncio":
             env |= without_uvloop(home)
-        running = await stack.enter_async_context(rig.program("serve", "--port", "0", home=home, env=env))
+        running = await stack.enter_async_context(program("serve", "--port", "0", home=home, env=env))
         pid = running.process.pid
         for _ in range(20):
-            assert (await rig.raw(running.url, rig.get("/v2/a"))).head.status == 200
+            assert (await raw(running.url, get("/v2/a"))).head.status == 200
 
         before = memory_of(pid)
         kept = await stack.enter_async_context(clients(running.url, idle))
@@ -1099,7 +1104,7 @@ async def memory_per_client(home: Path, *, tls: bool, loop: str) -> dict[str, fl
         # Those stay open, so that nothing which was freed hides what comes.
         before = memory_of(pid)
         for each in await stack.enter_async_context(clients(running.url, deaf, receive=SMALL, reading=False)):
-            await each.send(rig.get("/v2/big"))
+            await each.send(get("/v2/big"))
         figures["sent to who does not read, MiB"] = await settled(lambda: sent) / deaf / MIB
         figures["does not read, KiB"] = (memory_of(pid) - before) / deaf / KIB
 

@@ -23,8 +23,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import rig
 from tests.support.listener import Listener
+from tests.support.proxies import API_KEY, proxy, settings_for
+from tests.support.raw_http import port_of
+from tests.support.waiting import PATIENCE, until
 
 pytestmark = pytest.mark.heavy
 
@@ -184,7 +186,7 @@ class Lane:
         """Tell whether the server answers; what it was told before, it has then read."""
         async with self._connected() as (writer, got, ended):
             writer.write(SENTINEL)
-            return await within(rig.PATIENCE, ended.done) and got.startswith(b"HTTP/1.1 200 ")
+            return await within(PATIENCE, ended.done) and got.startswith(b"HTTP/1.1 200 ")
 
     @asynccontextmanager
     async def _connected(self) -> AsyncIterator[tuple[asyncio.StreamWriter, bytearray, asyncio.Task[None]]]:
@@ -218,7 +220,7 @@ def verdict(arrived: Sequence[Request], count: int) -> str:
 async def within(seconds: float, true: Callable[[], bool]) -> bool:
     """Wait until something is true, for so long at most; tell whether it is."""
     with contextlib.suppress(TimeoutError):
-        await rig.until(true, timeout=seconds)
+        await until(true, timeout=seconds)
     return true()
 
 
@@ -336,7 +338,7 @@ async def running(oracle: str, program: str, folder: Path) -> AsyncIterator[list
         log = stack.enter_context((folder / f"{oracle}.out").open("wb"))
         process = await asyncio.create_subprocess_exec(*command, cwd=folder, stdout=log, stderr=log)
         try:
-            async with asyncio.timeout(rig.PATIENCE):
+            async with asyncio.timeout(PATIENCE):
                 while not all(await asyncio.gather(*map(accepts, ports))):
                     assert process.returncode is None, (folder / f"{oracle}.out").read_text()
                     await asyncio.sleep(0.05)
@@ -345,7 +347,7 @@ async def running(oracle: str, program: str, folder: Path) -> AsyncIterator[list
             if process.returncode is None:
                 process.terminate()
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(process.wait(), rig.PATIENCE)
+                    await asyncio.wait_for(process.wait(), PATIENCE)
             if process.returncode is None:
                 process.kill()
                 await process.wait()
@@ -357,8 +359,8 @@ async def running_slproxy() -> AsyncIterator[list[Lane]]:
         lanes = []
         for _ in range(LANES):
             upstream = await stack.enter_async_context(Recorder())
-            app = await stack.enter_async_context(rig.proxy(rig.settings_for(upstream.url)))
-            lanes.append(Lane(rig.port_of(app.urls[0]), upstream))
+            app = await stack.enter_async_context(proxy(settings_for(upstream.url)))
+            lanes.append(Lane(port_of(app.urls[0]), upstream))
         yield lanes
 
 
@@ -1325,7 +1327,7 @@ def test_what_slproxy_passes_arrives_exact_and_once_and_of_what_it_refuses_nothi
 ) -> None:
     row, got = ROWS[name], seen["slproxy"][name]
     assert got.alive
-    assert rig.API_KEY.encode() not in got.answer
+    assert API_KEY.encode() not in got.answer
     assert got.status == row.status, got
     assert got.answer.startswith((b"HTTP/1.0 ", b"HTTP/1.1 ") if row.status else b""), got
     if row.status == 200:
@@ -1335,7 +1337,7 @@ def test_what_slproxy_passes_arrives_exact_and_once_and_of_what_it_refuses_nothi
             assert request.whole
             assert LINE.fullmatch(request.line)
             assert all(NAME.fullmatch(key) and VALUE.fullmatch(value) for key, value in request.fields), request
-            assert request.all(b"authorization") == [b"Bearer " + rig.API_KEY.encode()]
+            assert request.all(b"authorization") == [b"Bearer " + API_KEY.encode()]
             assert len(request.all(b"host")) == 1
             assert len(request.all(b"content-length") + request.all(b"transfer-encoding")) <= 1
     elif row.status:

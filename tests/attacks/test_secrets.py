@@ -42,20 +42,14 @@ from slproxy.config import SCHEMA, AuthSettings, Secret, StoreSettings
 from slproxy.errors import SlproxyError
 from slproxy.store import MemoryStore, Record, Token, TokenStore, token_store
 from slproxy.store.record_format import FORMAT, serialize_record
+from tests.support.clock import FakeTime
 from tests.support.commands import free_port, pointed_at, token_file
-from tests.support.rig import (
-    PATIENCE,
-    FakeTime,
-    Message,
-    ScriptedUpstream,
-    get,
-    proxy,
-    raw,
-    redis_server,
-    reply,
-    settings_for,
-    spawn,
-)
+from tests.support.programs import spawn
+from tests.support.proxies import proxy, settings_for
+from tests.support.raw_http import Message, get, raw, reply
+from tests.support.redis import redis_server
+from tests.support.scripted import ScriptedUpstream
+from tests.support.waiting import PATIENCE
 
 pytestmark = pytest.mark.heavy
 

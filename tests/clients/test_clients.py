@@ -21,7 +21,10 @@ from slproxy.app import App
 from slproxy.config import ListenSettings, Secret
 from slproxy.sandbox import Options, Sandbox
 from tests.support import node
-from tests.support.rig import API_KEY, ScriptedUpstream, proxy, replies, reply, running_sandbox, settings_for
+from tests.support.proxies import API_KEY, proxy, settings_for
+from tests.support.raw_http import reply
+from tests.support.sandboxes import running_sandbox
+from tests.support.scripted import ScriptedUpstream, replies
 
 pytestmark = pytest.mark.heavy
 

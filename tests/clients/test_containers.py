@@ -37,7 +37,7 @@ from slproxy.config.variables import META, VARIABLES
 from slproxy.forward.policy import PROBES
 from slproxy.sandbox import Sandbox
 from tests.support import ROOT
-from tests.support.rig import PATIENCE, until
+from tests.support.waiting import PATIENCE, until
 
 pytestmark = pytest.mark.heavy
 

@@ -14,9 +14,12 @@ import pytest
 from slproxy.app import Clock
 from slproxy.config import AuthSettings, RetrySettings, Secret
 from slproxy.config.schema import PaceSettings
-from tests.support import rig
 from tests.support.listener import Listener
-from tests.support.raw_http import Head, abort, read_body, read_head, read_message
+from tests.support.programs import program
+from tests.support.proxies import proxy, settings_for
+from tests.support.raw_http import Head, Message, abort, get, port_of, raw, read_body, read_head, read_message, reply
+from tests.support.scripted import Handler, ScriptedUpstream
+from tests.support.waiting import PATIENCE
 
 pytestmark = pytest.mark.heavy
 
@@ -31,13 +34,13 @@ SECRET = "cs_" + "c4" * 32
 # Above what is read whole before it is sent: these are streamed.
 LARGE = b"l" * 100_000
 
-OK = rig.reply("200 OK", b'{"data":{}}')
-REFUSED = rig.reply("401 Unauthorized", b'{"error":"Invalid Bearer token"}')
-LIMITED_NOW = rig.reply("429 Too Many Requests", b"{}", "Retry-After: 0")
-LIMITED = rig.reply("429 Too Many Requests", b"{}")
-DOWN = rig.reply("503 Service Unavailable", b"down")
-TOO_LARGE = rig.reply("413 Content Too Large", b"{}", "Connection: close")
-BROKEN = rig.reply("200 OK", b"", "Content-Length: 100", length=False) + b"part"
+OK = reply("200 OK", b'{"data":{}}')
+REFUSED = reply("401 Unauthorized", b'{"error":"Invalid Bearer token"}')
+LIMITED_NOW = reply("429 Too Many Requests", b"{}", "Retry-After: 0")
+LIMITED = reply("429 Too Many Requests", b"{}")
+DOWN = reply("503 Service Unavailable", b"down")
+TOO_LARGE = reply("413 Content Too Large", b"{}", "Connection: close")
+BROKEN = reply("200 OK", b"", "Content-Length: 100", length=False) + b"part"
 
 # What may become of an arrival, and what a client who is not cured may then be told: a status, or 0 for a reply that
 # broke off.
@@ -113,7 +116,7 @@ class Books(Listener):
             await read_body(head, reader)
             self.tokens += 1
             token = b'{"access_token":"at_%d","token_type":"bearer","expires_in":7200}' % self.tokens
-            writer.write(rig.reply("200 OK", token))
+            writer.write(reply("200 OK", token))
             return last
         times = len(self.arrivals[target])
         arrival = Arrival("nobody" if last in LAST_ONES else self._kind(target, times))
@@ -168,12 +171,12 @@ class Books(Listener):
 def request_of(method: str, number: int) -> bytes:
     target = f"/v2/{number}"
     if method == "GET":
-        return rig.get(target)
+        return get(target)
     if number % 100 == 1:
-        return rig.get(target, method=method, body=LARGE)
+        return get(target, method=method, body=LARGE)
     if number % 100 == 2:
-        return rig.get(target, "Transfer-Encoding: chunked", method=method) + b"5\r\nhello\r\n0\r\n\r\n"
-    return rig.get(target, method=method, body=b'{"n":%d}' % number)
+        return get(target, "Transfer-Encoding: chunked", method=method) + b"5\r\nhello\r\n0\r\n\r\n"
+    return get(target, method=method, body=b'{"n":%d}' % number)
 
 
 async def ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, request: bytes) -> tuple[int, int]:
@@ -193,13 +196,13 @@ async def send_all(url: str, method: str, count: int) -> dict[bytes, tuple[int, 
     numbers = iter(range(count))
 
     async def lane() -> None:
-        connection = await asyncio.open_connection("127.0.0.1", rig.port_of(url))
+        connection = await asyncio.open_connection("127.0.0.1", port_of(url))
         for number in numbers:
-            async with asyncio.timeout(3 * rig.PATIENCE):
+            async with asyncio.timeout(3 * PATIENCE):
                 told[b"/v2/%d" % number] = status, _ = await ask(*connection, request_of(method, number))
             if status == 0 or connection[0].at_eof():
                 connection[1].close()
-                connection = await asyncio.open_connection("127.0.0.1", rig.port_of(url))
+                connection = await asyncio.open_connection("127.0.0.1", port_of(url))
         connection[1].close()
 
     await asyncio.gather(*(lane() for _ in range(LANES)))
@@ -232,12 +235,12 @@ async def run(method: str, count: int, *, home: Path | None = None) -> tuple[Boo
                 "SLPROXY_STORE__KIND": "memory",
                 "SLPROXY_PACE__MODE": "off",
             }
-            async with rig.program("serve", "--port", "0", home=home, env=settings) as running:
+            async with program("serve", "--port", "0", home=home, env=settings) as running:
                 told = await send_all(running.url, method, count)
         else:
-            built = rig.settings_for(books.url, auth=AuthSettings(client_id="app", client_secret=Secret(SECRET)))
+            built = settings_for(books.url, auth=AuthSettings(client_id="app", client_secret=Secret(SECRET)))
             built = replace(built, upstream=replace(built.upstream, response_timeout=RESPONSE_TIMEOUT), pace=UNPACED)
-            async with rig.proxy(built, clock=hurried()) as app:
+            async with proxy(built, clock=hurried()) as app:
                 told = await send_all(app.urls[0], method, count)
     # Every time that a request came was an attempt of ours, and was counted as one.
     uncounted = {
@@ -296,11 +299,11 @@ async def test_a_request_that_was_refused_once_and_then_lost_is_not_told_as_refu
     method: str, refusal: bytes
 ) -> None:
     """A 429 says that it was not carried out: whoever is told so sends it again, and doubles what the last one did."""
-    seen: list[rig.Message] = []
+    seen: list[Message] = []
 
-    async def script(message: rig.Message, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def script(message: Message, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if message.head.target == "/oauth/token":
-            writer.write(rig.reply("200 OK", b'{"access_token":"at_%d","token_type":"bearer"}' % len(seen)))
+            writer.write(reply("200 OK", b'{"access_token":"at_%d","token_type":"bearer"}' % len(seen)))
             return
         seen.append(message)
         if len(seen) == 1:
@@ -308,10 +311,10 @@ async def test_a_request_that_was_refused_once_and_then_lost_is_not_told_as_refu
         else:
             abort(writer)
 
-    async with rig.ScriptedUpstream(script) as upstream:
-        settings = rig.settings_for(upstream.url, auth=AuthSettings(client_id="app", client_secret=Secret(SECRET)))
-        async with rig.proxy(settings, clock=hurried()) as app:
-            answer = await rig.raw(app.urls[0], rig.get("/v2/a", method=method, body=b"{}"))
+    async with ScriptedUpstream(script) as upstream:
+        settings = settings_for(upstream.url, auth=AuthSettings(client_id="app", client_secret=Secret(SECRET)))
+        async with proxy(settings, clock=hurried()) as app:
+            answer = await raw(app.urls[0], get("/v2/a", method=method, body=b"{}"))
     assert (answer.head.status, len(seen)) == (502, 2)
     assert answer.head.get("Proxy-Status") == "slproxy; error=connection_terminated"
 
@@ -343,34 +346,34 @@ class Simulated:
         return Clock(now=lambda: self.now, monotonic=lambda: self.now, sleep=self.sleep, jitter=dice.random)
 
 
-async def down(message: rig.Message, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def down(message: Message, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     writer.write(DOWN)
 
 
-async def resets(message: rig.Message, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def resets(message: Message, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     abort(writer)
 
 
-OUTAGES: dict[str, tuple[rig.Handler, int]] = {"503": (down, 503), "reset": (resets, 502)}
+OUTAGES: dict[str, tuple[Handler, int]] = {"503": (down, 503), "reset": (resets, 502)}
 
 
 @pytest.mark.parametrize("outage", OUTAGES)
 async def test_an_outage_of_a_minute_is_met_with_a_fifth_more_requests_at_most(outage: str) -> None:
     script, status = OUTAGES[outage]
     time = Simulated()
-    running: set[asyncio.Task[rig.Message]] = set()
-    answered: list[asyncio.Task[rig.Message]] = []
+    running: set[asyncio.Task[Message]] = set()
+    answered: list[asyncio.Task[Message]] = []
     asked = 0
 
     def settled() -> bool:
         return asked - len(answered) == len(time.sleeping)
 
     async with (
-        rig.ScriptedUpstream(script) as upstream,
-        rig.proxy(replace(rig.settings_for(upstream.url), pace=UNPACED), clock=time.clock()) as app,
+        ScriptedUpstream(script) as upstream,
+        proxy(replace(settings_for(upstream.url), pace=UNPACED), clock=time.clock()) as app,
     ):
         for asked in range(1, 601):
-            running.add(task := asyncio.create_task(rig.raw(app.urls[0], rig.get("/v2/a"))))
+            running.add(task := asyncio.create_task(raw(app.urls[0], get("/v2/a"))))
             task.add_done_callback(answered.append)
             await soon(settled)
             # At no moment more than the floor, or a fifth of what was asked until then, begun repeats included.
@@ -389,7 +392,7 @@ async def test_an_outage_of_a_minute_is_met_with_a_fifth_more_requests_at_most(o
 
 
 async def soon(true: Callable[[], bool]) -> None:
-    async with asyncio.timeout(rig.PATIENCE):
+    async with asyncio.timeout(PATIENCE):
         while not true():
             await asyncio.sleep(0)
 
@@ -397,16 +400,16 @@ async def soon(true: Callable[[], bool]) -> None:
 # No retry but ours.
 
 
-async def empty(message: rig.Message, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    writer.write(rig.reply("200 OK", b""))
+async def empty(message: Message, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    writer.write(reply("200 OK", b""))
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"])
 async def test_one_request_is_one_request_upstream_when_nothing_fails(method: str) -> None:
-    async with rig.ScriptedUpstream(empty) as upstream, rig.proxy(rig.settings_for(upstream.url)) as app:
+    async with ScriptedUpstream(empty) as upstream, proxy(settings_for(upstream.url)) as app:
         body = b"{}" if method in ("POST", "PUT", "PATCH") else b""
-        asked = [rig.get(f"/v2/{number}", method=method, body=body) for number in range(50)]
-        answers = await asyncio.gather(*(rig.raw(app.urls[0], request, method=method) for request in asked))
+        asked = [get(f"/v2/{number}", method=method, body=body) for number in range(50)]
+        answers = await asyncio.gather(*(raw(app.urls[0], request, method=method) for request in asked))
     assert Counter(answer.head.status for answer in answers) == {200: 50}
     assert [answer for answer in answers if answer.head.get("X-Slproxy-Attempts")] == []
     assert Counter(message.head.target for message in upstream.seen) == {f"/v2/{number}": 1 for number in range(50)}
@@ -420,18 +423,18 @@ async def test_a_connection_that_ends_without_a_byte_of_a_reply_costs_an_attempt
     """aiohttp's own session would ask once more by itself, and tell nobody (docs/hazards.md, trap 6)."""
     used: set[asyncio.StreamWriter] = set()
 
-    async def script(message: rig.Message, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def script(message: Message, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if writer in used:
             writer.close()
         else:
             used.add(writer)
-            writer.write(rig.reply("200 OK", b""))
+            writer.write(reply("200 OK", b""))
 
-    async with rig.ScriptedUpstream(script) as upstream:
-        settings = replace(rig.settings_for(upstream.url), retry=RetrySettings(attempts=attempts))
-        async with rig.proxy(settings, clock=hurried()) as app:
-            await rig.raw(app.urls[0], rig.get("/v2/first"))
-            answer = await rig.raw(app.urls[0], rig.get("/v2/second", method=method), method=method)
+    async with ScriptedUpstream(script) as upstream:
+        settings = replace(settings_for(upstream.url), retry=RetrySettings(attempts=attempts))
+        async with proxy(settings, clock=hurried()) as app:
+            await raw(app.urls[0], get("/v2/first"))
+            answer = await raw(app.urls[0], get("/v2/second", method=method), method=method)
     assert [message.head.target for message in upstream.seen] == ["/v2/first"] + ["/v2/second"] * min(attempts, 2)
     assert answer.head.status == (200 if attempts > 1 else 502)
     assert answer.head.get("X-Slproxy-Attempts") == ("2" if attempts > 1 else None)

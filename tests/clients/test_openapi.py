@@ -24,7 +24,11 @@ from hypothesis.strategies import SearchStrategy
 
 from slproxy.config.schema import PaceSettings
 from slproxy.sandbox import Options, RecordedRequest, Sandbox
-from tests.support import rig
+from tests.support import proxies
+from tests.support.proxies import API_KEY, settings_for
+from tests.support.raw_http import port_of
+from tests.support.sandboxes import running_sandbox
+from tests.support.waiting import PATIENCE
 
 schemathesis = pytest.importorskip("schemathesis")
 
@@ -33,7 +37,7 @@ pytestmark = pytest.mark.heavy
 # Requests made for each operation: those that keep to the description, and those that do not, which are slow to make.
 EXAMPLES = {"positive": 15, "negative": 5}
 # The minute never ends, so there must be enough for all.
-NOW, OPTIONS = 1_795_000_010.0, Options(api_key=rig.API_KEY, budget=10**9)
+NOW, OPTIONS = 1_795_000_010.0, Options(api_key=API_KEY, budget=10**9)
 
 # What docs/contract.md, Strip, takes off on the way up, and Answer adds on the way down; what is each connection's.
 CHANGED, ADDED = {"host", "authorization", "via"}, {"via", "server-timing"}
@@ -81,9 +85,9 @@ def ways() -> Iterator[Ways]:
     async def serve() -> None:
         end = asyncio.Event()
         async with (
-            rig.running_sandbox(OPTIONS, clock=lambda: NOW) as direct,
-            rig.running_sandbox(OPTIONS, clock=lambda: NOW) as behind,
-            rig.proxy(replace(rig.settings_for(behind.url), pace=PaceSettings(mode="off"))) as app,
+            running_sandbox(OPTIONS, clock=lambda: NOW) as direct,
+            running_sandbox(OPTIONS, clock=lambda: NOW) as behind,
+            proxies.proxy(replace(settings_for(behind.url), pace=PaceSettings(mode="off"))) as app,
         ):
             running.append((Ways(direct, behind, app.urls[0]), asyncio.get_running_loop(), end))
             started.set()
@@ -92,13 +96,13 @@ def ways() -> Iterator[Ways]:
     with ThreadPoolExecutor(1) as threads:
         serving = threads.submit(asyncio.run, serve())
         serving.add_done_callback(lambda _: started.set())
-        assert started.wait(rig.PATIENCE)
+        assert started.wait(PATIENCE)
         if not running:
             serving.result()  # raises what kept it from starting
         found, loop, end = running[0]
         yield found
         loop.call_soon_threadsafe(end.set)
-        serving.result(rig.PATIENCE)
+        serving.result(PATIENCE)
 
 
 def made(label: str, mode: str) -> SearchStrategy[requests.PreparedRequest]:
@@ -123,7 +127,7 @@ def ask(connection: http.client.HTTPConnection, request: requests.PreparedReques
 
 
 def connected(url: str) -> http.client.HTTPConnection:
-    return http.client.HTTPConnection("127.0.0.1", rig.port_of(url), timeout=rig.PATIENCE)
+    return http.client.HTTPConnection("127.0.0.1", port_of(url), timeout=PATIENCE)
 
 
 def refusal(request: requests.PreparedRequest) -> str | None:
@@ -171,7 +175,7 @@ def test_a_request_gets_the_same_answer_directly_and_through_the_proxy(ways: Way
             assert len(ways.behind.requests) == before
             return
         assert not through.get("proxy-status"), "the proxy answered, and no rule of Check says why"
-        answer = ask(direct, request, ("Authorization", f"Bearer {rig.API_KEY}"))
+        answer = ask(direct, request, ("Authorization", f"Bearer {API_KEY}"))
         assert through.less(ADDED | HOP_BY_HOP) == answer.less(HOP_BY_HOP)
         assert {name for name in ADDED if not through.get(name)} == set()
         assert len(ways.behind.requests) == before + 1

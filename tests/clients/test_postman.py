@@ -10,7 +10,8 @@ import pytest
 
 from slproxy.config import ListenSettings
 from tests.support import ROOT, node
-from tests.support.rig import program, running_sandbox
+from tests.support.programs import program
+from tests.support.sandboxes import running_sandbox
 
 pytestmark = pytest.mark.heavy
 

@@ -19,7 +19,8 @@ from pathlib import Path
 
 import aiohttp
 
-from tests.support.rig import PATIENCE, environment, until
+from tests.support.programs import environment
+from tests.support.waiting import PATIENCE, until
 
 BINARY = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 

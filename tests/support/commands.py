@@ -30,7 +30,10 @@ from keyrings.alt.file import PlaintextKeyring
 from slproxy.cli.main import run as run_command
 from slproxy.sandbox import Options, Sandbox
 from slproxy.store import FileStore
-from tests.support.rig import PATIENCE, Program, environment, get, login_at, raw, running_sandbox, spawn, until
+from tests.support.programs import Program, environment, spawn
+from tests.support.raw_http import get, raw
+from tests.support.sandboxes import login_at, running_sandbox
+from tests.support.waiting import PATIENCE, until
 
 # Marked, so that it can be searched for wherever something is said.
 SECRET = "marker-secret-0a1b2c"

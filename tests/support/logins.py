@@ -19,12 +19,9 @@ from tests.support.commands import (
     system_keyring,
     token_file,
 )
-from tests.support.rig import (
-    Program,
-    get,
-    login_at,
-    raw,
-)
+from tests.support.programs import Program
+from tests.support.raw_http import get, raw
+from tests.support.sandboxes import login_at
 
 # The keyring that a machine without a desktop can have.
 KEYRING = {"PYTHON_KEYRING_BACKEND": "keyrings.alt.file.PlaintextKeyring"}

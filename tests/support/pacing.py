@@ -18,19 +18,11 @@ from slproxy.config.origin import Origin
 from slproxy.sandbox import Options, Sandbox
 from slproxy.store import MemoryStore
 from tests.support.pair import problem
-from tests.support.rig import (
-    PATIENCE,
-    Head,
-    Message,
-    Program,
-    get,
-    port_of,
-    proxy,
-    raw,
-    running_sandbox,
-    settings_for,
-    until,
-)
+from tests.support.programs import Program
+from tests.support.proxies import proxy, settings_for
+from tests.support.raw_http import Head, Message, get, port_of, raw
+from tests.support.sandboxes import running_sandbox
+from tests.support.waiting import PATIENCE, until
 
 # A clock minute begins here; it is days from the clock of whoever runs the tests, which must not matter.
 MINUTE = 1_795_000_020.0
