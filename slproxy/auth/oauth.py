@@ -15,7 +15,7 @@ REVOKE_PATH = "/oauth/revoke"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class OAuthClient:
-    """Who asks: a client id and, unless it is a public client, its secret."""
+    """An OAuth client: its id and, unless it is public, its secret."""
 
     id: str
     secret: str | None = field(default=None, repr=False)
@@ -55,24 +55,24 @@ def pkce_challenge(verifier: str) -> str:
 
 
 def code_grant(client: OAuthClient, *, code: str, redirect_uri: str, verifier: str) -> Form:
-    """Ask for the token that a code stands for (RFC 6749 §4.1.3)."""
+    """Return the request for the token that a code stands for (RFC 6749 §4.1.3)."""
     fields = [("code", code), ("redirect_uri", redirect_uri), ("code_verifier", verifier)]
     return Form(TOKEN_PATH, [("grant_type", "authorization_code"), *_identity(client), *fields])
 
 
 def refresh_grant(client: OAuthClient, *, refresh_token: str) -> Form:
-    """Ask for the next token (RFC 6749 §6). SalesLoft then revokes the refresh token that was sent."""
+    """Return the request for the next token (RFC 6749 §6). SalesLoft then revokes the refresh token in it."""
     return Form(TOKEN_PATH, [("grant_type", "refresh_token"), *_identity(client), ("refresh_token", refresh_token)])
 
 
 def client_credentials_grant(client: OAuthClient, *, scope: str) -> Form:
-    """Ask for a token of the application itself (RFC 6749 §4.4.2)."""
+    """Return the request for a token of the application itself (RFC 6749 §4.4.2)."""
     scoped = [("scope", scope)] if scope else []
     return Form(TOKEN_PATH, [("grant_type", "client_credentials"), *_identity(client), *scoped])
 
 
 def revocation(client: OAuthClient, *, token: str) -> Form:
-    """Ask to revoke a token (RFC 7009 §2.1)."""
+    """Return the request to revoke a token (RFC 7009 §2.1)."""
     return Form(REVOKE_PATH, [*_identity(client), ("token", token)])
 
 

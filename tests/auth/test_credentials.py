@@ -198,7 +198,7 @@ async def test_a_login_that_the_store_has_lost_is_stored_again_and_one_that_was_
         assert (await it.store.read() is not None) is lost
 
 
-async def test_a_renewal_that_did_not_cure_is_not_repeated_within_30_seconds() -> None:
+async def test_an_ineffective_renewal_is_not_repeated_within_30_seconds() -> None:
     time = FakeTime()
     it = await scene(login(time=time), time)
     newer = await it.credentials.renew(stale=await it.credentials.bearer())

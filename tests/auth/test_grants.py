@@ -41,5 +41,7 @@ GRANTS = [
 @pytest.mark.parametrize(
     ("auth", "login", "redirect", "grant"), [row[1:] for row in GRANTS], ids=[row[0] for row in GRANTS]
 )
-def test_auto_picks_as_the_contract_says(auth: AuthSettings, login: bool, redirect: bool, grant: str | None) -> None:
+def test_auto_selects_in_the_order_of_the_contract(
+    auth: AuthSettings, login: bool, redirect: bool, grant: str | None
+) -> None:
     assert chosen(auth, login=login, redirect=redirect) == grant
