@@ -235,14 +235,14 @@ class App:
         return change.changed, change.later
 
     async def _saved(self, credentials: Credentials) -> None:
-        """Wait until a token that a last request renewed is in its store, or the proxy ends."""
+        """Wait until a token that a last request renewed is in its store, or the proxy shuts down."""
         while credentials.warning is not None and not self._closing.is_set():
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(1.0):
                     await self._closing.wait()
 
     async def _retire(self, server: Server, retired: contextlib.AsyncExitStack) -> None:
-        """Close what nothing uses any more, once the requests that are in flight now have ended."""
+        """Close what a reload replaced, once the requests that are in flight now have ended."""
         await server.wait_for_in_flight()
         await retired.aclose()
 
@@ -274,7 +274,7 @@ class App:
         self.urls = [url_of(str(address[0]), int(address[1])) for address in self._runner.addresses]
 
     async def drain(self, *, at_once: asyncio.Event) -> None:
-        """Let what is in flight end, for ``GRACE`` seconds, or until ``at_once`` is set."""
+        """Wait for the requests in flight, for ``GRACE`` seconds or until ``at_once`` is set."""
         self.forwarder.drain(GRACE)
         self.pacer.drain(GRACE)
         if self._runner is None or self.server is None:
@@ -297,7 +297,7 @@ class App:
             self._socket_file = None
 
     async def ask(self, target: str) -> tuple[int, bytes]:
-        """Ask the API for something, with retries, and return status and body. Raises Problem."""
+        """Get a page of the API for the proxy itself, retries included; return status and body. Raises Problem."""
         reply = await self.forwarder.fetch(target)
         try:
             return reply.status, b"".join([chunk async for chunk in reply.chunks()])
@@ -314,7 +314,7 @@ class App:
         )
 
     def state(self) -> dict[str, object]:
-        """Return what ``status.json`` tells."""
+        """Return the document of ``status.json``."""
         problem = pages.not_ready(self.credentials.problem(), draining=self.forwarder.draining)
         return {
             "version": slproxy.__version__,

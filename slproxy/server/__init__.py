@@ -1,4 +1,4 @@
-"""The listening side."""
+"""The listening side: accepts connections and serves requests."""
 
 from slproxy.server import pages
 from slproxy.server.listen import BACKLOG, bind_unix_socket, cannot_listen, reachable, url_of

@@ -31,20 +31,20 @@ from slproxy.server.unparsed import limit_problem, unparsed_problem
 
 log = logging.getLogger("slproxy.server")
 
-# When there are too many connections, those give way that have waited for a request for so long, in seconds: one that
+# When there are too many connections, one that has been idle for so long is closed for a newcomer, in seconds: one that
 # has had an answer before, and one that has not and may be about to ask.
 EVICT_IDLE_AFTER, EVICT_UNUSED_AFTER = 1.0, 5.0
-# How long a connection past the limit may take to ask, so that it can be told, in seconds.
+# How long a connection past the limit may take to send a request before it is answered all the same, in seconds.
 OVER_LIMIT_TIMEOUT = 1.0
 
 # What the kernel may hold of a reply, in bytes; Linux doubles it (socket(7)).
 SEND_BUFFER = 64 * 1024
-# How long a client that has ended its half is waited with for the first byte to it since, in seconds.
+# How long a half-closed connection is kept for the first byte of its answer, in seconds.
 HALF_CLOSED_TIMEOUT = 0.5
 
 
 class Registry(Protocol):
-    """Who counts the connections, and says how long each may take."""
+    """The connections that there are, and the limits of each."""
 
     limits: LimitSettings
     send_timeout: float
@@ -91,21 +91,21 @@ class ClientConnection(RequestHandler):
         self._server = server
         # When its last request ended, in the loop's time.
         self.idle_since = self.loop.time()
-        # What has come of a head that is not whole yet.
+        # The part of a head that has arrived.
         self._partial = bytearray()
         self._trailers = TrailerWatch()
-        # Whether another protocol is spoken on it, one that the parser takes for HTTP.
+        # Whether its client speaks another protocol, which the parser takes for HTTP.
         self.not_http = False
         self._head_timer: asyncio.TimerHandle | None = None
         self._send_timer: asyncio.TimerHandle | None = None
         self._half_closed_timer: asyncio.TimerHandle | None = None
-        # Once the last answer has been written.
+        # From the last answer on.
         self._linger: Linger | None = None
-        # What the reply in hand is written to.
+        # The writer of the response in hand.
         self.writer: AbstractStreamWriter | None = None
-        # Past the limit of connections: there is one answer for it.
+        # Past `limits.max_connections`: its one answer is a 503.
         self.over_limit = False
-        # Cut off since it took nothing of its reply.
+        # Whether it was cut off since its client read nothing of the reply.
         self.is_stalled = False
 
     @property
@@ -114,12 +114,12 @@ class ClientConnection(RequestHandler):
         return self.requests_begun == 0 or (self.waiter is not None and not self.waiter.done())
 
     def close_if_idle(self) -> None:
-        """Close a connection on which nobody waits for anything."""
+        """Close the connection unless a request is being served on it."""
         if self._is_idle:
             self.force_close()
 
     def evictable_for(self, now: float) -> float:
-        """Return by how many seconds it has been idle for longer than it may be when room is needed."""
+        """Return for how many seconds it could have been closed for a newcomer; less than none where it cannot yet."""
         if self._linger is not None:
             return now - self.idle_since
         if not self._is_idle:
@@ -127,7 +127,7 @@ class ClientConnection(RequestHandler):
         return now - self.idle_since - (EVICT_IDLE_AFTER if self.requests_begun else EVICT_UNUSED_AFTER)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin to wait for a head, or refuse to."""
+        """Limit what the kernel buffers, and begin to wait for a head."""
         super().connection_made(transport)
         stream = cast("asyncio.Transport", transport)  # uvloop's are none of asyncio's classes
         # Every byte that waits is watched (`pause_writing`), and the kernel's share of them is small, or a client that
@@ -142,7 +142,7 @@ class ClientConnection(RequestHandler):
         self._start_head_timer(min(OVER_LIMIT_TIMEOUT, self._server.limits.header_timeout) if self.over_limit else None)
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        """End with the connection."""
+        """Stop the timers of a connection that is gone."""
         self._server.unregister(self)
         for timer in (self._head_timer, self._send_timer, self._half_closed_timer, self._linger):
             if timer is not None:
@@ -150,15 +150,15 @@ class ClientConnection(RequestHandler):
         super().connection_lost(exc)
 
     async def shutdown(self, timeout: float | None = 15.0) -> None:  # noqa: ASYNC109  # aiohttp's signature
-        """End on the way down; a reply in the middle is cut off, not ended: it would look whole to HTTP/1.0."""
+        """Close for the shutdown; a reply that is not whole is cut off, or it would look whole to HTTP/1.0."""
         if not (self._is_idle if self._linger is None else self._linger.is_sent):
             reset(self.transport)
         await super().shutdown(timeout)
 
     def eof_received(self) -> bool:  # type: ignore[override]  # asyncio asks for it; aiohttp never says yes
-        """Keep a connection whose client will send no more: it may still want its answer.
+        """Keep a half-closed connection: its client may still read the answer.
 
-        A client that has left looks the same until something is written to it, so this is not for long.
+        A client that has left looks the same until something is written to it, so it is kept for a short time.
         """
         if self._is_idle or self._linger is not None:
             return False
@@ -171,7 +171,7 @@ class ClientConnection(RequestHandler):
         return True
 
     def _check_half_closed(self, written: int, waited: bool) -> None:
-        """Go on for a client that takes what is written to it since its end; cut off one that shows no sign of life."""
+        """Keep a half-closed connection whose client still reads; cut off one that shows no sign of life."""
         request = self.current_request
         if self._is_idle or (request is None and not self.queue):
             self.force_close()  # it was answered
@@ -199,7 +199,7 @@ class ClientConnection(RequestHandler):
             self._head_timer = None
 
     def _head_timed_out(self, timeout: float) -> None:
-        """Give up on a head that does not come; aiohttp has no limit for it but that of idle connections."""
+        """Answer 408 to a head that does not arrive; aiohttp has no timeout for it but that of idle connections."""
         self._head_timer = None
         if not self._is_idle:
             return
@@ -218,7 +218,7 @@ class ClientConnection(RequestHandler):
             self.force_close()
 
     def _reply_and_close(self, problem: Problem, reason: str) -> None:
-        """Answer a connection on which no request has come, and close it."""
+        """Answer where no request has parsed, and close."""
         answer = problem_answer(problem)
         self._server.record_unparsed(answer, problem.type)
         if self.transport is not None:
@@ -226,7 +226,7 @@ class ClientConnection(RequestHandler):
         self.linger()
 
     def linger(self) -> None:
-        """Close, now that the last answer has been written; throw away what the client still sends meanwhile."""
+        """Close after the last answer; throw away what the client still sends meanwhile."""
         if self._linger is not None:
             return
         transport, self.transport = self.transport, None
@@ -235,7 +235,7 @@ class ClientConnection(RequestHandler):
             return
         self.transport = transport
         self.idle_since = self.loop.time()
-        # Past the hard limit nobody may hold a connection; a client that has ended its half sends nothing more.
+        # A half-closed client sends nothing more; past the hard limit no connection is held.
         if self._half_closed_timer is not None or (self.over_limit and self._server.over_hard_limit):
             self.force_close()
             return
@@ -247,13 +247,13 @@ class ClientConnection(RequestHandler):
             self.force_close()  # the client has left with a reset
 
     def pause_writing(self) -> None:
-        """Watch a client that does not take what is written to it; asyncio would wait for as long as it likes."""
+        """Start the timeout of a client that does not read; asyncio would wait without end."""
         super().pause_writing()
         if self.transport is not None:
             self._start_send_timer(self.transport)
 
     def resume_writing(self) -> None:
-        """Watch no more."""
+        """Stop the timeout of a client that did not read."""
         super().resume_writing()
         if self._send_timer is not None:
             self._send_timer.cancel()
@@ -274,14 +274,14 @@ class ClientConnection(RequestHandler):
             reset(transport)
 
     def _taken(self, transport: asyncio.Transport) -> int:
-        """Return how much of the reply the client has taken; what the kernel still holds it has not."""
+        """Return how much of the reply the client has read, less what the kernel still holds, in bytes."""
         return (0 if self.writer is None else self.writer.output_size) - _unsent(transport)
 
     def data_received(self, data: bytes) -> None:
         """Parse what arrived; fail a body that does not parse.
 
-        aiohttp queues the error as a further message and leaves the body of the current one open, so that whoever
-        reads it waits for ever (aiohttp/web_protocol.py, ``data_received``). A message can only be queued behind a
+        aiohttp queues the error as a further message and leaves the body of the current one open, so that its
+        reader waits for ever (aiohttp/web_protocol.py, ``data_received``). A message can only be queued behind a
         body that has not ended when it is such an error.
         """
         if self._linger is not None:
@@ -324,8 +324,8 @@ class ClientConnection(RequestHandler):
     ) -> web.StreamResponse:
         """Answer with a problem: aiohttp's own page names its version and echoes the offending bytes.
 
-        Raises ConnectionError, with which aiohttp ends the connection, where there is nobody to answer, or where an
-        answer has begun: a second one would be written into the first.
+        Raises ConnectionError, with which aiohttp ends the connection, where the client has left, or where an answer
+        has begun: a second one would be written into the first.
         """
         if isinstance(exc, ConnectionError):
             raise exc

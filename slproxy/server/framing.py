@@ -1,4 +1,4 @@
-"""Request framing that aiohttp's parser lets pass and two servers could read in two ways."""
+"""Framing of requests: what aiohttp's parser lets pass and two servers could read in two ways."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _RTSP_FIRST = re.compile(rb"[A-Z_]+ [^ \r\n]* RTSP/[0-9.]+\r?\n")
 
 
 def has_rtsp(data: bytes | bytearray, *, requests: int) -> bool:
-    """Tell whether one of the requests that parsed is RTSP: llhttp takes it for HTTP, and does not say which it was."""
+    """Return whether one of the requests that parsed is RTSP, which llhttp takes for HTTP without saying so."""
     # Behind a single request stands its body, which may speak of anything.
     return _RTSP_FIRST.match(data) is not None or (requests > 1 and _RTSP.search(data) is not None)
 

@@ -10,11 +10,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-# For so long in all, as aiohttp reads on in a body after its response; nginx takes 30, in seconds.
+# How long in all, in seconds: as long as aiohttp reads on in a body after its response; nginx takes 30.
 LINGER_TIME = 10.0
-# The same for a connection past `limits.max_connections`, in seconds.
+# The same for a connection past `limits.max_connections`.
 LINGER_TIME_OVER_LIMIT = 3.0
-# A client that sends nothing for so long has its answer, or has lost interest; nginx takes 5, in seconds.
+# A client that sends nothing for so long is taken to have its answer, in seconds; nginx takes 5.
 LINGER_SILENCE = 2.0
 # What is thrown away at most, in bytes: the largest body that the proxy would keep (`limits.replay_disk`).
 LINGER_BYTES = 64 * 1024 * 1024
@@ -42,13 +42,13 @@ class Linger:
         return self._transport.get_write_buffer_size() == 0
 
     def throw_away(self, size: int) -> None:
-        """Count what has come."""
+        """Count the bytes that arrived, and end past ``LINGER_BYTES``."""
         self._bytes += size
         if self._bytes > LINGER_BYTES:
             self._end()
 
     def _check(self) -> None:
-        """End when nothing has come for a while, or at the deadline; not as long as the answer is on its way out."""
+        """End after a silence, or at the deadline; not before all of the answer has been sent."""
         now = self._timers.time()
         if self.is_sent and (now >= self._deadline or self._bytes == self._bytes_before):
             self._end()
@@ -58,5 +58,5 @@ class Linger:
         self._timer = self._timers.call_later(wait, self._check)
 
     def cancel(self) -> None:
-        """Count no more: the connection is gone."""
+        """Stop the timer: the connection is gone."""
         self._timer.cancel()

@@ -1,4 +1,4 @@
-"""Listening sockets, and how an address is written."""
+"""Listening sockets and their addresses."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ BACKLOG = 1024
 
 
 def cannot_listen(host: str, port: int, error: OSError) -> ConfigError:
+    """Return the error for an address that cannot be listened on."""
     where = f"{host}:{port}"
     if error.errno == errno.EADDRINUSE:
         return ConfigError(
@@ -50,7 +51,7 @@ def bind_unix_socket(path: Path, mode: int) -> socket.socket:
 
 
 def _is_live(path: Path) -> bool:
-    """Tell whether somebody listens on a Unix socket."""
+    """Return whether a process listens on a Unix socket."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         try:
             probe.connect(str(path))
@@ -67,7 +68,7 @@ def url_of(host: str, port: int) -> str:
 
 
 def reachable(url: str) -> str:
-    """Return an address of this machine for one that means all of them: no client may ask for 0.0.0.0."""
+    """Return the URL with a name of this machine in the place of a wildcard: no client may ask for 0.0.0.0."""
     for every in ("//0.0.0.0:", "//[::]:", "//:"):
         url = url.replace(every, "//localhost:")
     return url

@@ -1,4 +1,4 @@
-"""The proxy's own pages under ``/_slproxy/``: is it alive, can it serve, how is it doing. Nothing in them is secret."""
+"""The proxy's own pages under ``/_slproxy/``: health, readiness and status. They hold no secret."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def page(
 
 
 def not_ready(token_problem: Problem | None, *, draining: bool) -> Problem | None:
-    """Return why the proxy should get no requests now, or ``None`` when it should."""
+    """Return why the proxy is not ready, or ``None`` when it is."""
     if draining:
         return Draining("The proxy is shutting down.", hint="Ask another one.")
     return token_problem

@@ -31,6 +31,7 @@ def problem_answer(problem: Problem) -> Answer:
 
 
 def overloaded() -> Overloaded:
+    """Return the problem of a connection past ``limits.max_connections``."""
     return Overloaded(
         "There are more connections than limits.max_connections.",
         hint="Close some, or raise the limit.",
@@ -39,7 +40,7 @@ def overloaded() -> Overloaded:
 
 
 def on_the_wire(answer: Answer, reason: str) -> bytes:
-    """Return a problem as it goes over the wire to a client that gets nothing else."""
+    """Return a problem as bytes, for a connection on which no request has parsed."""
     assert isinstance(answer.body, bytes), "a problem is short"
     lines = [f"HTTP/1.1 {answer.status} {reason}", *(f"{name}: {value}" for name, value in answer.headers)]
     return "\r\n".join([*lines, "Connection: close", "", ""]).encode() + answer.body
@@ -55,7 +56,7 @@ class Lingers(Protocol):
 
 
 class Response(StreamResponse):
-    """A response of the proxy; the last one on a connection lets it linger."""
+    """A response of the proxy; the connection lingers after its last one."""
 
     def __init__(
         self, connection: Lingers, *, status: int, reason: str | None, headers: Fields, whole: bytes = b""
@@ -74,7 +75,7 @@ class Response(StreamResponse):
 
 
 def reset(transport: asyncio.Transport | None) -> None:
-    """Cut a client's connection off with a reset, which no client takes for the end of a body."""
+    """Reset a client's connection, which no client takes for the end of a body."""
     if transport is None:
         return
     if (peer := transport.get_extra_info("socket")) is not None:

@@ -1,12 +1,14 @@
-"""The listening side: aiohttp's server, and what it decides wrongly for a proxy.
+"""Server: accepts connections, limits them, and serves each request.
+
+It stands on aiohttp's server, and changes what that decides wrongly for a proxy:
 
 1. Bodies are passed on as they came: nothing is decompressed on the way in (docs/hazards.md, trap 3).
-2. ``100 Continue`` is sent when the body is first wanted, so never to a request that Check refused.
+2. ``100 Continue`` is sent when the body is first read, so never to a request that Check refused.
 3. A reply gets no header that the upstream did not send: aiohttp would add Content-Type, Date and Server.
 4. A reply that breaks off is cut off: the client must never take a short body for a whole one.
 5. A client that leaves cancels its request, and so the upstream's.
-6. No connection is held for nothing: a head, a body and the taking of a reply each have their time, and past
-   ``limits.max_connections`` the longest idle connection gives way, or the newcomer is told.
+6. A connection is not held for nothing: a head, a body and the reading of a reply each have a timeout, and past
+   ``limits.max_connections`` the longest idle connection is closed, or the newcomer gets a 503.
 """
 
 from __future__ import annotations
@@ -37,7 +39,7 @@ CLIENT_KEEPALIVE = 75.0
 REQUEST_LINE_REST = 64
 # A client that takes nothing of a reply for so long is cut off, in seconds; nginx's send_timeout.
 SEND_TIMEOUT = 60.0
-# Looking for room takes a while, so not for each of a flood: for so long after a vain search, there is none.
+# How long a search for an idle connection that found none holds, in seconds: it is too slow for each of a flood.
 NO_ROOM_FOR = 0.1
 # What the log says of a client that left before it was answered; nginx's number for it.
 CLIENT_CLOSED_REQUEST = 499
@@ -81,7 +83,7 @@ class Server(web.Server):
         self._over_limit: set[ClientConnection] = set()
         self._no_room_until = 0.0
         self._in_flight: set[Exchange] = set()
-        # No request comes after those in flight; those that are still there are cut off.
+        # Whether no request comes after those in flight, and whether those that are left are cut off.
         self._draining = self._aborting = False
         self._ended = asyncio.Event()
         self._idle = asyncio.Event()
@@ -103,7 +105,7 @@ class Server(web.Server):
         )
 
     def reconfigure(self, limits: LimitSettings, *, allow_origins: frozenset[str]) -> None:
-        """Put other settings in force, for the connections and requests that come."""
+        """Put other settings in force for new connections and requests."""
         self.limits, self._allow_origins = limits, allow_origins
 
     async def wait_for_in_flight(self) -> None:
@@ -119,7 +121,7 @@ class Server(web.Server):
         return len(self._in_flight)
 
     async def drain(self, grace: float) -> bool:
-        """Wait until no request is in flight, for ``grace`` seconds at most; tell whether that came true."""
+        """Wait until no request is in flight, for ``grace`` seconds at most; return whether none is."""
         self._draining = True
         for connection in self._registered | self._over_limit:
             connection.close_if_idle()
@@ -133,19 +135,19 @@ class Server(web.Server):
         return True
 
     def register(self, connection: ClientConnection) -> bool:
-        """Count a new connection; tell whether there is room for it, after making some where that harms nobody."""
+        """Count a new connection; return whether there is room for it, if need be after closing an idle one."""
         admitted = len(self._registered) < self.limits.max_connections or self._make_room()
         (self._registered if admitted else self._over_limit).add(connection)
         return admitted
 
     def unregister(self, connection: ClientConnection) -> None:
-        """Count a connection no more."""
+        """Stop to count a connection."""
         self._registered.discard(connection)
         self._over_limit.discard(connection)
 
     @property
     def over_hard_limit(self) -> bool:
-        """Whether there are too many connections even to wait for what each of them asks."""
+        """Whether there are too many connections even to wait for the request of each."""
         return len(self._over_limit) > self.limits.max_connections
 
     def _make_room(self) -> bool:
@@ -162,7 +164,7 @@ class Server(web.Server):
         return True
 
     async def _serve(self, request: web.BaseRequest) -> web.StreamResponse:
-        """Serve one request: the outermost frame, where whatever went wrong becomes an answer and a line in the log."""
+        """Serve one request: the outermost frame, where each failure becomes an answer and a line in the log."""
         connection = request.protocol
         assert isinstance(connection, ClientConnection), "our server makes no others"
         connection.writer = request.writer
@@ -191,7 +193,7 @@ class Server(web.Server):
         except (asyncio.CancelledError, ConnectionError):
             exchange.status = exchange.status or CLIENT_CLOSED_REQUEST
             exchange.aborted = exchange.aborted or (
-                "client took nothing" if connection.is_stalled else "shut down" if self._aborting else "client left"
+                "client stopped reading" if connection.is_stalled else "shut down" if self._aborting else "client left"
             )
             raise
         finally:
@@ -257,7 +259,7 @@ def _inbound(request: web.BaseRequest, limits: LimitSettings, exchange: Exchange
 
 
 def _reader(request: web.BaseRequest, exchange: Exchange, timeout: float) -> Callable[[], Awaitable[bytes]]:
-    """Return what reads the next bytes of the body, and says ``100 Continue`` before the first."""
+    """Return a function that reads the next bytes of the body, and sends ``100 Continue`` before the first."""
     content = request.content
     expects = request.headers.get(hdrs.EXPECT, "").lower() == "100-continue"
 
@@ -290,7 +292,7 @@ def _reader(request: web.BaseRequest, exchange: Exchange, timeout: float) -> Cal
 async def _respond(
     request: web.BaseRequest, connection: ClientConnection, answer: Answer, exchange: Exchange, *, last: bool
 ) -> web.StreamResponse:
-    """Send an answer to the client, as it comes and no faster than the client takes it; the ``last`` one closes."""
+    """Send an answer to the client as it arrives, no faster than the client reads it; the ``last`` one closes."""
     whole = answer.body if isinstance(answer.body, bytes) else b""
     response = Response(connection, status=answer.status, reason=answer.reason, headers=answer.headers, whole=whole)
     if last:
@@ -308,13 +310,13 @@ async def _respond(
         if first:
             await response.write(first)
         else:
-            # The head does not wait for a body that may be long in coming.
+            # The head does not wait for the body.
             request.writer.send_headers()
         async for chunk in answer.body.chunks():
             await response.write(chunk)
             exchange.bytes_sent += len(chunk)
     except (UpstreamFault, Overloaded) as fault:
-        exchange.aborted = "upstream broke off" if isinstance(fault, UpstreamFault) else "gave way to others"
+        exchange.aborted = "upstream broke off" if isinstance(fault, UpstreamFault) else "evicted"
         log.warning("%s %s: %s", exchange.method, exchange.path, fault.detail)
         reset(request.transport)
         return response

@@ -87,7 +87,7 @@ class Upstream:
 
         Raises:
             UpstreamFault: there was no reply.
-            Overloaded: the connection had to be given up for others.
+            Overloaded: the connection was evicted for requests that waited.
         """
         timeout = min(self._rules.response_timeout, response_timeout)
         return await self._send(self._api, outbound, response_timeout=timeout, on_close=slot.release)
@@ -100,7 +100,7 @@ class Upstream:
     async def check_reachable(self, *, accounts: bool) -> TokenEndpointReply:
         """Get the front page of one of the two hosts, without a token, and return its status and headers.
 
-        Raises UpstreamFault: it cannot be reached, or is not who it should be.
+        Raises UpstreamFault: it cannot be reached, or its certificate is not good.
         """
         outbound = Outbound(method="GET", target="/", headers=[("Accept", "*/*")])
         origin = self._accounts if accounts else self._api

@@ -9,15 +9,16 @@ from aiohttp.http import HttpProcessingError
 
 from slproxy.errors import Overloaded, UpstreamFault, UpstreamTimeout, UpstreamUnreachable
 
-# A connection that waits for nothing but its client for so long goes to whoever waits for one, in seconds.
+# A connection that waits for nothing but its client for so long is given to a request that waits, in seconds.
 STALL_TIMEOUT = 1.0
 
 
 class EvictedError(aiohttp.ClientError):
-    """A connection was taken from a client that held it and did not use it, for others that waited."""
+    """The connection was taken from a stalled client, for requests that waited."""
 
 
 def evicted() -> Overloaded:
+    """Return the problem of a client that was evicted."""
     return Overloaded(
         f"For {STALL_TIMEOUT:g} s the client sent and took nothing, and others waited for its connection.",
         hint="Read and send without pauses, or raise upstream.max_connections.",
@@ -35,13 +36,14 @@ _ERRNO = {
 
 
 def not_http() -> UpstreamUnreachable:
+    """Return the fault of an upstream whose reply does not parse."""
     return UpstreamUnreachable(
         "SalesLoft's reply was not valid HTTP.", maybe_sent=True, hint=_CHECK_NETWORK, proxy_error="http_protocol_error"
     )
 
 
 def fault_of(error: Exception, *, maybe_sent: bool, timeout: float) -> UpstreamFault:
-    """Return what a foreign exception means, with RFC 9209's name for it. Its text stays in the log."""
+    """Return the fault that a foreign exception stands for, with RFC 9209's name. Its text stays in the log."""
     hint = _CHECK_NETWORK
     match error:
         case aiohttp.ClientConnectorCertificateError():

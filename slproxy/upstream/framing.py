@@ -1,8 +1,8 @@
-"""What is read in two ways by two servers, and aiohttp's parser lets pass.
+"""Framing of replies: what aiohttp's parser lets pass and two servers could read in two ways.
 
 Its parser of replies is lenient on purpose (``_http_parser.pyx``, ``HttpResponseParser``): folded lines are joined, a
 name may end in a space, CR ends a line by itself and LF a chunk. Its one switch to strictness would refuse a second
-``Server`` too. So a reply is looked at once more, as it stood on the wire.
+``Server`` too. So a reply is checked once more, as it stood on the wire.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class _Part(enum.Enum):
 
 
 class ReplyWatch:
-    """Looks at one reply as its bytes arrive: its heads, interim ones included, and its chunks, not their content."""
+    """Checks one reply as its bytes arrive: its heads, interim ones included, and its chunks, not their content."""
 
     def __init__(self, method: str) -> None:
         self._has_body = method != "HEAD"
@@ -51,7 +51,7 @@ class ReplyWatch:
         self.is_in_head = True
 
     def feed(self, data: bytes) -> None:
-        """Look at what arrived, and set ``is_faulty`` when it can be read in two ways."""
+        """Check what arrived, and set ``is_faulty`` when it can be read in two ways."""
         at = 0
         while at < len(data) and self._part is not _Part.REST and not self.is_faulty:
             match self._part:
@@ -69,7 +69,7 @@ class ReplyWatch:
             self.is_faulty = True
 
     def _head(self, data: bytes) -> int:
-        """Look at the head, and return where in ``data`` it ends; further heads and chunks are looked at from there."""
+        """Check the head, and return where in ``data`` it ends."""
         before = len(self._line)
         self._line += data
         while (end := _head_end(self._line)) > 0:
@@ -90,7 +90,7 @@ class ReplyWatch:
         return len(data)
 
     def _between_chunks(self, data: bytes, at: int) -> int:
-        """Look at a line that is none of a chunk's content, and return where in ``data`` it ends."""
+        """Check a line between chunks, and return where in ``data`` it ends."""
         newline = data.find(b"\n", at)
         end = len(data) if newline < 0 else newline + 1
         self._line += data[at:end]

@@ -37,7 +37,7 @@ READ_SIZE = 32 * 1024
 
 
 def new_socket(address: aiohttp.AddrInfoType) -> socket.socket:
-    """Make the socket of a connection to come, with a small buffer (``RECEIVE_BUFFER``)."""
+    """Make the socket of a new connection, with a small buffer (``RECEIVE_BUFFER``)."""
     family, kind, protocol, _, _ = address
     sock = socket.socket(family, kind, protocol)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
@@ -45,7 +45,7 @@ def new_socket(address: aiohttp.AddrInfoType) -> socket.socket:
 
 
 class UpstreamProtocol(ResponseHandler):
-    """A connection whose replies are looked at as their bytes arrive, before aiohttp's parser has mended them."""
+    """A connection whose replies are checked as their bytes arrive, before aiohttp's parser has mended them."""
 
     watch: ReplyWatch | None = None
 
@@ -93,7 +93,7 @@ class Connector(aiohttp.TCPConnector):
 
 
 class _Body:
-    """The body that is being read from a connection, so that it breaks when the connection does.
+    """The body that is being read from a connection: it fails when the connection ends within it.
 
     aiohttp forgets it when a later chunk does not parse: in ``_http_parser.pyx``, ``feed_data`` drops its payload
     before it raises, ``connection_lost`` finds none to tell, and the reader waits until its own timeout.
@@ -102,7 +102,7 @@ class _Body:
     content: aiohttp.StreamReader | None = None
 
     def on_closed(self, closed: asyncio.Future[None]) -> None:
-        """Break the body that the connection leaves unfinished."""
+        """Fail a body that the connection leaves unfinished."""
         if not closed.cancelled():
             closed.exception()  # retrieved, or asyncio would complain that nobody did
         # Let go of: it knows the connection that `bodies` knows it by, and neither would ever be freed.
@@ -114,7 +114,7 @@ class _Body:
 
 
 def is_readable(connection: Connection) -> bool:
-    """Tell whether the socket has something to read: on an idle connection that is its end, or nothing we asked for."""
+    """Return whether the socket has something to read: on an idle connection, its end or bytes not asked for."""
     transport = connection.transport
     if transport is None or transport.is_closing():
         return True

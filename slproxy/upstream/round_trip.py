@@ -1,4 +1,4 @@
-"""One request and its reply on one connection."""
+"""Round trip: one request on one connection, up to the head of its reply."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ MAX_HEADER_LINE = 64 * 1024
 MAX_HEADER_COUNT = 1000
 # A server says 100, 102 or 103 once or a few times before it replies.
 MAX_INFORMATIONAL = 100
-# A client that moves less than this in that time is as one that moves nothing, in bytes.
+# A client that moves less than this within `STALL_TIMEOUT` counts as one that moves nothing, in bytes.
 PROGRESS = 16 * 1024
 
 
 class RoundTrip:
-    """One use of a connection: the request that goes out on it, and what is known of the connection itself."""
+    """One use of a connection: it writes the request, waits for the reply's head, and knows who holds it up."""
 
     def __init__(self, connection: Connection, on_close: Callable[[], None], others: set[RoundTrip]) -> None:
         """``others`` are the round trips under way; ``on_close`` is called when this one no longer is."""
@@ -174,7 +174,7 @@ class RoundTrip:
             self.close(keep=False)
 
     def _start_reply_timer(self, seconds: float) -> None:
-        """Give the upstream that long for its whole head: aiohttp's own timer starts again with each byte of it."""
+        """Start the timeout of the whole head: aiohttp's own starts again with each byte of it."""
         if self._reply is None:
             self._deadline = asyncio.get_running_loop().call_later(seconds, self._time_out)
 
@@ -183,7 +183,7 @@ class RoundTrip:
             self._connection.protocol.set_exception(aiohttp.SocketTimeoutError("no head in time"))
 
     async def _upload_is_refused(self) -> bool:
-        """Tell whether the upstream has answered without wanting the rest of the body; what waits is read first.
+        """Return whether the upstream has answered and wants no more of the body; what has arrived is read first.
 
         An upstream that refuses a body answers and closes. To write once more then is to get a reset, with which
         asyncio throws away the answer that it had not read yet.

@@ -1,4 +1,4 @@
-"""The limit on connections: who may have one, and who loses it to those that wait."""
+"""Slots: the limit on connections, and which stalled ones lose theirs to requests that wait."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Slot:
         self.waited = waited
 
     def release(self) -> None:
-        """Let another one have it; may be called again."""
+        """Give the slot back; may be called again."""
         if self._semaphore is not None:
             self._semaphore.release()
             self._semaphore = None
