@@ -135,7 +135,7 @@ class Account:
             self._begin(minute, now)  # it begins just now, to the last digit
         free = reply.refused or (reply.unauthorized and reply.cost is None)
         cost = 0 if free else reservation.cost if reply.cost is None else reply.cost
-        if reply.cost is not None and not (reply.refused or reply.cost == reservation.cost == reservation.page_cost):
+        if reply.cost is not None and reply.cost != reservation.cost and not reply.refused:
             self.costs.learn(reservation.endpoint, reservation.page_cost, reply.cost)
         self._settle(reservation, cost, now)
         if reply.limit is not None and (reply.limit != self.limit or not self.is_told):

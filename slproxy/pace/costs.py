@@ -42,7 +42,7 @@ def page_cost(query: str) -> int:
 
 
 class Costs:
-    """What the endpoints were last said to cost, the least recently asked forgotten first."""
+    """What the endpoints were last said to cost, the least recently learned forgotten first."""
 
     def __init__(self) -> None:
         self._learned: OrderedDict[tuple[str, int], int] = OrderedDict()

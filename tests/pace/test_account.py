@@ -267,3 +267,15 @@ def test_who_slept_begins_the_minute_that_the_upstream_is_in() -> None:
     it.spend(left=599)
     assert it.account.minute.number == (UNIX + 1010.0) // MINUTE
     assert it.left() == 599
+
+
+def test_a_minute_begins_with_the_date_that_says_so_to_the_last_digit() -> None:
+    date = UNIX + MINUTE
+    # By our own clock, and the difference to the upstream's, it begins a fraction of a microsecond later.
+    now = next(at for at in (60.0 + n / 200_000 for n in range(1000)) if date - (date - at) > at)
+    it = desk(59.0)
+    reservation = it.send()
+    it.now = now
+    it.reply(reservation, date=date)
+    assert it.account.minute.number == date // MINUTE
+    assert it.left() == 599

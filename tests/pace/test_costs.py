@@ -84,7 +84,7 @@ def test_what_a_reply_has_told_is_foreseen() -> None:
     assert foreseen(costs, first) == 0
 
 
-def test_the_endpoint_that_was_not_asked_for_the_longest_is_forgotten_first() -> None:
+def test_the_endpoint_that_was_learned_the_longest_ago_is_forgotten_first() -> None:
     costs = Costs()
     names = ["".join(chr(ord("a") + int(digit)) for digit in str(number)) for number in range(MAX_ENDPOINTS)]
     for name in names:

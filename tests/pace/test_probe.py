@@ -106,3 +106,13 @@ def test_several_429s_of_one_moment_are_one() -> None:
         it.reply(reservation, refused=True)
     assert not it.budget.expire(it.now)
     assert it.budget.estimated_wait(it.ask(), it.now) == pytest.approx(1.0, abs=0.02)
+
+
+def test_a_slow_probe_was_still_sent_in_its_minute() -> None:
+    """Two clocks may drift apart while it is out, which makes no later beginning of what has begun."""
+    it, reservations = awaited()
+    it.now = 60.0
+    assert it.go() == reservations[:1]
+    it.now = 62.9
+    it.reply(reservations[0], 599)
+    assert it.go() == reservations[1:]
