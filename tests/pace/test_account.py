@@ -279,3 +279,23 @@ def test_a_minute_begins_with_the_date_that_says_so_to_the_last_digit() -> None:
     it.reply(reservation, date=date)
     assert it.account.minute.number == date // MINUTE
     assert it.left() == 599
+
+
+def test_what_remains_without_a_date_near_the_minutes_end_is_of_neither() -> None:
+    it = desk(59.5)
+    it.reply(it.send(), 100, date=None)
+    assert it.left() == 599
+
+
+def test_what_remains_is_told_to_replicas_of_the_minute_that_it_was_reserved_in_only() -> None:
+    it = desk(30.0)
+    assert it.reply(it.send(), 599) == (1, 599)
+    assert it.reply(it.send(), refused=True) == (0, 0)
+    # By our own clock it was sent in the next minute.
+    it = Desk(Budget(Rules(), unix=UNIX + 90.0, now=0.0), unix=UNIX + 30.0)
+    assert it.reply(it.send(), 599) == (1, None)
+    # It may have been sent in the last one.
+    it = Desk(Budget(Rules(), unix=UNIX, now=0.0))
+    reservation = it.send()
+    it.now = 0.5
+    assert it.reply(reservation, 599) == (1, None)

@@ -64,6 +64,7 @@ def test_a_minute_that_is_spent_as_it_begins_is_closed_after_three_429s() -> Non
         assert len(probes) == 1
         it.reply(probes[0], refused=True)
         refusals += 1
+        assert it.account.is_probing(it.now) == (refusals < 3)
         it.now = it.now + 1.05
     assert refusals == 3
     # Now it is known that those who have waited for long would wait in vain.
