@@ -37,7 +37,7 @@ bench: $(VENV)/installed ## measure requests per second beside a bare passthroug
 	$(BIN)/python -m benchmarks.throughput
 
 clean: ## remove what the other commands made
-	rm -rf $(VENV) $(VENV)-floor tests/support/node/node_modules
+	rm -rf $(VENV) $(VENV)-floor tests/support/node/node_modules .coverage*
 
 # What a command needs is installed once, and again when pyproject.toml changes.
 $(VENV)/installed: pyproject.toml

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 from collections.abc import AsyncIterator, Generator
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 from xdist.remote import Producer
 
 from slproxy.sandbox import Sandbox
-from tests.support import replicas, workers
+from tests.support import forkserver, replicas, workers
 from tests.support.costs import Costs
 from tests.support.redis import redis_server
 from tests.support.sandboxes import running_sandbox
@@ -58,6 +59,14 @@ def pytest_xdist_auto_num_workers() -> int:
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> workers.Scheduling:
     return workers.Scheduling(config, log)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def only_forked_programs_are_measured() -> None:
+    """Keep coverage out of programs that die at each system call, or on a disk that has no room for its file."""
+    if "COVERAGE_PROCESS_CONFIG" in os.environ:
+        forkserver.server()
+        del os.environ["COVERAGE_PROCESS_CONFIG"]
 
 
 @pytest.fixture

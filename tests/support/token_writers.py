@@ -71,12 +71,7 @@ class Writers:
 async def token_writers() -> AsyncIterator[Writers]:
     """Run the process that forks the writers."""
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "tests.support.token_writers"),
-        cwd=ROOT,
-        # Not measured: that would be a hundred system calls more to die at.
-        env={name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")},
-        stdin=PIPE,
-        stdout=PIPE,
+        *(sys.executable, "-m", "tests.support.token_writers"), cwd=ROOT, stdin=PIPE, stdout=PIPE
     )
     assert process.stdin is not None
     yield Writers(process)
