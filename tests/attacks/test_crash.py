@@ -30,22 +30,13 @@ from slproxy.sandbox.options import Rotation
 from slproxy.store import FileStore, Record
 from slproxy.store.record_format import parse_record
 from tests.support.commands import Interactive, allowed, free_port, interactive, pointed_at, token_file
-from tests.support.rig import (
-    PATIENCE,
-    Message,
-    Program,
-    ScriptedUpstream,
-    get,
-    login_at,
-    port_of,
-    program,
-    raw,
-    run,
-    running_sandbox,
-    until,
-)
+from tests.support.programs import Program, program, run
+from tests.support.raw_http import Message, get, port_of, raw
+from tests.support.sandboxes import login_at, running_sandbox
+from tests.support.scripted import ScriptedUpstream
 from tests.support.strace import injected, under_strace
 from tests.support.token_writers import NEW, NEWER, OLD, PHRASE, Writers, cipher, token_writers
+from tests.support.waiting import PATIENCE, until
 
 pytestmark = pytest.mark.heavy
 

@@ -15,7 +15,7 @@ from slproxy.config import AuthSettings, Secret
 from slproxy.errors import CredentialsRefused, LoginRequired, StoreError, TokenEndpointDown, UpstreamUnreachable
 from slproxy.observe import Observer
 from slproxy.store import MemoryStore, Record, Token
-from tests.support.rig import FakeTime
+from tests.support.clock import FakeTime
 
 ACCOUNTS = "https://accounts.test"
 SECRET = Secret("s")

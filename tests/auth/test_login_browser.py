@@ -37,7 +37,10 @@ from tests.support.commands import (
     sandboxed,
     token_file,
 )
-from tests.support.rig import PATIENCE, Message, ScriptedUpstream, reply, run, spawn, until
+from tests.support.programs import run, spawn
+from tests.support.raw_http import Message, reply
+from tests.support.scripted import ScriptedUpstream
+from tests.support.waiting import PATIENCE, until
 
 pytestmark = pytest.mark.heavy
 

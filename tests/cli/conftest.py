@@ -9,9 +9,7 @@ import pytest
 from redis import Redis
 
 from tests.support.logins import KEYRING
-from tests.support.rig import (
-    redis_server,
-)
+from tests.support.redis import redis_server
 
 
 @pytest.fixture

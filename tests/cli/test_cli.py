@@ -11,8 +11,12 @@ import pytest
 
 from slproxy.sandbox import Options, Sandbox
 from slproxy.store import FileStore
-from tests.support import rig
 from tests.support.commands import run_here
+from tests.support.programs import program, run, spawn
+from tests.support.proxies import API_KEY
+from tests.support.raw_http import get, port_of, raw
+from tests.support.sandboxes import login_at
+from tests.support.waiting import PATIENCE, until
 
 
 def pointed_at(sandbox: Sandbox) -> dict[str, str]:
@@ -36,15 +40,15 @@ def token_file(home: Path) -> Path:
 async def test_a_command_that_is_ended_in_a_renewal_keeps_the_rotated_token(
     sandbox: Sandbox, tmp_path: Path, number: signal.Signals, times: int
 ) -> None:
-    record = rig.login_at(sandbox, lifetime=-1.0)
+    record = login_at(sandbox, lifetime=-1.0)
     await FileStore(token_file(tmp_path)).write(record)
     sandbox.fault("slow=0.5", on="token")  # the new pair is there before the answer is
-    process = await rig.spawn(["token"], tmp_path, pointed_at(sandbox), stdin=asyncio.subprocess.DEVNULL)
-    await rig.until(lambda: len(sandbox.token_requests) == 1)
+    process = await spawn(["token"], tmp_path, pointed_at(sandbox), stdin=asyncio.subprocess.DEVNULL)
+    await until(lambda: len(sandbox.token_requests) == 1)
     for _ in range(times):
         process.send_signal(number)
         await asyncio.sleep(0.1)
-    async with asyncio.timeout(rig.PATIENCE):
+    async with asyncio.timeout(PATIENCE):
         out, err = await process.communicate()
     kept = json.loads(token_file(tmp_path).read_text())
     assert kept["generation"] == record.generation + 1
@@ -54,7 +58,7 @@ async def test_a_command_that_is_ended_in_a_renewal_keeps_the_rotated_token(
 
 
 async def test_a_command_that_is_ended_at_rest_ends_at_once(tmp_path: Path) -> None:
-    async with rig.program("sandbox", "--port", "0", home=tmp_path) as running:
+    async with program("sandbox", "--port", "0", home=tmp_path) as running:
         assert await running.stop() == 0
 
 
@@ -65,8 +69,8 @@ async def test_a_command_that_is_ended_at_rest_ends_at_once(tmp_path: Path) -> N
 )
 async def test_a_socket_that_cannot_be_made_is_told_and_no_traceback(tmp_path: Path, place: str, said: str) -> None:
     (tmp_path / "file").write_text("")
-    code, out, err = await rig.run(
-        "serve", "--uds", str(tmp_path / place), home=tmp_path, env={"SALESLOFT_API_KEY": rig.API_KEY}
+    code, out, err = await run(
+        "serve", "--uds", str(tmp_path / place), home=tmp_path, env={"SALESLOFT_API_KEY": API_KEY}
     )
     assert (code, out) == (2, "")
     assert said in err
@@ -75,33 +79,31 @@ async def test_a_socket_that_cannot_be_made_is_told_and_no_traceback(tmp_path: P
 
 async def test_the_socket_file_is_gone_when_the_proxy_is(tmp_path: Path) -> None:
     path = tmp_path / "s"
-    async with rig.program(
-        "serve", "--uds", str(path), home=tmp_path, env={"SALESLOFT_API_KEY": rig.API_KEY}
-    ) as running:
+    async with program("serve", "--uds", str(path), home=tmp_path, env={"SALESLOFT_API_KEY": API_KEY}) as running:
         assert path.is_socket()
         assert await running.stop() == 0
     assert not path.exists()
 
 
 async def test_the_sandbox_serves_whatever_profile_is_chosen(tmp_path: Path) -> None:
-    async with rig.program("serve", "--sandbox", "--port", "0", "--profile", "work", home=tmp_path) as running:
+    async with program("serve", "--sandbox", "--port", "0", "--profile", "work", home=tmp_path) as running:
         assert running.lines[0] == "Authenticated as: Jane Smith (jane@company.com)"
-        assert (await rig.raw(running.url, rig.get("/v2/me.json"))).head.status == 200
+        assert (await raw(running.url, get("/v2/me.json"))).head.status == 200
 
 
 async def test_a_login_at_the_built_in_sandbox_that_dies_is_followed_by_another(tmp_path: Path) -> None:
-    async with rig.program("serve", "--sandbox", "--port", "0", home=tmp_path) as running:
+    async with program("serve", "--sandbox", "--port", "0", home=tmp_path) as running:
         # In a header that fault strikes once for each target.
         for target in ("/v2/me.json", "/v2/people.json"):
-            dead = await rig.raw(running.url, rig.get(target, "X-Sandbox-Fault: revoke-token"))
+            dead = await raw(running.url, get(target, "X-Sandbox-Fault: revoke-token"))
             assert (dead.head.status, json.loads(dead.body)["type"]) == (503, "login-required")
-            assert (await rig.raw(running.url, rig.get("/v2/me.json"))).head.status == 200
+            assert (await raw(running.url, get("/v2/me.json"))).head.status == 200
 
 
 async def test_a_profile_that_nothing_is_known_of_is_a_warning_that_names_the_known(
     sandbox: Sandbox, tmp_path: Path
 ) -> None:
-    await FileStore(token_file(tmp_path).with_stem("kept")).write(rig.login_at(sandbox))
+    await FileStore(token_file(tmp_path).with_stem("kept")).write(login_at(sandbox))
     (tmp_path / "slproxy.toml").write_text("[profile.work.retry]\nattempts = 2\n")
     env = pointed_at(sandbox) | {"SALESLOFT_API_KEY": sandbox.options.api_key}
     for profile in ("default", "kept", "work"):
@@ -117,7 +119,7 @@ async def test_a_profile_that_nothing_is_known_of_is_a_warning_that_names_the_kn
 
 async def test_two_profiles_do_not_share_a_token(sandbox: Sandbox, tmp_path: Path) -> None:
     path = tmp_path / "shared.json"
-    await FileStore(path).write(rig.login_at(sandbox))
+    await FileStore(path).write(login_at(sandbox))
     env = {**pointed_at(sandbox), "SLPROXY_STORE__PATH": str(path), "SLPROXY_AUTH__GRANT": "authorization_code"}
     code, out, _ = await run_here("token", home=tmp_path, env=env)
     assert (code, out != "") == (0, True)
@@ -153,10 +155,10 @@ async def test_status_and_doctor_ask_the_proxy_that_a_flag_names(
 ) -> None:
     env = pointed_at(sandbox) | {"SALESLOFT_API_KEY": sandbox.options.api_key}
     async with (
-        rig.program("serve", "--port", "0", home=tmp_path, env=env) as by_port,
-        rig.program("serve", "--uds", "s", home=tmp_path, env=env),
+        program("serve", "--port", "0", home=tmp_path, env=env) as by_port,
+        program("serve", "--uds", "s", home=tmp_path, env=env),
     ):
-        port = str(rig.port_of(by_port.url))
+        port = str(port_of(by_port.url))
         for where, up_at in ((["--port", port], f"127.0.0.1:{port}"), (["--uds", "s"], f"unix:{tmp_path / 's'}")):
             for command in ("status", "doctor"):
                 arguments = [*where, command] if before else [command, *where]
@@ -188,21 +190,21 @@ async def test_a_flag_that_a_command_does_not_take_is_refused_before_it_as_after
 
 
 async def test_the_sandbox_takes_its_address_before_the_command_too(tmp_path: Path) -> None:
-    async with rig.program("--port", "0", "sandbox", home=tmp_path) as running:
-        assert rig.port_of(running.url) != 8643
+    async with program("--port", "0", "sandbox", home=tmp_path) as running:
+        assert port_of(running.url) != 8643
 
 
 async def test_a_login_that_may_not_ask_who_it_is_is_a_login(sandbox: Sandbox, tmp_path: Path) -> None:
     sandbox.fault("status=403;times=9", path="/v2/me.json")
     env = pointed_at(sandbox)
-    process = await rig.spawn(["login", "--no-browser"], tmp_path, env, stdin=asyncio.subprocess.PIPE)
+    process = await spawn(["login", "--no-browser"], tmp_path, env, stdin=asyncio.subprocess.PIPE)
     assert process.stderr is not None
-    async with asyncio.timeout(rig.PATIENCE):
+    async with asyncio.timeout(PATIENCE):
         url = ""
         while "/oauth/authorize" not in url:
             url = (await process.stderr.readline()).decode().strip()
-        asked = rig.get(url.removeprefix(sandbox.url) + "&sandbox_consent=allow")
-        location = (await rig.raw(sandbox.url, asked)).head.get("Location")
+        asked = get(url.removeprefix(sandbox.url) + "&sandbox_consent=allow")
+        location = (await raw(sandbox.url, asked)).head.get("Location")
         assert location is not None
         out, _ = await process.communicate(location.encode() + b"\n")
     assert process.returncode == 0

@@ -25,15 +25,11 @@ from slproxy.config import Secret
 from slproxy.sandbox import Sandbox
 from slproxy.store import FileStore, Record, TokenCipher
 from tests.support.commands import KEY, SECRET, free_port, oauth, pointed_at, run_here, sandboxed, token_file
-from tests.support.rig import (
-    API_KEY,
-    Handler,
-    Message,
-    ScriptedUpstream,
-    login_at,
-    program,
-    reply,
-)
+from tests.support.programs import program
+from tests.support.proxies import API_KEY
+from tests.support.raw_http import Message, reply
+from tests.support.sandboxes import login_at
+from tests.support.scripted import Handler, ScriptedUpstream
 
 pytestmark = pytest.mark.heavy
 

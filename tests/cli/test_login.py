@@ -35,12 +35,9 @@ from tests.support.logins import (
     of_somebody,
     put,
 )
-from tests.support.rig import (
-    PATIENCE,
-    environment,
-    get,
-    raw,
-)
+from tests.support.programs import environment
+from tests.support.raw_http import get, raw
+from tests.support.waiting import PATIENCE
 
 pytestmark = [pytest.mark.heavy, pytest.mark.usefixtures("chosen_keyring")]
 

@@ -27,14 +27,9 @@ from tests.support.commands import (
     sandboxed,
     token_file,
 )
-from tests.support.rig import (
-    environment,
-    get,
-    program,
-    raw,
-    run,
-    until,
-)
+from tests.support.programs import environment, program, run
+from tests.support.raw_http import get, raw
+from tests.support.waiting import until
 
 # Longer than a command takes, on a machine that is busy.
 SOON = 10.0

@@ -23,12 +23,9 @@ from tests.support.logins import (
     of_somebody,
     put,
 )
-from tests.support.rig import (
-    Message,
-    ScriptedUpstream,
-    login_at,
-    reply,
-)
+from tests.support.raw_http import Message, reply
+from tests.support.sandboxes import login_at
+from tests.support.scripted import ScriptedUpstream
 
 pytestmark = [pytest.mark.heavy, pytest.mark.usefixtures("chosen_keyring")]
 

@@ -22,13 +22,9 @@ from tests.support.logins import (
     kept_in,
     put,
 )
-from tests.support.rig import (
-    get,
-    login_at,
-    port_of,
-    program,
-    raw,
-)
+from tests.support.programs import program
+from tests.support.raw_http import get, port_of, raw
+from tests.support.sandboxes import login_at
 
 pytestmark = [pytest.mark.heavy, pytest.mark.usefixtures("chosen_keyring")]
 

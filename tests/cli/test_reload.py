@@ -17,23 +17,12 @@ from slproxy.config import LimitSettings, ListenSettings, Secret
 from slproxy.config.schema import PolicySettings, UpstreamSettings
 from slproxy.errors import ConfigError, StoreError
 from slproxy.store import FileStore
-from tests.support.rig import (
-    PATIENCE,
-    Message,
-    Program,
-    ScriptedUpstream,
-    environment,
-    get,
-    login_at,
-    program,
-    proxy,
-    raw,
-    reply,
-    running_sandbox,
-    sandbox_auth,
-    settings_for,
-    until,
-)
+from tests.support.programs import Program, environment, program
+from tests.support.proxies import proxy, settings_for
+from tests.support.raw_http import Message, get, raw, reply
+from tests.support.sandboxes import login_at, running_sandbox, sandbox_auth
+from tests.support.scripted import ScriptedUpstream
+from tests.support.waiting import PATIENCE, until
 
 pytestmark = pytest.mark.heavy
 

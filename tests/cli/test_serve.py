@@ -22,16 +22,10 @@ from tests.support.commands import (
     state_of,
     token_file,
 )
-from tests.support.rig import (
-    Message,
-    ScriptedUpstream,
-    get,
-    port_of,
-    program,
-    raw,
-    reply,
-    until,
-)
+from tests.support.programs import program
+from tests.support.raw_http import Message, get, port_of, raw, reply
+from tests.support.scripted import ScriptedUpstream
+from tests.support.waiting import until
 
 # Longer than a command takes, on a machine that is busy.
 SOON = 10.0

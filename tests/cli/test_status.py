@@ -30,17 +30,11 @@ from tests.support.logins import (
     put,
     serves_and_renews,
 )
-from tests.support.rig import (
-    PATIENCE,
-    Message,
-    ScriptedUpstream,
-    get,
-    login_at,
-    port_of,
-    program,
-    raw,
-    reply,
-)
+from tests.support.programs import program
+from tests.support.raw_http import Message, get, port_of, raw, reply
+from tests.support.sandboxes import login_at
+from tests.support.scripted import ScriptedUpstream
+from tests.support.waiting import PATIENCE
 
 pytestmark = [pytest.mark.heavy, pytest.mark.usefixtures("chosen_keyring")]
 

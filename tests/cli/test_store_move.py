@@ -34,13 +34,10 @@ from tests.support.logins import (
     store_of,
     stores,
 )
-from tests.support.rig import (
-    PATIENCE,
-    environment,
-    login_at,
-    port_of,
-    program,
-)
+from tests.support.programs import environment, program
+from tests.support.raw_http import port_of
+from tests.support.sandboxes import login_at
+from tests.support.waiting import PATIENCE
 
 pytestmark = [pytest.mark.heavy, pytest.mark.usefixtures("chosen_keyring")]
 

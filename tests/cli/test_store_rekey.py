@@ -32,12 +32,9 @@ from tests.support.logins import (
     store_of,
     stores,
 )
-from tests.support.rig import (
-    get,
-    program,
-    raw,
-    until,
-)
+from tests.support.programs import program
+from tests.support.raw_http import get, raw
+from tests.support.waiting import until
 
 pytestmark = [pytest.mark.heavy, pytest.mark.usefixtures("chosen_keyring")]
 

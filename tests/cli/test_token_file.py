@@ -20,15 +20,9 @@ from tests.support.commands import (
     sandboxed,
     token_file,
 )
-from tests.support.rig import (
-    Message,
-    ScriptedUpstream,
-    get,
-    program,
-    raw,
-    reply,
-    run,
-)
+from tests.support.programs import program, run
+from tests.support.raw_http import Message, get, raw, reply
+from tests.support.scripted import ScriptedUpstream
 
 # Longer than a command takes, on a machine that is busy.
 SOON = 10.0

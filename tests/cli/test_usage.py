@@ -24,16 +24,9 @@ from tests.support.commands import (
     run_here,
     sandboxed,
 )
-from tests.support.rig import (
-    ScriptedUpstream,
-    environment,
-    get,
-    port_of,
-    program,
-    raw,
-    run,
-    spawn,
-)
+from tests.support.programs import environment, program, run, spawn
+from tests.support.raw_http import get, port_of, raw
+from tests.support.scripted import ScriptedUpstream
 
 # Longer than a command takes, on a machine that is busy.
 SOON = 10.0

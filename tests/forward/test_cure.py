@@ -21,20 +21,10 @@ from slproxy.config import AuthSettings, LimitSettings, RetrySettings, Secret
 from slproxy.config.origin import Origin
 from slproxy.errors import StoreError
 from slproxy.store import MemoryStore, Record, Token
-from tests.support.rig import (
-    API_KEY,
-    Handler,
-    Message,
-    ScriptedUpstream,
-    get,
-    port_of,
-    proxy,
-    raw,
-    read_message,
-    reply,
-    settings_for,
-    until,
-)
+from tests.support.proxies import API_KEY, proxy, settings_for
+from tests.support.raw_http import Message, get, port_of, raw, read_message, reply
+from tests.support.scripted import Handler, ScriptedUpstream
+from tests.support.waiting import until
 
 End = Callable[[asyncio.StreamWriter], None]
 

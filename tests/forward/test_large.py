@@ -6,7 +6,10 @@ import asyncio
 import hashlib
 from pathlib import Path
 
-from tests.support import rig
+from tests.support.programs import program
+from tests.support.proxies import API_KEY, proxy, settings_for
+from tests.support.raw_http import Message, get, port_of, raw, read_message, reply
+from tests.support.scripted import ScriptedUpstream
 
 MIB = 1024 * 1024
 CHUNK = bytes(range(256)) * 256  # 64 KiB
@@ -19,9 +22,9 @@ def peak_memory(pid: int) -> int:
     return int(line.split()[1]) * 1024
 
 
-def environment_of(upstream: rig.ScriptedUpstream) -> dict[str, str]:
+def environment_of(upstream: ScriptedUpstream) -> dict[str, str]:
     return {
-        "SALESLOFT_API_KEY": rig.API_KEY,
+        "SALESLOFT_API_KEY": API_KEY,
         "SLPROXY_UPSTREAM__API_URL": upstream.url,
         "SLPROXY_UPSTREAM__ACCOUNTS_URL": upstream.url,
         "SLPROXY_STORE__KIND": "memory",
@@ -31,23 +34,23 @@ def environment_of(upstream: rig.ScriptedUpstream) -> dict[str, str]:
 async def test_a_response_of_500_mb_passes_whole_in_little_memory(tmp_path: Path) -> None:
     chunks = 500 * MIB // len(CHUNK)
 
-    async def script(message: rig.Message, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def script(message: Message, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if message.head.target == "/v2/large":
-            writer.write(rig.reply("200 OK", b"", f"Content-Length: {chunks * len(CHUNK)}", length=False))
+            writer.write(reply("200 OK", b"", f"Content-Length: {chunks * len(CHUNK)}", length=False))
             for _ in range(chunks):
                 writer.write(CHUNK)
                 await writer.drain()
         else:
-            writer.write(rig.reply())
+            writer.write(reply())
 
     async with (
-        rig.ScriptedUpstream(script) as upstream,
-        rig.program("serve", "--port", "0", home=tmp_path, env=environment_of(upstream)) as running,
+        ScriptedUpstream(script) as upstream,
+        program("serve", "--port", "0", home=tmp_path, env=environment_of(upstream)) as running,
     ):
-        await rig.raw(running.url, rig.get("/v2/small"))
+        await raw(running.url, get("/v2/small"))
         before = peak_memory(running.process.pid)
-        reader, writer = await asyncio.open_connection("127.0.0.1", rig.port_of(running.url))
-        writer.write(rig.get("/v2/large"))
+        reader, writer = await asyncio.open_connection("127.0.0.1", port_of(running.url))
+        writer.write(get("/v2/large"))
         await reader.readuntil(b"\r\n\r\n")
         received, digest, expected = 0, hashlib.blake2b(), hashlib.blake2b()
         while received < chunks * len(CHUNK):
@@ -67,27 +70,27 @@ async def test_an_upload_of_200_mb_passes_whole_in_little_memory(tmp_path: Path)
     chunks = 200 * MIB // len(CHUNK)
     received = hashlib.blake2b()
 
-    async def script(message: rig.Message, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def script(message: Message, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         left = int(message.head.get("Content-Length") or 0)
         while left:
             data = await reader.read(min(left, MIB))
             assert data, "the body ended early"
             left -= len(data)
             received.update(data)
-        writer.write(rig.reply())
+        writer.write(reply())
 
     async with (
-        rig.ScriptedUpstream(script, whole=False) as upstream,
-        rig.program("serve", "--port", "0", home=tmp_path, env=environment_of(upstream)) as running,
+        ScriptedUpstream(script, whole=False) as upstream,
+        program("serve", "--port", "0", home=tmp_path, env=environment_of(upstream)) as running,
     ):
-        await rig.raw(running.url, rig.get("/v2/small"))
+        await raw(running.url, get("/v2/small"))
         before = peak_memory(running.process.pid)
-        reader, writer = await asyncio.open_connection("127.0.0.1", rig.port_of(running.url))
-        writer.write(rig.get("/v2/up", f"Content-Length: {chunks * len(CHUNK)}", method="POST"))
+        reader, writer = await asyncio.open_connection("127.0.0.1", port_of(running.url))
+        writer.write(get("/v2/up", f"Content-Length: {chunks * len(CHUNK)}", method="POST"))
         for _ in range(chunks):
             writer.write(CHUNK)
             await writer.drain()
-        answer = await rig.read_message(reader)
+        answer = await read_message(reader)
         writer.close()
         growth = peak_memory(running.process.pid) - before
     expected = hashlib.blake2b()
@@ -103,17 +106,17 @@ async def test_an_upload_of_200_mb_passes_whole_in_little_memory(tmp_path: Path)
 async def test_a_client_that_reads_slowly_slows_the_upstream() -> None:
     sent = 0
 
-    async def script(message: rig.Message, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def script(message: Message, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         nonlocal sent
-        writer.write(rig.reply("200 OK", b"", f"Content-Length: {512 * MIB}", length=False))
+        writer.write(reply("200 OK", b"", f"Content-Length: {512 * MIB}", length=False))
         while True:
             writer.write(CHUNK)
             await writer.drain()
             sent += len(CHUNK)
 
-    async with rig.ScriptedUpstream(script) as upstream, rig.proxy(rig.settings_for(upstream.url)) as app:
-        reader, writer = await asyncio.open_connection("127.0.0.1", rig.port_of(app.urls[0]), limit=2**16)
-        writer.write(rig.get("/v2/large"))
+    async with ScriptedUpstream(script) as upstream, proxy(settings_for(upstream.url)) as app:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port_of(app.urls[0]), limit=2**16)
+        writer.write(get("/v2/large"))
         await reader.readuntil(b"\r\n\r\n")
         # Nobody reads any more. What the upstream can still send fills the kernel's buffers of four sockets, at most
         # a few MiB each (tcp_rmem and tcp_wmem), and the proxy's own of some 100 KiB.
@@ -129,13 +132,13 @@ async def test_a_client_that_reads_slowly_slows_the_upstream() -> None:
 async def test_an_upstream_that_takes_a_body_slowly_slows_the_client() -> None:
     go_on = asyncio.Event()
 
-    async def script(message: rig.Message, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def script(message: Message, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await go_on.wait()
         raise ConnectionResetError
 
-    async with rig.ScriptedUpstream(script, whole=False) as upstream, rig.proxy(rig.settings_for(upstream.url)) as app:
-        _, writer = await asyncio.open_connection("127.0.0.1", rig.port_of(app.urls[0]))
-        writer.write(rig.get("/v2/up", f"Content-Length: {512 * MIB}", method="POST"))
+    async with ScriptedUpstream(script, whole=False) as upstream, proxy(settings_for(upstream.url)) as app:
+        _, writer = await asyncio.open_connection("127.0.0.1", port_of(app.urls[0]))
+        writer.write(get("/v2/up", f"Content-Length: {512 * MIB}", method="POST"))
         sent, stalled = 0, False
         while sent < 256 * MIB and not stalled:
             writer.write(CHUNK)

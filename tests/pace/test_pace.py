@@ -44,25 +44,12 @@ from tests.support.pacing import (
     waited,
 )
 from tests.support.pair import problem
-from tests.support.raw_http import abort
-from tests.support.rig import (
-    PATIENCE,
-    Handler,
-    Message,
-    Program,
-    ScriptedUpstream,
-    get,
-    login_at,
-    port_of,
-    program,
-    raw,
-    reply,
-    run,
-    running_sandbox,
-    sandbox_auth,
-    settings_for,
-    until,
-)
+from tests.support.programs import Program, program, run
+from tests.support.proxies import settings_for
+from tests.support.raw_http import Message, abort, get, port_of, raw, reply
+from tests.support.sandboxes import login_at, running_sandbox, sandbox_auth
+from tests.support.scripted import Handler, ScriptedUpstream
+from tests.support.waiting import PATIENCE, until
 
 LABEL = re.compile(r"[ -~]{1,200}")
 

@@ -24,9 +24,13 @@ from slproxy.pace.shared import FALLBACK_SECONDS, KEY_TTL, TIMEOUT, Allocation, 
 from slproxy.sandbox import Options, Sandbox
 from tests.support.commands import pointed_at
 from tests.support.pacing import MINUTE, SOON, Line, Ticking, line_to, logged, paced, spend_all, told_at_once
-from tests.support.redis import needs_redis
+from tests.support.programs import Program
+from tests.support.proxies import settings_for
+from tests.support.raw_http import Message, get, raw
+from tests.support.redis import needs_redis, redis_server
 from tests.support.replicas import replicas
-from tests.support.rig import PATIENCE, Message, Program, get, raw, redis_server, running_sandbox, settings_for, until
+from tests.support.sandboxes import running_sandbox
+from tests.support.waiting import PATIENCE, until
 
 pytestmark = needs_redis
 

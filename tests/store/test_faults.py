@@ -35,9 +35,12 @@ from slproxy.store.redis import RedisStore
 from slproxy.store.token_store import LOCK_TIMEOUT
 from tests.support.commands import state_of
 from tests.support.load import Load
-from tests.support.redis import needs_redis
+from tests.support.programs import Program, run
+from tests.support.raw_http import get, port_of, raw
+from tests.support.redis import needs_redis, redis_server
 from tests.support.replicas import NO_LIMIT, Place, environment_of, in_a_file, in_redis, replicas
-from tests.support.rig import PATIENCE, Program, get, login_at, port_of, raw, redis_server, run, running_sandbox, until
+from tests.support.sandboxes import login_at, running_sandbox
+from tests.support.waiting import PATIENCE, until
 
 pytestmark = pytest.mark.heavy
 

@@ -18,7 +18,7 @@ from slproxy.errors import StaleWriteError
 from slproxy.store import FileStore, MemoryStore, Record, Token, TokenCipher, TokenStore
 from slproxy.store.keyring import KeyringStore
 from slproxy.store.redis import RedisStore
-from tests.support.rig import redis_server
+from tests.support.redis import redis_server
 
 # Longer than anything here takes, even on a machine that is busy: what waits this long has failed.
 PATIENCE = 20.0

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from tests.support.rig import environment
+from tests.support.programs import environment
 
 HERE = Path(__file__).parent
 MODULES = HERE / "node_modules"
