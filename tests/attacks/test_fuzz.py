@@ -46,7 +46,7 @@ ROUND = 500
 # What a run tells at most: one defect shows in many cases.
 TOLD = 12
 # Of the upstream's silence, where a reply stays unfinished; on loopback everything else takes milliseconds.
-SILENCE = 3.0
+SILENCE = 6.0
 
 
 # HTTP/1.1 as RFC 9112 has it, read with no mercy. It shares no code with the proxy, nor with its parser.

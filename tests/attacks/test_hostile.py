@@ -642,7 +642,8 @@ async def replies_that_had_come(folder: Path) -> None:
         for each, size in zip(stalled, sizes, strict=True):
             await each.send(get(f"/v2/size?{size}"))
         await until(lambda: len(upstream.seen) == len(sizes))
-        await asyncio.sleep(0.2)
+        await until(lambda: any(each.is_complete for each in app.upstream.slots.round_trips))
+        await asyncio.sleep(0.2)  # for the others that will be
         round_trips = list(app.upstream.slots.round_trips)
         complete = sum(each.is_complete for each in round_trips)
         assert 0 < complete < len(round_trips)  # the sizes are well chosen

@@ -11,6 +11,7 @@ from slproxy.config import AuthSettings, ListenSettings, Secret, Settings, Store
 from slproxy.config.schema import UpstreamSettings
 from slproxy.observe import Listener
 from slproxy.store import TokenStore
+from tests.support.waiting import PATIENCE
 
 API_KEY = "ak_" + "5a" * 32
 
@@ -21,7 +22,7 @@ def settings_for(
     """Return settings for a proxy on any free port; without ``path`` nothing is written to disk."""
     return Settings(
         listen=ListenSettings(port=0),
-        upstream=UpstreamSettings(api_url=upstream, accounts_url=accounts or upstream, connect_timeout=2.0),
+        upstream=UpstreamSettings(api_url=upstream, accounts_url=accounts or upstream, connect_timeout=PATIENCE),
         auth=auth or AuthSettings(api_key=Secret(API_KEY)),
         store=StoreSettings(kind="file" if path else "memory", path=path or Path("unused")),
     )
