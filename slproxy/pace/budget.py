@@ -39,7 +39,7 @@ class Budget:
         ticket: int | None = None,
     ) -> Reservation:
         """Return the reservation of a request that may wait ``max_wait`` seconds; a repeat keeps its ``ticket``."""
-        endpoint, page_cost, cost = self.account.costs.foresee(method, target)
+        endpoint, page_cost, cost = self.account.costs.predict(method, target)
         return Reservation(
             ticket=next(self.queue.tickets) if ticket is None else ticket,
             endpoint=endpoint,

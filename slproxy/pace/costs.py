@@ -1,4 +1,4 @@
-"""Costs: what a request takes of the team's budget, foreseen from its target and learned from replies.
+"""Costs: what a request takes of the team's budget, predicted from its target and learned from replies.
 
 Costs are whole numbers; a page of a list costs by its number (docs/salesloft.md, Rate limit).
 """
@@ -47,7 +47,7 @@ class Costs:
     def __init__(self) -> None:
         self._learned: OrderedDict[tuple[str, int], int] = OrderedDict()
 
-    def foresee(self, method: str, target: str) -> tuple[str, int, int]:
+    def predict(self, method: str, target: str) -> tuple[str, int, int]:
         """Return the endpoint of a request, what its page costs by the table, and what it will cost.
 
         That is what was learned of the endpoint at that page cost, else the table's. An endpoint that costs more than 1

@@ -15,7 +15,7 @@ from slproxy.pace.costs import MAX_ENDPOINTS, MAX_PATH, Costs
     ],
 )  # fmt: skip
 def test_the_cost_of_a_page(page: str, cost: int) -> None:
-    assert Costs().foresee("GET", f"/v2/people?page={page}")[1:] == (cost, cost)
+    assert Costs().predict("GET", f"/v2/people?page={page}")[1:] == (cost, cost)
 
 
 @pytest.mark.parametrize(
@@ -36,7 +36,7 @@ def test_the_cost_of_a_page(page: str, cost: int) -> None:
     ],
 )
 def test_the_page_that_a_query_asks_for(query: str, cost: int) -> None:
-    assert Costs().foresee("GET", f"/v2/people?{query}")[1:] == (cost, cost)
+    assert Costs().predict("GET", f"/v2/people?{query}")[1:] == (cost, cost)
 
 
 @pytest.mark.parametrize(
@@ -56,16 +56,16 @@ def test_the_page_that_a_query_asks_for(query: str, cost: int) -> None:
     ],
 )
 def test_ids_make_no_other_endpoint(target: str, name: str) -> None:
-    assert Costs().foresee("GET", target)[0] == f"GET {name}"
+    assert Costs().predict("GET", target)[0] == f"GET {name}"
 
 
 def test_a_long_path_is_cut() -> None:
-    endpoint, page, cost = Costs().foresee("GET", "/v2/" + "x" * 5000 + "?page=501")
+    endpoint, page, cost = Costs().predict("GET", "/v2/" + "x" * 5000 + "?page=501")
     assert (endpoint, page, cost) == ("GET " + ("/v2/" + "x" * 5000)[:MAX_PATH], 30, 30)
 
 
 def foreseen(costs: Costs, target: str, method: str = "GET") -> int:
-    return costs.foresee(method, target)[2]
+    return costs.predict(method, target)[2]
 
 
 def test_what_a_reply_has_told_is_foreseen() -> None:
