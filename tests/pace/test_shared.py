@@ -441,7 +441,7 @@ async def test_without_redis_each_goes_on_alone_and_joins_again(
     assert "a defect" not in caplog.text
 
 
-@pytest.mark.parametrize("delay", [0.3, 2.0], ids=["answers in time", "answers too late"])
+@pytest.mark.parametrize("delay", [0.3, 6.0], ids=["answers in time", "answers too late"])
 async def test_a_slow_redis_slows_nobody_by_more_than_its_timeout(url: str, delay: float) -> None:
     async with (
         running_sandbox(clock=Ticking(10)) as sandbox,
@@ -456,8 +456,8 @@ async def test_a_slow_redis_slows_nobody_by_more_than_its_timeout(url: str, dela
             return time.monotonic() - since
 
         took = await asyncio.gather(*(timed() for _ in range(10)))
-        # Twice: it is connected to, and asked.
-        assert max(took) < 2 * TIMEOUT + 0.5, [round(each, 1) for each in took]
+        # Twice: it is connected to, and asked. The rest is room for a busy machine, and far less than six seconds.
+        assert max(took) < 2 * TIMEOUT + 2.0, [round(each, 1) for each in took]
 
 
 async def test_who_waits_for_a_redis_that_answers_nonsense_goes_on_alone(caplog: pytest.LogCaptureFixture) -> None:
