@@ -1,4 +1,4 @@
-"""What can go wrong, whose fault it is, and what to do about it.
+"""Errors: what can go wrong, whose fault it is, and what to do about it.
 
 ::
 

@@ -325,7 +325,8 @@ class Credentials:
         finally:
             if self._stored.unpersisted is not None:
                 self._refresher.wake()
-            self._last_renewal = {"at": started, "outcome": renewal.outcome}
+            if renewal.outcome:  # nothing, where a defect ended it
+                self._last_renewal = {"at": started, "outcome": renewal.outcome}
             renewal.ended = self._monotonic()
             for tell in self._observer.renewal_ended:
                 tell(renewal)

@@ -1,4 +1,4 @@
-"""Identity: who a token belongs to."""
+"""Identity: the user that a token acts as."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Login: a person grants access in the browser, and a code comes back (RFC 8252 on a loopback redirect, PKCE S256).
+"""Login: authorization code in the browser, with PKCE S256, on a loopback redirect (RFC 8252).
 
 1. ``state`` ties the answer to this very attempt; a callback without it is refused, and nothing is stored.
 2. The verifier never leaves this process but to the token endpoint, so that a stolen code is worth nothing.

@@ -1,4 +1,4 @@
-"""Reasons why no token can be had, in words for a person."""
+"""Errors: why no token is available, with the remedy."""
 
 from __future__ import annotations
 

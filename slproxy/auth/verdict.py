@@ -1,4 +1,4 @@
-"""Verdict on a renewal that a 401 asked for: has the new token ended the 401?
+"""Verdict: whether a renewal after a 401 has fixed it.
 
 A renewal that was ineffective is not repeated at once: the 401 has another reason, and each renewal ends a token that
 other processes may still use. A renewal whose request could not be sent again is unverified, until the next request

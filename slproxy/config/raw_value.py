@@ -1,4 +1,4 @@
-"""A value as somebody gave it, and where."""
+"""Raw value: a setting as written, with its origin."""
 
 from __future__ import annotations
 

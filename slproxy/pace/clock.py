@@ -1,7 +1,7 @@
-"""The upstream's clock, as its ``Date`` headers tell it: its minute is the one that counts, not ours.
+"""Upstream clock, as its ``Date`` headers tell it: its minute is the one that counts, not ours.
 
-A ``Date`` is cut to whole seconds and comes late, so that one of them tells the time to a second and a round trip. Each
-is an interval that holds the difference between the clocks; many of them narrow it.
+A ``Date`` has a resolution of one second and arrives late. Each one bounds the difference between the two clocks, and
+many of them narrow it.
 """
 
 from __future__ import annotations

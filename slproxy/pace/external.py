@@ -1,4 +1,4 @@
-"""External spend: what others take of the team's budget, and what is left to them before we hear of it."""
+"""External spend: what others take of the team's budget, and what is left to them until a reply reports it."""
 
 from __future__ import annotations
 

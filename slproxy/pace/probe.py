@@ -1,4 +1,4 @@
-"""Probe: the single request that finds out whether a new minute has brought the budget back.
+"""Probe: the single request that finds out whether a new minute has restored the budget.
 
 A 429 at the beginning of a minute may still be about the last one, for the clock that counts need not be the one that
 ``Date`` tells. It is asked again before it holds; from one that is then accepted, the skew of the clocks is learned.

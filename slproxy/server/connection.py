@@ -1,4 +1,4 @@
-"""Connection of a client: how long it may take for what, how it ends, and what it is told when no request has parsed.
+"""Client connection: its timeouts, how it ends, and the answers to what does not parse.
 
 aiohttp has one limit for an idle connection and a head that does not come, none for a client that takes nothing, and
 pages of its own for what does not parse. Each override says what it is there for.

@@ -1,4 +1,4 @@
-"""Framing of requests: what aiohttp's parser lets pass and two servers could read in two ways."""
+"""Request framing: rejects what two parsers could read differently and aiohttp's lets pass."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stored format of a record: a JSON object, of which nothing is believed when it is read."""
+"""Stored format of a record: a JSON object, validated when it is read."""
 
 from __future__ import annotations
 

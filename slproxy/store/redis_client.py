@@ -1,4 +1,4 @@
-"""Redis client: how the token store and the team's budget reach Redis. redis-py takes 100 ms to load, so it is late."""
+"""Redis client: how the token store and the team's budget reach Redis. redis-py is imported late: it takes 100 ms."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Framing of replies: what aiohttp's parser lets pass and two servers could read in two ways.
+"""Reply framing: rejects what two parsers could read differently and aiohttp's lets pass.
 
 Its parser of replies is lenient on purpose (``_http_parser.pyx``, ``HttpResponseParser``): folded lines are joined, a
 name may end in a space, CR ends a line by itself and LF a chunk. Its one switch to strictness would refuse a second
