@@ -68,7 +68,9 @@ def _add_serve_flags(parser: argparse.ArgumentParser) -> None:
 
 def _add_address_flags(parser: argparse.ArgumentParser) -> None:
     unset = argparse.SUPPRESS
-    parser.add_argument("--host", default=unset, help="address on which the proxy listens (default: 127.0.0.1)")
+    parser.add_argument(
+        "--host", default=unset, help="address on which the proxy listens, or would (default: 127.0.0.1)"
+    )
     parser.add_argument("--port", type=int, default=unset, help="its port (default: 8642)")
     parser.add_argument("--uds", metavar="PATH", default=unset, help="its Unix socket instead")
 

@@ -141,4 +141,4 @@ def _path(value: str, base: Path) -> Path:
     try:
         return base / Path(value).expanduser()
     except RuntimeError:
-        raise ConfigError("starts with '~', but the home folder is unknown", hint="write the path in full") from None
+        raise ConfigError("starts with '~', but its home folder is unknown", hint="write the path in full") from None

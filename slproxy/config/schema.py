@@ -128,7 +128,7 @@ class RetrySettings:
     budget: Annotated[
         float,
         Ge(0),
-        Doc("Retries per request on average, over a floor of 10: or retries would make an outage worse."),
+        Doc("Retries per request on average, over a floor of 10; keeps retries from making an outage worse."),
     ] = 0.2
 
 

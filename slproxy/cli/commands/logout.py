@@ -34,7 +34,7 @@ async def _log_out(settings: Settings) -> str:
     async with App(settings) as app, app.store.lock():
         record = await app.store.read()
         if record is None or not belongs_to_settings(record, settings):
-            return "Not logged in: there is nothing to delete."
+            return f"Not logged in: {app.store.description} has no login of this client."
         revoked = await revoke(app, record)
         # If revoking took so long that the lock was lost, another process may have renewed meanwhile.
         newest = await app.store.read()

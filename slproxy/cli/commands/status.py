@@ -97,9 +97,9 @@ def _proxy_text(proxy: Mapping[str, object] | None, settings: Settings) -> str:
     parts = [f"up at {where}{of}"]
     if _serves_another(proxy, settings):
         parts.append(f"forwarding to {proxy['upstream']}")
-    parts.append(f"not ready: {reason.get('detail')} {reason.get('hint')}" if isinstance(reason, dict) else "ready")
     if isinstance(token, dict):
         parts.append(f"using {token.get('grant')}")
+    parts.append(f"not ready: {reason.get('detail')} {reason.get('hint')}" if isinstance(reason, dict) else "ready")
     if isinstance(proxy.get("warning"), str):
         parts.append(f"WARNING: {proxy['warning']}")
     return ", ".join(parts)

@@ -35,7 +35,11 @@ async def run(settings: Settings, args: argparse.Namespace) -> int:
         if await store.read() != record:
             raise StoreError(f"{store.description} did not store the login as it was written.", hint="Check its disk.")
         await asyncio.to_thread(forget_old_key)
-        print(f"The login in {store.description} is now encrypted with the new key: {store.encryption}.")
+        where = "" if given is not None else f": {store.encryption}"
+        print(f"The login in {store.description} is now encrypted with the new key{where}.")
     if given is not None:
-        print_note("  Now set store.key to the new key; until then, whatever reads the login with the old key fails.")
+        print_note(
+            "  Now put the new key where store.key comes from, such as its file;"
+            " until then, whatever reads the login with the old key fails."
+        )
     return DONE

@@ -20,7 +20,7 @@ INDEX: Mapping[str, str] = {
     "POST /_sandbox/faults": '{"fault": "status=503;times=2", "on": "api" or "token", "path": "/v2/people"}',
     "DELETE /_sandbox/faults": "disarm all faults",
     "POST /_sandbox/clock": '{"advance": SECONDS}',
-    "POST /_sandbox/reset": "start anew: no tokens, writes, faults or recorded requests",
+    "POST /_sandbox/reset": "start anew: no tokens, writes, faults or recorded requests; the real clock, a full budget",
 }
 
 
