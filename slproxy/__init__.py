@@ -1,6 +1,7 @@
 """slproxy: a local reverse proxy for the SalesLoft API that keeps the token, so that your programs need none.
 
-The areas, from the top: each imports only from areas above it (``tests/test_architecture.py`` holds them to that)::
+The areas, in the order of imports: each imports only from those before it, to which
+``tests/test_architecture.py`` holds them::
 
     errors     what can go wrong, whose fault it is, and what to do about it
     config/    what can be set, and where each value came from

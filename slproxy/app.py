@@ -132,7 +132,7 @@ class App:
             pacer=self.pacer,
             observer=self.observer,
             api_url=settings.upstream.api_url,
-            retries=settings.retry,
+            retry_settings=settings.retry,
             limits=settings.limits,
             own_page=self._own_page,
             now=self._clock.now,

@@ -79,7 +79,7 @@ EDGES = {
     "forward.forward",
     "observe.access_log",
     "observe.lines",
-    "observe.program_log",
+    "observe.logging_setup",
     "pace.pacer",
     "pace.replicas",
     "pace.shared",

@@ -1,4 +1,9 @@
-"""Ways to authenticate, and the token in use."""
+"""Ways to authenticate, and the token in use.
+
+``credentials`` is what ``forward`` asks: the ``token_in_use``, renewed by ``renewer`` from the ``token_endpoint``
+(``schedule``: when; ``verdict``: was it of use; ``refresher``: in the background), and kept as the ``stored_login``. A
+person logs in through ``login``, ``callback_server`` and ``save_login``.
+"""
 
 from slproxy.auth import oauth
 from slproxy.auth.callback import parse_pasted

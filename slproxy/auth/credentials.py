@@ -7,8 +7,8 @@
    it between the reply and the write.
 4. ``invalid_grant`` is final until a new login. Any other failure keeps the token and is tried again later; a token
    that is still valid stays in use.
-5. The token of the moment is taken at each send, and who was rejected says with which token, so that whoever used an
-   older one gets the newer one without another renewal.
+5. The token is read at each send. A caller that got a 401 passes the token it used: if that is an older one, it gets
+   the newer one without another renewal.
 
 ``schedule`` decides when to renew and ``verdict`` whether a renewal was of use; ``renewer`` makes one renewal, and
 ``stored_login`` finds the newest of the store's login and ours.

@@ -1,7 +1,7 @@
 """Command-line parser: every command, its flags and its help.
 
 A new command is a file in ``cli/commands`` that has ``async def run(settings, args) -> int``, and an entry in
-``COMMANDS``. Its name is that of the file.
+``COMMANDS`` (``Command`` says what it can declare). Its file is named like it: ``store move`` is ``store_move.py``.
 """
 
 from __future__ import annotations

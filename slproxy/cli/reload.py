@@ -1,4 +1,4 @@
-"""Reload: loads the settings again at SIGHUP, and when a file that holds a secret changes."""
+"""Reload: loads the settings again when asked to (``serve`` does at SIGHUP), and when a file with a secret changes."""
 
 from __future__ import annotations
 

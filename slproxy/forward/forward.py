@@ -23,7 +23,7 @@ from slproxy.auth import Bearer, Credentials
 from slproxy.config import LimitSettings, RetrySettings
 from slproxy.errors import BadRequest, Draining, OverBudget, Problem, UpstreamFault, UpstreamUnreachable
 from slproxy.forward import cors
-from slproxy.forward import headers as header
+from slproxy.forward import headers as header_rules
 from slproxy.forward.attempts import Attempts
 from slproxy.forward.body import Body
 from slproxy.forward.buffered import buffer_reply
@@ -51,7 +51,7 @@ class Forwarder:
         pacer: Pacer,
         observer: Observer,
         api_url: str,
-        retries: RetrySettings,
+        retry_settings: RetrySettings,
         limits: LimitSettings,
         own_page: Callable[[str, str], Answer],
         now: Callable[[], float],
@@ -65,12 +65,12 @@ class Forwarder:
         self._pacer = pacer
         self._observer = observer
         self._api_url = api_url
-        self._retries = retries
+        self._retry_settings = retry_settings
         self._limits = limits
         self._own_page = own_page
         self._now, self._monotonic, self._sleep, self._jitter = now, monotonic, sleep, jitter
         self._via = f"1.1 {policy.pseudonym}"
-        self._retry_budget = retry.RetryBudget(retries.budget)
+        self._retry_budget = retry.RetryBudget(retry_settings.budget)
         self.draining = False
         self._drained_at = math.inf
 
@@ -96,10 +96,10 @@ class Forwarder:
             return Answer(status=204, headers=preflight, body=b"")
         if self.draining:
             raise Draining(
-                "The proxy is shutting down.", hint="Send the request again: another one takes over, or none."
+                "The proxy is shutting down.", hint="Send it again, to another instance or once this one has restarted."
             )
         try:
-            fields = header.stripped(inbound.headers)
+            fields = header_rules.stripped(inbound.headers)
         except InexactHeaderError as error:
             raise BadRequest(f"The request cannot be passed on exactly: {error}.", hint="Encode the value.") from error
         limits, body = self._limits, None
@@ -110,7 +110,7 @@ class Forwarder:
             target=target,
             fields=fields,
             body=body,
-            retries=[value.lower() for value in named.get(b"x-slproxy-retry", ())] != [b"off"],
+            may_retry=[value.lower() for value in named.get(b"x-slproxy-retry", ())] != [b"off"],
             preferences=parse_preferences(named),
             exchange=exchange,
         )
@@ -143,7 +143,7 @@ class Forwarder:
             target=target,
             fields=[("Accept", "application/json")],
             body=None,
-            retries=True,
+            may_retry=True,
             preferences=Preferences(client="slproxy"),
             exchange=exchange,
         )
@@ -192,7 +192,7 @@ class Forwarder:
 
     def _next_wait(self, request: Request, attempts: Attempts, outcome: Outcome, number: int) -> float | None:
         """Return the seconds to wait before another attempt, or ``None`` when there is to be none."""
-        if not request.retries or not request.replayable:
+        if not request.may_retry or not request.replayable:
             return None
         if retry.costs_upstream(outcome) and not self._retry_budget.allows_retry(self._monotonic()):
             return None
@@ -200,7 +200,7 @@ class Forwarder:
             outcome,
             number,
             method=request.method,
-            rules=self._retries,
+            rules=self._retry_settings,
             time_left=self._time_left(attempts),
             max_wait=request.preferences.max_wait,
             now=self._now(),
@@ -210,14 +210,14 @@ class Forwarder:
     async def _before_wait(
         self, request: Request, attempts: Attempts, result: Reply | UpstreamFault, outcome: Outcome, wait: float
     ) -> None:
-        """Give up what an attempt came to for another one after ``wait`` seconds."""
+        """Discard a result, and prepare another attempt after ``wait`` seconds."""
         # Before anything is awaited: the budget that was looked at must be the one that is spent.
         if retry.costs_upstream(outcome):
             self._retry_budget.count_retry(self._monotonic())
         # The time for all attempts ends one that may be repeated; a refusal took none of it.
         attempts.deadline_applies = request.method in retry.REPEATABLE and outcome.status != retry.TOO_MANY_REQUESTS
         if attempts.requeued:
-            attempts.requeue_timeout = min(self._time_left(attempts), self._retries.max_wait + PROBE_TIMEOUT)
+            attempts.requeue_timeout = min(self._time_left(attempts), self._retry_settings.max_wait + PROBE_TIMEOUT)
         if isinstance(result, UpstreamFault):
             attempts.reason = result.proxy_error
         else:
@@ -235,7 +235,9 @@ class Forwarder:
             await self._sleep(seconds)
 
     def _time_left(self, attempts: Attempts) -> float:
-        return attempts.time_left(self._monotonic(), deadline=self._retries.deadline, drained_at=self._drained_at)
+        return attempts.time_left(
+            self._monotonic(), deadline=self._retry_settings.deadline, drained_at=self._drained_at
+        )
 
     # The token.
 
@@ -283,7 +285,7 @@ class Forwarder:
         """
         # A small body is read first, or nobody would see that its client has left while it waits.
         body = None if request.body is None else await request.body.whole() or request.body.chunks
-        reservation, slot = await self._pace(request, attempts)
+        reservation, slot = await self._wait_for_turn(request, attempts)
         attempts.requeued = False
         attempt: Attempt | None = None
         try:
@@ -291,7 +293,7 @@ class Forwarder:
             outbound = Outbound(
                 method=request.method,
                 target=request.target,
-                headers=header.injected(request.fields, bearer=bearer.token, via=self._via),
+                headers=header_rules.injected(request.fields, bearer=bearer.token, via=self._via),
                 body=body,
             )
             attempts.sent += 1
@@ -308,9 +310,9 @@ class Forwarder:
                 self._attempt_ended(request.exchange, attempt)
             raise
         try:
-            headers = RateLimitHeaders.parse(reply.status, reply.header, now=self._now())
-            attempts.requeued = self._pacer.replied(reservation, headers)
-            attempt.status, attempt.cost = reply.status, headers.cost
+            rate_limit = RateLimitHeaders.parse(reply.status, reply.header, now=self._now())
+            attempts.requeued = self._pacer.replied(reservation, rate_limit)
+            attempt.status, attempt.cost = reply.status, rate_limit.cost
             self._attempt_ended(request.exchange, attempt)
         except BaseException:
             reply.close()
@@ -328,7 +330,7 @@ class Forwarder:
         for tell in self._observer.attempt_ended:
             tell(exchange, attempt)
 
-    async def _pace(self, request: Request, attempts: Attempts) -> tuple[Reservation | None, Slot]:
+    async def _wait_for_turn(self, request: Request, attempts: Attempts) -> tuple[Reservation | None, Slot]:
         """Wait for the rate limit and for a connection; a reservation that a 429 has overtaken is made anew."""
         while True:
             requeue_timeout, attempts.requeue_timeout = attempts.requeue_timeout, None
@@ -346,7 +348,7 @@ class Forwarder:
                 attempts.ticket = reservation.ticket
                 has_waited = reservation.sent is None
                 if has_waited:
-                    # That SalesLoft refused it is no fault of the request's: retry.deadline bounds the wait then.
+                    # `retry.deadline` counts the wait of a request that SalesLoft has refused, and no other wait here.
                     await self._queue(request, attempts, reservation, is_paced=requeue_timeout is None)
             try:
                 slot = await (self._wait_for_slot(request) if self._slots.are_taken else self._slots.acquire())
@@ -377,7 +379,7 @@ class Forwarder:
     def _answer(self, reply: ReplyBody, request: Request, attempts: Attempts, *, host: str) -> Answer:
         """Return the upstream's reply as the client gets it: as it came, less what stops here, plus what we say."""
         try:
-            fields = header.returning(reply.headers, api_url=self._api_url, host=host)
+            fields = header_rules.returning(reply.headers, api_url=self._api_url, host=host)
             reply.reason.encode("utf-8")
         except (InexactHeaderError, UnicodeEncodeError) as error:
             reply.close()
@@ -387,7 +389,7 @@ class Forwarder:
                 proxy_error="http_protocol_error",
             ) from error
         exchange, total = request.exchange, self._monotonic() - attempts.began
-        timing = header.server_timing(total=total, upstream=exchange.upstream, wait=exchange.waited)
+        timing = header_rules.server_timing(total=total, upstream=exchange.upstream, wait=exchange.waited)
         fields += [("Via", self._via), ("Server-Timing", timing)]
         if "ratelimit" not in [name.lower() for name, _ in fields]:
             fields += self._pacer.fields()

@@ -33,7 +33,7 @@ class Request:
     fields: Fields = field(repr=False)
     body: Body | None = field(repr=False)
     # False where the client said `X-Slproxy-Retry: off`.
-    retries: bool
+    may_retry: bool
     preferences: Preferences
     exchange: Exchange
 

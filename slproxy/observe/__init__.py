@@ -2,8 +2,8 @@
 
 from slproxy.observe.access_log import AccessLog
 from slproxy.observe.exchange import Attempt, Exchange, Renewal, Wait, loggable_path
+from slproxy.observe.logging_setup import start_logging
 from slproxy.observe.observer import Listener, Observer
-from slproxy.observe.program_log import start_logging
 
 __all__ = [
     "AccessLog",

@@ -1,4 +1,11 @@
-"""The team's rate limit: who may send, and when."""
+"""The team's rate limit: who may send, and when.
+
+``pacer`` is what ``forward`` talks to: it holds the futures and timers. ``budget`` decides: ``account`` knows what is
+left of this ``minute``, ``queue`` who is next, ``estimate`` how long that takes; ``rules`` what part of it is ours,
+``costs`` what a request takes, ``clock`` when the upstream's minute begins, ``probe`` whether it has begun,
+``external`` what others spend, ``sliding`` what if there is no minute. ``replicas`` and ``shared`` share it all through
+Redis.
+"""
 
 from slproxy.pace.headers import RateLimitHeaders
 from slproxy.pace.pacer import CallLater, Pacer, Timer

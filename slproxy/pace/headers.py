@@ -21,7 +21,7 @@ class RateLimitHeaders:
     date: float | None = None
     refused: bool = False
     retry_after: float | None = None
-    # A request without a token that was accepted belongs to no team.
+    # A 401 says nothing about our team's budget.
     unauthorized: bool = False
 
     @classmethod

@@ -163,7 +163,7 @@ class Pacer:
         cost, remaining = account.replied(reservation, now, headers)
         if self._replicas.redis is not None:
             settle = functools.partial(self._settle, minute, reserved=reserved, cost=cost, remaining=remaining)
-            # Who was refused as a probe has found it out for all: until it asks again, the others need not.
+            # A refused probe answers for every replica: none of the others needs to ask until it probes again.
             if headers.refused and account.is_probing(now):
                 self._call_later(PROBE_INTERVAL, settle)
             else:

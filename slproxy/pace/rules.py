@@ -10,7 +10,7 @@ from slproxy.retry import MINUTE
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Rules:
-    """How the budget is to be used: ``limit`` is the cost of a minute, and a cap on ours if ``is_cap``.
+    """How the budget is to be used: ``limit`` is the cost of a minute: somebody's own cap if ``is_cap``, else assumed.
 
     ``reserve`` is the share that is left to others; ``burst`` the share of our own part that may be sent at once. With
     ``is_shared``, replicas spend of it as well, so that what is missing was not spent by others.

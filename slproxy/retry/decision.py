@@ -7,7 +7,8 @@
 3. A 401 is not decided here: a new token handles it, inside each attempt.
 4. Repeating what failed costs the upstream, so those repeats come out of a budget; refusals cost it nothing.
 
-The time and the jitter are passed in.
+The time and the jitter are passed in. A 429 that the rate limit's queue has taken back waits there instead
+(``forward.attempts``).
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ import pytest
 from slproxy.observe import AccessLog, Attempt, Exchange, loggable_path
 from slproxy.observe.access_log import fields, pretty
 from slproxy.observe.lines import json_line, pretty_line
-from slproxy.observe.program_log import Formatter
+from slproxy.observe.logging_setup import Formatter
 
 AT = 1_795_000_000.25  # 2026-11-18T11:06:40.250Z
 

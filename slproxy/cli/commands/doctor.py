@@ -23,10 +23,10 @@ from urllib.parse import urlsplit
 
 from slproxy.app import App
 from slproxy.auth import parse_identity
-from slproxy.cli import probe
+from slproxy.cli import running_proxy
 from slproxy.cli.describe import count, describe_renewals
+from slproxy.cli.logins import closing
 from slproxy.cli.output import DONE, FAILED
-from slproxy.cli.stored_login import closing
 from slproxy.config import SCHEMA, Settings, is_loopback
 from slproxy.errors import ConfigError, SlproxyError, UpstreamFault
 from slproxy.store import token_store
@@ -165,7 +165,7 @@ def _port(settings: Settings) -> Finding:
     where = f"unix:{listen.uds}" if listen.uds else f"{listen.host}:{listen.port}"
     if listen.uds is None and listen.key is None and not is_loopback(listen.host):
         return Finding("port", "warning", f"{where} can be reached by others without a key.", "Set listen.key.")
-    answer = probe.status_of(listen)
+    answer = running_proxy.status_of(listen)
     if answer is not None and "version" in answer:
         return Finding("port", "ok", f"slproxy {answer['version']} is up at {where}")
     if answer is not None:

@@ -20,9 +20,9 @@ from slproxy.auth import (
     parse_pasted,
     save_login,
 )
+from slproxy.cli.logins import closing, revoke
 from slproxy.cli.output import DONE, print_note
 from slproxy.cli.process import in_daemon_thread
-from slproxy.cli.stored_login import closing, revoke
 from slproxy.cli.terminal import read_line
 from slproxy.config import Settings
 from slproxy.errors import (

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 
 from slproxy.app import App
+from slproxy.cli.logins import belongs_to_settings, revoke
 from slproxy.cli.output import DONE, print_error, print_note
 from slproxy.cli.settings import load_settings, profile_names
-from slproxy.cli.stored_login import belongs_to_settings, revoke
 from slproxy.config import Settings
 from slproxy.errors import SlproxyError
 

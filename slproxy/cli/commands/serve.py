@@ -15,7 +15,7 @@ from pathlib import Path
 import slproxy
 from slproxy.app import App
 from slproxy.auth import parse_identity
-from slproxy.cli import probe
+from slproxy.cli import running_proxy
 from slproxy.cli.output import DONE, print_note
 from slproxy.cli.process import allow_open_files
 from slproxy.cli.reload import keep_reloading, stamps
@@ -90,7 +90,7 @@ async def _announce(app: App, *, sandbox: bool) -> None:
         print_note(f"slproxy {slproxy.__version__}: SANDBOX, no real data. A fake SalesLoft at {upstream}.")
         try:
             answered, body = await asyncio.to_thread(
-                probe.ask, reachable(where), "/v2/me.json", key=app.settings.listen.key
+                running_proxy.ask, reachable(where), "/v2/me.json", key=app.settings.listen.key
             )
             print(f"Authenticated as: {parse_identity(answered, body)}", flush=True)
         except (OSError, http.client.HTTPException, SlproxyError) as error:

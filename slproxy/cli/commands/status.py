@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 import slproxy
 from slproxy.app import App
-from slproxy.cli import probe
+from slproxy.cli import running_proxy
 from slproxy.cli.describe import count, describe_token
 from slproxy.config import Settings
 from slproxy.errors import LoginRequired, Problem, StoreError
@@ -30,7 +30,7 @@ async def run(settings: Settings, args: argparse.Namespace) -> int:
             problem, here = app.credentials.problem(), app.credentials.snapshot()
     except StoreError as error:
         fault = error
-    proxy = await asyncio.to_thread(probe.status_of, settings.listen)
+    proxy = await asyncio.to_thread(running_proxy.status_of, settings.listen)
     ours = proxy if proxy and proxy.get("profile") == settings.profile else None
     # What runs is what counts: it may hold what no file does, or serve the sandbox.
     token = _running_token(ours) or here

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from dataclasses import replace
 
+from slproxy.cli.logins import belongs_to_settings, closing
 from slproxy.cli.output import DONE, print_note
-from slproxy.cli.stored_login import belongs_to_settings, closing
 from slproxy.config import Settings
 from slproxy.errors import ConfigError, StoreError
 from slproxy.store import token_store

@@ -6,8 +6,8 @@ import argparse
 import asyncio
 
 from slproxy import config
+from slproxy.cli.logins import closing
 from slproxy.cli.output import DONE, print_note
-from slproxy.cli.stored_login import closing
 from slproxy.config import Settings
 from slproxy.errors import ConfigError, StoreError
 from slproxy.store import token_cipher, token_store

@@ -1,4 +1,4 @@
-"""Requests to a proxy that runs on this machine, as any client makes them."""
+"""Running proxy: requests to the one on this machine, as any client makes them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The login in a store: whose it is, and how it is revoked."""
+"""Stored logins: whose one is, and how it is revoked."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Program log: everything but the access log, on standard error."""
+"""Logging setup: the form and level of what is logged, and the access log beside it."""
 
 from __future__ import annotations
 
