@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from slproxy.auth.stored_login import StoredLogin
 from slproxy.auth.token_endpoint import TokenEndpoint
@@ -30,7 +30,7 @@ class Renewer:
     stored: StoredLogin
     endpoint: TokenEndpoint
     grant: Grant | None
-    rejected: str | None
+    rejected: str | None = field(repr=False)
     # A proxy goes on running, and can store later what it cannot store now; a command cannot.
     keeps_running: bool
     now: Callable[[], float]
@@ -58,8 +58,13 @@ class Renewer:
                 # Another process brought a newer one meanwhile, though the lock was ours; or it had expired.
                 record = await self.stored.read() or record
             finally:
-                in_use.set_record(record)
+                self._use(record)
             return RENEWED
+
+    def _use(self, record: Record) -> None:
+        """Use a record, unless a newer login was found in the store while this one was requested."""
+        if self.in_use.record is None or not record.is_older_than(self.in_use.record):
+            self.in_use.set_record(record)
 
     async def _check_writable(self, record: Record) -> None:
         """Defer the renewal while its token could not be stored. Raises StoreError.
@@ -87,7 +92,7 @@ class Renewer:
             if token.access_token == self.rejected:
                 token = replace(token, expires_at=self.now())
             dead = replace(record, token=token, refused="invalid_grant")
-            self.in_use.set_record(dead)
+            self._use(dead)
             if (newer := await self.stored.mark_refused(dead)) is None:
                 raise
             return newer

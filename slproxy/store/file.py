@@ -120,11 +120,13 @@ class FileStore:
         Under the lock, so that nobody else is writing.
         """
         for unfinished in private_file.unfinished(self._path):
+            # Nothing is deleted beside a file that is refused or cannot be decrypted.
+            self._read()
             try:
                 record = parse_record(self._cipher.decrypt(unfinished.read_bytes()))
-            except StoreError:
-                continue  # whoever has its key may recover it
-            except (OSError, ValueError):
+            except (StoreError, OSError):
+                continue  # whoever has its key, or can read it, may recover it
+            except ValueError:
                 record = None
             try:
                 if record is not None and self._is_renewed_by(record):

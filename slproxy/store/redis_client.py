@@ -29,7 +29,7 @@ def connect_redis(url: Secret, *, connect_timeout: float, reply_timeout: float, 
     try:
         parts = urlsplit(url.reveal())
         if "@" in parts.path + parts.query + parts.fragment:
-            raise ValueError("a password that is not percent-serialize_record would be taken for a host")
+            raise ValueError("a password that is not percent-encoded would be taken for a host")
         if "decode_responses" in parts.query:
             raise ValueError("what is encrypted is bytes")
         redis: Redis = Redis.from_url(
