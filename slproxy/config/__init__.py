@@ -18,6 +18,7 @@ from slproxy.config.schema import (
     Settings,
     StoreSettings,
     UpstreamSettings,
+    Via,
 )
 from slproxy.config.secret import Secret
 
@@ -35,6 +36,7 @@ __all__ = [
     "Settings",
     "StoreSettings",
     "UpstreamSettings",
+    "Via",
     "check",
     "covers",
     "effective",

@@ -26,6 +26,7 @@ MIB = 1024 * KIB
 
 Grant = Literal["auto", "api_key", "authorization_code", "client_credentials"]
 Encryption = Literal["auto", "keyring", "key", "off"]
+Via = Literal["auto", "on", "off"]
 
 # The longest that asyncio sleeps in one go is a day: MAXIMUM_SELECT_TIMEOUT in asyncio/base_events.py.
 Seconds = Annotated[float, Ge(0), Le(86400.0)]
@@ -56,6 +57,9 @@ class ListenSettings:
     allow_unauthenticated: Annotated[
         bool, Doc("Allow an address that others can reach without `key`: whoever connects uses your token.")
     ] = False
+    allow_other_users: Annotated[
+        bool, Doc("Allow other users of this machine without `key`: whoever connects uses your token.")
+    ] = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +79,7 @@ class UpstreamSettings:
     response_timeout: Annotated[Timeout, Doc("Seconds from sending the request to the response headers.")] = 60.0
     idle_timeout: Annotated[Timeout, Doc("Seconds to wait for the next chunk of a response body.")] = 60.0
     max_connections: Annotated[int, Ge(1), Doc("Connections to SalesLoft at a time.")] = 100
+    via: Annotated[Via, Doc("When requests name the proxy in Via; auto: unless api_url is SalesLoft's own.")] = "auto"
 
 
 @dataclass(frozen=True, kw_only=True)
