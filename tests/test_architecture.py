@@ -18,7 +18,7 @@ PACKAGE = Path(slproxy.__file__).parent
 
 # From the top: each may import those before it. `sandbox` is apart, and `__main__` is the door to cli.
 AREAS = (
-    "errors config http retry observe store pace auth upstream forward server changes app cli __main__".split()  # noqa: SIM905
+    "errors config http sockets retry observe store pace auth upstream forward server changes app cli __main__".split()  # noqa: SIM905
 )
 
 # Areas of one file, all of which others may use.
@@ -85,6 +85,7 @@ EDGES = {
     "pace.shared",
     "retry.retrying",
     "server",
+    "sockets",
     "store.cipher",
     "store.file",
     "store.file_lock",
