@@ -26,6 +26,7 @@ from slproxy.forward import Answer, Forwarder, Policy
 from slproxy.observe import Listener, Observer
 from slproxy.pace import CallLater, Pacer, RedisBudget, Timer
 from slproxy.server import BACKLOG, Server, bind_unix_socket, cannot_listen, pages, url_of
+from slproxy.sockets import Peers
 from slproxy.store import TokenStore, token_store
 from slproxy.upstream import Upstream
 
@@ -123,6 +124,7 @@ class App:
                 allow_origins=frozenset(settings.listen.allow_origins),
                 read_only=settings.policy.read_only,
                 key=settings.listen.key,
+                allow_other_users=settings.listen.allow_other_users,
                 pseudonym=self._pseudonym,
                 max_target=settings.limits.max_target,
                 max_headers=settings.limits.max_headers,
@@ -249,11 +251,14 @@ class App:
     async def listen(self) -> None:
         """Start to renew in the background and to serve. Raises ConfigError when the address cannot be had."""
         self.credentials.keep_fresh()
+        peers = Peers()
+        self._stack.callback(peers.close)
         self.server = Server(
             self.forwarder.handle,
             self.settings.limits,
             monotonic=self._clock.monotonic,
             observer=self.observer,
+            peers=peers,
             allow_origins=frozenset(self.settings.listen.allow_origins),
         )
         self._runner = web.ServerRunner(self.server, handle_signals=False, shutdown_timeout=0.1)

@@ -13,7 +13,7 @@
     └── Problem                    what the proxy answers a request itself      exit 1
         ├── Refused                the client's
         │   ├── NotFound BadRequest BadTarget TooLarge MethodRefused
-        │   └── HostRefused OriginRefused KeyRequired Loop
+        │   └── HostRefused OriginRefused UserRefused KeyRequired Loop
         ├── TokenUnavailable       the credentials'
         │   ├── LoginRequired                                                   exit 3
         │   └── CredentialsRefused TokenEndpointDown
@@ -197,6 +197,14 @@ class OriginRefused(Refused):
 
     type = "origin-refused"
     title = "Web pages of other origins are refused"
+    status = 403
+
+
+class UserRefused(Refused):
+    """Another user of this machine, where no local key tells who may."""
+
+    type = "user-refused"
+    title = "Other users of this machine are refused"
     status = 403
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from slproxy.config import ListenSettings
+
 
 def describe_token(token: Mapping[str, object]) -> str:
     """Return what a person reads of a token, given what ``status.json`` says of it."""
@@ -36,3 +38,17 @@ def describe_span(seconds: object) -> str:
     minutes, rest = divmod(int(seconds) if isinstance(seconds, float | int) else 0, 60)
     parts = ((minutes // 60, "h"), (minutes % 60, "min"), (rest, "s"))
     return " ".join(f"{number} {unit}" for number, unit in parts if number) or "0 s"
+
+
+def describe_other_users(listen: ListenSettings, untold: str | None) -> str:
+    """Say that other users of this machine can act with the token, where they can; ``untold`` is why nobody knows them.
+
+    A Unix socket has its mode, and tells its users everywhere.
+    """
+    if listen.key is not None:
+        return ""
+    if listen.allow_other_users:
+        return "Every user of this machine can use your SalesLoft token (listen.allow_other_users)."
+    if untold is None or listen.uds is not None:
+        return ""
+    return f"Every user of this machine can use your SalesLoft token: the system does not tell them apart ({untold})."

@@ -30,7 +30,7 @@ from slproxy.forward.buffered import buffer_reply
 from slproxy.forward.headers import InexactHeaderError
 from slproxy.forward.messages import Answer, Inbound, ReplyBody, Request
 from slproxy.forward.policy import Policy, Route, check
-from slproxy.http import by_name, size
+from slproxy.http import by_name
 from slproxy.observe import Attempt, Exchange, Observer, loggable_path
 from slproxy.pace import PROBE_TIMEOUT, Pacer, Preferences, RateLimitHeaders, Reservation, parse_preferences
 from slproxy.retry import Outcome
@@ -86,9 +86,7 @@ class Forwarder:
             Problem: the proxy answers itself, as the problem says.
         """
         named = by_name(inbound.headers)
-        route, target = check(
-            self._policy, method=inbound.method, target=inbound.target, headers=named, size=size(inbound.headers)
-        )
+        route, target = check(self._policy, inbound, named)
         if route is Route.OWN_PAGE:
             return self._own_page(inbound.method, target.partition("?")[0])
         if route is Route.PREFLIGHT:

@@ -22,6 +22,8 @@ class Inbound:
     has_body: bool = False
     length: int | None = None
     read: Callable[[], Awaitable[bytes]] | None = None
+    # The uid of the client, where it is another user of this machine (`sockets.Peers.foreign_client`).
+    other_user: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

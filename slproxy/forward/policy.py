@@ -30,11 +30,14 @@ from slproxy.errors import (
     NotFound,
     OriginRefused,
     TooLarge,
+    UserRefused,
 )
 from slproxy.forward import cors
 from slproxy.forward.headers import has_passed
+from slproxy.forward.messages import Inbound
 from slproxy.forward.target import exact_path
-from slproxy.http import ByName
+from slproxy.http import ByName, size
+from slproxy.sockets import GONE
 
 READ_METHODS = ("GET", "HEAD", "OPTIONS")
 METHODS = (*READ_METHODS, "POST", "PUT", "PATCH", "DELETE")
@@ -73,6 +76,7 @@ class Policy:
     allow_origins: frozenset[str] = frozenset()
     read_only: bool = False
     key: Secret | None = None
+    allow_other_users: bool = False
     pseudonym: str
     max_target: int = 32 * 1024
     max_headers: int = 64 * 1024
@@ -88,15 +92,16 @@ class Policy:
         return READ_METHODS if self.read_only else METHODS
 
 
-def check(policy: Policy, *, method: str, target: str, headers: ByName, size: int) -> tuple[Route, str]:
+def check(policy: Policy, inbound: Inbound, headers: ByName) -> tuple[Route, str]:
     """Return who answers, and the target in origin form, byte for byte as the client spelt it.
 
-    ``size`` is that of the header block, in bytes.
+    ``headers`` are those of the request, by name.
 
     Raises:
         Refused: one of its subclasses, the first rule of docs/contract.md, Check, that the request breaks.
     """
-    if size > policy.max_headers:
+    method, target, other_user = inbound.method, inbound.target, inbound.other_user
+    if size(inbound.headers) > policy.max_headers:
         raise TooLarge(f"The header block is over {policy.max_headers} bytes.", hint="Send less.", status=431)
     # In bytes; a character that is not ASCII takes up to four.
     if len(target) > policy.max_target or (
@@ -116,6 +121,8 @@ def check(policy: Policy, *, method: str, target: str, headers: ByName, size: in
     # Only browsers send these, and a client that is none could send anything.
     if b"origin" in headers or b"sec-fetch-site" in headers:
         _check_origin(policy, headers, host)
+    if other_user is not None and policy.key is None and not policy.allow_other_users:
+        raise _user_refused(other_user)
     if method == "OPTIONS" and cors.is_preflight(method, headers) and cors.allowed(headers, policy.allow_origins):
         return Route.PREFLIGHT, origin_form
     if b"via" in headers and has_passed(headers, policy.pseudonym):
@@ -277,6 +284,16 @@ def _same_origin(origin: str, host: str) -> bool:
     if scheme.lower() != "http" or page is None or proxy is None:
         return False
     return (page["name"].lower(), int(page["port"] or 80)) == (proxy["name"].lower(), int(proxy["port"] or 80))
+
+
+def _user_refused(uid: int) -> UserRefused:
+    return UserRefused(
+        "The client closed its connection before the system could tell whose it was."
+        if uid == GONE
+        else f"The client runs as another user of this machine (uid {uid}).",
+        hint="Whoever runs the proxy can set listen.key, and tell it to who may use their token, or set"
+        " listen.allow_other_users = true.",
+    )
 
 
 def _check_key(key: Secret, headers: ByName) -> None:

@@ -28,6 +28,7 @@ from slproxy.server.lingering import LINGER_TIME, LINGER_TIME_OVER_LIMIT, Linger
 from slproxy.server.response import REPORT, Response, on_the_wire, overloaded, problem_answer, reset
 from slproxy.server.trailers import TrailerWatch
 from slproxy.server.unparsed import limit_problem, unparsed_problem
+from slproxy.sockets import Peers
 
 log = logging.getLogger("slproxy.server")
 
@@ -48,6 +49,7 @@ class Registry(Protocol):
 
     limits: LimitSettings
     send_timeout: float
+    peers: Peers
 
     @property
     def over_hard_limit(self) -> bool: ...
@@ -82,6 +84,7 @@ class ClientConnection(RequestHandler):
         "idle_since",
         "is_stalled",
         "not_http",
+        "other_user",
         "over_limit",
         "writer",
     )
@@ -103,6 +106,8 @@ class ClientConnection(RequestHandler):
         self._linger: Linger | None = None
         # The writer of the response in hand.
         self.writer: AbstractStreamWriter | None = None
+        # The uid of its client, where that is another user of this machine.
+        self.other_user: int | None = None
         # Past `limits.max_connections`: its one answer is a 503.
         self.over_limit = False
         # Whether it was cut off since its client read nothing of the reply.
@@ -135,6 +140,8 @@ class ClientConnection(RequestHandler):
         stream.set_write_buffer_limits(high=0)
         if (peer := stream.get_extra_info("socket")) is not None:
             peer.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
+            # At once: whose a socket was cannot be told once its client has closed it.
+            self.other_user = self._server.peers.foreign_client(peer)
         self.over_limit = not self._server.register(self)
         if self.over_limit and self._server.over_hard_limit:
             self._reply_and_close(overloaded(), "Service Unavailable")

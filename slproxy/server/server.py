@@ -28,6 +28,7 @@ from slproxy.observe import Exchange, Observer, loggable_path
 from slproxy.server.connection import ClientConnection
 from slproxy.server.framing import request_fault
 from slproxy.server.response import REPORT, Response, overloaded, problem_answer, reset
+from slproxy.sockets import Peers
 
 log = logging.getLogger("slproxy.server")
 
@@ -58,6 +59,7 @@ class Server(web.Server):
         *,
         monotonic: Callable[[], float],
         observer: Observer,
+        peers: Peers,
         allow_origins: frozenset[str] = frozenset(),
         send_timeout: float = SEND_TIMEOUT,
     ) -> None:
@@ -77,6 +79,7 @@ class Server(web.Server):
         self.handle = handle
         self._monotonic = monotonic
         self._observer = observer
+        self.peers = peers
         self.reconfigure(limits, allow_origins=allow_origins)
         self.send_timeout = send_timeout
         self._registered: set[ClientConnection] = set()
@@ -229,7 +232,7 @@ class Server(web.Server):
             )
             if fault is not None:
                 raise BadRequest(f"The request {fault}.", hint="Send HTTP/1.1, with Content-Length or chunked.")
-            return await self.handle(_inbound(request, self.limits, exchange), exchange)
+            return await self.handle(_inbound(request, connection, self.limits, exchange), exchange)
         except Problem as problem:
             answered = problem
             if (cause := problem.__cause__) is not None:
@@ -244,7 +247,9 @@ class Server(web.Server):
         return problem_answer(answered)
 
 
-def _inbound(request: web.BaseRequest, limits: LimitSettings, exchange: Exchange) -> Inbound:
+def _inbound(
+    request: web.BaseRequest, connection: ClientConnection, limits: LimitSettings, exchange: Exchange
+) -> Inbound:
     length = request.headers.get(hdrs.CONTENT_LENGTH)
     # A body that is said to be empty is a body all the same to who reads headers; there is nothing to read.
     has_body = request.body_exists and length != "0"
@@ -255,6 +260,7 @@ def _inbound(request: web.BaseRequest, limits: LimitSettings, exchange: Exchange
         has_body=has_body,
         length=int(length) if length is not None else None,
         read=_reader(request, exchange, limits.body_timeout) if has_body else None,
+        other_user=connection.other_user,
     )
 
 

@@ -34,7 +34,7 @@ from tests.support.scripted import Handler, ScriptedUpstream
 pytestmark = pytest.mark.heavy
 
 ME = json.dumps({"data": {"id": 1, "team": {"id": 3}, "name": "Jane Smith", "email": "jane@company.com"}}).encode()
-CHECKS = ("config", "permissions", "store", "dns", "tls", "clock", "credentials", "port")
+CHECKS = ("config", "permissions", "store", "dns", "tls", "clock", "credentials", "users", "port")
 
 Finding = dict[str, str]
 

@@ -22,9 +22,9 @@ from slproxy.errors import (
     Refused,
     TooLarge,
 )
-from slproxy.forward import Policy
+from slproxy.forward import Inbound, Policy
 from slproxy.forward.policy import METHODS, PROBES, Route, check
-from slproxy.http import by_name, size
+from slproxy.http import by_name
 
 OPEN = Policy(pseudonym="slproxy-7f3a")
 KEY = "local-key-7f3a"
@@ -43,7 +43,7 @@ def ask(
     lines = [*([] if host is None else [f"Host: {host}"]), *headers]
     pairs = [(name, value.removeprefix(" ")) for name, _, value in (line.partition(":") for line in lines)]
     raw = [(name.encode(), value.encode("utf-8", "surrogateescape")) for name, value in pairs]
-    return check(policy, method=method, target=target, headers=by_name(raw), size=size(raw))
+    return check(policy, Inbound(method=method, target=target, headers=raw), by_name(raw))
 
 
 def refusal(

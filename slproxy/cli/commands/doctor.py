@@ -24,11 +24,12 @@ from urllib.parse import urlsplit
 from slproxy.app import App
 from slproxy.auth import parse_identity
 from slproxy.cli import running_proxy
-from slproxy.cli.describe import count, describe_renewals
+from slproxy.cli.describe import count, describe_other_users, describe_renewals
 from slproxy.cli.logins import closing
 from slproxy.cli.output import DONE, FAILED
 from slproxy.config import SCHEMA, Settings, is_loopback
 from slproxy.errors import ConfigError, SlproxyError, UpstreamFault
+from slproxy.sockets import Peers
 from slproxy.store import token_store
 from slproxy.upstream import Upstream
 
@@ -70,6 +71,7 @@ async def examine(settings: Settings) -> AsyncIterator[Finding]:
     except ConfigError as error:
         yield finding_from("tls", error)
     yield await _credentials(settings)
+    yield _users(settings)
     yield await asyncio.to_thread(_port, settings)
 
 
@@ -157,6 +159,14 @@ async def _credentials(settings: Settings) -> Finding:
     except SlproxyError as error:
         return finding_from("credentials", error)
     return Finding("credentials", "ok", f"{selection.grant} ({selection.why}): {who}")
+
+
+def _users(settings: Settings) -> Finding:
+    """Check that other users of this machine cannot act with the token."""
+    with Peers() as peers:
+        if risk := describe_other_users(settings.listen, peers.untold):
+            return Finding("users", "warning", risk, "Set listen.key.")
+    return Finding("users", "ok", "other users of this machine are refused, unless they have the local key")
 
 
 def _port(settings: Settings) -> Finding:

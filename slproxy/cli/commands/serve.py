@@ -16,6 +16,7 @@ import slproxy
 from slproxy.app import App
 from slproxy.auth import parse_identity
 from slproxy.cli import running_proxy
+from slproxy.cli.describe import describe_other_users
 from slproxy.cli.output import DONE, print_note
 from slproxy.cli.process import allow_open_files
 from slproxy.cli.reload import keep_reloading, stamps
@@ -105,6 +106,8 @@ async def _announce(app: App, *, sandbox: bool) -> None:
             print_note(f"  Token: stored in {app.store.description}, {app.store.encryption}")
     if app.settings.listen.allow_unauthenticated and app.settings.listen.key is None:
         print_note("  WARNING: anyone who can reach this address uses your SalesLoft token: no local key is set.")
+    elif app.server is not None and (risk := describe_other_users(app.settings.listen, app.server.peers.untold)):
+        print_note(f"  WARNING: {risk} Set listen.key to keep them out.")
     key = ' -H "X-Slproxy-Key: $KEY"' if app.settings.listen.key is not None else ""
     unix = f" --unix-socket {where.removeprefix('unix:')}" if where.startswith("unix:") else ""
     base = "http://localhost" if unix else reachable(where)
