@@ -185,6 +185,8 @@ class App:
         settings = change.settings
         # Beside what stays, the rest must still be safe: a socket that others reach keeps its key.
         config.check(settings)
+        for each in (asked, settings):
+            config.check_listening(each)
         store, upstream, credentials = self.store, self.upstream, self.credentials
         # What is replaced is closed when nothing uses it any more; if this fails, what is new is closed instead.
         new, retired = contextlib.AsyncExitStack(), contextlib.AsyncExitStack()

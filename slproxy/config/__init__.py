@@ -1,6 +1,6 @@
 """Settings: what can be set, and where each value came from."""
 
-from slproxy.config.conflicts import check
+from slproxy.config.conflicts import check, check_listening
 from slproxy.config.effective import effective
 from slproxy.config.hosts import is_loopback
 from slproxy.config.load import load, profiles, secret_in
@@ -38,6 +38,7 @@ __all__ = [
     "UpstreamSettings",
     "Via",
     "check",
+    "check_listening",
     "covers",
     "effective",
     "is_loopback",

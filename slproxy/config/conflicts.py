@@ -11,10 +11,44 @@ from slproxy.config.origin import DEFAULT, Origin
 from slproxy.config.schema import OWN_PAGES, SCHEMA, Settings
 from slproxy.errors import ConfigError
 
+# The least characters of a local key that other machines can try.
+MIN_KEY = 16
+
 
 def check(settings: Settings) -> None:
     """Raise ConfigError when settings exclude each other."""
     raise_errors(list(_conflicts(settings)))
+
+
+def check_listening(settings: Settings) -> None:
+    """Raise ConfigError when others than this user could use a proxy that listens so, and nobody said that they may."""
+    listen, origins = settings.listen, _origins(settings)
+    if listen.allow_unauthenticated:
+        return
+    if listen.uds is not None:
+        # connect(2) wants the right to write.
+        if listen.uds_mode & 0o022 and listen.key is None and not listen.allow_other_users:
+            raise ConfigError(
+                f"listen.uds_mode ({origins['listen.uds_mode']}): {listen.uds_mode:04o} lets other users connect, and"
+                " listen.key is not set: they could act with your token",
+                hint="set listen.key, set uds_mode to 0600, or set listen.allow_other_users = true",
+            )
+        return
+    if is_loopback(listen.host):
+        return
+    where = (
+        f"listen.host ({origins['listen.host']}): {listen.host or 'every address'} can be reached from other machines"
+    )
+    if listen.key is None:
+        raise ConfigError(
+            f"{where}, and listen.key is not set: anyone there could act with your token",
+            hint="set listen.key, listen on 127.0.0.1, or set listen.allow_unauthenticated = true",
+        )
+    if len(listen.key.reveal()) < MIN_KEY:
+        raise ConfigError(
+            f"{where}, and listen.key ({origins['listen.key']}) has under {MIN_KEY} characters: it could be guessed",
+            hint="make a long random one: python3 -c 'import secrets; print(secrets.token_urlsafe(32))'",
+        )
 
 
 def raise_errors(errors: list[ConfigError]) -> None:
@@ -35,12 +69,6 @@ def _conflicts(settings: Settings) -> Iterator[ConfigError]:
                 " socket or on a port, not both",
                 hint="remove one of the two",
             )
-    if listen.key is None and not listen.allow_unauthenticated and not is_loopback(listen.host):
-        yield ConfigError(
-            f"listen.host ({origins['listen.host']}): {listen.host or 'every address'} can be reached from other"
-            " machines, and listen.key is not set: anyone there could act with your token",
-            hint="set listen.key, listen on 127.0.0.1, or set listen.allow_unauthenticated = true",
-        )
     for name, pattern, why in patterns.faults(
         accept=settings.policy.accept_paths, reject=settings.policy.reject_paths, own=OWN_PAGES
     ):

@@ -454,7 +454,9 @@ async def test_a_unix_socket_is_looked_at_as_a_port_is(tmp_path: Path) -> None:
 async def test_a_proxy_that_anyone_can_reach_without_a_key_is_a_warning(tmp_path: Path) -> None:
     async with ScriptedUpstream(answering(email.utils.formatdate(usegmt=True))) as upstream:
         env = on_a_free_port(pointed_at(upstream.url, SALESLOFT_API_KEY=KEY))
-        env |= {"SLPROXY_LISTEN__HOST": "0.0.0.0", "SLPROXY_LISTEN__ALLOW_UNAUTHENTICATED": "true"}
+        env |= {"SLPROXY_LISTEN__HOST": "0.0.0.0"}
+        assert wrong(await diagnosis(tmp_path, env, code=1))["port"]["state"] == "broken"
+        env |= {"SLPROXY_LISTEN__ALLOW_UNAUTHENTICATED": "true"}
         findings = await diagnosis(tmp_path, env, code=0)
         assert wrong(findings)["port"]["state"] == "warning"
         async with program("serve", home=tmp_path, env=env):

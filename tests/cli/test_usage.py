@@ -144,6 +144,17 @@ async def test_usage_and_settings_that_are_wrong_are_exit_2_naming_key_and_place
         no_secret_in(out, err)
 
 
+async def test_what_does_not_listen_does_not_mind_where_the_proxy_would(tmp_path: Path) -> None:
+    """As in a container, whose image sets the host for all commands."""
+    env = {"SALESLOFT_API_KEY": KEY, "SLPROXY_LISTEN__HOST": "0.0.0.0", "SLPROXY_LISTEN__PORT": "1"}
+    for command in ("token", "status", "config", "profiles", "logout"):
+        code, out, err = await run_here(command, home=tmp_path, env=env)
+        assert code == 0, (command, out, err)
+    code, _, err = await run_here("serve", home=tmp_path, env=env)
+    assert code == 2
+    assert "listen.key" in err
+
+
 @pytest.mark.parametrize("grant", ["api_key", "client_credentials"])
 async def test_a_grant_without_its_credentials_is_told_and_never_a_defect(tmp_path: Path, grant: str) -> None:
     async with sandboxed() as sandbox:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from slproxy.config import is_loopback
+from slproxy.config import Secret, Settings, check_listening, is_loopback
+from slproxy.errors import ConfigError
 from tests.support.settings import SECRET, loaded, refusal, value
 
 
@@ -49,22 +51,48 @@ def test_a_socket_and_an_address_clash(key: str, tmp_path: Path) -> None:
     assert f"listen.{key} (file slproxy.toml:2)" in message
 
 
+def not_to_be_served(settings: Settings) -> str:
+    with pytest.raises(ConfigError) as caught:
+        check_listening(settings)
+    return f"{caught.value.detail} | {caught.value.hint}"
+
+
 @pytest.mark.parametrize(
     "host", ["0.0.0.0", "::", "", "192.168.1.5", "box.lan", "localhost.evil.test", "evillocalhost", "[::]", "127.1"]
 )
-def test_an_address_that_others_reach_needs_a_key(host: str, tmp_path: Path) -> None:
+def test_to_listen_where_others_reach_needs_a_long_key(host: str, tmp_path: Path) -> None:
     toml = f"[listen]\nhost = '{host}'\n"
-    message = refusal(tmp_path, toml=toml)
-    assert "listen.host (file slproxy.toml:2)" in message
-    assert "listen.key" in message
-    assert loaded(tmp_path, toml=toml + "key = 'k'").listen.host == host.strip("[]")
-    assert loaded(tmp_path, toml=toml + "allow_unauthenticated = true").listen.host == host.strip("[]")
+    # Whatever does not listen does not mind.
+    settings = loaded(tmp_path, toml=toml)
+    assert settings.listen.host == host.strip("[]")
+    assert "listen.host (file slproxy.toml:2)" in not_to_be_served(settings)
+    assert "listen.key" in not_to_be_served(settings)
+    assert "listen.key (file slproxy.toml:3) has under 16" in not_to_be_served(
+        loaded(tmp_path, toml=toml + f"key = '{'k' * 15}'")
+    )
+    check_listening(loaded(tmp_path, toml=toml + f"key = '{'k' * 16}'"))
+    check_listening(loaded(tmp_path, toml=toml + "allow_unauthenticated = true"))
+
+
+@pytest.mark.parametrize(("mode", "open_to_others"), [("0600", False), ("0644", False), ("0660", True), ("0602", True)])
+def test_a_socket_that_other_users_may_connect_to_needs_a_key(mode: str, open_to_others: bool, tmp_path: Path) -> None:
+    toml = f"[listen]\nuds = 's'\nuds_mode = '{mode}'\n"
+    if open_to_others:
+        message = not_to_be_served(loaded(tmp_path, toml=toml))
+        assert "listen.uds_mode (file slproxy.toml:3)" in message
+        assert "listen.allow_other_users" in message
+    else:
+        check_listening(loaded(tmp_path, toml=toml))
+    check_listening(loaded(tmp_path, toml=toml + "key = 'k'"))
+    check_listening(loaded(tmp_path, toml=toml + "allow_other_users = true"))
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "::1", "[::1]", "localhost", "LOCALHOST.", "a.localhost"])
 def test_a_loopback_address_needs_no_key(host: str, tmp_path: Path) -> None:
     assert is_loopback(host)
-    assert loaded(tmp_path, toml=f"[listen]\nhost = '{host}'").listen.key is None
+    settings = loaded(tmp_path, toml=f"[listen]\nhost = '{host}'")
+    check_listening(settings)
+    check_listening(replace(settings, listen=replace(settings.listen, key=Secret("k"))))
 
 
 @pytest.mark.parametrize("key", ["api_url", "accounts_url"])

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
+from slproxy import config
 from slproxy.app import App
 from slproxy.auth import parse_identity
 from slproxy.cli import running_proxy
@@ -173,6 +174,10 @@ def _port(settings: Settings) -> Finding:
     """Check that the proxy runs at its address, or could."""
     listen = settings.listen
     where = f"unix:{listen.uds}" if listen.uds else f"{listen.host}:{listen.port}"
+    try:
+        config.check_listening(settings)
+    except ConfigError as error:
+        return finding_from("port", error)
     if listen.uds is None and listen.key is None and not is_loopback(listen.host):
         return Finding("port", "warning", f"{where} can be reached by others without a key.", "Set listen.key.")
     answer = running_proxy.status_of(listen)

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import slproxy
+from slproxy import config
 from slproxy.app import App
 from slproxy.auth import parse_identity
 from slproxy.cli import running_proxy
@@ -33,6 +34,7 @@ GARBAGE_THRESHOLD = 10_000
 
 async def run(settings: Settings, args: argparse.Namespace) -> int:
     """Run ``slproxy serve``."""
+    config.check_listening(settings)
     stop, at_once, hup = _signals()
     allow_open_files()
     # Before anything is awaited: what changes from now on is seen.
