@@ -26,7 +26,8 @@ LABEL org.opencontainers.image.title="slproxy" \
       org.opencontainers.image.description="A local reverse proxy for the SalesLoft API that keeps the token" \
       org.opencontainers.image.licenses="MIT"
 COPY --from=build /opt/slproxy /opt/slproxy
-# Owned by the user below: a fresh named volume takes owner and mode from here. A mounted slproxy.toml is found in /etc/slproxy.
+# Owned by the user below: a fresh named volume takes owner and mode from here. A slproxy.toml mounted in /etc/slproxy has
+# the owner that it has outside, so it is to be named: SLPROXY_CONFIG=/etc/slproxy/slproxy.toml.
 RUN install -d -o 65532 -g 65532 -m 0700 /var/lib/slproxy && install -d -m 0755 /etc/slproxy
 # A published port reaches the container's own address, not its loopback. slproxy does not start on it without a local key:
 # mount one and name it in SLPROXY_LISTEN__KEY_FILE.

@@ -30,6 +30,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # A settings file that a group may write does not count where nobody named it (docs/contract.md, Settings).
+    os.umask(0o022)
     if (rows := config.getoption("--costs")) is not None:
         config.pluginmanager.register(Costs(rows))
 

@@ -74,6 +74,7 @@ EDGES = {
     "cli",
     "config.env_file",
     "config.files",
+    "config.trust",
     "forward.body",
     "forward.buffered",
     "forward.forward",

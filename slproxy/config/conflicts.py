@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from slproxy.config import patterns
+from slproxy.config import found, patterns
 from slproxy.config.hosts import is_loopback
 from slproxy.config.messages import redacted
 from slproxy.config.origin import DEFAULT, Origin
@@ -62,6 +62,7 @@ def raise_errors(errors: list[ConfigError]) -> None:
 def _conflicts(settings: Settings) -> Iterator[ConfigError]:
     """Yield what is wrong between two settings."""
     listen, auth, origins = settings.listen, settings.auth, _origins(settings)
+    yield from found.conflicts(settings)
     for key in ("listen.host", "listen.port"):
         if listen.uds is not None and origins[key].layer != "default":
             yield ConfigError(

@@ -9,17 +9,26 @@ from pathlib import Path
 
 from dotenv.parser import parse_stream
 
-from slproxy.config.files import decode_text, read
+from slproxy.config.files import decode_text, read_found
 from slproxy.config.origin import Origin
 from slproxy.config.variables import Variable
 from slproxy.errors import ConfigError
+
+# Others keep their own .env in a folder that is shared; it is none of our business.
+_OURS = re.compile(rb"^\s*(export\s+)?['\"]?(SLPROXY|SALESLOFT)_", re.MULTILINE | re.IGNORECASE)
 
 
 def from_dotenv(cwd: Path) -> Iterator[Variable]:
     """Yield the variables of ``.env``. A line that does not parse is an error only where it sets one of ours."""
     path = cwd / ".env"
     # A folder of this name is somebody's virtual environment.
-    content = None if path.is_dir() else read(path, "the file of environment variables")
+    content = (
+        None
+        if path.is_dir()
+        else read_found(
+            path, "the file of environment variables", accept="set its variables in the environment", matters=_OURS
+        )
+    )
     if content is None:
         return
     found: dict[str, Variable] = {}
@@ -32,6 +41,8 @@ def from_dotenv(cwd: Path) -> Iterator[Variable]:
         if binding.key is not None and binding.value is not None:
             # As in a shell, the last one of a name wins.
             found[binding.key] = Variable(
-                name=binding.key, value=binding.value, origin=Origin(layer="dotenv", place=f".env:{line}")
+                name=binding.key,
+                value=binding.value,
+                origin=Origin(layer="dotenv", place=f".env:{line}", found=str(path)),
             )
     yield from found.values()

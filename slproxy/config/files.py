@@ -6,6 +6,9 @@ Every failure is a ConfigError that names the file.
 from __future__ import annotations
 
 import codecs
+import os
+import re
+import stat
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -13,10 +16,13 @@ from platformdirs import user_config_path, user_state_path
 
 from slproxy.config.messages import redacted
 from slproxy.config.schema import KIB
+from slproxy.config.trust import distrust, distrust_of
 from slproxy.errors import ConfigError
 
 # Far above any key or token; a larger file is not a secret but a mistake, such as a log or a disk image.
 SECRET_FILE_MAX = 64 * KIB
+# How much of a file that does not count is looked at, in bytes.
+MAX_UNTRUSTED = 1024 * KIB
 
 
 def read(path: Path, what: str) -> bytes | None:
@@ -26,7 +32,50 @@ def read(path: Path, what: str) -> bytes | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError) as error:
-        raise ConfigError(f"{what} cannot be read: {path}", hint="it must be a file that this user may read") from error
+        raise _unreadable(path, what) from error
+
+
+def read_found(path: Path, what: str, *, accept: str, matters: re.Pattern[bytes] | None = None) -> bytes | None:
+    """Return the content of a file that nobody named, or None if it does not exist.
+
+    It counts only if nobody but this user and root could have put it there: else whoever shares a folder with this user
+    decides where the token goes. To leave it out without a word would be no better: it may hold ``read_only = true``.
+    One that others could have written, and in which ``matters`` finds nothing, is as good as none.
+
+    Raises:
+        ConfigError: others could have written it; ``accept`` says how to let it count nonetheless.
+    """
+    try:
+        reason = distrust(path)
+        if reason is None:
+            with path.open("rb") as file:
+                # What was opened is what counts: it may be another file by now.
+                reason = distrust_of(os.fstat(file.fileno()), path)
+                content = file.read()
+            if reason is None:
+                return content.removeprefix(codecs.BOM_UTF8)
+        if matters is not None and not _holds(path, matters):
+            return None
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError) as error:
+        raise _unreadable(path, what) from error
+    raise ConfigError(
+        f"{what} {path} was found, not named, and {reason.detail}",
+        hint=f"{accept} if you trust it, or {reason.repair}",
+    )
+
+
+def _holds(path: Path, pattern: re.Pattern[bytes]) -> bool:
+    """Tell whether a file that is not trusted holds something, without waiting for it or taking all of it."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | getattr(os, "O_NONBLOCK", 0))
+    with open(descriptor, "rb") as file:  # noqa: PTH123  # a descriptor, not a path
+        is_file = stat.S_ISREG(os.fstat(descriptor).st_mode)
+        return not is_file or pattern.search(file.read(MAX_UNTRUSTED)) is not None
+
+
+def _unreadable(path: Path, what: str) -> ConfigError:
+    return ConfigError(f"{what} cannot be read: {path}", hint="it must be a file that this user may read")
 
 
 def decode_text(content: bytes, label: str) -> str:

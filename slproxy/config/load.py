@@ -15,7 +15,7 @@ from types import MappingProxyType
 
 from slproxy.config.conflicts import check, raise_errors
 from slproxy.config.env_file import from_dotenv
-from slproxy.config.files import check_readable, config_folder, read, read_secret, state_folder
+from slproxy.config.files import check_readable, config_folder, read, read_found, read_secret, state_folder
 from slproxy.config.flags import from_flags
 from slproxy.config.messages import redacted
 from slproxy.config.origin import DEFAULT, Origin
@@ -26,6 +26,8 @@ from slproxy.config.secret import Secret
 from slproxy.config.toml import from_toml, profiles_in
 from slproxy.config.variables import Variable, from_environ, from_variables
 from slproxy.errors import ConfigError
+
+_NAME_IT = "name it (--config or SLPROXY_CONFIG)"
 
 
 def load(
@@ -44,9 +46,9 @@ def load(
     dotenv = list(from_dotenv(cwd))
     errors: list[ConfigError] = []
     chosen = _profile(profile, _first("SLPROXY_PROFILE", variables, dotenv))
-    path, content = _toml_file(config, _first("SLPROXY_CONFIG", variables, dotenv), environ, cwd)
+    path, content, found = _toml_file(config, _first("SLPROXY_CONFIG", variables, dotenv), environ, cwd)
     layers = [
-        *from_toml(path, content, chosen, cwd, errors),
+        *from_toml(path, content, chosen, cwd, errors, found=found),
         from_variables(dotenv, cwd, errors),
         from_variables(variables, cwd, errors),
         from_flags(flags, cwd),
@@ -71,7 +73,7 @@ def load(
 def profiles(*, config: Path | None, environ: Mapping[str, str], cwd: Path) -> list[str]:
     """Return the names of the profiles that have a table in the file or a token in the state folder."""
     variable = _first("SLPROXY_CONFIG", from_environ(environ), from_dotenv(cwd))
-    path, content = _toml_file(config, variable, environ, cwd)
+    path, content, _ = _toml_file(config, variable, environ, cwd)
     stored = {each.stem for each in state_folder(environ).glob("*.json")}
     return sorted(name for name in {"default", *stored, *profiles_in(path, content, cwd)} if PROFILE.fullmatch(name))
 
@@ -116,23 +118,28 @@ def _profile(flag: str | None, variable: Variable | None) -> str:
 
 def _toml_file(
     flag: Path | None, variable: Variable | None, environ: Mapping[str, str], cwd: Path
-) -> tuple[Path, bytes | None]:
-    """Return the path of the TOML file and its content, None if there is no file."""
+) -> tuple[Path, bytes | None, bool]:
+    """Return the path of the TOML file, its content, None if there is no file, and whether it is one of this folder.
+
+    The user's own folder is named by the user's own environment; ``.env``, which may name a file, is found itself.
+    """
     if flag is not None or variable is not None:
         place = "flag --config" if flag is not None else str(variable.origin if variable else "")
         path = cwd / (flag or Path(variable.value.strip() if variable else "")).expanduser()
-        content = read(path, f"the configuration file ({place})")
+        found = flag is None and variable is not None and bool(variable.origin.found)
+        what = f"the configuration file ({place})"
+        content = read_found(path, what, accept=_NAME_IT) if found else read(path, what)
         if content is None:
             raise ConfigError(
                 f"the configuration file ({place}) does not exist: {path}", hint="fix the path, or remove it"
             )
-        return path, content
+        return path, content, found
     user = config_folder(environ) / "config.toml"
     for path in (cwd / "slproxy.toml", user):
-        content = read(path, "the configuration file")
+        content = read_found(path, "the configuration file", accept=_NAME_IT)
         if content is not None:
-            return path, content
-    return user, None
+            return path, content, path is not user
+    return user, None, False
 
 
 def _parsed(raw: RawValue) -> tuple[object, Origin]:

@@ -15,6 +15,8 @@ class Origin:
     place: str = ""
     # The mounted file that the place names, when the value was read from one.
     path: str = ""
+    # The file that gave it, where nobody had named that file: ./slproxy.toml, ./.env.
+    found: str = ""
 
     def __str__(self) -> str:
         prefix = "" if self.layer == "dotenv" else self.layer

@@ -39,14 +39,23 @@ def _tree(content: bytes, label: str) -> dict[str, object]:
 
 
 def from_toml(
-    path: Path, content: bytes | None, profile: str, cwd: Path, errors: list[ConfigError]
+    path: Path, content: bytes | None, profile: str, cwd: Path, errors: list[ConfigError], *, found: bool
 ) -> tuple[list[RawValue], list[RawValue]]:
-    """Return the settings for every profile and those for ``profile``; names are checked in all profiles."""
+    """Return the settings for every profile and those for ``profile``; names are checked in all profiles.
+
+    ``found`` says that nobody named the file.
+    """
     if content is None:
         return [], []
     label = _path_label(path, cwd)
     tree = _tree(content, label)
-    file = _TomlFile(label=label, base=path.parent, lines=_lines(content.decode()), errors=errors)
+    file = _TomlFile(
+        label=label,
+        base=path.parent,
+        found=str(path) if found else "",
+        lines=_lines(content.decode()),
+        errors=errors,
+    )
     profiles = tree.pop("profile", {})
     given = file.sections(tree, ())
     special: list[RawValue] = []
@@ -97,12 +106,13 @@ class _TomlFile:
 
     label: str
     base: Path
+    found: str
     lines: Mapping[tuple[str, ...], tuple[int, str]]
     errors: list[ConfigError]
 
     def origin(self, name: tuple[str, ...]) -> Origin:
         number, _ = self._line(name)
-        return Origin(layer="file", place=f"{self.label}:{number}" if number else self.label)
+        return Origin(layer="file", place=f"{self.label}:{number}" if number else self.label, found=self.found)
 
     def _line(self, name: tuple[str, ...]) -> tuple[int, str]:
         nearest = (name[:end] for end in range(len(name), 0, -1))

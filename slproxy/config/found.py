@@ -1,0 +1,69 @@
+"""Found files: what ``./slproxy.toml`` and ``./.env`` may not do, since nobody has named them.
+
+A folder brings its own: a cloned repository, an archive. Such a file may set what it likes for this folder's work, but
+not decide where credentials go that were given elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from slproxy.config.messages import redacted
+from slproxy.config.origin import DEFAULT, Origin
+from slproxy.config.schema import SCHEMA, Settings
+from slproxy.errors import ConfigError
+
+# Where credentials go, and whom to believe there: all of the upstream's settings but numbers and choices.
+REDIRECTS = tuple(
+    setting
+    for setting in SCHEMA.values()
+    if (setting.section == "upstream" and setting.kind not in ("integer", "number", "size") and not setting.choices)
+    or setting.key == "store.redis_url"
+)
+# The local key is for clients, and never leaves this machine.
+CREDENTIALS = (
+    *(key for key, setting in SCHEMA.items() if setting.secret and setting.section != "listen"),
+    "auth.client_id",
+)
+
+
+def conflicts(settings: Settings) -> Iterator[ConfigError]:
+    """Yield each setting of a found file that would send credentials from elsewhere to where that file says."""
+    for key, origin in _redirects(settings):
+        for credential in CREDENTIALS:
+            given = _origin(settings, credential)
+            # A file that the found file names is another one.
+            same_place = given.found == origin.found and not given.path
+            if credential != key and not same_place and _value(settings, credential) is not None:
+                yield _refusal(settings, key, origin, f"{credential} ({given})")
+                break
+
+
+def _redirects(settings: Settings) -> list[tuple[str, Origin]]:
+    """Return what found files say of where credentials go, other than the default."""
+    given = [(setting, _origin(settings, setting.key)) for setting in REDIRECTS]
+    return [
+        (setting.key, origin)
+        for setting, origin in given
+        if origin.found and _value(settings, setting.key) != setting.default
+    ]
+
+
+def _refusal(settings: Settings, key: str, origin: Origin, credential: str) -> ConfigError:
+    variable = SCHEMA[key].variables[-1]
+    named = "" if origin.layer == "dotenv" else f"name the file (--config {origin.found}, or SLPROXY_CONFIG), or "
+    value = "" if SCHEMA[key].secret else f", {redacted(str(_value(settings, key)), text=True)},"
+    return ConfigError(
+        f"{key} ({origin}){value} was found in this folder, and {credential} comes from elsewhere: a file that nobody"
+        " named does not decide where credentials go",
+        hint=f"if you trust it, {named}set {variable} in the environment; else remove the line",
+    )
+
+
+def _origin(settings: Settings, key: str) -> Origin:
+    return settings.origins.get(key, DEFAULT)
+
+
+def _value(settings: Settings, key: str) -> object:
+    section, name = key.split(".")
+    return getattr(getattr(settings, section), name)
