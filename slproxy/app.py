@@ -25,7 +25,7 @@ from slproxy.errors import StoreError
 from slproxy.forward import Answer, Forwarder, Policy
 from slproxy.observe import Listener, Observer
 from slproxy.pace import CallLater, Pacer, RedisBudget, Timer
-from slproxy.server import BACKLOG, Server, bind_unix_socket, cannot_listen, pages, url_of
+from slproxy.server import Acceptor, Server, listen_at, listen_at_path, pages, url_of
 from slproxy.sockets import Peers
 from slproxy.store import TokenStore, token_store
 from slproxy.upstream import Upstream
@@ -71,6 +71,7 @@ class App:
         self._started = clock.monotonic()
         self._stack = contextlib.AsyncExitStack()
         self._runner: web.ServerRunner | None = None
+        self._acceptors: list[Acceptor] = []
         self._socket_file: Path | None = None
         self._retiring: set[asyncio.Task[None]] = set()
         self._closing = asyncio.Event()
@@ -268,17 +269,16 @@ class App:
         await self._runner.setup()
         listen = self.settings.listen
         if listen.uds is not None:
-            sock = bind_unix_socket(Path(listen.uds), listen.uds_mode)
+            sockets = [listen_at_path(Path(listen.uds), listen.uds_mode)]
             self._socket_file = Path(listen.uds)
             self._stack.callback(self._remove_socket_file)
-            await web.SockSite(self._runner, sock, backlog=BACKLOG).start()
             self.urls = [f"unix:{listen.uds}"]
-            return
-        try:
-            await web.TCPSite(self._runner, listen.host, listen.port, backlog=BACKLOG).start()
-        except OSError as error:
-            raise cannot_listen(listen.host, listen.port, error) from error
-        self.urls = [url_of(str(address[0]), int(address[1])) for address in self._runner.addresses]
+        else:
+            sockets = await listen_at(listen.host, listen.port)
+            self.urls = [url_of(*each.getsockname()[:2]) for each in sockets]
+        for sock in sockets:
+            self._acceptors.append(Acceptor(sock, self.server, self.server.make_room))
+            self._stack.callback(self._acceptors[-1].close)
 
     async def drain(self, *, at_once: asyncio.Event) -> None:
         """Wait for the requests in flight, for ``GRACE`` seconds or until ``at_once`` is set."""
@@ -288,8 +288,8 @@ class App:
             return
         # Before anybody can take its place: the file that another proxy makes from now on is that one's.
         self._remove_socket_file()
-        for site in list(self._runner.sites):
-            await site.stop()
+        for acceptor in self._acceptors:
+            acceptor.close()
         log.info("shutting down: %d requests in flight", self.server.in_flight)
         draining = asyncio.create_task(self.server.drain(GRACE))
         enough = asyncio.create_task(at_once.wait())

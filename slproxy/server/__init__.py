@@ -1,14 +1,15 @@
 """The listening side: accepts connections and serves requests."""
 
 from slproxy.server import pages
-from slproxy.server.listen import BACKLOG, bind_unix_socket, cannot_listen, reachable, url_of
+from slproxy.server.acceptor import Acceptor
+from slproxy.server.listen import listen_at, listen_at_path, reachable, url_of
 from slproxy.server.server import Server
 
 __all__ = [
-    "BACKLOG",
+    "Acceptor",
     "Server",
-    "bind_unix_socket",
-    "cannot_listen",
+    "listen_at",
+    "listen_at_path",
     "pages",
     "reachable",
     "url_of",

@@ -139,7 +139,7 @@ class Server(web.Server):
 
     def register(self, connection: ClientConnection) -> bool:
         """Count a new connection; return whether there is room for it, if need be after closing an idle one."""
-        admitted = len(self._registered) < self.limits.max_connections or self._make_room()
+        admitted = len(self._registered) < self.limits.max_connections or self.make_room()
         (self._registered if admitted else self._over_limit).add(connection)
         return admitted
 
@@ -153,13 +153,13 @@ class Server(web.Server):
         """Whether there are too many connections even to wait for the request of each."""
         return len(self._over_limit) > self.limits.max_connections
 
-    def _make_room(self) -> bool:
+    def make_room(self) -> bool:
         """Close the connection that has been idle for longest, if that is long."""
         now = self._loop_time()
         if now < self._no_room_until:
             return False
-        longest = max(self._registered, key=lambda connection: connection.evictable_for(now))
-        if longest.evictable_for(now) < 0:
+        longest = max(self._registered, key=lambda connection: connection.evictable_for(now), default=None)
+        if longest is None or longest.evictable_for(now) < 0:
             self._no_room_until = now + NO_ROOM_FOR
             return False
         self._registered.discard(longest)

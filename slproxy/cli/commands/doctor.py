@@ -30,6 +30,7 @@ from slproxy.cli.logins import closing
 from slproxy.cli.output import DONE, FAILED
 from slproxy.config import SCHEMA, Settings, is_loopback
 from slproxy.errors import ConfigError, SlproxyError, UpstreamFault
+from slproxy.server import listen_at
 from slproxy.sockets import Peers
 from slproxy.store import token_store
 from slproxy.upstream import Upstream
@@ -73,7 +74,7 @@ async def examine(settings: Settings) -> AsyncIterator[Finding]:
         yield finding_from("tls", error)
     yield await _credentials(settings)
     yield _users(settings)
-    yield await asyncio.to_thread(_port, settings)
+    yield await _port(settings)
 
 
 def _config(settings: Settings) -> Finding:
@@ -170,7 +171,7 @@ def _users(settings: Settings) -> Finding:
     return Finding("users", "ok", "other users of this machine are refused, unless they have the local key")
 
 
-def _port(settings: Settings) -> Finding:
+async def _port(settings: Settings) -> Finding:
     """Check that the proxy runs at its address, or could."""
     listen = settings.listen
     where = f"unix:{listen.uds}" if listen.uds else f"{listen.host}:{listen.port}"
@@ -180,7 +181,7 @@ def _port(settings: Settings) -> Finding:
         return finding_from("port", error)
     if listen.uds is None and listen.key is None and not is_loopback(listen.host):
         return Finding("port", "warning", f"{where} can be reached by others without a key.", "Set listen.key.")
-    answer = running_proxy.status_of(listen)
+    answer = await asyncio.to_thread(running_proxy.status_of, listen)
     if answer is not None and "version" in answer:
         return Finding("port", "ok", f"slproxy {answer['version']} is up at {where}")
     if answer is not None:
@@ -195,13 +196,11 @@ def _port(settings: Settings) -> Finding:
         if os.access(folder, os.W_OK):
             return Finding("port", "ok", f"{where} is free")
         return Finding("port", "broken", f"{folder} is missing or not writable.", "Choose another listen.uds.")
-    family = socket.AF_INET6 if ":" in listen.host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as taken:
-        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            taken.bind((listen.host, listen.port))
-        except OSError as error:
-            return Finding("port", "broken", f"{where}: {error.strerror}.", "Choose another listen.port.")
+    try:
+        for each in await listen_at(listen.host, listen.port):
+            each.close()
+    except ConfigError as error:
+        return Finding("port", "broken", error.detail, "Choose another listen.port.")
     return Finding("port", "ok", f"{where} is free")
 
 
