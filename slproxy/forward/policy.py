@@ -13,11 +13,8 @@ from __future__ import annotations
 import base64
 import binascii
 import enum
-import functools
-import ipaddress
 import re
 from dataclasses import dataclass, field
-from urllib.parse import unquote_to_bytes
 
 from slproxy.config import OWN_PAGES, Secret, covers, matcher, rejects
 from slproxy.errors import (
@@ -28,14 +25,16 @@ from slproxy.errors import (
     Loop,
     MethodRefused,
     NotFound,
-    OriginRefused,
     TooLarge,
     UserRefused,
 )
 from slproxy.forward import cors
+from slproxy.forward.browser import check_origin
 from slproxy.forward.headers import has_passed
+from slproxy.forward.host import is_own_host
 from slproxy.forward.messages import Inbound
-from slproxy.forward.target import exact_path
+from slproxy.forward.overrides import check_overrides
+from slproxy.forward.target import exact_path, folded, readings
 from slproxy.http import ByName, size
 from slproxy.sockets import GONE
 
@@ -44,17 +43,14 @@ METHODS = (*READ_METHODS, "POST", "PUT", "PATCH", "DELETE")
 # Known to HTTP and never forwarded: CONNECT opens a tunnel, TRACE echoes the injected bearer (RFC 9110 §9.3.8).
 _REFUSED_METHODS = ("CONNECT", "TRACE")
 
+# What is let in as long as nobody says otherwise.
+ALL_PATHS = ("/v2/",)
 # What the proxy's own pages take.
 OWN_METHODS = ("GET", "HEAD")
 # Orchestrators ask these with whatever Host they like and without a key; they tell nothing but "up" and "ready".
 PROBES = (OWN_PAGES + "healthz", OWN_PAGES + "readyz")
 _VERSION = re.compile(r".*?/v[0-9]+(?=/|$)", re.IGNORECASE)
 _LIKE_A_VERSION = re.compile(r"/v[0-9]", re.IGNORECASE)
-_SLASHES = re.compile(r"/{2,}")
-_PARAMETERS = re.compile(r";[^/]*")
-# A name in DNS has 253 characters at most (RFC 1035 §2.3.4); a port and its colon six.
-MAX_HOST = 260
-_HOST = re.compile(r"(?P<name>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::(?P<port>[0-9]{1,5}))?")
 
 
 class Route(enum.Enum):
@@ -70,7 +66,7 @@ class Route(enum.Enum):
 class Policy:
     """What this proxy lets in; ``pseudonym`` is its name in ``Via``, the two limits are in bytes."""
 
-    accept_paths: tuple[str, ...] = ("/v2/",)
+    accept_paths: tuple[str, ...] = ALL_PATHS
     reject_paths: tuple[str, ...] = ()
     accept_hosts: frozenset[str] = frozenset()
     allow_origins: frozenset[str] = frozenset()
@@ -85,6 +81,16 @@ class Policy:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "accepts", matcher(self.accept_paths))
+
+    @property
+    def narrows_paths(self) -> bool:
+        """Whether the settings close a path that would pass without them."""
+        return bool(self.reject_paths) or self.accept_paths != ALL_PATHS
+
+    @property
+    def narrows(self) -> bool:
+        """Whether the settings close anything, so that what an upstream makes of a request matters."""
+        return self.read_only or self.narrows_paths
 
     @property
     def methods(self) -> tuple[str, ...]:
@@ -119,8 +125,8 @@ def check(policy: Policy, inbound: Inbound, headers: ByName) -> tuple[Route, str
     route = _route(policy, path)
     host = _check_host(policy, headers)
     # Only browsers send these, and a client that is none could send anything.
-    if b"origin" in headers or b"sec-fetch-site" in headers:
-        _check_origin(policy, headers, host)
+    if b"origin" in headers or b"sec-fetch-site" in headers or b"service-worker" in headers:
+        check_origin(headers, host, policy.allow_origins)
     if other_user is not None and policy.key is None and not policy.allow_other_users:
         raise _user_refused(other_user)
     if method == "OPTIONS" and cors.is_preflight(method, headers) and cors.allowed(headers, policy.allow_origins):
@@ -138,6 +144,8 @@ def check(policy: Policy, inbound: Inbound, headers: ByName) -> tuple[Route, str
             hint="Start it without --read-only to write.",
             headers=(("Allow", ", ".join(policy.methods)),),
         )
+    if policy.narrows and route is Route.UPSTREAM:
+        check_overrides(headers, query=origin_form.partition("?")[2], methods=policy.methods)
     return route, origin_form
 
 
@@ -162,20 +170,22 @@ def _origin_form(policy: Policy, target: str) -> str:
 def _route(policy: Policy, path: str) -> Route:
     if path.startswith(OWN_PAGES):
         return Route.OWN_PAGE
-    rejected = bool(policy.reject_paths) and _is_rejected(policy, path)
-    if not rejected and policy.accepts.match(path):
-        return Route.UPSTREAM
-    if rejected:
-        raise NotFound("This path is closed by policy.reject_paths.", hint="Ask whoever configured this proxy.")
-    raise NotFound("This proxy does not forward that path.", hint=_nearest(policy, path))
+    if not policy.accepts.match(path):
+        raise NotFound("This proxy does not forward that path.", hint=_nearest(policy, path))
+    if policy.narrows_paths and (closed_by := _closed_by(policy, path)):
+        raise NotFound(f"This path is closed by {closed_by}.", hint="Ask whoever configured this proxy.")
+    return Route.UPSTREAM
 
 
-def _is_rejected(policy: Policy, path: str) -> bool:
-    """Tell whether a path is closed, also as the upstream may read it: /v2/%70eople, /v2//people and /v2/people;x are
-    /v2/people to one server or another.
-    """
-    read = _PARAMETERS.sub("", _SLASHES.sub("/", unquote_to_bytes(path).decode("utf-8", "replace")))
-    return any(rejects(pattern, path) or rejects(pattern, read) for pattern in policy.reject_paths)
+def _closed_by(policy: Policy, path: str) -> str:
+    """Return which rule closes an accepted path, as it stands or as the upstream may read it, or nothing."""
+    paths = readings(path)
+    if paths is None:
+        return "policy, since servers read it in more ways than the rules can be held against"
+    read = [folded(each) for each in paths]
+    if any(rejects(folded(pattern), each) for pattern in policy.reject_paths for each in read):
+        return "policy.reject_paths"
+    return "" if all(policy.accepts.match(each) for each in paths) else "policy.accept_paths"
 
 
 def _nearest(policy: Policy, path: str) -> str:
@@ -198,7 +208,7 @@ def _nearest(policy: Policy, path: str) -> str:
 
 
 def _is_forwarded(policy: Policy, path: str) -> bool:
-    return policy.accepts.match(path) is not None and not _is_rejected(policy, path)
+    return policy.accepts.match(path) is not None and not (policy.narrows_paths and _closed_by(policy, path))
 
 
 def _method_refused(policy: Policy, method: str, target: str) -> MethodRefused:
@@ -223,67 +233,6 @@ def _check_host(policy: Policy, headers: ByName) -> str:
             hint="Use localhost or 127.0.0.1, or add the name to listen.accept_hosts.",
         )
     return host
-
-
-def is_own_host(accept_hosts: frozenset[str], host: str) -> bool:
-    """Tell whether ``host`` is a loopback name or an accepted one, with any port or none: ports get mapped."""
-    return len(host) <= MAX_HOST and _is_own_host(accept_hosts, host)
-
-
-# A client calls the proxy by one name, request after request.
-@functools.lru_cache(maxsize=256)
-def _is_own_host(accept_hosts: frozenset[str], host: str) -> bool:
-    match = _HOST.fullmatch(host)
-    if match is None or int(match["port"] or 0) > 0xFFFF:
-        return False
-    name = match["name"].lower()
-    if name == "localhost" or name in accept_hosts:
-        return True
-    try:
-        address = ipaddress.ip_address(name.strip("[]"))
-    except ValueError:
-        return False
-    # Brackets are for IPv6 alone (RFC 3986 §3.2.2); ip_address refuses short forms such as 127.1 by itself.
-    # A mapped IPv4 address is loopback from Python 3.13 on, and is written by nobody who means this proxy.
-    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
-        return False
-    return address.is_loopback and (address.version == 6) == name.startswith("[")
-
-
-def _check_origin(policy: Policy, headers: ByName, host: str) -> None:
-    origins = {value.decode("latin-1") for value in headers.get(b"origin", ())}
-    if origins and origins <= policy.allow_origins:
-        return
-    if _is_cross_site(headers) or any(not _same_origin(origin, host) for origin in origins):
-        raise OriginRefused(
-            "A web page of another origin may not use this proxy.",
-            hint="Add the page's origin to listen.allow_origins if it is yours.",
-        )
-
-
-def _is_cross_site(headers: ByName) -> bool:
-    """Tell whether a browser says that another site's page asks (W3C Fetch Metadata; a page cannot change these).
-
-    A page on another port of localhost is "same-site". Of its requests without ``Origin``, such as an image's, only the
-    link that a person follows passes: the page learns nothing from it.
-    """
-    site, mode, destination, user = (
-        headers.get(name, (b"",))[0].strip().lower()
-        for name in (b"sec-fetch-site", b"sec-fetch-mode", b"sec-fetch-dest", b"sec-fetch-user")
-    )
-    if any(value.strip().lower() == b"cross-site" for value in headers.get(b"sec-fetch-site", ())):
-        return True
-    followed = mode == b"navigate" and destination == b"document" and user == b"?1"
-    return site == b"same-site" and b"sec-fetch-mode" in headers and b"origin" not in headers and not followed
-
-
-def _same_origin(origin: str, host: str) -> bool:
-    """Tell whether ``origin`` is the very host and port that ``Host`` names; the proxy speaks plain HTTP."""
-    scheme, _, authority = origin.partition("://")
-    page, proxy = _HOST.fullmatch(authority), _HOST.fullmatch(host)
-    if scheme.lower() != "http" or page is None or proxy is None:
-        return False
-    return (page["name"].lower(), int(page["port"] or 80)) == (proxy["name"].lower(), int(proxy["port"] or 80))
 
 
 def _user_refused(uid: int) -> UserRefused:

@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from urllib.parse import unquote_to_bytes
 
 from slproxy.errors import BadTarget
 
+# More ways to read a path than any client means, such as one that is encoded ten times over.
+MAX_READINGS = 64
+
+# Of names that every server reads the same.
+_PLAIN = re.compile(r"(?:/[A-Za-z0-9._~-]+)+/?")
+# What ends a name for some servers: its parameters, and what was a query or a fragment before it was encoded.
+_NAME_ENDS = re.compile(r"[;?#][^/]*")
 _CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
 _BROKEN_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 
@@ -25,7 +33,10 @@ def exact_path(target: str) -> str:
         raise _bad_target("a control character")
     path = target.partition("?")[0]
     if path.startswith("//"):
-        raise _bad_target("two slashes at the front")
+        raise BadTarget(
+            "The request target holds two slashes at the front, which servers read differently.",
+            hint="Does your base URL end in a slash? Leave it out there, or at the front of the path.",
+        )
     if "\\" in path:
         raise _bad_target("a backslash")
     if "%" not in path and "/." not in path:
@@ -49,3 +60,44 @@ def _bad_target(what: str) -> BadTarget:
         f"The request target holds {what}, which servers read differently.",
         hint="Percent-encode it if it is data; leave it out if it is not.",
     )
+
+
+def readings(path: str) -> frozenset[str] | None:
+    """Return all paths that servers may take an exact one for; ``None`` where that cannot be told.
+
+    ``;`` ends a name or is part of it, a backslash separates names or does not, empty names count or do not, wide
+    letters are letters or are not, and what is encoded twice may be decoded twice.
+    """
+    if _PLAIN.fullmatch(path):
+        return frozenset({path})
+    found, new = set[str](), {path}
+    while new and len(found) < MAX_READINGS:
+        spelt = {one for each in new for one in (each, unicodedata.normalize("NFKC", each))}
+        spelt |= {each.replace("\\", "/") for each in spelt}
+        spelt |= {_NAME_ENDS.sub("", each) for each in spelt}
+        found |= spelt | {_resolved(each) for each in spelt}
+        try:
+            new = {unquote_to_bytes(each).decode("utf-8") for each in spelt if "%" in each} - found
+        except UnicodeDecodeError:  # lenient servers make slashes and letters of it (RFC 3629 §10)
+            return None
+    return None if new else frozenset(found)
+
+
+def _resolved(path: str) -> str:
+    """Return a path without empty names and dot segments; the spaces around a name may be lost too."""
+    names: list[str] = []
+    *parents, last = path.split("/")
+    for name in [*parents, last]:
+        match name.strip():
+            case "" | ".":
+                pass
+            case "..":
+                del names[-1:]
+            case name:
+                names.append(name)
+    return "/" + "/".join(names) + ("/" if names and not last.strip() else "")
+
+
+def folded(path: str) -> str:
+    """Return a path as a server reads it to which upper and lower case are the same."""
+    return path.casefold()

@@ -225,6 +225,13 @@ def test_no_method_and_no_header_makes_up_for_a_bad_target(target: str) -> None:
         assert refusal(target, f"X-Slproxy-Key: {KEY}", policy=LOCKED, method=method).status in (400, 421)
 
 
+@pytest.mark.parametrize("target", ["//v2/me.json", "//", "///v2/a", "http://localhost:8642//v2/a", "//v2/a?b=c"])
+def test_two_slashes_at_the_front_are_told_as_what_they_mostly_are(target: str) -> None:
+    refused = refusal(target)
+    assert isinstance(refused, BadTarget)
+    assert "Does your base URL end in a slash?" in refused.hint
+
+
 # Paths
 
 
@@ -338,9 +345,110 @@ def test_accepted_paths_are_let_in_less_the_rejected_ones_in_any_spelling(
         assert isinstance(refusal(target, policy=policy), NotFound)
 
 
-@pytest.mark.parametrize("target", ["/v2/people;x=1", "/v2/people;x/1", "/v2//people.json", "/v2/%70eople.json"])
+@pytest.mark.parametrize(
+    "target",
+    [
+        *("/v2/people;x=1", "/v2/people;x/1", "/v2//people.json", "/v2/%70eople.json"),
+        # Names that are lost, and what is left of them.
+        *("/v2/;a/people", "/v2/;/people", "/v2/;a/;b/people", "/v2/;a//;/people/1", "/v2///people", "/v2/%3b/people"),
+        *("/v2/%3ba/people", "/v2/;%2fpeople", "/v2/%20/people", "/v2/people%20", "/v2/%20people.json"),
+        # Other slashes.
+        *(
+            "/v2/%5cpeople",
+            "/v2/%5Cpeople",
+            "/v2/%5c%2f%5cpeople",
+            "/v2/;a%5cpeople",
+            "/v2/people%5c1",
+            "/v2%2f/people",
+        ),
+        *("/v2/\uff0fpeople", "/v2/%ef%bc%8fpeople", "/v2/%c0%afpeople", "/v2/%e0%80%afpeople", "/v2/x%c0%afpeople"),
+        # The end of the name.
+        *("/v2/people/", "/v2/people.", "/v2/people%2e", "/v2/people%3fx", "/v2/people%23", "/v2/people%3bx"),
+        # Encoded oftener than once, also what would be a dot segment then.
+        *("/v2/%2570eople", "/v2/%25%37%30eople", "/v2/%252fpeople", "/v2/x/%252e%252e/people", "/v2/x/%252e./people"),
+        *("/v2/;..%252f/people", "/v2/%255cpeople", "/v2/%" + "25" * 90 + "70eople"),
+        # Letters.
+        *("/v2/PEOPLE", "/v2/People.json", "/v2/%50eople", "/v2/\uff50eople", "/v2/%ef%bd%90eople", "/v2/\u24dfeople"),
+    ],
+    ids=ascii,
+)
 def test_a_reject_closes_what_one_server_or_another_reads_as_its_path(target: str) -> None:
-    assert isinstance(refusal(target, policy=replace(OPEN, reject_paths=("/v2/people",))), NotFound)
+    for reject in ("/v2/people", "/v2/people/", "/v2/People.json"):
+        refused = refusal(target, policy=replace(OPEN, reject_paths=("/v2/users", reject)))
+        assert isinstance(refused, NotFound)
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        *("/v2/;a/accounts", "/v2/;/accounts", "/v2/%5caccounts", "/v2//accounts", "/v2/accounts;people", "/v2/peopl"),
+        *("/v2/people_stages", "/v2/%70eople_stages", "/v2/me?/v2/people", "/v2/me?a=%2fpeople", "/v2/caf%c3%a9/x%20y"),
+    ],
+)
+def test_a_reject_closes_nothing_else(target: str) -> None:
+    assert ask(target, policy=replace(OPEN, reject_paths=("/v2/people",))) == (Route.UPSTREAM, target)
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        *(
+            "/v2/;a/people",
+            "/v2//people",
+            "/v2/%70eople",
+            "/v2/PEOPLE",
+            "/v2/people;x",
+            "/v2/people%2fx",
+            "/v2;/people",
+        ),
+        *("/v2/people/%252e%252e/accounts", "/v2/people/x/..%253b/%252e./accounts", "/v2/people/%25%32e%25%32e/me"),
+        *("/v2/people/\uff0e\uff0e/accounts", "/v2/people/%c0%ae%c0%ae/accounts", "/v2/people/%ef%bc%8e%ef%bc%8e/me"),
+    ],
+    ids=ascii,
+)
+def test_an_accept_opens_only_what_every_server_reads_as_its_path(target: str) -> None:
+    for accept in ("/v2/people", "/v2/people/"):
+        assert isinstance(refusal(target, policy=replace(OPEN, accept_paths=(accept,))), NotFound)
+
+
+# What asks the upstream to take a request for another
+
+OVERRIDES = {
+    **dict.fromkeys(("X-HTTP-Method-Override", "X-HTTP-Method", "X-Method-Override", "X-Method"), ("DELETE", 405)),
+    **dict.fromkeys(("x-http-method-override", "X_HTTP_Method_Override", "X-Http_Method-Override"), ("GET", 405)),
+    **dict.fromkeys(("X-Original-URL", "X-Rewrite-URL", "X-Original-URI", "X-Override-URL"), ("/v2/people", 404)),
+    **dict.fromkeys(("x-original-url", "X_Rewrite_Url", "X-HTTP-DestinationURL"), ("/v2/people", 404)),
+}
+NARROWED = {
+    "read_only": replace(OPEN, read_only=True),
+    "reject_paths": replace(OPEN, reject_paths=("/v2/people",)),
+    "accept_paths": replace(OPEN, accept_paths=("/v2/a", "/v2/b")),
+}
+
+
+@pytest.mark.parametrize("rule", NARROWED)
+@pytest.mark.parametrize("name", OVERRIDES)
+def test_a_header_that_asks_for_another_method_or_path_is_refused_wherever_a_rule_narrows(name: str, rule: str) -> None:
+    value, status = OVERRIDES[name]
+    assert refusal("/v2/a", f"{name}: {value}", policy=NARROWED[rule]).status == status
+    assert ask("/v2/a", f"{name}: {value}") == (Route.UPSTREAM, "/v2/a"), "and goes up where none does"
+
+
+@pytest.mark.parametrize(
+    "query", ["_method=DELETE", "a=b&_method=delete", "a;_method=PUT", "%5fmethod=DELETE", "_method"]
+)
+def test_so_is_rails_parameter_for_another_method(query: str) -> None:
+    for policy in NARROWED.values():
+        assert refusal(f"/v2/a?{query}", policy=policy).status == 405
+    assert ask(f"/v2/a?{query}") == (Route.UPSTREAM, f"/v2/a?{query}")
+
+
+@pytest.mark.parametrize(
+    "headers", [["X-Original-Name: a"], ["X-Methodical: 1"], ["X-Request-Id: 1"], ["Referer: /v2/x"]]
+)
+def test_a_header_that_only_looks_like_it_passes(headers: list[str]) -> None:
+    for policy in NARROWED.values():
+        assert ask("/v2/a?method=x&a_method=y", *headers, policy=policy)[0] is Route.UPSTREAM
 
 
 @pytest.mark.parametrize("accept", ["/v2/people", "/v2/people/"])
@@ -735,6 +843,26 @@ def test_a_name_in_accept_hosts_is_ours_and_no_other(host: str, let_in: bool) ->
 )
 def test_a_page_of_the_very_host_and_port_may_ask(host: str, headers: list[str]) -> None:
     assert ask("/v2/a", *headers, host=host) == (Route.UPSTREAM, "/v2/a")
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        ["Service-Worker: script"],
+        ["service-worker:  Script "],
+        ["Service-Worker: script", "Sec-Fetch-Site: same-origin", "Sec-Fetch-Dest: serviceworker"],
+        ["Sec-Fetch-Site: same-origin", "Sec-Fetch-Dest: serviceworker"],
+        ["Service-Worker: script", "Origin: https://app.test"],
+        ["Service-Worker: script", "Sec-Fetch-Site: none"],
+    ],
+    ids=repr,
+)
+def test_a_script_for_a_service_worker_is_403_whoever_asks(headers: list[str]) -> None:
+    policy = replace(OPEN, allow_origins=frozenset({"https://app.test"}))
+    for target in ("/v2/a", OWN_PAGES, "/_slproxy/status.json"):
+        refused = refusal(target, *headers, policy=policy)
+        assert isinstance(refused, OriginRefused)
+        assert (refused.type, refused.status) == ("origin-refused", 403)
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "OPTIONS"])
