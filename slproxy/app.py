@@ -135,6 +135,7 @@ class App:
             pacer=self.pacer,
             observer=self.observer,
             api_url=settings.upstream.api_url,
+            via=settings.upstream.via,
             retry_settings=settings.retry,
             limits=settings.limits,
             own_page=self._own_page,

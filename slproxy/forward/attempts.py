@@ -6,7 +6,7 @@ Decisions take the time and the jitter as arguments, and write nothing.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from slproxy import retry
 from slproxy.config import RetrySettings
@@ -38,6 +38,8 @@ class Attempts:
     deadline_applies: bool = False
     buffered: BufferedReply | None = None
     reason: str = ""
+    # What it was sent with, which no reply may show.
+    tokens: set[str] = field(default_factory=set, repr=False)
 
     def time_left(self, now: float, *, deadline: float, drained_at: float) -> float:
         """Return the seconds that are left for all attempts; what the rate limit took is no attempt's fault."""

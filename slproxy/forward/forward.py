@@ -20,17 +20,18 @@ from collections.abc import Awaitable, Callable
 
 from slproxy import retry
 from slproxy.auth import Bearer, Credentials
-from slproxy.config import LimitSettings, RetrySettings
-from slproxy.errors import BadRequest, Draining, OverBudget, Problem, UpstreamFault, UpstreamUnreachable
+from slproxy.config import LimitSettings, RetrySettings, Via
+from slproxy.errors import BadRequest, Draining, OverBudget, Problem, UpstreamFault
 from slproxy.forward import cors
 from slproxy.forward import headers as header_rules
+from slproxy.forward.answer import passed_on
 from slproxy.forward.attempts import Attempts
 from slproxy.forward.body import Body
 from slproxy.forward.buffered import buffer_reply
 from slproxy.forward.headers import InexactHeaderError
 from slproxy.forward.messages import Answer, Inbound, ReplyBody, Request
 from slproxy.forward.policy import Policy, Route, check
-from slproxy.http import by_name
+from slproxy.http import ByName, by_name
 from slproxy.observe import Attempt, Exchange, Observer, loggable_path
 from slproxy.pace import PROBE_TIMEOUT, Pacer, Preferences, RateLimitHeaders, Reservation, parse_preferences
 from slproxy.retry import Outcome
@@ -51,6 +52,7 @@ class Forwarder:
         pacer: Pacer,
         observer: Observer,
         api_url: str,
+        via: Via,
         retry_settings: RetrySettings,
         limits: LimitSettings,
         own_page: Callable[[str, str], Answer],
@@ -70,6 +72,7 @@ class Forwarder:
         self._own_page = own_page
         self._now, self._monotonic, self._sleep, self._jitter = now, monotonic, sleep, jitter
         self._via = f"1.1 {policy.pseudonym}"
+        self._via_upstream = self._via if header_rules.sends_via(via, api_url=api_url) else None
         self._retry_budget = retry.RetryBudget(retry_settings.budget)
         self.draining = False
         self._drained_at = math.inf
@@ -116,7 +119,7 @@ class Forwarder:
         attempts = Attempts(began=exchange.began)
         try:
             reply = await self._send(request, attempts)
-            return self._answer(reply, request, attempts, host=named[b"host"][0].decode("latin-1"))
+            return self._answer(reply, request, attempts, asked=named)
         except BaseException as error:
             cause: BaseException = error
             if body is not None:
@@ -291,10 +294,11 @@ class Forwarder:
             outbound = Outbound(
                 method=request.method,
                 target=request.target,
-                headers=header_rules.injected(request.fields, bearer=bearer.token, via=self._via),
+                headers=header_rules.injected(request.fields, bearer=bearer.token, via=self._via_upstream),
                 body=body,
             )
             attempts.sent += 1
+            attempts.tokens.add(bearer.token)
             attempt = Attempt(began=self._monotonic(), reason=attempts.reason)
             self._attempt_began(request.exchange, attempt)
             reply = await self._upstream.send(outbound, slot, response_timeout=response_timeout)
@@ -374,18 +378,13 @@ class Forwarder:
 
     # The answer.
 
-    def _answer(self, reply: ReplyBody, request: Request, attempts: Attempts, *, host: str) -> Answer:
+    def _answer(self, reply: ReplyBody, request: Request, attempts: Attempts, *, asked: ByName) -> Answer:
         """Return the upstream's reply as the client gets it: as it came, less what stops here, plus what we say."""
         try:
-            fields = header_rules.returning(reply.headers, api_url=self._api_url, host=host)
-            reply.reason.encode("utf-8")
-        except (InexactHeaderError, UnicodeEncodeError) as error:
+            fields = passed_on(reply, asked=asked, api_url=self._api_url, tokens=attempts.tokens)
+        except Problem:
             reply.close()
-            raise UpstreamUnreachable(
-                "SalesLoft's reply has a header that cannot be passed on exactly.",
-                maybe_sent=True,
-                proxy_error="http_protocol_error",
-            ) from error
+            raise
         exchange, total = request.exchange, self._monotonic() - attempts.began
         timing = header_rules.server_timing(total=total, upstream=exchange.upstream, wait=exchange.waited)
         fields += [("Via", self._via), ("Server-Timing", timing)]

@@ -14,8 +14,10 @@ from __future__ import annotations
 
 import functools
 import re
-from urllib.parse import urlsplit
+from collections.abc import Collection
+from urllib.parse import unquote_to_bytes, urlsplit
 
+from slproxy.config import SCHEMA, Via
 from slproxy.http import ByName, Fields, RawHeaders
 
 # RFC 9110 §7.6.1, and Keep-Alive of RFC 2068. The proxy frames each hop anew.
@@ -34,13 +36,15 @@ _UPSTREAM_ONLY = frozenset(
         "clear-site-data",
         "proxy-authenticate",
         "proxy-authentication-info",
+        "service-worker-allowed",
         "set-cookie",
         "strict-transport-security",
     }
 )
-_UPSTREAM_ONLY_PREFIXES = ("access-control-",)
+_UPSTREAM_ONLY_PREFIXES = ("access-control-", "x-slproxy-")
 
-
+# A member of a list (RFC 9110 §5.6.1); a quoted string that does not end takes in the rest.
+_MEMBER = re.compile(r'(?:[^",]|"(?:[^"\\]|\\.)*"?)+')
 _MANGLED = re.compile(r"^\s|[\x00-\x1f\x7f]")
 
 
@@ -66,9 +70,18 @@ def stripped(headers: RawHeaders) -> Fields:
     return fields
 
 
-def injected(fields: Fields, *, bearer: str, via: str) -> Fields:
+def injected(fields: Fields, *, bearer: str, via: str | None) -> Fields:
     """Return what goes upstream: the stripped fields, and last our own. ``Host`` follows from where it is sent."""
-    return [*fields, ("Authorization", f"Bearer {bearer}"), ("Via", via)]
+    own = ("Authorization", f"Bearer {bearer}")
+    return [*fields, own] if via is None else [*fields, own, ("Via", via)]
+
+
+def sends_via(setting: Via, *, api_url: str) -> bool:
+    """Tell whether requests name the proxy: by ``auto`` where one may come back, so not to SalesLoft's own host.
+
+    nginx does not compress what it answers to a request with ``Via`` (``gzip_proxied``).
+    """
+    return setting == "on" or (setting == "auto" and api_url != SCHEMA["upstream.api_url"].default)
 
 
 def returning(headers: RawHeaders, *, api_url: str, host: str) -> Fields:
@@ -88,8 +101,21 @@ def returning(headers: RawHeaders, *, api_url: str, host: str) -> Fields:
                 value = raw_value.decode("utf-8")
             except UnicodeDecodeError:
                 raise _inexact(raw_name) from None
+            if key == "proxy-status":
+                value = _without_ours(value)
+                if not value:
+                    continue
             fields.append((name, _at_the_proxy(value, api_url, host) if key == "location" else value))
     return fields
+
+
+def holds(headers: RawHeaders, reason: str, tokens: Collection[str]) -> bool:
+    """Tell whether the head of a reply gives away one of the tokens, percent-encoded or in another case as well."""
+    head = b"\n".join([part for header in headers for part in header] + [reason.encode("utf-8", "replace")])
+    if b"%" in head:
+        head += unquote_to_bytes(head)
+    head = head.lower()
+    return any(token.lower().encode() in head for token in tokens)
 
 
 # Names repeat from request to request; both verdicts are pure, and bounded in what they remember.
@@ -134,6 +160,14 @@ def _decoded_name(raw: bytes) -> str:
 def _inexact(name: bytes) -> InexactHeaderError:
     """Return the error for a header that aiohttp, which encodes to UTF-8, would not send as it came."""
     return InexactHeaderError(f"the header {name.decode('ascii', 'replace')} holds bytes that are not UTF-8")
+
+
+def _without_ours(proxy_status: str) -> str:
+    """Return the members of a ``Proxy-Status`` (RFC 9209 §2) that nobody could take for the proxy's own."""
+    if "slproxy" not in proxy_status.replace("\\", "").lower():
+        return proxy_status
+    members = (member.strip() for member in _MEMBER.findall(proxy_status))
+    return ", ".join(member for member in members if "slproxy" not in member.replace("\\", "").lower())
 
 
 def _at_the_proxy(location: str, api_url: str, host: str) -> str:

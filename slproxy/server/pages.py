@@ -63,6 +63,7 @@ def _json(document: Mapping[str, object]) -> Answer:
             ("Content-Type", "application/json"),
             ("Content-Length", str(len(body))),
             ("Cache-Control", "no-store"),
+            ("X-Content-Type-Options", "nosniff"),
             # Without an error: what has no Proxy-Status is SalesLoft's.
             ("Proxy-Status", "slproxy"),
         ],

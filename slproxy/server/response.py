@@ -24,6 +24,7 @@ def problem_answer(problem: Problem) -> Answer:
         ("Content-Type", "application/problem+json"),
         ("Content-Length", str(len(body))),
         ("Cache-Control", "no-store"),
+        ("X-Content-Type-Options", "nosniff"),
         ("Proxy-Status", problem.proxy_status),
         *problem.headers,
     ]

@@ -7,7 +7,16 @@ from functools import partial
 
 import pytest
 
-from slproxy.forward.headers import InexactHeaderError, has_passed, injected, returning, server_timing, stripped
+from slproxy.config import Via
+from slproxy.forward.headers import (
+    InexactHeaderError,
+    has_passed,
+    injected,
+    returning,
+    sends_via,
+    server_timing,
+    stripped,
+)
 from slproxy.http import RawHeaders, by_name
 from slproxy.http.fields import size
 
@@ -261,6 +270,27 @@ def test_bytes_that_stop_here_anyway_are_no_reason_to_refuse() -> None:
     assert stripped(headers) == [("X-B", "1")]
 
 
+@pytest.mark.parametrize(
+    ("setting", "api_url", "sends"),
+    [
+        ("auto", API, False),
+        ("auto", "http://127.0.0.1:8643", True),
+        ("auto", "https://api.salesloft.com:8443", True),
+        ("auto", "https://api.salesloft.com.evil.test", True),
+        ("auto", "https://gateway.company.com", True),
+        ("on", API, True),
+        ("off", "http://127.0.0.1:8643", False),
+    ],
+)
+def test_via_goes_up_where_a_loop_is_possible_or_as_it_is_set(setting: Via, api_url: str, sends: bool) -> None:
+    assert sends_via(setting, api_url=api_url) is sends
+
+
+def test_without_our_via_the_clients_own_stays_as_it_came() -> None:
+    fields = stripped(raw("Via: 1.0 fred", "X-A: 1"))
+    assert shown(injected(fields, bearer="tok", via=None)) == ["Via: 1.0 fred", "X-A: 1", "Authorization: Bearer tok"]
+
+
 # Answer
 
 
@@ -282,6 +312,9 @@ def test_bytes_that_stop_here_anyway_are_no_reason_to_refuse() -> None:
         "Strict-Transport-Security: max-age=1",
         "Alt-Svc: h3",
         'Clear-Site-Data: "*"',
+        "Service-Worker-Allowed: /",
+        "X-Slproxy-Attempts: 3",
+        "X-Slproxy-Anything: 1",
     ],
 )
 @pytest.mark.parametrize("spelt", [str, str.lower, str.upper], ids=["as is", "lower", "upper"])
@@ -313,6 +346,30 @@ def test_what_would_change_a_browsers_view_of_localhost_stops_here(line: str, sp
 )
 def test_the_rest_of_a_reply_comes_down_byte_for_byte(line: str) -> None:
     assert down(line) == [line]
+
+
+@pytest.mark.parametrize(
+    ("theirs", "left"),
+    [
+        ("slproxy; error=connection_refused", None),
+        ("slproxy", None),
+        ("SLPROXY;error=x", None),
+        ('"slproxy"; error=x', None),
+        ('"sl\\proxy"', None),
+        ("slproxy-7f3a; error=x", None),
+        ("slproxy; a, slproxy; b", None),
+        ("cdn; error=x", "cdn; error=x"),
+        ('cdn;details="a, b" ,x', 'cdn;details="a, b" ,x'),
+        ("cdn; error=x, slproxy; error=y", "cdn; error=x"),
+        ("slproxy; error=y,cdn; error=x ,, Slproxy", "cdn; error=x"),
+        ('a; details="x, y\\" z", slproxy; details="b, c", d', 'a; details="x, y\\" z", d'),
+        ('cdn; details="a, slproxy; error=x', None),
+        ('cdn; details="slproxy; error=x", d', "d"),
+    ],
+)
+def test_no_proxy_status_of_the_upstream_looks_like_ours_and_others_stay(theirs: str, left: str | None) -> None:
+    lines = [f"Proxy-Status: {theirs}", "proxy-status: cache; hit"]
+    assert down(*lines) == [*([] if left is None else [f"Proxy-Status: {left}"]), "proxy-status: cache; hit"]
 
 
 def test_headers_of_a_reply_keep_order_repeats_and_case() -> None:

@@ -9,7 +9,7 @@ import re
 import pytest
 
 from tests.support.pair import SOON, asked, chunked, lines_of, opened, pair, problem
-from tests.support.proxies import proxy, settings_for
+from tests.support.proxies import API_KEY, proxy, settings_for
 from tests.support.raw_http import Message, get, port_of, read_message, reply
 from tests.support.scripted import ScriptedUpstream, replies
 
@@ -74,12 +74,107 @@ async def test_what_would_change_a_browsers_view_of_localhost_stops_here() -> No
         "Keep-Alive: timeout=marker",
         "Proxy-Authenticate: marker",
         "Upgrade: marker",
+        "Service-Worker-Allowed: /marker",
+        "Proxy-Status: slproxy; error=connection_refused; details=marker",
+        "X-Slproxy-Attempts: marker",
         "X-Kept: 1",
     ]
     async with pair(replies(reply("200 OK", b"{}", *headers))) as (_, app):
         response = await asked(app.urls[0], get("/v2/a"))
     assert b"marker" not in response.head.raw
     assert lines_of(response.head) == ["X-Kept: 1", "Content-Length: 2"]
+
+
+PAGE = ("Content-Type: text/html", "X-Content-Type-Options: none", "Content-Security-Policy: script-src 'self'")
+
+
+SHOWN = (
+    *(f"Sec-Fetch-Dest: {name}" for name in ("document", "iframe", "frame", "fencedframe", "embed", "object", "xslt")),
+    *("Sec-Fetch-Dest: worker", "Sec-Fetch-Dest: sharedworker", "sec-fetch-dest:  Document "),
+    "Sec-Fetch-Dest: empty\r\nSec-Fetch-Dest: document",
+    # Of a host that is not trustworthy, such as one in accept_hosts.
+    "Upgrade-Insecure-Requests: 1",
+)
+
+
+async def test_what_a_browser_would_run_has_no_rights_of_the_proxys_origin() -> None:
+    async with pair(replies(reply("200 OK", b"<script>", *PAGE))) as (_, app):
+        for header in SHOWN:
+            response = await asked(app.urls[0], get("/v2/a", header))
+            assert response.head.all("Content-Security-Policy") == ["script-src 'self'", "sandbox"], header
+            assert response.head.all("X-Content-Type-Options") == ["nosniff"], header
+            assert response.body == b"<script>"
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        [],
+        ["Sec-Fetch-Dest: empty", "Sec-Fetch-Site: same-origin", "Upgrade-Insecure-Requests: 1"],
+        ["Sec-Fetch-Dest: image"],
+        ["User-Agent: Mozilla/5.0"],
+    ],
+    ids=repr,
+)
+async def test_whoever_else_asks_gets_the_reply_as_it_came(headers: list[str]) -> None:
+    async with pair(replies(reply("200 OK", b"<script>", *PAGE))) as (_, app):
+        response = await asked(app.urls[0], get("/v2/a", *headers))
+    assert lines_of(response.head) == [*PAGE, "Content-Length: 8"]
+
+
+async def test_a_script_for_a_service_worker_never_goes_up() -> None:
+    async with pair() as (upstream, app):
+        for header in ("Service-Worker: script", "Sec-Fetch-Dest: serviceworker\r\nSec-Fetch-Site: same-origin"):
+            problem(await asked(app.urls[0], get("/v2/a.js", header)), status=403, kind="origin-refused")
+    assert upstream.seen == []
+
+
+async def test_the_proxys_own_replies_are_what_they_say_and_nothing_else() -> None:
+    async with pair() as (_, app):
+        for target in ("/_slproxy/status.json", "/_slproxy/healthz", "/_slproxy/nothing", "/v1/x"):
+            response = await asked(app.urls[0], get(target))
+            assert response.head.all("X-Content-Type-Options") == ["nosniff"], target
+
+
+TOKEN = API_KEY
+LEAKS = {
+    "a header": f"X-Echo: Authorization: Bearer {TOKEN}",
+    "a location": f"Location: /v2/b?access_token={TOKEN}",
+    "a location, percent-encoded": f"Location: /v2/b?t={''.join(f'%{ord(each):02x}' for each in TOKEN)}",
+    "another case": f"X-Echo: {TOKEN.upper()}",
+    "a header that stops here anyway": f"Set-Cookie: session={TOKEN}",
+    "the name of a header": f"X-{TOKEN}: 1",
+    "the middle of a value": f'WWW-Authenticate: Bearer error="invalid_token", token="{TOKEN}"',
+}
+
+
+async def test_nothing_of_a_reply_that_shows_the_live_token_is_passed_on(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("DEBUG")
+    statuses = ("302 Found", "404 Not Found", "401 Unauthorized", "503 Busy", f"200 {TOKEN}")
+    leaking = [reply("200 OK", b"the body", leak) for leak in LEAKS.values()]
+    leaking += [reply(status, b"the body", LEAKS["a header"]) for status in statuses]
+
+    async def script(message: Message, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(leaking[int(message.head.target.rpartition("/")[2])])
+
+    async with pair(script) as (_, app):
+        for number, leak in enumerate(leaking):
+            response = await asked(app.urls[0], get(f"/v2/{number}"))
+            assert "token" in str(problem(response, status=502, kind="upstream-unreachable")["detail"]), leak
+            for leaked in (TOKEN, TOKEN.upper(), "the body"):
+                assert leaked not in (response.head.raw + response.body).decode(), leak
+                assert leaked not in caplog.text, leak
+
+
+async def test_nor_of_one_that_was_kept_for_want_of_a_better_one() -> None:
+    async def script(message: Message, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if len(upstream.seen) > 1:
+            raise ConnectionResetError
+        writer.write(reply("503 Busy", b"", LEAKS["a header"]))
+
+    async with pair(script) as (upstream, app):
+        problem(await asked(app.urls[0], get("/v2/a")), status=502, kind="upstream-unreachable")
+    assert len(upstream.seen) > 1
 
 
 async def test_via_of_the_upstream_stays_before_ours() -> None:

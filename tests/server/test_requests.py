@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+from dataclasses import replace
 
 import pytest
 
 from slproxy.config import ListenSettings, Secret
 from tests.support.pair import LOCAL_KEY, SOON, asked, chunked, opened, pair, problem
-from tests.support.proxies import API_KEY
+from tests.support.proxies import API_KEY, proxy, settings_for
 from tests.support.raw_http import get, read_message
+from tests.support.scripted import ScriptedUpstream
 
 
 async def test_headers_keep_their_order_repeats_case_and_bytes() -> None:
@@ -51,6 +53,17 @@ async def test_a_bare_request_gets_nothing_but_host_authorization_and_via() -> N
         assert message.head.get("Host") == upstream.url.removeprefix("http://")
         assert message.head.get("Authorization") == f"Bearer {API_KEY}"
         assert message.body == b""
+
+
+async def test_with_via_off_the_upstream_hears_of_no_proxy_and_the_client_does() -> None:
+    async with ScriptedUpstream() as upstream:
+        settings = settings_for(upstream.url)
+        settings = replace(settings, upstream=replace(settings.upstream, via="off"))
+        async with proxy(settings) as app:
+            response = await asked(app.urls[0], get("/v2/a"))
+            await asked(app.urls[0], get("/v2/a", "Via: 1.0 fred"))
+    assert [message.head.all("Via") for message in upstream.seen] == [[], ["1.0 fred"]]
+    assert len(response.head.all("Via")) == 1
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE", "GET"])

@@ -1,0 +1,42 @@
+"""Answer: what of an upstream's reply reaches the client, or why none of it does."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from slproxy.errors import Loop, UpstreamUnreachable
+from slproxy.forward.browser import isolated
+from slproxy.forward.headers import InexactHeaderError, holds, returning
+from slproxy.forward.messages import ReplyBody
+from slproxy.http import ByName, Fields
+
+
+def passed_on(reply: ReplyBody, *, asked: ByName, api_url: str, tokens: Collection[str]) -> Fields:
+    """Return the headers of a reply as they are passed on; ``asked`` are those of the request, ``tokens`` its bearers.
+
+    Raises:
+        UpstreamUnreachable: its head must not be passed on.
+        Loop: it is such a problem, of this proxy or of another on the way; its ``Proxy-Status`` would be lost.
+    """
+    if holds(reply.headers, reply.reason, tokens):
+        raise UpstreamUnreachable(
+            "SalesLoft's reply has the token in its headers, so nothing of it was passed on.",
+            maybe_sent=True,
+            hint="Ask whoever runs the host in upstream.api_url: it should not show what it was sent.",
+            proxy_error="http_protocol_error",
+        )
+    if reply.status == Loop.status and Loop.proxy_error in (reply.header("Proxy-Status") or ""):
+        raise Loop(
+            "The upstream says that the request goes round in a circle of proxies.",
+            hint="Point upstream.api_url at SalesLoft, not at a proxy that leads back here.",
+        )
+    try:
+        fields = returning(reply.headers, api_url=api_url, host=asked[b"host"][0].decode("latin-1"))
+        reply.reason.encode("utf-8")
+    except (InexactHeaderError, UnicodeEncodeError) as error:
+        raise UpstreamUnreachable(
+            "SalesLoft's reply has a header that cannot be passed on exactly.",
+            maybe_sent=True,
+            proxy_error="http_protocol_error",
+        ) from error
+    return isolated(fields, asked)
