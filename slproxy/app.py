@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import random
 import secrets
 import time
@@ -21,7 +22,7 @@ from slproxy import config
 from slproxy.auth import Credentials
 from slproxy.changes import changes
 from slproxy.config import Settings
-from slproxy.errors import StoreError
+from slproxy.errors import StoreError, UpstreamUnreachable
 from slproxy.forward import Answer, Forwarder, Policy
 from slproxy.observe import Listener, Observer
 from slproxy.pace import CallLater, Pacer, RedisBudget, Timer
@@ -34,6 +35,8 @@ log = logging.getLogger("slproxy")
 
 # What requests in flight get after SIGTERM, in seconds (docs/contract.md, Shutdown).
 GRACE = 30.0
+# The largest page that the proxy reads for itself, in bytes: what answers may be anything.
+MAX_PAGE = 1024 * 1024
 
 
 def _call_later(delay: float, callback: Callable[[], None]) -> Timer:
@@ -304,11 +307,19 @@ class App:
             self._socket_file.unlink(missing_ok=True)
             self._socket_file = None
 
-    async def ask(self, target: str) -> tuple[int, bytes]:
-        """Get a page of the API for the proxy itself, retries included; return status and body. Raises Problem."""
-        reply = await self.forwarder.fetch(target)
+    async def ask(self, target: str, *, is_check: bool = False) -> tuple[int, bytes]:
+        """Get a page of the API for the proxy itself, retries included; return status and body. Raises Problem.
+
+        ``is_check``: only to see whether the token in use is still rejected.
+        """
+        reply, body = await self.forwarder.fetch(target, is_check=is_check), b""
         try:
-            return reply.status, b"".join([chunk async for chunk in reply.chunks()])
+            async for chunk in reply.chunks():
+                body += chunk
+                if len(body) > MAX_PAGE:
+                    too_long = f"The reply to {target} is over {MAX_PAGE} bytes."
+                    raise UpstreamUnreachable(too_long, maybe_sent=True, hint="Check upstream.api_url.")
+            return reply.status, body
         finally:
             reply.close()
 
@@ -326,6 +337,7 @@ class App:
         problem = pages.not_ready(self.credentials.problem(), draining=self.forwarder.draining)
         return {
             "version": slproxy.__version__,
+            "pid": os.getpid(),
             "profile": self.settings.profile,
             "ready": problem is None,
             "reason": None

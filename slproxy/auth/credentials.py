@@ -22,6 +22,7 @@ import logging
 import math
 from collections.abc import Awaitable, Callable
 
+from slproxy.auth.acceptance import Acceptance
 from slproxy.auth.grants import GrantSelection, select_grant
 from slproxy.auth.oauth import Form
 from slproxy.auth.refresher import Refresher
@@ -31,7 +32,7 @@ from slproxy.auth.stored_login import StoredLogin
 from slproxy.auth.token_endpoint import TokenEndpoint
 from slproxy.auth.token_in_use import Bearer, TokenInUse
 from slproxy.auth.token_reply import TokenEndpointReply
-from slproxy.auth.unavailable import login_refused, no_credentials, not_logged_in
+from slproxy.auth.unavailable import login_refused, no_credentials, not_logged_in, token_rejected
 from slproxy.auth.verdict import Verdict
 from slproxy.config import AuthSettings
 from slproxy.errors import LoginRequired, Problem, StoreError, TokenEndpointDown, UnwritableError
@@ -76,6 +77,7 @@ class Credentials:
         self.selection = GrantSelection(None, "not loaded yet")
         self._in_use = TokenInUse(leeway=auth.leeway, leeway_is_set=leeway_is_set, jitter=jitter())
         self._verdict = Verdict()
+        self._acceptance = Acceptance()
         self._failure: Problem | None = None
         self._backoff = Backoff()
         self._polled_at = -math.inf
@@ -119,19 +121,23 @@ class Credentials:
             return bearer
         raise self.problem() or not_logged_in()
 
-    async def renew(self, *, stale: Bearer) -> Bearer:
+    async def renew(self, *, stale: Bearer, is_check: bool = False) -> Bearer:
         """Return a token newer than ``stale``, which the API rejected, renewing once for all who saw it rejected.
 
-        Returns ``stale`` itself where a renewal would not help: an API key, or a renewal that was just ineffective.
+        Returns ``stale`` itself where a renewal would not help: an API key, a renewal that was just ineffective, or a
+        check of a token that is known to be rejected.
 
         Raises:
             TokenUnavailable: the renewal failed.
         """
-        if self.selection.grant == "api_key":
+        if (
+            is_check
+            or self.selection.grant == "api_key"
+            or (self._in_use.is_in_use(stale) and self._verdict.forbids_renewal(stale.token, now=self._monotonic()))
+        ):
+            self._mark_rejected(stale, is_check=is_check)
             return stale
         if self._in_use.is_in_use(stale):
-            if self._verdict.forbids_renewal(stale.token, now=self._monotonic()):
-                return stale
             await self._renew_shared(rejected=stale.token)
             if self._in_use.is_in_use(stale):
                 if self._failure is None and self._in_use.valid(self._now()) is not None:
@@ -148,10 +154,17 @@ class Credentials:
             self._in_use.rejected = None
         if self._verdict.doubt is not None:
             self._verdict = self._verdict.verified(bearer.token)
+        if self._acceptance.token:
+            self._acceptance = self._acceptance.after_acceptance(bearer.token, now=self._monotonic())
+
+    def _mark_rejected(self, bearer: Bearer, *, is_check: bool = False) -> None:
+        """Note that the API rejected a token, and that no renewal has cured or could cure that."""
+        self._acceptance = self._acceptance.after_rejection(bearer.token, is_check=is_check, now=self._monotonic())
 
     def mark_ineffective(self, bearer: Bearer) -> None:
         """Note that the API rejected a token that had just been renewed."""
         self._verdict = self._verdict.ineffective(bearer.token, now=self._monotonic())
+        self._mark_rejected(bearer)
 
     def mark_unverified(self, bearer: Bearer) -> None:
         """Note that the request for which a token was renewed cannot be sent with it: the next one will tell."""
@@ -166,7 +179,7 @@ class Credentials:
         some requests only.
         """
         if self._in_use.is_good(self._now()):
-            return None
+            return token_rejected(self.selection.grant) if self._is(self._acceptance.rejects) else None
         if not self.selection.is_backed_by(self._auth):
             return no_credentials()
         if self._failure is not None:
@@ -185,6 +198,15 @@ class Credentials:
 
     def _retry_after(self) -> tuple[tuple[str, str], ...]:
         return (("Retry-After", str(math.ceil(max(1.0, self._backoff.until - self._monotonic())))),)
+
+    @property
+    def needs_check(self) -> bool:
+        """Whether the token in use was rejected, and a request of the proxy's own would tell more."""
+        return self._is(self._acceptance.needs_check)
+
+    def _is(self, known: Callable[[str], bool]) -> bool:
+        """Tell whether something is known of the token in use."""
+        return self._in_use.bearer is not None and known(self._in_use.bearer.token)
 
     @property
     def warning(self) -> str | None:
@@ -215,7 +237,8 @@ class Credentials:
             "store": "none" if self.selection.grant == "api_key" else self._stored.store.description,
             "encryption": self._stored.store.encryption if record is not None else None,
             "saved": self._stored.unpersisted is None,
-            "valid": self._in_use.is_good(self._now()),
+            "valid": self._in_use.is_good(self._now()) and not self._is(self._acceptance.rejects),
+            "rejected": self._is(self._acceptance.rejects),
             "expires_in": None if expires_at is None else round(expires_at - self._now(), 3),
             "age": None if record is None else round(self._now() - record.token.obtained_at, 3),
             "generation": record.generation if record is not None else None,

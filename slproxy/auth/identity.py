@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
+from slproxy.auth.unavailable import rejection_hint
+from slproxy.config import Grant
 from slproxy.errors import SlproxyError
 
 
@@ -21,7 +23,7 @@ class Identity:
         return f"{self.name} ({self.email})"
 
 
-def parse_identity(status: int, body: bytes) -> Identity:
+def parse_identity(status: int, body: bytes, *, grant: Grant | None = None) -> Identity:
     """Return whose the token is, by the API's reply to ``/v2/me.json``. Raises SlproxyError when it does not say."""
     try:
         me = json.loads(body)["data"]
@@ -29,9 +31,16 @@ def parse_identity(status: int, body: bytes) -> Identity:
         user_id, team_id = (each if type(each) is int else None for each in (me.get("id"), team.get("id")))
         return Identity(user_id=user_id, team_id=team_id, name=me["name"], email=me["email"])
     except (ValueError, KeyError, TypeError, AttributeError):
-        rejected = f"SalesLoft rejected the token ({status} from /v2/me.json)."
-        unknown = f"SalesLoft does not say whose the token is ({status} from /v2/me.json)."
-        raise SlproxyError(
-            rejected if status in (401, 403) else unknown,
-            hint="Check SALESLOFT_API_KEY, or log in again: slproxy login",
-        ) from None
+        if status == 401:
+            error = SlproxyError("SalesLoft rejected the token (401 from /v2/me.json).", hint=rejection_hint(grant))
+        elif status == 403:
+            error = SlproxyError(
+                "SalesLoft does not let the token ask whose it is (403 from /v2/me.json).",
+                hint="Check the scope of the app, and the user's rights, in SalesLoft's settings.",
+            )
+        else:
+            error = SlproxyError(
+                f"SalesLoft does not say whose the token is ({status} from /v2/me.json).",
+                hint="Try again later, and check upstream.api_url.",
+            )
+        raise error from None

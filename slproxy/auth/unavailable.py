@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from slproxy.errors import LoginRequired
+from slproxy.config import Grant
+from slproxy.errors import CredentialsRefused, LoginRequired
 
 
 def no_credentials() -> LoginRequired:
@@ -21,3 +22,22 @@ def not_logged_in() -> LoginRequired:
 def login_refused(reason: str) -> LoginRequired:
     """Return the error for a stored login that SalesLoft has refused before, with its OAuth error code."""
     return LoginRequired(f"SalesLoft no longer accepts the stored login: {reason}.", hint="Run: slproxy login")
+
+
+# What may cure a token that SalesLoft rejects, by the grant that it came from: no login cures an API key.
+_CURES = {
+    "api_key": "Check SALESLOFT_API_KEY (auth.api_key): it is mistyped, or was revoked.",
+    "authorization_code": "Log in again: slproxy login",
+    "client_credentials": "Check the client id and secret, and the app in SalesLoft's settings.",
+}
+
+
+def rejection_hint(grant: Grant | None) -> str:
+    """Return what to do about a token of this grant that SalesLoft rejects."""
+    return _CURES.get(grant or "", "Check SALESLOFT_API_KEY, or log in again: slproxy login")
+
+
+def token_rejected(grant: Grant | None) -> CredentialsRefused:
+    """Return the error for a token that the API answers with 401, and that no renewal has cured."""
+    what = "API key" if grant == "api_key" else "token, and renewing it did not help"
+    return CredentialsRefused(f"SalesLoft rejects the {what} (401).", hint=rejection_hint(grant))

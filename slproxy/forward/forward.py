@@ -134,8 +134,8 @@ class Forwarder:
                 raise cause from error
             raise
 
-    async def fetch(self, target: str) -> ReplyBody:
-        """Get something from the API for the proxy itself: with all retries, and without the clients' policy."""
+    async def fetch(self, target: str, *, is_check: bool = False) -> ReplyBody:
+        """Get a page for the proxy itself, past the clients' policy; ``is_check``: without renewing the token."""
         exchange = Exchange(method="GET", path=loggable_path(target), began=self._monotonic(), client="slproxy")
         for tell in self._observer.request_began:
             tell(exchange)
@@ -147,6 +147,7 @@ class Forwarder:
             may_retry=True,
             preferences=Preferences(client="slproxy"),
             exchange=exchange,
+            is_check=is_check,
         )
         try:
             reply = await self._send(request, Attempts(began=exchange.began))
@@ -252,7 +253,7 @@ class Forwarder:
                 self._credentials.mark_verified(bearer)
             return reply
         try:
-            newer = await self._credentials.renew(stale=bearer)
+            newer = await self._credentials.renew(stale=bearer, is_check=request.is_check)
         except BaseException:
             reply.close()
             raise

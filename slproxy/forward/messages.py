@@ -38,6 +38,8 @@ class Request:
     may_retry: bool
     preferences: Preferences
     exchange: Exchange
+    # True for the proxy's own check of a rejected token: no renewal, since one has not helped.
+    is_check: bool = False
 
     @property
     def replayable(self) -> bool:

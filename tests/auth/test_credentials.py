@@ -283,7 +283,9 @@ async def test_a_rejected_token_that_the_token_endpoint_gives_again_is_asked_for
         await it.credentials.renew(stale=stale)
     time.now += REFUSED_PAUSE
     assert await it.credentials.renew(stale=stale) == stale
-    assert it.credentials.problem() is None
+    problem = it.credentials.problem()
+    assert problem is not None
+    assert (problem.type, "(401)" in problem.detail) == ("credentials-refused", True)
 
 
 async def test_a_lost_reply_is_asked_for_once_more_with_the_same_refresh_token() -> None:

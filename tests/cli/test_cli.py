@@ -12,7 +12,7 @@ import pytest
 from slproxy.sandbox import Options, Sandbox
 from slproxy.store import FileStore
 from tests.support.commands import run_here
-from tests.support.programs import program, run, spawn
+from tests.support.programs import program, run, spawn, verified
 from tests.support.proxies import API_KEY
 from tests.support.raw_http import get, port_of, raw
 from tests.support.sandboxes import login_at
@@ -87,7 +87,7 @@ async def test_the_socket_file_is_gone_when_the_proxy_is(tmp_path: Path) -> None
 
 async def test_the_sandbox_serves_whatever_profile_is_chosen(tmp_path: Path) -> None:
     async with program("serve", "--sandbox", "--port", "0", "--profile", "work", home=tmp_path) as running:
-        assert running.lines[0] == "Authenticated as: Jane Smith (jane@company.com)"
+        assert "Authenticated as: Jane Smith (jane@company.com)" in await verified(running)
         assert (await raw(running.url, get("/v2/me.json"))).head.status == 200
 
 

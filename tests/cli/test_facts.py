@@ -19,7 +19,7 @@ from tests.support.commands import (
     sandboxed,
     token_file,
 )
-from tests.support.programs import program, run
+from tests.support.programs import program, run, verified
 from tests.support.raw_http import get, raw
 from tests.support.waiting import until
 
@@ -81,11 +81,12 @@ async def test_status_finds_a_running_proxy_and_its_budget(tmp_path: Path) -> No
         port = free_port()
         env = pointed_at(sandbox.url, SALESLOFT_API_KEY=KEY) | {"SLPROXY_LISTEN__PORT": str(port)}
         async with program("serve", home=tmp_path, env=env) as server:
+            await verified(server)
             await raw(server.url, get("/v2/me.json"))
             code, out, _ = await run_here("status", "--json", home=tmp_path, env=env)
             proxy = json.loads(out)["proxy"]
             assert (code, proxy["ready"]) == (0, True)
-            assert proxy["budget"]["remaining"] == 599
+            assert proxy["budget"]["remaining"] == 598, "less the proxy's own request and the client's"
             await server.stop()
         code, out, _ = await run_here("status", "--json", home=tmp_path, env=env)
         assert (code, json.loads(out)["proxy"]) == (0, None)

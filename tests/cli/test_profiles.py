@@ -22,7 +22,7 @@ from tests.support.logins import (
     kept_in,
     put,
 )
-from tests.support.programs import program
+from tests.support.programs import program, verified
 from tests.support.raw_http import get, port_of, raw
 from tests.support.sandboxes import login_at
 
@@ -83,6 +83,7 @@ async def test_each_profile_has_a_login_and_a_proxy_of_its_own(tmp_path: Path) -
             program("serve", "--profile", "one", home=tmp_path, env=env) as first,
             program("serve", "--profile", "two", home=tmp_path, env=env) as second,
         ):
+            await asyncio.gather(verified(first), verified(second))
             for name, server in (("one", first), ("two", second)):
                 assert port_of(server.url) == ports[name]
                 sandbox.requests.clear()

@@ -56,7 +56,7 @@ async def hang_up(running: Program, text: str) -> None:
 
 
 def bearers(upstream: ScriptedUpstream) -> list[str | None]:
-    return [message.head.get("Authorization") for message in upstream.seen]
+    return [message.head.get("Authorization") for message in upstream.seen_of_clients]
 
 
 async def test_sighup_puts_a_changed_file_in_force(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ from tests.support.logins import (
     put,
     serves_and_renews,
 )
-from tests.support.programs import program
+from tests.support.programs import program, verified
 from tests.support.raw_http import Message, get, port_of, raw, reply
 from tests.support.sandboxes import login_at
 from tests.support.scripted import ScriptedUpstream
@@ -159,7 +159,7 @@ async def test_status_tells_of_the_proxy_where_the_store_is_wrong(tmp_path: Path
         await put(FileStore(token_file(tmp_path), given(FIRST)), of_somebody(sandbox))
         env = {**oauth(sandbox), "SLPROXY_LISTEN__PORT": str(free_port()), "SLPROXY_STORE__KEY": FIRST}
         async with program("serve", home=tmp_path, env=env) as server:
-            assert (await raw(server.url, get("/v2/me.json"))).head.status == 200
+            await verified(server)
             if harm == "damaged":
                 token_file(tmp_path).write_bytes(b"{")
             rows, err = await rows_of_status(

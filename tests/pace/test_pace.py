@@ -44,7 +44,7 @@ from tests.support.pacing import (
     waited,
 )
 from tests.support.pair import problem
-from tests.support.programs import Program, program, run
+from tests.support.programs import Program, program, run, verified
 from tests.support.proxies import settings_for
 from tests.support.raw_http import Message, abort, get, port_of, raw, reply
 from tests.support.sandboxes import login_at, running_sandbox, sandbox_auth
@@ -1000,6 +1000,8 @@ async def serving(home: Path, second: float, **env: str) -> AsyncIterator[tuple[
     async with running_sandbox(clock=Ticking(second)) as sandbox:
         settings = pointed_at(sandbox.url, SALESLOFT_API_KEY=sandbox.options.api_key, SLPROXY_LOG__FORMAT="json", **env)
         async with program("serve", home=home, env=settings) as running:
+            await verified(running)
+            sandbox.requests.clear()
             sandbox.spend(sandbox.remaining() - 1)
             assert (await raw(running.url, get("/v2/me"))).head.status == 200
             yield running, sandbox
@@ -1046,8 +1048,8 @@ async def test_a_process_tells_who_waits_takes_other_rules_and_ends_at_once(tmp_
         _, out, err = await run("status", home=tmp_path, env={"SLPROXY_LISTEN__PORT": port})
         assert "0 of 600 left, resets in " in out, out + err
         assert "20 requests waiting: report 10, sync (bulk) 10" in out
-        assert re.search(r"^clients +unknown 1; 599 by others$", out, re.MULTILINE), out
-        assert re.search(r"^endpoints +GET /v2/me 1$", out, re.MULTILINE), out
+        assert re.search(r"^clients +slproxy 1, unknown 1; 598 by others$", out, re.MULTILINE), out
+        assert re.search(r"^endpoints +GET /v2/me 2$", out, re.MULTILINE), out
         # SIGHUP: those who wait go on, and whoever comes may not.
         (tmp_path / "slproxy.toml").write_text("[pace]\nmax_wait = 0\n")
         running.process.send_signal(1)

@@ -296,8 +296,9 @@ async def warmed_up(lines: list[Line]) -> None:
 async def test_three_processes_spend_one_budget_all_of_it_and_no_more(url: str, tmp_path: Path) -> None:
     async with running_sandbox(Options(budget=30), clock=Ticking(57)) as sandbox:
         async with replicas(3, environment_for(sandbox, url), home=tmp_path) as running:
-            # Each learns the minute and the limit, which nobody knows before the first reply.
-            for each in (*running, *running):
+            # Each learns the minute and the limit, which nobody knows before the first reply: its own, at its start.
+            await until(lambda: [request.status for request in sandbox.requests] == [200] * 3)
+            for each in running:
                 assert (await ask(each, "/v2/me")).head.status == 200
             answers = await asyncio.gather(*(ask(each, "/v2/me") for each in running for _ in range(18)))
             assert {answer.head.status for answer in answers} == {200}
@@ -314,7 +315,8 @@ async def test_three_processes_spend_one_budget_all_of_it_and_no_more(url: str, 
 async def test_a_replica_that_is_killed_costs_no_more_than_what_it_had_in_flight(url: str, tmp_path: Path) -> None:
     async with running_sandbox(Options(budget=30), clock=Ticking(55)) as sandbox:
         async with replicas(2, environment_for(sandbox, url), home=tmp_path) as (dies, lives):
-            for each in (dies, lives, dies, lives):
+            await until(lambda: [request.status for request in sandbox.requests] == [200] * 2, timeout=SOON)
+            for each in (dies, lives):
                 assert (await ask(each, "/v2/me")).head.status == 200
             lost = [asyncio.create_task(ask(dies, "/v2/me", "X-Sandbox-Fault: slow=30")) for _ in range(5)]
             await until(lambda: len(sandbox.requests) == 9)
@@ -504,7 +506,7 @@ async def test_a_proxy_ends_in_time_when_redis_hangs(tmp_path: Path) -> None:
         ):
             assert (await ask(running, "/v2/me")).head.status == 200
             slow = asyncio.create_task(ask(running, "/v2/me", "X-Sandbox-Fault: slow=0.5"))
-            await until(lambda: len(sandbox.requests) == 2)
+            await until(lambda: len(sandbox.requests) == 3)
             os.kill(pid, signal.SIGSTOP)
             since = time.monotonic()
             assert await running.stop() == 0

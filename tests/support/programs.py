@@ -80,6 +80,13 @@ async def run(
     return process.returncode, out.decode(), err.decode()
 
 
+async def verified(running: Program) -> str:
+    """Wait until ``serve`` has found out whom requests act as, or that it cannot; return the line that says so."""
+    about = ("Authenticated as: ", "not verified ")
+    await until(lambda: any(words in line for words in about for line in running.errors))
+    return next(line for line in running.errors if any(words in line for words in about))
+
+
 @asynccontextmanager
 async def program(
     *arguments: str, home: Path, env: Mapping[str, str] | None = None, fresh: bool = False

@@ -9,6 +9,9 @@ from collections.abc import Awaitable, Callable
 from tests.support.listener import Listener
 from tests.support.raw_http import Message, read_message, reply
 
+# What tells the proxy's own request from those of the tests' clients.
+VERIFICATION = ("/v2/me.json", "application/json")
+
 Handler = Callable[[Message, asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
@@ -23,6 +26,11 @@ class ScriptedUpstream(Listener):
         self.script = script
         self.whole = whole
         self.seen: list[Message] = []
+
+    @property
+    def seen_of_clients(self) -> list[Message]:
+        """What came from clients: ``serve`` itself asks whom requests act as."""
+        return [each for each in self.seen if (each.head.target, each.head.get("Accept")) != VERIFICATION]
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while True:

@@ -7,7 +7,6 @@ import asyncio
 import contextlib
 import functools
 import gc
-import http.client
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -15,16 +14,15 @@ from pathlib import Path
 import slproxy
 from slproxy import config
 from slproxy.app import App
-from slproxy.auth import parse_identity
-from slproxy.cli import running_proxy
 from slproxy.cli.describe import describe_other_users
 from slproxy.cli.output import DONE, print_note
 from slproxy.cli.process import allow_open_files
 from slproxy.cli.reload import keep_reloading, stamps
 from slproxy.cli.settings import load_settings
 from slproxy.cli.terminal import has_terminal
+from slproxy.cli.verification import keep_verifying
 from slproxy.config import Settings
-from slproxy.errors import LoginRequired, SlproxyError
+from slproxy.errors import LoginRequired
 from slproxy.server import reachable
 from slproxy.store import TokenStore
 
@@ -50,14 +48,16 @@ async def run(settings: Settings, args: argparse.Namespace) -> int:
         await app.listen()
         load = functools.partial(load_settings, args, settings.profile, Path.cwd())
         reloading = asyncio.create_task(keep_reloading(app, lambda: point(load()), hup, seen))
-        await _announce(app, sandbox=args.sandbox is not None)
+        _announce(app, sandbox=args.sandbox is not None)
+        verifying = asyncio.create_task(keep_verifying(app), name="slproxy: verify the token")
         # All that is here stays, and a request leaves no cycle behind: to look for them at every 700th new object, as
         # Python does by itself, takes some percent of a request's time (benchmarks/README.md).
         gc.freeze()
         gc.set_threshold(GARBAGE_THRESHOLD)
         await stop.wait()
-        reloading.cancel()
-        await asyncio.wait({reloading})
+        for task in (reloading, verifying):
+            task.cancel()
+        await asyncio.wait({reloading, verifying})
         await app.drain(at_once=at_once)
     return DONE
 
@@ -86,18 +86,11 @@ def _as_they_are(settings: Settings) -> Settings:
     return settings
 
 
-async def _announce(app: App, *, sandbox: bool) -> None:
-    """Say where the proxy listens and, against the sandbox, make the first call through it."""
+def _announce(app: App, *, sandbox: bool) -> None:
+    """Say where the proxy listens, and how it authenticates."""
     where, upstream = app.urls[0], app.settings.upstream.api_url
     if sandbox:
         print_note(f"slproxy {slproxy.__version__}: SANDBOX, no real data. A fake SalesLoft at {upstream}.")
-        try:
-            answered, body = await asyncio.to_thread(
-                running_proxy.ask, reachable(where), "/v2/me.json", key=app.settings.listen.key
-            )
-            print(f"Authenticated as: {parse_identity(answered, body)}", flush=True)
-        except (OSError, http.client.HTTPException, SlproxyError) as error:
-            print_note(f"  The first request through it failed: {error}")
     else:
         print_note(f"slproxy {slproxy.__version__}: forwarding to {upstream}.")
         selection = app.credentials.selection

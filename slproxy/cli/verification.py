@@ -1,0 +1,57 @@
+"""Verification: asks SalesLoft whom requests act as, once, and again while it rejects the token."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from slproxy.app import App
+from slproxy.auth import parse_identity
+from slproxy.errors import LoginRequired, SlproxyError
+
+log = logging.getLogger("slproxy")
+
+# How often it is looked whether a request is due, and how far apart two are, in seconds: each costs budget.
+POLL_INTERVAL, CHECK_INTERVAL = 2.0, 30.0
+
+
+async def keep_verifying(app: App) -> None:
+    """Say who is authenticated, or what is wrong; then, while the token is rejected, look whether it still is.
+
+    With no traffic nothing else would tell that SalesLoft accepts it again, and an orchestrator sends none to a proxy
+    that is not ready.
+    """
+    verified = False
+    while True:
+        pause = POLL_INTERVAL
+        try:
+            if not verified and not isinstance(app.credentials.problem(), LoginRequired):
+                verified = True
+                await _verify(app)
+                pause = CHECK_INTERVAL if app.credentials.needs_check else POLL_INTERVAL
+            elif app.credentials.needs_check:
+                pause = CHECK_INTERVAL
+                await _check(app)
+        except SlproxyError as error:
+            # Offline, say: that disturbs nobody, and the next request will tell.
+            log.warning("not verified whom requests act as: %s %s", error.detail, error.hint)
+        except Exception:
+            # The outermost frame of this task: without it a defect would end the checks, and say nothing.
+            log.exception("a defect in slproxy, while verifying the token")
+        await asyncio.sleep(pause)
+
+
+async def _verify(app: App) -> None:
+    status, body = await app.ask("/v2/me.json")
+    who = parse_identity(status, body, grant=app.credentials.selection.grant)
+    log.info("Authenticated as: %s", who)
+
+
+async def _check(app: App) -> None:
+    before = app.credentials.problem()
+    await app.ask("/v2/me.json", is_check=True)
+    after = app.credentials.problem()
+    if before is not None and after is None:
+        log.info("SalesLoft accepts the token again")
+    elif before is None and after is not None:
+        log.warning("%s %s", after.detail, after.hint)
