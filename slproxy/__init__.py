@@ -6,7 +6,7 @@ The areas, in the order of imports: each imports only from those before it, to w
     errors     what can go wrong, whose fault it is, and what to do about it
     config/    what can be set, and where each value came from
     http/      HTTP's own notions: header fields and dates
-    sockets/   which user of this machine is at the other end of a connection
+    sockets/   who is at the other end of a connection, and whether anybody still is
     retry/     whether a request is sent again, and when
     observe/   what happened, told: the access log
     store/     the token at rest: file, keyring, Redis, memory, and its encryption

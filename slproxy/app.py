@@ -23,9 +23,10 @@ from slproxy.auth import Credentials
 from slproxy.changes import changes
 from slproxy.config import Settings
 from slproxy.errors import StoreError, UpstreamUnreachable
-from slproxy.forward import Answer, Forwarder, Policy
+from slproxy.forward import Answer, Drain, Forwarder, Policy
 from slproxy.observe import Listener, Observer
 from slproxy.pace import CallLater, Pacer, RedisBudget, Timer
+from slproxy.retry import RetryBudget
 from slproxy.server import Acceptor, Server, listen_at, listen_at_path, pages, url_of
 from slproxy.sockets import Peers
 from slproxy.store import TokenStore, token_store
@@ -86,6 +87,8 @@ class App:
         # Its own for each process: a chain of two proxies is no loop, the same one twice is.
         self._pseudonym = f"slproxy-{secrets.token_hex(4)}"
         self.pacer = self._pacer(settings)
+        self._drain = Drain()
+        self._retry_budget = RetryBudget(settings.retry.budget)
         self.forwarder = self._forwarder(settings)
         self.server: Server | None = None
 
@@ -139,6 +142,8 @@ class App:
             observer=self.observer,
             api_url=settings.upstream.api_url,
             via=settings.upstream.via,
+            drain=self._drain,
+            retry_budget=self._retry_budget,
             retry_settings=settings.retry,
             limits=settings.limits,
             own_page=self._own_page,
@@ -230,6 +235,7 @@ class App:
             shared=shared,
             is_same_team=change.is_same_team,
         )
+        self._retry_budget.share = settings.retry.budget
         self.forwarder = self._forwarder(settings)
         if self.server is not None:
             self.server.handle = self.forwarder.handle
@@ -286,7 +292,7 @@ class App:
 
     async def drain(self, *, at_once: asyncio.Event) -> None:
         """Wait for the requests in flight, for ``GRACE`` seconds or until ``at_once`` is set."""
-        self.forwarder.drain(GRACE)
+        self._drain.begin(ends_at=self._clock.monotonic() + GRACE)
         self.pacer.drain(GRACE)
         if self._runner is None or self.server is None:
             return
@@ -323,18 +329,23 @@ class App:
         finally:
             reply.close()
 
+    @property
+    def is_draining(self) -> bool:
+        """Whether it is shutting down, and takes no more requests."""
+        return self._drain.has_begun
+
     def _own_page(self, method: str, path: str) -> Answer:
         return pages.page(
             method,
             path,
-            not_ready=lambda: pages.not_ready(self.credentials.problem(), draining=self.forwarder.draining),
+            not_ready=lambda: pages.not_ready(self.credentials.problem(), draining=self.is_draining),
             warning=self.credentials.warning,
             state=self.state,
         )
 
     def state(self) -> dict[str, object]:
         """Return the document of ``status.json``."""
-        problem = pages.not_ready(self.credentials.problem(), draining=self.forwarder.draining)
+        problem = pages.not_ready(self.credentials.problem(), draining=self.is_draining)
         return {
             "version": slproxy.__version__,
             "pid": os.getpid(),
@@ -344,7 +355,7 @@ class App:
             if problem is None
             else {"type": problem.type, "detail": problem.detail, "hint": problem.hint},
             "warning": self.credentials.warning,
-            "draining": self.forwarder.draining,
+            "draining": self.is_draining,
             "uptime": round(self._clock.monotonic() - self._started, 1),
             "upstream": self.settings.upstream.api_url,
             "token": self.credentials.snapshot(),
@@ -352,5 +363,6 @@ class App:
             "requests": {
                 "served": self.server.served if self.server is not None else 0,
                 "in_flight": self.server.in_flight if self.server is not None else 0,
+                "spared": self.server.spared if self.server is not None else 0,
             },
         }

@@ -10,6 +10,7 @@
     │   ├── ForeignCallbackError   another login's callback: its state is wrong
     │   ├── PasteError             something else was pasted
     │   └── OtherLoginError        somebody else is logged in
+    ├── ClientLeft                 nobody's: there is nobody left to answer
     └── Problem                    what the proxy answers a request itself      exit 1
         ├── Refused                the client's
         │   ├── NotFound BadRequest BadTarget TooLarge MethodRefused
@@ -83,6 +84,10 @@ class PasteError(LoginError):
 
 class OtherLoginError(LoginError):
     """The profile holds the login of somebody else, who was not to be replaced."""
+
+
+class ClientLeft(SlproxyError):  # noqa: N818  # it is no error, and nobody is told of it
+    """The client has left while its request waited: nothing of it is sent."""
 
 
 class Problem(SlproxyError):  # noqa: N818  # RFC 9457's own word

@@ -1,6 +1,7 @@
 """Forwarding: the life of a request, from check to answer."""
 
 from slproxy.forward import cors
+from slproxy.forward.drain import Drain
 from slproxy.forward.forward import Forwarder
 from slproxy.forward.messages import Answer, Inbound
 from slproxy.forward.policy import OWN_METHODS, Policy
@@ -8,6 +9,7 @@ from slproxy.forward.policy import OWN_METHODS, Policy
 __all__ = [
     "OWN_METHODS",
     "Answer",
+    "Drain",
     "Forwarder",
     "Inbound",
     "Policy",

@@ -13,6 +13,7 @@ from slproxy.config import RetrySettings
 from slproxy.forward.buffered import BufferedReply
 from slproxy.http import Fields
 from slproxy.retry import Outcome
+from slproxy.upstream import Reply
 
 # The minimum timeout of the last attempt, in seconds.
 SHORTEST_ATTEMPT = 0.1
@@ -25,7 +26,8 @@ class Attempts:
     ``sent`` counts physical sends. ``waited`` is all waiting between them; ``paced`` what of it the rate limit took,
     unless SalesLoft had refused the request. A request that was refused (429) is ``requeued`` at its place in the
     queue, which its ``ticket`` tells, for ``requeue_timeout`` at most. ``buffered`` is the last reply of SalesLoft's
-    that was given up for another attempt; ``reason`` is what the next attempt is made for.
+    that was given up for another attempt; ``reason`` is what the next attempt is made for. ``reply`` is the last one
+    that came, and closed by ``close`` unless the request ends with it.
     """
 
     began: float
@@ -40,6 +42,12 @@ class Attempts:
     reason: str = ""
     # What it was sent with, which no reply may show.
     tokens: set[str] = field(default_factory=set, repr=False)
+    reply: Reply | None = None
+
+    def close(self) -> None:
+        """Free the connection of the last reply: the request ends with another answer, or none."""
+        if self.reply is not None:
+            self.reply.close()
 
     def time_left(self, now: float, *, deadline: float, drained_at: float) -> float:
         """Return the seconds that are left for all attempts; what the rate limit took is no attempt's fault."""

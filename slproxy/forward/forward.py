@@ -5,7 +5,7 @@ The order can be read from the top: ``handle`` is the recipe, and each function 
     handle           check the request, strip its headers, answer with what came back
     └ _send          send until there is something to answer with: retries, outermost
       └ _authorized  each attempt with the token of the moment: a 401 renews it, once
-        └ _dispatch  pace, inject, one physical send, learn
+        └ sender     pace, inject, one physical send, learn (``forward/sender.py``)
 
 Two objects go down with a request: ``Attempts`` steers, and an ``Exchange`` is told what happens. This module knows
 neither side of aiohttp: it is given an ``Inbound`` and returns an ``Answer``.
@@ -19,7 +19,7 @@ import math
 from collections.abc import Awaitable, Callable
 
 from slproxy import retry
-from slproxy.auth import Bearer, Credentials
+from slproxy.auth import Credentials
 from slproxy.config import LimitSettings, RetrySettings, Via
 from slproxy.errors import BadRequest, Draining, OverBudget, Problem, UpstreamFault
 from slproxy.forward import cors
@@ -28,14 +28,16 @@ from slproxy.forward.answer import passed_on
 from slproxy.forward.attempts import Attempts
 from slproxy.forward.body import Body
 from slproxy.forward.buffered import buffer_reply
+from slproxy.forward.drain import Drain
 from slproxy.forward.headers import InexactHeaderError
 from slproxy.forward.messages import Answer, Inbound, ReplyBody, Request
 from slproxy.forward.policy import Policy, Route, check
+from slproxy.forward.sender import Sender
 from slproxy.http import ByName, by_name
-from slproxy.observe import Attempt, Exchange, Observer, loggable_path
-from slproxy.pace import PROBE_TIMEOUT, Pacer, Preferences, RateLimitHeaders, Reservation, parse_preferences
-from slproxy.retry import Outcome
-from slproxy.upstream import Outbound, Reply, Slot, Upstream
+from slproxy.observe import Exchange, Observer, loggable_path
+from slproxy.pace import PROBE_TIMEOUT, Pacer, Preferences, parse_preferences
+from slproxy.retry import Outcome, RetryBudget
+from slproxy.upstream import Reply, Upstream
 
 log = logging.getLogger("slproxy.forward")
 
@@ -53,6 +55,8 @@ class Forwarder:
         observer: Observer,
         api_url: str,
         via: Via,
+        drain: Drain,
+        retry_budget: RetryBudget,
         retry_settings: RetrySettings,
         limits: LimitSettings,
         own_page: Callable[[str, str], Answer],
@@ -63,7 +67,6 @@ class Forwarder:
     ) -> None:
         self._policy = policy
         self._credentials = credentials
-        self._upstream, self._slots = upstream, upstream.slots
         self._pacer = pacer
         self._observer = observer
         self._api_url = api_url
@@ -72,15 +75,17 @@ class Forwarder:
         self._own_page = own_page
         self._now, self._monotonic, self._sleep, self._jitter = now, monotonic, sleep, jitter
         self._via = f"1.1 {policy.pseudonym}"
-        self._via_upstream = self._via if header_rules.sends_via(via, api_url=api_url) else None
-        self._retry_budget = retry.RetryBudget(retry_settings.budget)
-        self.draining = False
-        self._drained_at = math.inf
-
-    def drain(self, grace: float) -> None:
-        """Take no more requests; those in flight have ``grace`` seconds."""
-        self.draining = True
-        self._drained_at = self._monotonic() + grace
+        # These two outlive a reload: all forwarders that there are share them.
+        self._drain, self._retry_budget = drain, retry_budget
+        self._sender = Sender(
+            credentials=credentials,
+            upstream=upstream,
+            pacer=pacer,
+            observer=observer,
+            via=self._via if header_rules.sends_via(via, api_url=api_url) else None,
+            now=now,
+            monotonic=monotonic,
+        )
 
     async def handle(self, inbound: Inbound, exchange: Exchange) -> Answer:
         """Return the answer to one request.
@@ -95,7 +100,7 @@ class Forwarder:
         if route is Route.PREFLIGHT:
             preflight = [*cors.preflight(named, self._policy.methods), ("Proxy-Status", "slproxy")]
             return Answer(status=204, headers=preflight, body=b"")
-        if self.draining:
+        if self._drain.has_begun:
             raise Draining(
                 "The proxy is shutting down.", hint="Send it again, to another instance or once this one has restarted."
             )
@@ -114,6 +119,7 @@ class Forwarder:
             may_retry=[value.lower() for value in named.get(b"x-slproxy-retry", ())] != [b"off"],
             preferences=parse_preferences(named),
             exchange=exchange,
+            client=inbound.client,
         )
         exchange.client = request.preferences.client
         attempts = Attempts(began=exchange.began)
@@ -121,6 +127,7 @@ class Forwarder:
             reply = await self._send(request, attempts)
             return self._answer(reply, request, attempts, asked=named)
         except BaseException as error:
+            attempts.close()
             cause: BaseException = error
             if body is not None:
                 body.close()
@@ -149,8 +156,13 @@ class Forwarder:
             exchange=exchange,
             is_check=is_check,
         )
+        attempts = Attempts(began=exchange.began)
         try:
-            reply = await self._send(request, Attempts(began=exchange.began))
+            reply = await self._send(request, attempts)
+        except BaseException:
+            attempts.close()
+            raise
+        else:
             exchange.status = reply.status
             return reply
         finally:
@@ -173,7 +185,7 @@ class Forwarder:
         # Most requests end above: tenacity's loop costs a tenth of a request's time (benchmarks/README.md).
         try:
             return await retry.retried(
-                functools.partial(self._attempt_again, request, attempts),
+                functools.partial(self._authorized, request, attempts),
                 functools.partial(self._next_wait, request, attempts),
                 sleep=functools.partial(self._back_off, request.exchange),
                 first=first,
@@ -186,11 +198,6 @@ class Forwarder:
             if attempts.buffered is None or is_lost:
                 raise
             return attempts.buffered
-
-    async def _attempt_again(self, request: Request, attempts: Attempts) -> Reply:
-        return await self._authorized(
-            request, attempts, response_timeout=attempts.response_timeout(self._time_left(attempts))
-        )
 
     def _next_wait(self, request: Request, attempts: Attempts, outcome: Outcome, number: int) -> float | None:
         """Return the seconds to wait before another attempt, or ``None`` when there is to be none."""
@@ -238,25 +245,21 @@ class Forwarder:
 
     def _time_left(self, attempts: Attempts) -> float:
         return attempts.time_left(
-            self._monotonic(), deadline=self._retry_settings.deadline, drained_at=self._drained_at
+            self._monotonic(), deadline=self._retry_settings.deadline, drained_at=self._drain.ends_at
         )
 
     # The token.
 
-    async def _authorized(self, request: Request, attempts: Attempts, *, response_timeout: float = math.inf) -> Reply:
+    async def _authorized(self, request: Request, attempts: Attempts) -> Reply:
         """Send with the token of the moment; when it is rejected, once more with a newer one."""
         # Before it waits as well: without a token there is nothing to wait for.
         await self._credentials.bearer()
-        reply, bearer = await self._dispatch(request, attempts, response_timeout=response_timeout)
+        reply, bearer = await self._sender.send(request, attempts, response_timeout=self._response_timeout(attempts))
         if reply.status != 401:
             if reply.status not in retry.RETRIED:
                 self._credentials.mark_verified(bearer)
             return reply
-        try:
-            newer = await self._credentials.renew(stale=bearer, is_check=request.is_check)
-        except BaseException:
-            reply.close()
-            raise
+        newer = await self._credentials.renew(stale=bearer, is_check=request.is_check)
         if newer == bearer:
             return reply
         if not request.replayable:
@@ -266,7 +269,9 @@ class Forwarder:
         attempts.reason = "401"
         request.exchange.renewals += 1
         try:
-            reply, bearer = await self._dispatch(request, attempts)
+            reply, bearer = await self._sender.send(
+                request, attempts, response_timeout=self._response_timeout(attempts)
+            )
         except BaseException:
             self._credentials.mark_unverified(newer)
             raise
@@ -276,106 +281,8 @@ class Forwarder:
             self._credentials.mark_verified(bearer)
         return reply
 
-    # One physical send.
-
-    async def _dispatch(
-        self, request: Request, attempts: Attempts, *, response_timeout: float = math.inf
-    ) -> tuple[Reply, Bearer]:
-        """Pace, inject, send once, and learn from the reply; return the token that it was sent with too.
-
-        The token is read at each send: one read earlier may expire while the request waits (airbytehq/airbyte#13660).
-        """
-        # A small body is read first, or nobody would see that its client has left while it waits.
-        body = None if request.body is None else await request.body.whole() or request.body.chunks
-        reservation, slot = await self._wait_for_turn(request, attempts)
-        attempts.requeued = False
-        attempt: Attempt | None = None
-        try:
-            bearer = await self._credentials.bearer()
-            outbound = Outbound(
-                method=request.method,
-                target=request.target,
-                headers=header_rules.injected(request.fields, bearer=bearer.token, via=self._via_upstream),
-                body=body,
-            )
-            attempts.sent += 1
-            attempts.tokens.add(bearer.token)
-            attempt = Attempt(began=self._monotonic(), reason=attempts.reason)
-            self._attempt_began(request.exchange, attempt)
-            reply = await self._upstream.send(outbound, slot, response_timeout=response_timeout)
-        except BaseException as error:
-            slot.release()
-            self._pacer.lost(
-                reservation, maybe_sent=error.maybe_sent if isinstance(error, UpstreamFault) else attempt is not None
-            )
-            if attempt is not None:
-                attempt.fault = error.proxy_error if isinstance(error, Problem) else ""
-                self._attempt_ended(request.exchange, attempt)
-            raise
-        try:
-            rate_limit = RateLimitHeaders.parse(reply.status, reply.header, now=self._now())
-            attempts.requeued = self._pacer.replied(reservation, rate_limit)
-            attempt.status, attempt.cost = reply.status, rate_limit.cost
-            self._attempt_ended(request.exchange, attempt)
-        except BaseException:
-            reply.close()
-            raise
-        return reply, bearer
-
-    def _attempt_began(self, exchange: Exchange, attempt: Attempt) -> None:
-        exchange.attempts.append(attempt)
-        for tell in self._observer.attempt_began:
-            tell(exchange, attempt)
-
-    def _attempt_ended(self, exchange: Exchange, attempt: Attempt) -> None:
-        attempt.ended = self._monotonic()
-        exchange.upstream += attempt.ended - attempt.began
-        for tell in self._observer.attempt_ended:
-            tell(exchange, attempt)
-
-    async def _wait_for_turn(self, request: Request, attempts: Attempts) -> tuple[Reservation | None, Slot]:
-        """Wait for the rate limit and for a connection; a reservation that a 429 has overtaken is made anew."""
-        while True:
-            requeue_timeout, attempts.requeue_timeout = attempts.requeue_timeout, None
-            reservation = self._pacer.take(
-                request.method,
-                request.target,
-                request.preferences,
-                ticket=attempts.ticket,
-                waited=attempts.waited,
-                held=attempts.paced,
-                requeue_timeout=requeue_timeout,
-            )
-            has_waited = False
-            if reservation is not None:
-                attempts.ticket = reservation.ticket
-                has_waited = reservation.sent is None
-                if has_waited:
-                    # `retry.deadline` counts the wait of a request that SalesLoft has refused, and no other wait here.
-                    await self._queue(request, attempts, reservation, is_paced=requeue_timeout is None)
-            try:
-                slot = await (self._wait_for_slot(request) if self._slots.are_taken else self._slots.acquire())
-            except BaseException:
-                self._pacer.lost(reservation, maybe_sent=False)
-                raise
-            attempts.waited += slot.waited
-            if not (has_waited or slot.waited) or not self._pacer.is_revoked(reservation):
-                return reservation, slot
-            slot.release()
-            self._pacer.lost(reservation, maybe_sent=False)
-
-    async def _wait_for_slot(self, request: Request) -> Slot:
-        with self._observer.waiting(request.exchange, "connection", self._monotonic):
-            return await self._slots.acquire()
-
-    async def _queue(self, request: Request, attempts: Attempts, reservation: Reservation, *, is_paced: bool) -> None:
-        try:
-            with self._observer.waiting(request.exchange, "rate limit", self._monotonic):
-                await self._pacer.wait(reservation)
-        finally:
-            attempts.waited += reservation.waited
-            if is_paced:
-                attempts.paced += reservation.waited
+    def _response_timeout(self, attempts: Attempts) -> float:
+        return attempts.response_timeout(self._time_left(attempts)) if attempts.deadline_applies else math.inf
 
     # The answer.
 

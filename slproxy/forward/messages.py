@@ -12,6 +12,16 @@ from slproxy.observe import Exchange
 from slproxy.pace import Preferences
 
 
+class Client(Protocol):
+    """Who waits for the answer. While its request waits to be sent, it is watched, and given up once it has left."""
+
+    def begin_sending(self) -> None:
+        """Look once more, right before the first byte goes upstream. Raises ClientLeft: nothing may be sent."""
+
+    def end_sending(self) -> None:
+        """Watch it again: the send is over, and the request may have to wait for another one."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Inbound:
     """A request as the client sent it; ``read`` gives the next bytes of its body, none at its end."""
@@ -24,6 +34,7 @@ class Inbound:
     read: Callable[[], Awaitable[bytes]] | None = None
     # The uid of the client, where it is another user of this machine (`sockets.Peers.foreign_client`).
     other_user: int | None = None
+    client: Client | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,6 +51,8 @@ class Request:
     exchange: Exchange
     # True for the proxy's own check of a rejected token: no renewal, since one has not helped.
     is_check: bool = False
+    # None where the proxy asks for itself.
+    client: Client | None = None
 
     @property
     def replayable(self) -> bool:

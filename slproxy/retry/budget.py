@@ -16,7 +16,7 @@ class RetryBudget:
     FLOOR = 10
 
     def __init__(self, share: float) -> None:
-        self._share = share
+        self.share = share
         # One entry a second: [second, requests, retries].
         self._seconds: deque[list[int]] = deque()
 
@@ -29,7 +29,7 @@ class RetryBudget:
         self._second(now)
         requests = sum(entry[1] for entry in self._seconds if entry[0] > int(now) - self.WINDOW)
         retries = sum(entry[2] for entry in self._seconds)
-        return retries < max(self.FLOOR, self._share * requests)
+        return retries < max(self.FLOOR, self.share * requests)
 
     def count_retry(self, now: float) -> None:
         """Spend one retry."""

@@ -16,13 +16,14 @@ import struct
 import termios
 from typing import Protocol, cast
 
-from aiohttp import web
+from aiohttp import StreamReader, web
 from aiohttp.abc import AbstractStreamWriter
 
 from slproxy.config import LimitSettings
 from slproxy.errors import BadRequest, InternalError, Problem
 from slproxy.forward import Answer
 from slproxy.server.aiohttp_private import RequestHandler
+from slproxy.server.client_end import ClientEnd
 from slproxy.server.framing import has_rtsp
 from slproxy.server.lingering import LINGER_TIME, LINGER_TIME_OVER_LIMIT, Linger
 from slproxy.server.response import REPORT, Response, on_the_wire, overloaded, problem_answer, reset
@@ -40,8 +41,6 @@ OVER_LIMIT_TIMEOUT = 1.0
 
 # What the kernel may hold of a reply, in bytes; Linux doubles it (socket(7)).
 SEND_BUFFER = 64 * 1024
-# How long a half-closed connection is kept for the first byte of its answer, in seconds.
-HALF_CLOSED_TIMEOUT = 0.5
 
 
 class Registry(Protocol):
@@ -73,14 +72,17 @@ def _unsent(transport: asyncio.Transport) -> int:
 class ClientConnection(RequestHandler):
     """One connection of a client: how long it may take for what, and what it is told when it does not parse."""
 
+    # From `connection_made` on.
+    client: ClientEnd
+
     __slots__ = (
-        "_half_closed_timer",
         "_head_timer",
         "_linger",
         "_partial",
         "_send_timer",
         "_server",
         "_trailers",
+        "client",
         "idle_since",
         "is_stalled",
         "not_http",
@@ -101,7 +103,6 @@ class ClientConnection(RequestHandler):
         self.not_http = False
         self._head_timer: asyncio.TimerHandle | None = None
         self._send_timer: asyncio.TimerHandle | None = None
-        self._half_closed_timer: asyncio.TimerHandle | None = None
         # From the last answer on.
         self._linger: Linger | None = None
         # The writer of the response in hand.
@@ -135,6 +136,7 @@ class ClientConnection(RequestHandler):
         """Limit what the kernel buffers, and begin to wait for a head."""
         super().connection_made(transport)
         stream = cast("asyncio.Transport", transport)  # uvloop's are none of asyncio's classes
+        self.client = ClientEnd(stream, self._server.peers)
         # Every byte that waits is watched (`pause_writing`), and the kernel's share of them is small, or a client that
         # reads slowly would look like one that does not: Linux says that there is room only once a third is free.
         stream.set_write_buffer_limits(high=0)
@@ -151,7 +153,7 @@ class ClientConnection(RequestHandler):
     def connection_lost(self, exc: BaseException | None) -> None:
         """Stop the timers of a connection that is gone."""
         self._server.unregister(self)
-        for timer in (self._head_timer, self._send_timer, self._half_closed_timer, self._linger):
+        for timer in (self._head_timer, self._send_timer, self._linger):
             if timer is not None:
                 timer.cancel()
         super().connection_lost(exc)
@@ -162,38 +164,31 @@ class ClientConnection(RequestHandler):
             reset(self.transport)
         await super().shutdown(timeout)
 
-    def eof_received(self) -> bool:  # type: ignore[override]  # asyncio asks for it; aiohttp never says yes
-        """Keep a half-closed connection: its client may still read the answer.
+    def begin_request(self, request: web.BaseRequest) -> None:
+        """Serve a request: its client is watched until it is sent."""
+        self.writer = request.writer
+        self.client.hold(request)
+        if self.client.has_ended:
+            self._end_with(request.content)
 
-        A client that has left looks the same until something is written to it, so it is kept for a short time.
-        """
+    def eof_received(self) -> bool:  # type: ignore[override]  # asyncio asks for it; aiohttp never says yes
+        """Keep a half-closed connection: its client may still read the answer, and is looked at from now on."""
         if self._is_idle or self._linger is not None:
             return False
-        request = self.current_request
-        written = 0 if request is None else request.writer.output_size
-        # Not now: a request that came with the end is not yet being served.
-        self._half_closed_timer = self.loop.call_later(
-            HALF_CLOSED_TIMEOUT / 50, self._check_half_closed, written, False
-        )
+        self.client.has_ended = True
+        # Where there is none, its turn is yet to come (`begin_request`).
+        if (request := self.current_request) is not None:
+            self._end_with(request.content)
         return True
 
-    def _check_half_closed(self, written: int, waited: bool) -> None:
-        """Keep a half-closed connection whose client still reads; cut off one that shows no sign of life."""
-        request = self.current_request
-        if self._is_idle or (request is None and not self.queue):
-            self.force_close()  # it was answered
+    def _end_with(self, body: StreamReader) -> None:
+        """Close after the answer to a request, if it is the last one; fail its body if that is not whole."""
+        if self.queue:
             return
-        if not self.queue:
-            self.close()  # once it has its answer
-        if request is not None and not request.content.is_eof():
-            reset(self.transport)  # the rest of its body will never come
-        elif request is None or request.writer.output_size != written:
-            # It is there: a client that has left would have answered with a reset. `send_timeout` sees to the rest.
-            self._half_closed_timer = self.loop.call_later(HALF_CLOSED_TIMEOUT, self._check_half_closed, -1, True)
-        elif waited:
-            reset(self.transport)
-        else:
-            self._half_closed_timer = self.loop.call_later(HALF_CLOSED_TIMEOUT, self._check_half_closed, written, True)
+        if not body.is_eof() and body.exception() is None:
+            body.set_exception(web.RequestPayloadError("the client ended within the body"))
+            self.skip_rest_of_body()  # aiohttp would read on, and raise it once more
+        self.close()
 
     def _start_head_timer(self, timeout: float | None = None) -> None:
         if self._head_timer is None:
@@ -243,7 +238,7 @@ class ClientConnection(RequestHandler):
         self.transport = transport
         self.idle_since = self.loop.time()
         # A half-closed client sends nothing more; past the hard limit no connection is held.
-        if self._half_closed_timer is not None or (self.over_limit and self._server.over_hard_limit):
+        if self.client.has_ended or (self.over_limit and self._server.over_hard_limit):
             self.force_close()
             return
         self._stop_head_timer()

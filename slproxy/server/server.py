@@ -21,10 +21,11 @@ from aiohttp import ClientError, hdrs, web
 from aiohttp.http_parser import HttpRequestParser, HttpRequestParserPy
 
 from slproxy.config import LimitSettings
-from slproxy.errors import BadRequest, ConfigError, InternalError, Overloaded, Problem, UpstreamFault
+from slproxy.errors import BadRequest, ClientLeft, ConfigError, InternalError, Overloaded, Problem, UpstreamFault
 from slproxy.forward import Answer, Inbound, cors
 from slproxy.http import by_name
 from slproxy.observe import Exchange, Observer, loggable_path
+from slproxy.server.client_end import broken_body
 from slproxy.server.connection import ClientConnection
 from slproxy.server.framing import request_fault
 from slproxy.server.response import REPORT, Response, overloaded, problem_answer, reset
@@ -42,8 +43,11 @@ REQUEST_LINE_REST = 64
 SEND_TIMEOUT = 60.0
 # How long a search for an idle connection that found none holds, in seconds: it is too slow for each of a flood.
 NO_ROOM_FOR = 0.1
+# How often clients are looked at whose end the event loop cannot see, in seconds.
+WATCH_EVERY = 0.25
 # What the log says of a client that left before it was answered; nginx's number for it.
 CLIENT_CLOSED_REQUEST = 499
+LEFT_WAITING = "client left while waiting"
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 Handle = Callable[[Inbound, Exchange], Awaitable[Answer]]
@@ -85,13 +89,16 @@ class Server(web.Server):
         self._registered: set[ClientConnection] = set()
         self._over_limit: set[ClientConnection] = set()
         self._no_room_until = 0.0
-        self._in_flight: set[Exchange] = set()
+        self._in_flight: dict[Exchange, ClientConnection] = {}
+        self._watching: asyncio.TimerHandle | None = None
         # Whether no request comes after those in flight, and whether those that are left are cut off.
         self._draining = self._aborting = False
         self._ended = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
         self.served = 0
+        # Requests that were not sent, or not again, since their clients had left while they waited.
+        self.spared = 0
 
     def __call__(self) -> web.RequestHandler:
         return ClientConnection(
@@ -114,7 +121,7 @@ class Server(web.Server):
     async def wait_for_in_flight(self) -> None:
         """Wait until the requests that are in flight now have ended."""
         now = set(self._in_flight)
-        while now & self._in_flight:
+        while now & self._in_flight.keys():
             self._ended.clear()
             await self._ended.wait()
 
@@ -170,16 +177,19 @@ class Server(web.Server):
         """Serve one request: the outermost frame, where each failure becomes an answer and a line in the log."""
         connection = request.protocol
         assert isinstance(connection, ClientConnection), "our server makes no others"
-        connection.writer = request.writer
+        connection.begin_request(request)
         exchange = Exchange(method=request.method, path=loggable_path(request.raw_path), began=self._monotonic())
         for tell in self._observer.request_began:
             tell(exchange)
-        self._in_flight.add(exchange)
+        self._in_flight[exchange] = connection
+        if self._watching is None:
+            self._watching = connection.loop.call_later(WATCH_EVERY, self._watch)
         self._idle.clear()
         self.served += 1
         answer: Answer | None = None
         try:
             answer = await self._answer(request, connection, exchange)
+            connection.client.is_held = False
             if self._allow_origins:
                 answer.headers.extend(cors.shared(by_name(request.raw_headers), self._allow_origins))
             exchange.status = answer.status
@@ -193,21 +203,39 @@ class Server(web.Server):
                 or hdrs.UPGRADE in request.headers
             )
             return await _respond(request, connection, answer, exchange, last=last)
-        except (asyncio.CancelledError, ConnectionError):
+        except (asyncio.CancelledError, ConnectionError, ClientLeft) as end:
             exchange.status = exchange.status or CLIENT_CLOSED_REQUEST
-            exchange.aborted = exchange.aborted or (
-                "client stopped reading" if connection.is_stalled else "shut down" if self._aborting else "client left"
-            )
+            exchange.aborted = exchange.aborted or self._why_aborted(connection)
+            self.spared += exchange.aborted == LEFT_WAITING
+            if isinstance(end, ClientLeft):
+                raise ConnectionResetError from end
             raise
         finally:
             if answer is not None:
                 answer.close()
+            connection.client.release()
             connection.idle_since = self._loop_time()
-            self._in_flight.discard(exchange)
+            del self._in_flight[exchange]
             self._ended.set()
             if not self._in_flight:
                 self._idle.set()
             self._request_ended(exchange)
+
+    def _why_aborted(self, connection: ClientConnection) -> str:
+        if connection.is_stalled:
+            return "client stopped reading"
+        if self._aborting:
+            return "shut down"
+        return LEFT_WAITING if connection.client.is_held else "client left"
+
+    def _watch(self) -> None:
+        """Look at the clients whose end the event loop does not see: it reads no further, or the end was read."""
+        self._watching = None
+        for connection in self._in_flight.values():
+            if connection.client.is_unseen:
+                connection.client.look()
+        if self._in_flight:
+            self._watching = asyncio.get_running_loop().call_later(WATCH_EVERY, self._watch)
 
     def _request_ended(self, exchange: Exchange) -> None:
         exchange.ended = self._monotonic()
@@ -233,6 +261,8 @@ class Server(web.Server):
             if fault is not None:
                 raise BadRequest(f"The request {fault}.", hint="Send HTTP/1.1, with Content-Length or chunked.")
             return await self.handle(_inbound(request, connection, self.limits, exchange), exchange)
+        except ClientLeft:
+            raise
         except Problem as problem:
             answered = problem
             if (cause := problem.__cause__) is not None:
@@ -261,6 +291,7 @@ def _inbound(
         length=int(length) if length is not None else None,
         read=_reader(request, exchange, limits.body_timeout) if has_body else None,
         other_user=connection.other_user,
+        client=connection.client,
     )
 
 
@@ -288,7 +319,7 @@ def _reader(request: web.BaseRequest, exchange: Exchange, timeout: float) -> Cal
                 status=408,
             ) from error
         except (web.RequestPayloadError, ClientError, ValueError) as error:
-            raise BadRequest("The body of the request broke off or does not parse.", hint="Send it whole.") from error
+            raise broken_body(error) from error
         exchange.bytes_received += len(chunk)
         return chunk
 

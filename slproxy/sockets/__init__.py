@@ -1,8 +1,11 @@
-"""Sockets: which user of this machine is at the other end."""
+"""Sockets: which user of this machine is at the other end, and whether anybody still is."""
 
 from slproxy.sockets.peers import GONE, Peers
+from slproxy.sockets.presence import Presence, presence
 
 __all__ = [
     "GONE",
     "Peers",
+    "Presence",
+    "presence",
 ]

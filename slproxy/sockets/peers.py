@@ -107,6 +107,24 @@ class Peers:
             return next((uid for uid in owners if uid is not None and self._foreign(uid) is not None), None)
         return None
 
+    def is_open(self, connection: Connection) -> bool | None:
+        """Return whether a process still has the other end of a connection open.
+
+        ``None`` where that end may be on another machine, or the kernel does not tell. Of a Unix socket poll(2) does:
+        this says yes.
+        """
+        if connection.family == _AF_UNIX:
+            return True
+        if self.untold is not None or self._kernel is None:
+            return None
+        with contextlib.suppress(OSError):
+            near, far = _address(connection.getsockname()), _address(connection.getpeername())
+            if sock_diag.owner(self._kernel, far, near) is not None:
+                return True
+            # Whatever else has no socket here may have one elsewhere.
+            return False if _is_loopback(near) or _is_loopback(far) or near[0] == far[0] else None
+        return None
+
     def _foreign(self, uid: int) -> int | None:
         return None if uid in (self._user, ROOT) else uid
 

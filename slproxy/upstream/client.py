@@ -52,7 +52,7 @@ class _Origin:
 
 
 def _nothing() -> None:
-    """Do nothing once a reply is done with that took no slot."""
+    """Do nothing, where a request takes no slot and has no client."""
 
 
 class Upstream:
@@ -79,18 +79,27 @@ class Upstream:
     ) -> None:
         await self._connector.close()
 
-    async def send(self, outbound: Outbound, slot: Slot, *, response_timeout: float) -> Reply:
+    async def send(
+        self, outbound: Outbound, slot: Slot, *, response_timeout: float, before_first_byte: Callable[[], None]
+    ) -> Reply:
         """Send one request to the API and return the head of its reply, whatever its status.
 
         The head is waited for as long as ``upstream.response_timeout``, or ``response_timeout`` if that is less, in
         seconds. The slot is released once the reply is done with; where there is none, by the caller.
+        ``before_first_byte`` is called once there is a connection; nothing is sent if it raises.
 
         Raises:
             UpstreamFault: there was no reply.
             Overloaded: the connection was evicted for requests that waited.
         """
         timeout = min(self._rules.response_timeout, response_timeout)
-        return await self._send(self._api, outbound, response_timeout=timeout, on_close=slot.release)
+        return await self._send(
+            self._api,
+            outbound,
+            response_timeout=timeout,
+            on_close=slot.release,
+            before_first_byte=before_first_byte,
+        )
 
     async def post_form(self, form: Form) -> TokenEndpointReply:
         """Post a form to the accounts host and return its whole reply. Raises UpstreamFault."""
@@ -109,7 +118,13 @@ class Upstream:
         return TokenEndpointReply(status=reply.status, headers=forms.headers_by_name(reply), body=b"")
 
     async def _send(
-        self, origin: _Origin, outbound: Outbound, *, response_timeout: float, on_close: Callable[[], None] = _nothing
+        self,
+        origin: _Origin,
+        outbound: Outbound,
+        *,
+        response_timeout: float,
+        on_close: Callable[[], None] = _nothing,
+        before_first_byte: Callable[[], None] = _nothing,
     ) -> Reply:
         """Make the one physical send; ``on_close`` is called once the reply is done with."""
         head = request_head(outbound, origin.host)
@@ -117,6 +132,7 @@ class Upstream:
         try:
             connection = await self._connector.connect(origin.request, [], self._connect_timeout)
             round_trip = RoundTrip(connection, on_close, self.slots.round_trips)
+            before_first_byte()
             message, content = await round_trip.exchange(head, outbound, response_timeout=response_timeout)
             if message.code < 200:
                 # 101 without having asked for an upgrade, which is not passed on (RFC 9110 §15.2.2).

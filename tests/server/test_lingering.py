@@ -140,7 +140,7 @@ async def test_a_client_that_sends_on_while_the_proxy_goes_down_gets_its_answer_
         await asyncio.get_running_loop().sock_sendall(sock, get("/v2/a"))
         await until(lambda: len(upstream.seen) == 1)
         going_down = asyncio.create_task(app.drain(at_once=asyncio.Event()))
-        await until(lambda: app.forwarder.draining)
+        await until(lambda: app.is_draining)
         go_on.set()
         assert (await answer_while_sending(sock, NEXT, NEXT)).startswith(b"HTTP/1.1 200 ")
         await going_down

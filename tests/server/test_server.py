@@ -60,7 +60,7 @@ async def test_an_upload_that_is_under_way_when_the_proxy_goes_down_is_finished(
         writer.write(get("/v2/up", "Content-Length: 200000", method="POST") + b"a" * 100_000)
         await until(lambda: app.server is not None and app.server.in_flight == 1)
         going_down = asyncio.create_task(app.drain(at_once=asyncio.Event()))
-        await until(lambda: app.forwarder.draining)
+        await until(lambda: app.is_draining)
         await asyncio.sleep(0)
         writer.write(b"b" * 100_000)
         async with asyncio.timeout(SOON):

@@ -46,6 +46,7 @@ async def run(settings: Settings, args: argparse.Namespace) -> int:
                 ("renewal", _renewal_text(ours) if ours else ""),
                 ("restart", _restart_text(ours, here, settings) if ours and here else ""),
                 *_budget_rows(proxy),
+                ("spared", _spared_text(proxy)),
             ]
         except (AttributeError, KeyError, TypeError, ValueError):
             # Another version, or another program that looks like one.
@@ -151,6 +152,15 @@ def _budget_rows(proxy: Mapping[str, object] | None) -> list[tuple[str, str]]:
         ("endpoints", _top(minute["by_endpoint"])),
         ("history", ", ".join(past)),
     ]
+
+
+def _spared_text(proxy: Mapping[str, object] | None) -> str:
+    """Return how many requests were not sent since nobody waited for them any more."""
+    requests = proxy.get("requests") if proxy else None
+    spared = requests.get("spared") if isinstance(requests, dict) else None
+    if not isinstance(spared, int) or not spared:
+        return ""
+    return f"{count(spared, 'request')} not sent: the client left while it waited"
 
 
 def _left_text(budget: Mapping[str, object]) -> str:

@@ -1,0 +1,54 @@
+"""Presence: whether a client that has ended its half of a connection still waits for an answer.
+
+On the wire ``shutdown(SHUT_WR)`` and ``close()`` look alike: a FIN. Only when something is sent to a client that has
+left does its socket answer with a reset, and all that could be sent is the answer. Of a client on this machine the
+kernel knows more: whether a process still has its socket open, be its FIN behind bytes that nobody has read, or held
+back by them. A Unix socket tells the two apart by itself.
+"""
+
+from __future__ import annotations
+
+import select
+from enum import Enum, auto
+from typing import Protocol
+
+from slproxy.sockets.peers import Connection, Peers
+
+# Linux; elsewhere poll(2) does not tell a half that has ended from a whole connection.
+_POLLRDHUP = getattr(select, "POLLRDHUP", 0)
+
+
+class Presence(Enum):
+    """Whether a client waits for its answer; ``UNTOLD``: it has ended its half, and nothing tells whether it does."""
+
+    HERE = auto()
+    UNTOLD = auto()
+    LEFT = auto()
+
+
+class Client(Connection, Protocol):
+    """The socket of a client's connection."""
+
+    def fileno(self) -> int: ...
+
+
+def presence(client: Client, peers: Peers, *, has_ended: bool, has_unread: bool) -> Presence:
+    """Return whether a client is there. A look takes a microsecond, and five where the kernel has to be asked more.
+
+    ``has_ended``: its end was read; ``has_unread``: its end may stand behind bytes that were not.
+    """
+    if not _POLLRDHUP:
+        return Presence.UNTOLD if has_ended else Presence.HERE
+    poll = select.poll()
+    poll.register(client.fileno(), _POLLRDHUP)
+    events = dict(poll.poll(0)).get(client.fileno(), 0)
+    # A reset; of a Unix socket also that the client has closed it (unix(7)).
+    if events & (select.POLLHUP | select.POLLERR | select.POLLNVAL):
+        return Presence.LEFT
+    ended = has_ended or bool(events & _POLLRDHUP)
+    if not ended and not has_unread:
+        return Presence.HERE
+    is_open = peers.is_open(client)
+    if is_open is None:
+        return Presence.UNTOLD if ended else Presence.HERE
+    return Presence.HERE if is_open else Presence.LEFT
