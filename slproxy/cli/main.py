@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Coroutine, Sequence
 from typing import NoReturn
 
-from slproxy.cli.output import DONE, print_error
+from slproxy.cli.output import DONE, print_error, print_note
 from slproxy.cli.parser import DOCTOR, SERVE_FLAGS, Command, build_parser
 from slproxy.cli.process import open_standard_streams, run_in_loop
 from slproxy.cli.settings import load_settings, warn_of_unknown_profile
@@ -38,6 +38,9 @@ def run(argv: Sequence[str], *, in_loop: Callable[[Coroutine[object, object, int
         settings = load_settings(args, args.profile)
         if command.warns_of_unknown_profile and not args.sandbox:
             warn_of_unknown_profile(settings, args)
+        if command is not DOCTOR:
+            for warning in settings.warnings:
+                print_note(f"slproxy: warning: {warning}")
         args.listeners = start_logging(level=settings.log.level if command.logs else "error", form=settings.log.format)
         return in_loop(command.load()(settings, args))
     except ConfigError as error:

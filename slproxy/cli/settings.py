@@ -23,7 +23,15 @@ def load_settings(args: argparse.Namespace, profile: str | None, cwd: Path | Non
     """Return the settings in force. Raises ConfigError."""
     command: Command = args.command
     flags = {key: getattr(args, name) for name, key in FLAGS.items()} if command.flags_are_settings else {}
-    return config.load(config=args.config, profile=profile, flags=flags, environ=os.environ, cwd=cwd or Path.cwd())
+    return config.load(
+        config=args.config,
+        profile=profile,
+        flags=flags,
+        environ=os.environ,
+        cwd=cwd or Path.cwd(),
+        # To run a fake SalesLoft takes no credentials.
+        sandbox=bool(args.sandbox) or not command.flags_are_settings,
+    )
 
 
 def profile_names(args: argparse.Namespace) -> list[str]:

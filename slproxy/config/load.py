@@ -8,7 +8,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -16,6 +16,7 @@ from types import MappingProxyType
 from slproxy.config.conflicts import check, raise_errors
 from slproxy.config.env_file import from_dotenv
 from slproxy.config.files import check_readable, config_folder, read, read_found, read_secret, state_folder
+from slproxy.config.filled_in import is_api_key
 from slproxy.config.flags import from_flags
 from slproxy.config.messages import redacted
 from slproxy.config.origin import DEFAULT, Origin
@@ -23,8 +24,9 @@ from slproxy.config.parse import parse
 from slproxy.config.raw_value import RawValue
 from slproxy.config.schema import PROFILE, PROFILE_NAME, SCHEMA, SECTIONS, Settings
 from slproxy.config.secret import Secret
+from slproxy.config.setting import Setting
 from slproxy.config.toml import from_toml, profiles_in
-from slproxy.config.variables import Variable, from_environ, from_variables
+from slproxy.config.variables import Variable, from_environ, from_variables, lookalikes
 from slproxy.errors import ConfigError
 
 _NAME_IT = "name it (--config or SLPROXY_CONFIG)"
@@ -37,8 +39,11 @@ def load(
     flags: Mapping[str, object],
     environ: Mapping[str, str],
     cwd: Path,
+    sandbox: bool = False,
 ) -> Settings:
     """Return the effective settings; ``flags`` are keyed like ``listen.port``, and None among them is not set.
+
+    With ``sandbox``, credentials and the store are left out: right or wrong, none is used.
 
     Raises ConfigError, with every error found, one a line.
     """
@@ -54,7 +59,7 @@ def load(
         from_flags(flags, cwd),
     ]
     # Only the winning values are parsed: a mounted file that a higher layer overrides need not exist here.
-    given = {raw.setting.key: raw for layer in layers for raw in layer}
+    given = {raw.setting.key: raw for layer in layers for raw in layer if not (sandbox and _is_real(raw.setting))}
     values: dict[str, object] = {key: setting.default for key, setting in SCHEMA.items()}
     origins = dict.fromkeys(SCHEMA, DEFAULT)
     for key, raw in given.items():
@@ -66,8 +71,27 @@ def load(
     if values["store.path"] is None:
         values["store.path"] = state_folder(environ) / f"{chosen}.json"
     settings = _build(values, chosen, origins)
-    check(settings)
-    return settings
+    near = list(lookalikes([*variables, *dotenv], given))
+    try:
+        check(settings)
+    except ConfigError as error:
+        if near:
+            error.hint = "; ".join([error.hint, *near] if error.hint else near)
+        raise
+    return replace(settings, warnings=(*near, *_doubts(settings)))
+
+
+def _is_real(setting: Setting) -> bool:
+    return setting.credential or setting.section == "store"
+
+
+def _doubts(settings: Settings) -> Iterator[str]:
+    key = settings.auth.api_key
+    if key is not None and not is_api_key(key.reveal()):
+        yield (
+            f"auth.api_key ({settings.origins['auth.api_key']}) looks like none of SalesLoft's, which are ak_ or"
+            " v2_ak_TEAM_ and 64 hexadecimal digits: was all of it copied?"
+        )
 
 
 def profiles(*, config: Path | None, environ: Mapping[str, str], cwd: Path) -> list[str]:

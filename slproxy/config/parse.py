@@ -11,6 +11,7 @@ import re
 from pathlib import Path
 from types import MappingProxyType
 
+from slproxy.config.filled_in import check_filled_in
 from slproxy.config.messages import REMEDY, expected, kind_of, redacted
 from slproxy.config.schema import KIB, MIB
 from slproxy.config.secret import Secret
@@ -42,6 +43,8 @@ def parse(setting: Setting, value: object, *, text: bool, base: Path) -> object:
         raise ConfigError(f"expected {expected(setting)}, got {got}", hint=REMEDY) from None
     if isinstance(typed, str):
         _check_text(setting, typed)
+        if setting.secret or setting.credential:
+            check_filled_in(setting, typed)
         if setting.secret:
             return Secret(visible_ascii(typed))
         if setting.kind in ("path", "file"):
@@ -74,9 +77,11 @@ def _typed(setting: Setting, value: object, *, text: bool) -> object:
         case "list":
             return _list(value, text=text)
         case _:
-            if not isinstance(value, str) or (setting.choices and value not in setting.choices):
+            # Other programs have their log levels in capitals.
+            chosen = value.lower() if isinstance(value, str) and setting.choices else value
+            if not isinstance(chosen, str) or (setting.choices and chosen not in setting.choices):
                 raise ValueError
-            return value
+            return chosen
 
 
 def _switch(value: object, *, text: bool) -> bool:

@@ -216,6 +216,8 @@ class Settings:
     log: LogSettings = LogSettings()
     # Keyed by the name in full, such as listen.port.
     origins: Mapping[str, Origin] = field(default_factory=lambda: MappingProxyType({}), repr=False, compare=False)
+    # What a person should know, though it stops nothing.
+    warnings: tuple[str, ...] = field(default=(), compare=False)
 
     def is_set(self, key: str) -> bool:
         """Tell whether ``key``, such as auth.redirect_uri, was set, even to its default."""

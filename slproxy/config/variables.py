@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -26,6 +26,9 @@ VARIABLES: Mapping[str, tuple[Setting, bool]] = MappingProxyType(
         for name in setting.variables
     }
 )
+# The same by their letters alone, and how near to them a name is a typo: SALESLOFT_KEY is, SALESLOFT_API_TOKEN is not.
+_SQUEEZED: Mapping[str, str] = MappingProxyType({re.sub(r"[^A-Z0-9]", "", name): name for name in VARIABLES})
+_NEAR = 0.88
 META = ("SLPROXY_CONFIG", "SLPROXY_PROFILE")
 
 # What Kubernetes puts into the pods beside a Service called slproxy or slproxy-…:
@@ -77,6 +80,26 @@ def from_variables(variables: Iterable[Variable], cwd: Path, errors: list[Config
                 )
             )
     return [given for _, given in found.values()]
+
+
+def lookalikes(variables: Iterable[Variable], given: Collection[str]) -> Iterator[str]:
+    """Yield what to ask about variables that are nearly one of ours, where the setting that is meant is not ``given``.
+
+    Others may have SALESLOFT_ variables of their own, so this is no error.
+    """
+    for each in variables:
+        squeezed = _squeezed(each.name)
+        if not each.value.strip() or each.name in VARIABLES or not squeezed.startswith(("SAL", "SLP")):
+            continue
+        if each.name.startswith("SLPROXY_"):
+            continue  # an error, or Kubernetes'
+        near = difflib.get_close_matches(squeezed, _SQUEEZED, n=1, cutoff=_NEAR)
+        if near and VARIABLES[_SQUEEZED[near[0]]][0].key not in given:
+            yield f"{each} is no setting, and not read: did you mean {_SQUEEZED[near[0]]}?"
+
+
+def _squeezed(name: str) -> str:
+    return re.sub(r"[^A-Z0-9]", "", name.upper())
 
 
 def _is_service_link(name: str, value: str) -> bool:

@@ -155,6 +155,25 @@ async def test_what_does_not_listen_does_not_mind_where_the_proxy_would(tmp_path
     assert "listen.key" in err
 
 
+async def test_a_credential_that_nobody_filled_in_stops_each_command_but_the_sandbox(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("SALESLOFT_API_KEY=your-api-key\n")
+    for command in ("serve", "login", "whoami", "token"):
+        code, out, err = await run_here(command, home=tmp_path)
+        assert (code, out) == (2, ""), (command, err)
+        assert "auth.api_key (.env:1): is a placeholder" in err, command
+    async with program("serve", "--sandbox", "--port", "0", home=tmp_path) as running:
+        assert (await raw(running.url, get("/v2/me.json"))).head.status == 200
+
+
+async def test_a_doubt_about_the_settings_is_told_beside_the_result(tmp_path: Path) -> None:
+    env = {"SALESLOFT_API_KEY": "0a1b2c3d", "SALESLOFT_CLIENTID": "x"}
+    code, out, err = await run_here("token", home=tmp_path, env=env)
+    assert (code, out) == (0, "0a1b2c3d\n")
+    assert "slproxy: warning: auth.api_key (env SALESLOFT_API_KEY) looks like none of SalesLoft's" in err
+    assert "slproxy: warning: SALESLOFT_CLIENTID is no setting" in err
+    assert "did you mean SALESLOFT_CLIENT_ID?" in err
+
+
 @pytest.mark.parametrize("grant", ["api_key", "client_credentials"])
 async def test_a_grant_without_its_credentials_is_told_and_never_a_defect(tmp_path: Path, grant: str) -> None:
     async with sandboxed() as sandbox:

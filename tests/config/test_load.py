@@ -216,11 +216,11 @@ def test_a_relative_folder_of_the_xdg_variables_is_ignored_as_their_specificatio
 def test_dotenv_reads_quotes_and_export_but_expands_nothing(tmp_path: Path) -> None:
     settings = loaded(
         tmp_path,
-        dotenv="export SALESLOFT_CLIENT_ID='abc'\nSALESLOFT_CLIENT_SECRET=\"x${HOME}$y\"\n",
+        dotenv="export SALESLOFT_CLIENT_ID='abc'\nSALESLOFT_CLIENT_SECRET=\"x$HOME$y\"\n",
         env={"HOME": "/home/jane"},
     )
     assert value(settings, "auth.client_id") == "abc"
-    assert value(settings, "auth.client_secret") == "x${HOME}$y"
+    assert value(settings, "auth.client_secret") == "x$HOME$y"
 
 
 def test_a_broken_line_of_dotenv_is_told_only_if_it_is_ours(tmp_path: Path) -> None:

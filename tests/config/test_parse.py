@@ -46,7 +46,7 @@ from tests.support.settings import SECRET, loaded, refusal, value
         pytest.param("[limits]\nmax_target = -1", "at least 1", "-1", id="a negative size"),
         pytest.param("[policy]\nread_only = 'true'", "true or false", "'true'", id="a switch as text"),
         pytest.param("[policy]\nread_only = 1", "true or false", "got 1", id="a switch as a number"),
-        pytest.param("[log]\nlevel = 'INFO'", "one of debug, info, warning, error", "'INFO'", id="capitals"),
+        pytest.param("[log]\nlevel = 'TRACE'", "one of debug, info, warning, error", "'TRACE'", id="no choice"),
         pytest.param("listen = 1", "a table", "got 1", id="a section that is no table"),
         pytest.param("profile = 'work'", "[profile.work.auth]", "slproxy.toml:1", id="the profile as a value"),
         pytest.param("[profile]\nwork = 1", "[profile.work.auth]", "slproxy.toml:2", id="a profile that is no table"),

@@ -37,7 +37,7 @@ from tests.support.waiting import PATIENCE, until
 
 # Marked, so that it can be searched for wherever something is said.
 SECRET = "marker-secret-0a1b2c"
-KEY = "ak_" + "marker0a1b2c" * 4
+KEY = "ak_" + "5ec2e70a1b2c3d4e" * 4
 # Port 0 of a registered loopback address is any port, to the sandbox.
 ANY_PORT = "http://localhost:0/callback"
 

@@ -24,6 +24,7 @@ def loaded(
     flags: Mapping[str, object] | None = None,
     profile: str | None = None,
     config: Path | None = None,
+    sandbox: bool = False,
 ) -> Settings:
     """Load with ``cwd`` as the whole world: its own home, and no other file or variable."""
     if toml is not None:
@@ -31,7 +32,8 @@ def loaded(
     if dotenv is not None:
         (cwd / ".env").write_text(dotenv)
     home = {"XDG_CONFIG_HOME": str(cwd / "config-home"), "XDG_STATE_HOME": str(cwd / "state-home")}
-    return load(config=config, profile=profile, flags=flags or {}, environ=home | dict(env or {}), cwd=cwd)
+    environ = home | dict(env or {})
+    return load(config=config, profile=profile, flags=flags or {}, environ=environ, cwd=cwd, sandbox=sandbox)
 
 
 def value(settings: Settings, key: str) -> object:

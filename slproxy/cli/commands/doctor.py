@@ -63,6 +63,8 @@ def finding_from(check: str, error: SlproxyError) -> Finding:
 async def examine(settings: Settings) -> AsyncIterator[Finding]:
     """Run the checks in order, nearest first: later ones depend on earlier ones."""
     yield _config(settings)
+    for warning in settings.warnings:
+        yield Finding("config", "warning", warning, "Fix or remove it.")
     for finding in _open_secrets(settings):
         yield finding
     yield await _store(settings)
