@@ -29,7 +29,7 @@ from slproxy.pace import CallLater, Pacer, RedisBudget, Timer
 from slproxy.retry import RetryBudget
 from slproxy.server import Acceptor, Server, listen_at, listen_at_path, pages, url_of
 from slproxy.sockets import Peers
-from slproxy.store import TokenStore, token_store
+from slproxy.store import TokenStore, owner_of, token_store
 from slproxy.upstream import Upstream
 
 log = logging.getLogger("slproxy")
@@ -95,8 +95,8 @@ class App:
     def _credentials(self, settings: Settings, store: TokenStore, upstream: Upstream) -> Credentials:
         return Credentials(
             auth=settings.auth,
-            accounts_url=settings.upstream.accounts_url,
-            profile=settings.profile,
+            api_key_from=str(settings.origins["auth.api_key"]) if settings.is_set("auth.api_key") else "",
+            owner=owner_of(settings),
             redirect_uri_is_set=settings.is_set("auth.redirect_uri"),
             leeway_is_set=settings.is_set("auth.leeway"),
             store=store,

@@ -37,7 +37,7 @@ from slproxy.auth.verdict import Verdict
 from slproxy.config import AuthSettings
 from slproxy.errors import LoginRequired, Problem, StoreError, TokenEndpointDown, UnwritableError
 from slproxy.observe import Observer, Renewal
-from slproxy.store import MemoryStore, Record, TokenStore
+from slproxy.store import MemoryStore, Owner, Record, TokenStore
 
 log = logging.getLogger("slproxy.auth")
 
@@ -49,8 +49,8 @@ class Credentials:
         self,
         *,
         auth: AuthSettings,
-        accounts_url: str,
-        profile: str,
+        api_key_from: str,
+        owner: Owner,
         redirect_uri_is_set: bool,
         leeway_is_set: bool,
         store: TokenStore,
@@ -61,14 +61,13 @@ class Credentials:
         sleep: Callable[[float], Awaitable[None]],
         jitter: Callable[[], float],
     ) -> None:
-        self._auth = auth
+        self._auth, self._api_key_from = auth, api_key_from
         self._redirect_uri_is_set = redirect_uri_is_set
         self._now, self._monotonic = now, monotonic
         self._observer = observer
-        owner = {"client_id": auth.client_id or "", "accounts_url": accounts_url, "profile": profile}
-        self._login = StoredLogin(store, **owner)
+        self._login = StoredLogin(store, owner)
         # What client credentials were granted is asked for again after a start.
-        self._granted = StoredLogin(MemoryStore(), **owner)
+        self._granted = StoredLogin(MemoryStore(), owner)
         self._endpoint = TokenEndpoint(
             auth, post_form=post_form, now=now, monotonic=monotonic, sleep=sleep, jitter=jitter
         )
@@ -92,7 +91,14 @@ class Credentials:
         needs_none = self._auth.grant in ("api_key", "client_credentials") or (
             self._auth.grant == "auto" and self._auth.api_key is not None
         )
-        self._select_grant(None if needs_none else await self._login.read())
+        record = None if needs_none else await self._login.read()
+        had_login = self._auth.grant == "auto" and not needs_none and await self._login.store.had_login()
+        self._select_grant(record, had_login=had_login)
+
+    async def hides_login(self) -> bool:
+        """Tell whether an API key goes before a login that is stored. Raises StoreError."""
+        by_itself = self._auth.grant == "auto" and self.selection.grant == "api_key"
+        return by_itself and await self._login.read() is not None
 
     def keep_fresh(self) -> None:
         """Start renewing in the background, until ``close``."""
@@ -119,7 +125,7 @@ class Credentials:
         await self._renew_shared()
         if (bearer := self._in_use.valid(self._now())) is not None:
             return bearer
-        raise self.problem() or not_logged_in()
+        raise self.problem() or not_logged_in(self._login.foreign)
 
     async def renew(self, *, stale: Bearer, is_check: bool = False) -> Bearer:
         """Return a token newer than ``stale``, which the API rejected, renewing once for all who saw it rejected.
@@ -145,7 +151,7 @@ class Credentials:
                     return stale  # renewed, and the same token came back: the 401 is the client's to have
                 self._in_use.rejected = stale.token
                 self._refresher.wake()
-                raise self.problem() or not_logged_in()
+                raise self.problem() or not_logged_in(self._login.foreign)
         return await self.bearer()
 
     def mark_verified(self, bearer: Bearer) -> None:
@@ -181,7 +187,7 @@ class Credentials:
         if self._in_use.is_good(self._now()):
             return token_rejected(self.selection.grant) if self._is(self._acceptance.rejects) else None
         if not self.selection.is_backed_by(self._auth):
-            return no_credentials()
+            return no_credentials(self._auth.grant)
         if self._failure is not None:
             # A copy: raising one object again and again would make its traceback grow for ever.
             failure = copy.copy(self._failure)
@@ -189,7 +195,7 @@ class Credentials:
                 failure.headers = self._retry_after()
             return failure
         if self.selection.grant == "authorization_code" and self._in_use.record is None:
-            return not_logged_in()
+            return not_logged_in(self._login.foreign)
         return TokenEndpointDown(
             "No token has been granted yet, or it has just expired.",
             hint="Wait for the token endpoint to answer.",
@@ -229,31 +235,30 @@ class Credentials:
 
     def snapshot(self) -> dict[str, object]:
         """Return what may be told about the token; nothing in it is secret."""
-        record = self._in_use.record
-        expires_at = record.token.expires_at if record is not None else None
+        in_use = self._in_use
         return {
             "grant": self.selection.grant,
             "why": self.selection.why,
             "store": "none" if self.selection.grant == "api_key" else self._stored.store.description,
-            "encryption": self._stored.store.encryption if record is not None else None,
+            "encryption": self._stored.store.encryption if in_use.record is not None else None,
             "saved": self._stored.unpersisted is None,
             "valid": self._in_use.is_good(self._now()) and not self._is(self._acceptance.rejects),
             "rejected": self._is(self._acceptance.rejects),
-            "expires_in": None if expires_at is None else round(expires_at - self._now(), 3),
-            "age": None if record is None else round(self._now() - record.token.obtained_at, 3),
-            "generation": record.generation if record is not None else None,
-            "user_id": record.user_id if record is not None else None,
-            "team_id": record.team_id if record is not None else None,
+            **in_use.snapshot(self._now()),
             "renewals": self._renewals,
             "last_renewal": self._last_renewal,
         }
 
     # The token in use.
 
-    def _select_grant(self, record: Record | None) -> None:
-        """Select the grant, now that it is known whether there is a login."""
+    def _select_grant(self, record: Record | None, *, had_login: bool) -> None:
+        """Select the grant, now that it is known whether there is a login, or was one."""
         self.selection = select_grant(
-            self._auth, login_stored=record is not None, redirect_uri_is_set=self._redirect_uri_is_set
+            self._auth,
+            login_stored=record is not None,
+            had_login=had_login,
+            redirect_uri_is_set=self._redirect_uri_is_set,
+            api_key_from=self._api_key_from,
         )
         if self.selection.grant == "api_key" and self._auth.api_key is not None:
             self._in_use.set_api_key(self._auth.api_key.reveal())
@@ -309,7 +314,7 @@ class Credentials:
                 log.warning("%s %s", error.detail, error.hint)
             return
         if record is not None and (self._in_use.record is None or self._in_use.record.is_older_than(record)):
-            self._select_grant(record)
+            self._select_grant(record, had_login=True)
             self._backoff = Backoff()
 
     async def _renew(self, rejected: str | None) -> None:

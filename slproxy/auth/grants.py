@@ -24,14 +24,29 @@ class GrantSelection:
         return self.grant is not None
 
 
-def select_grant(auth: AuthSettings, *, login_stored: bool, redirect_uri_is_set: bool) -> GrantSelection:
-    """Return the grant to use; ``auto`` tries them in the order of docs/contract.md, Settings."""
+def select_grant(
+    auth: AuthSettings,
+    *,
+    login_stored: bool,
+    had_login: bool,
+    redirect_uri_is_set: bool,
+    api_key_from: str = "",
+) -> GrantSelection:
+    """Return the grant to use; ``auto`` tries them in the order of docs/contract.md, Settings.
+
+    A profile that ``had_login`` asks for another login: whom requests act as never changes by itself.
+    """
     if auth.grant != "auto":
         return GrantSelection(auth.grant, "set by auth.grant")
     if auth.api_key is not None:
-        return GrantSelection("api_key", "an API key is set")
+        return GrantSelection("api_key", "an API key is set" + (f": {api_key_from}" if api_key_from else ""))
     if login_stored:
         return GrantSelection("authorization_code", "a stored login was found")
+    if auth.client_id and had_login:
+        return GrantSelection(
+            "authorization_code",
+            "this profile has had a login; to act without one, set auth.grant = client_credentials",
+        )
     if auth.client_id and auth.client_secret is not None and not redirect_uri_is_set:
         return GrantSelection("client_credentials", "only a client id and secret are set, and no login was found")
     if auth.client_id:

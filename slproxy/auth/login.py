@@ -68,6 +68,7 @@ async def exchange_code(
         client_id=client.id,
         accounts_url=settings.upstream.accounts_url,
         profile=settings.profile,
+        api_url=settings.upstream.api_url,
         token=token,
         login=int(now() * 1000),
     )

@@ -42,7 +42,7 @@ class Renewer:
             record = await self.stored.newest(in_use.record)
             if record is None and self.grant == "authorization_code":
                 in_use.set_record(None)
-                raise not_logged_in()
+                raise not_logged_in(self.stored.foreign)
             if record is not None:
                 if record.refused:
                     in_use.set_record(record)

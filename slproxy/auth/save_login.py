@@ -54,9 +54,10 @@ def _check_replaceable(
         )
     if replace_other:
         return
-    if not earlier.belongs_to(*record.owner):
+    if not earlier.belongs_to(record.owner):
         raise OtherLoginError(
-            f"The profile {earlier.profile} holds the login of another app, {earlier.client_id}. Nothing was replaced.",
+            f"The profile {earlier.profile} holds another login, {earlier.differs_from(record.owner)}."
+            " Nothing was replaced.",
             hint="To replace it: slproxy login --replace. To keep both: slproxy login --profile NAME",
         )
     if earlier.user_id is None:

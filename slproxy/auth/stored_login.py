@@ -10,7 +10,7 @@ import logging
 from contextlib import AbstractAsyncContextManager
 
 from slproxy.errors import StaleWriteError, StoreError, UnwritableError
-from slproxy.store import Record, Token, TokenStore
+from slproxy.store import Owner, Record, Token, TokenStore
 
 log = logging.getLogger("slproxy.auth")
 
@@ -18,11 +18,13 @@ log = logging.getLogger("slproxy.auth")
 class StoredLogin:
     """The login of one client in one store."""
 
-    def __init__(self, store: TokenStore, *, client_id: str, accounts_url: str, profile: str) -> None:
+    def __init__(self, store: TokenStore, owner: Owner) -> None:
         self.store = store
         # Why the token in use is not in the store; None where it is.
         self.unpersisted: str | None = None
-        self._owner = (client_id, accounts_url, profile)
+        # What makes the stored login somebody else's; nothing where it is ours, or there is none.
+        self.foreign = ""
+        self._owner = owner
 
     def lock(self) -> AbstractAsyncContextManager[None]:
         """Keep other processes from renewing this login. Raises StoreError when that takes too long."""
@@ -30,13 +32,18 @@ class StoredLogin:
 
     def first(self, token: Token) -> Record:
         """Return the first record of this client, with a token that no login brought."""
-        client_id, accounts_url, profile = self._owner
-        return Record(client_id=client_id, accounts_url=accounts_url, profile=profile, token=token)
+        owner = self._owner
+        return Record(
+            client_id=owner.client_id,
+            accounts_url=owner.accounts_url,
+            profile=owner.profile,
+            api_url=owner.api_url,
+            token=token,
+        )
 
     async def read(self) -> Record | None:
         """Return the stored login, if it is this client's. Raises StoreError."""
-        record = await self.store.read()
-        return record if record is not None and record.belongs_to(*self._owner) else None
+        return self._ours(await self.store.read())
 
     async def newest(self, in_use: Record | None) -> Record | None:
         """Return the newer of the stored login and the one in use, which is then stored; under the lock.
@@ -58,12 +65,16 @@ class StoredLogin:
             else:
                 return in_use
         self.unpersisted = None
-        return stored if stored is not None and stored.belongs_to(*self._owner) else None
+        return self._ours(stored)
+
+    def _ours(self, stored: Record | None) -> Record | None:
+        self.foreign = "" if stored is None else stored.differs_from(self._owner)
+        return None if self.foreign else stored
 
     async def _is_behind(self, stored: Record | None, in_use: Record) -> bool:
         if stored is None:
             return await self.store.was_wiped()
-        return stored.belongs_to(*self._owner) and stored.is_older_than(in_use)
+        return stored.belongs_to(self._owner) and stored.is_older_than(in_use)
 
     async def write(self, record: Record) -> None:
         """Store a login; where that fails it stays in memory alone, which is better than lost.

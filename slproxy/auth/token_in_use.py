@@ -73,6 +73,18 @@ class TokenInUse:
         """Tell whether a record need not be renewed yet."""
         return record.token.remaining(now) > self._margin
 
+    def snapshot(self, now: float) -> dict[str, object]:
+        """Return what may be told about the token; nothing in it is secret."""
+        record = self.record
+        expires_at = record.token.expires_at if record is not None else None
+        return {
+            "expires_in": None if expires_at is None else round(expires_at - now, 3),
+            "age": None if record is None else round(now - record.token.obtained_at, 3),
+            "generation": record.generation if record is not None else None,
+            "user_id": record.user_id if record is not None else None,
+            "team_id": record.team_id if record is not None else None,
+        }
+
     def renewal_due_in(self, now: float) -> float:
         """Return the seconds until the renewal is due."""
         if self.record is None or self.rejected is not None:

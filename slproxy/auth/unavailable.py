@@ -6,16 +6,28 @@ from slproxy.config import Grant
 from slproxy.errors import CredentialsRefused, LoginRequired
 
 
-def no_credentials() -> LoginRequired:
-    """Return the error where no credentials are set."""
+def no_credentials(grant: str = "auto") -> LoginRequired:
+    """Return the error where the credentials of a grant are not set."""
+    if grant == "api_key":
+        return LoginRequired("No API key is set, and auth.grant = api_key.", hint="Set SALESLOFT_API_KEY.")
+    if grant == "client_credentials":
+        return LoginRequired(
+            "No client id and secret are set, and auth.grant = client_credentials.",
+            hint="Set SALESLOFT_CLIENT_ID and SALESLOFT_CLIENT_SECRET.",
+        )
     return LoginRequired(
         "No credentials are set.",
         hint="Set SALESLOFT_API_KEY, or SALESLOFT_CLIENT_ID and SALESLOFT_CLIENT_SECRET and run: slproxy login",
     )
 
 
-def not_logged_in() -> LoginRequired:
-    """Return the error where no login of this client is stored."""
+def not_logged_in(foreign: str = "") -> LoginRequired:
+    """Return the error where no login of these settings is stored; ``foreign`` says whose it is instead."""
+    if foreign:
+        return LoginRequired(
+            f"Not logged in: the stored login is {foreign}.",
+            hint="To replace it: slproxy login --replace. To keep both: slproxy login --profile NAME",
+        )
     return LoginRequired("Not logged in.", hint="Run: slproxy login")
 
 

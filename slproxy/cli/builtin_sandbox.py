@@ -61,6 +61,7 @@ class _SandboxLogin(MemoryStore):
         return Record(
             client_id=options.client_id,
             accounts_url=self._sandbox.url,
+            api_url=self._sandbox.url,
             profile=self._profile,
             token=token,
             login=number,

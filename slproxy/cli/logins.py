@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 from slproxy.app import App
 from slproxy.auth import oauth
 from slproxy.config import Settings
 from slproxy.errors import Problem
-from slproxy.store import Record, TokenStore
+from slproxy.store import Record, TokenStore, owner_of
 
 
 @asynccontextmanager
@@ -21,10 +22,10 @@ async def closing(store: TokenStore) -> AsyncIterator[TokenStore]:
         await store.close()
 
 
-def belongs_to_settings(record: Record, settings: Settings) -> bool:
-    """Tell whether a login is the settings' own; without a client id, whichever the profile has."""
-    client_id = settings.auth.client_id or record.client_id
-    return record.belongs_to(client_id, settings.upstream.accounts_url, settings.profile)
+def differs_from_settings(record: Record, settings: Settings) -> str:
+    """Say what makes a login somebody else's than the settings'; without a client id, any client's is theirs."""
+    owner = owner_of(settings)
+    return record.differs_from(replace(owner, client_id=owner.client_id or record.client_id))
 
 
 async def revoke(app: App, record: Record) -> bool:

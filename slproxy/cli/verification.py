@@ -7,7 +7,7 @@ import logging
 
 from slproxy.app import App
 from slproxy.auth import parse_identity
-from slproxy.errors import LoginRequired, SlproxyError
+from slproxy.errors import DamagedError, LoginRequired, SlproxyError, StoreError
 
 log = logging.getLogger("slproxy")
 
@@ -21,6 +21,7 @@ async def keep_verifying(app: App) -> None:
     With no traffic nothing else would tell that SalesLoft accepts it again, and an orchestrator sends none to a proxy
     that is not ready.
     """
+    await _tell_of_hidden_login(app)
     verified = False
     while True:
         pause = POLL_INTERVAL
@@ -39,6 +40,16 @@ async def keep_verifying(app: App) -> None:
             # The outermost frame of this task: without it a defect would end the checks, and say nothing.
             log.exception("a defect in slproxy, while verifying the token")
         await asyncio.sleep(pause)
+
+
+async def _tell_of_hidden_login(app: App) -> None:
+    try:
+        if await app.credentials.hides_login():
+            log.warning("the API key goes before the login that is stored in %s", app.store.description)
+    except DamagedError as error:
+        log.warning("%s %s", error.detail, error.hint)  # it was quarantined just now
+    except StoreError:
+        pass  # who needs no login is not stopped by what became of an old one
 
 
 async def _verify(app: App) -> None:

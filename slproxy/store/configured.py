@@ -7,8 +7,19 @@ from slproxy.store.cipher import TokenCipher
 from slproxy.store.file import FileStore
 from slproxy.store.keys import Keyring
 from slproxy.store.memory import MemoryStore
+from slproxy.store.record import Owner
 from slproxy.store.redis import RedisStore
 from slproxy.store.token_store import TokenStore
+
+
+def owner_of(settings: Settings) -> Owner:
+    """Return whose login is used by the settings."""
+    return Owner(
+        client_id=settings.auth.client_id or "",
+        accounts_url=settings.upstream.accounts_url,
+        profile=settings.profile,
+        api_url=settings.upstream.api_url,
+    )
 
 
 def token_cipher(settings: Settings) -> TokenCipher:

@@ -34,6 +34,8 @@ class FileStore:
         self._path = path
         # What a logout leaves: without it, a file that is not there was lost.
         self._logout_mark = path.with_name(path.name + ".logout")
+        # What a login leaves, whatever becomes of it.
+        self._login_mark = path.with_name(path.name + ".login")
         self._cipher = cipher or TokenCipher("off", key=None, keyring=lambda: None)
 
     @property
@@ -44,7 +46,10 @@ class FileStore:
         return await asyncio.to_thread(self._read)
 
     async def was_wiped(self) -> bool:
-        return not await asyncio.to_thread(lambda: os.path.lexists(self._path) or self._logout_mark.exists())
+        return not await asyncio.to_thread(private_file.any_exists, self._path, self._logout_mark)
+
+    async def had_login(self) -> bool:
+        return await asyncio.to_thread(private_file.any_exists, self._path, self._login_mark, self._logout_mark)
 
     async def write(self, record: Record) -> None:
         await asyncio.to_thread(self.write_blocking, record)
@@ -71,7 +76,12 @@ class FileStore:
         if stored is not None and record.is_older_than(stored):
             raise stale_write()
         encrypted = self._cipher.encrypt(serialize_record(record))
-        private_file.write(self._path, encrypted, then=lambda: self._logout_mark.unlink(missing_ok=True))
+        private_file.write(self._path, encrypted, then=self._mark_login)
+
+    def _mark_login(self) -> None:
+        if not os.path.lexists(self._login_mark):
+            self._login_mark.touch(mode=0o600)
+        self._logout_mark.unlink(missing_ok=True)
 
     def _read(self) -> Record | None:
         found = private_file.read(self._path)
@@ -92,6 +102,7 @@ class FileStore:
         stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
         aside = self._path.with_name(f"{self._path.name}.aside-{stamp}-{secrets.token_hex(3)}")
         try:
+            self._login_mark.touch(mode=0o600)
             self._path.rename(aside)
             if inode is not None and aside.stat().st_ino != inode:
                 aside.rename(self._path)
@@ -140,4 +151,4 @@ class FileStore:
 
     def _is_renewed_by(self, record: Record) -> bool:
         stored = self._read()
-        return stored is not None and stored.belongs_to(*record.owner) and stored.is_older_than(record)
+        return stored is not None and stored.belongs_to(record.owner) and stored.is_older_than(record)

@@ -32,6 +32,10 @@ class KeyringStore:
     async def was_wiped(self) -> bool:
         return await asyncio.to_thread(lambda: not any(map(self._keyring().get, (self._name, f"{self._name}-logout"))))
 
+    async def had_login(self) -> bool:
+        names = (self._name, f"{self._name}-login", f"{self._name}-logout")
+        return await asyncio.to_thread(lambda: any(map(self._keyring().get, names)))
+
     async def write(self, record: Record) -> None:
         await asyncio.to_thread(self._write, record)
 
@@ -65,6 +69,7 @@ class KeyringStore:
         aside = f"{self._name}-aside-{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}"
         if stored is not None:
             self._keyring().set(aside, stored)
+            self._keyring().set(f"{self._name}-login", "1")
             self._keyring().delete(self._name)
         return aside
 
@@ -73,6 +78,8 @@ class KeyringStore:
         if stored is not None and record.is_older_than(stored):
             raise stale_write()
         self._keyring().set(self._name, serialize_record(record).decode())
+        if self._keyring().get(f"{self._name}-login") is None:
+            self._keyring().set(f"{self._name}-login", "1")
         self._keyring().delete(f"{self._name}-logout")
 
     def _delete(self) -> None:

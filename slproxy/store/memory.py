@@ -25,6 +25,9 @@ class MemoryStore:
     async def was_wiped(self) -> bool:
         return False
 
+    async def had_login(self) -> bool:
+        return self._record is not None
+
     async def write(self, record: Record) -> None:
         if self._record is not None and record.is_older_than(self._record):
             raise stale_write()

@@ -26,7 +26,7 @@ def read(path: Path) -> tuple[bytes, int] | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        if path.is_symlink():
+        if os.path.islink(path):  # noqa: PTH114  # which does not raise in a folder of somebody else's
             raise StoreError(
                 f"The token file {path} is a symbolic link.",
                 hint="Set store.path to the file itself, or remove the link and run: slproxy login",
@@ -97,6 +97,19 @@ def write(path: Path, content: bytes, *, then: Callable[[], None]) -> None:
         sync_folder(path.parent)
     except OSError as error:
         raise store_error("write", path, error) from error
+
+
+def any_exists(*paths: Path) -> bool:
+    """Tell whether there is a file, or a link, at one of the paths. Raises StoreError where that cannot be seen."""
+    for path in paths:
+        try:
+            path.lstat()
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as error:
+            raise store_error("look for", path, error) from error
+        return True
+    return False
 
 
 def unfinished(path: Path) -> list[Path]:

@@ -6,6 +6,19 @@ from dataclasses import dataclass, replace
 
 from slproxy.store.token import Token
 
+# What a login belongs to that was stored before the API's origin was.
+FIRST_API_URL = "https://api.salesloft.com"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Owner:
+    """What a login belongs to; its token is shown to nobody else."""
+
+    client_id: str
+    accounts_url: str
+    profile: str
+    api_url: str
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Record:
@@ -20,20 +33,33 @@ class Record:
     accounts_url: str
     token: Token
     profile: str = "default"
+    api_url: str = FIRST_API_URL
     login: int = 1
     generation: int = 1
     refused: str = ""
     user_id: int | None = None
     team_id: int | None = None
 
-    def belongs_to(self, client_id: str, accounts_url: str, profile: str) -> bool:
-        """Tell whether this login is of that client at that accounts host, in that profile."""
-        return self.owner == (client_id, accounts_url, profile)
+    def belongs_to(self, owner: Owner) -> bool:
+        """Tell whether this login is of that client, for that API, at that accounts host, in that profile."""
+        return self.owner == owner
 
     @property
-    def owner(self) -> tuple[str, str, str]:
-        """What ``belongs_to`` asks for."""
-        return (self.client_id, self.accounts_url, self.profile)
+    def owner(self) -> Owner:
+        """What the login belongs to."""
+        return Owner(
+            client_id=self.client_id, accounts_url=self.accounts_url, profile=self.profile, api_url=self.api_url
+        )
+
+    def differs_from(self, owner: Owner) -> str:
+        """Say what makes this another owner's login; nothing where it is this one's."""
+        parts = (
+            ("the client", self.client_id, owner.client_id),
+            ("the profile", self.profile, owner.profile),
+            ("the accounts_url", self.accounts_url, owner.accounts_url),
+            ("the api_url", self.api_url, owner.api_url),
+        )
+        return "; ".join(f"of {name} {its}, not {theirs or 'none'}" for name, its, theirs in parts if its != theirs)
 
     def is_older_than(self, other: Record) -> bool:
         """Tell whether ``other`` came later: by another login, a further renewal of this one, or the same one later."""

@@ -6,7 +6,7 @@ import json
 import math
 from typing import Any
 
-from slproxy.store.record import Record
+from slproxy.store.record import FIRST_API_URL, Record
 from slproxy.store.token import Token
 
 # Another number is another program's, or a later version's.
@@ -21,6 +21,7 @@ def serialize_record(record: Record) -> bytes:
         "client_id": record.client_id,
         "accounts_url": record.accounts_url,
         "profile": record.profile,
+        "api_url": record.api_url,
         "login": record.login,
         "generation": record.generation,
         "refused": record.refused,
@@ -53,6 +54,7 @@ def _record_in(document: dict[str, Any]) -> Record:
         client_id=_text(document["client_id"]),
         accounts_url=_text(document["accounts_url"]),
         profile=_text(document["profile"]),
+        api_url=_text(document.get("api_url", FIRST_API_URL)),  # an earlier version did not write it
         login=_whole(document.get("login", 1)),  # an earlier version did not write it
         generation=_whole(document["generation"]),
         refused=_text(document["refused"]),

@@ -28,8 +28,8 @@ LOCK_POLL = 0.05
 # How long a connection to Redis and a reply may take, in seconds.
 CONNECT_TIMEOUT, REPLY_TIMEOUT = 2.0, 3.0
 
-# KEYS: the token; the mark of a logout. ARGV: the record's version in three parts; the record. 1 when it was stored, 0
-# when what is there is newer.
+# KEYS: the token; the marks of a logout and of a login. ARGV: the record's version in three parts; the record. 1 when
+# it was stored, 0 when what is there is newer.
 _WRITE = """
 for place, part in ipairs(redis.call('HMGET', KEYS[1], 'login', 'generation', 'obtained_at')) do
   if not part or tonumber(ARGV[place]) > tonumber(part) then break end
@@ -37,6 +37,7 @@ for place, part in ipairs(redis.call('HMGET', KEYS[1], 'login', 'generation', 'o
 end
 redis.call('HSET', KEYS[1], 'login', ARGV[1], 'generation', ARGV[2], 'obtained_at', ARGV[3], 'record', ARGV[4])
 redis.call('DEL', KEYS[2])
+redis.call('SET', KEYS[3], '1')
 return 1
 """
 # KEYS: the token; the mark of a logout, without which an empty Redis is one that has lost its data.
@@ -60,7 +61,7 @@ class RedisStore:
         # Without the password that it may hold.
         self.description = f"redis {host}"
         self._token, self._lock = f"slproxy:token:{profile}", f"slproxy:lock:{profile}"
-        self._logout_mark = f"slproxy:logout:{profile}"
+        self._logout_mark, self._login_mark = f"slproxy:logout:{profile}", f"slproxy:login:{profile}"
         self._cipher = cipher
 
     @property
@@ -84,11 +85,18 @@ class RedisStore:
     async def was_wiped(self) -> bool:
         return not await self._run(self._redis.exists(self._token, self._logout_mark))
 
+    async def had_login(self) -> bool:
+        return bool(await self._run(self._redis.exists(self._token, self._logout_mark, self._login_mark)))
+
     async def write(self, record: Record) -> None:
         encrypted = await asyncio.to_thread(self._cipher.encrypt, serialize_record(record))
         was_stored = await self._run(
             self._redis.eval(
-                _WRITE, 2, self._token, self._logout_mark, *(repr(part) for part in record.version), encrypted
+                _WRITE,
+                3,
+                *(self._token, self._logout_mark, self._login_mark),
+                *(repr(part) for part in record.version),
+                encrypted,
             )
         )
         if not was_stored:
@@ -99,6 +107,7 @@ class RedisStore:
 
     async def quarantine(self) -> str:
         aside = f"{self._token}:aside:{time.time():.3f}"
+        await self._run(self._redis.set(self._login_mark, "1"))
         await self._run(self._redis.renamenx(self._token, aside))
         return aside
 

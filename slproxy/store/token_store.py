@@ -3,7 +3,8 @@
 1. A write leaves either the old record or the new one, whole.
 2. An older record never replaces a newer one, whatever the order of arrival (``Record.is_older_than``).
 3. A lock that ends with its holder keeps two processes from renewing one token at the same time.
-4. A record belongs to one client at one accounts host, in one profile (``Record.belongs_to``).
+4. A record belongs to one client, for one API at one accounts host, in one profile (``Record.belongs_to``).
+5. A place that has held a login remembers that, whatever became of it (``had_login``).
 """
 
 from __future__ import annotations
@@ -32,6 +33,9 @@ class TokenStore(Protocol):
 
     async def was_wiped(self) -> bool:
         """Tell, where there is no record, whether it was lost, not logged out. Raises StoreError."""
+
+    async def had_login(self) -> bool:
+        """Tell whether there is or ever was a login here, logged out, quarantined or lost since. Raises StoreError."""
 
     async def write(self, record: Record) -> None:
         """Store the record; on return it is on disk, where there is a disk.

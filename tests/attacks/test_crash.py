@@ -43,7 +43,7 @@ pytestmark = pytest.mark.heavy
 
 def leftovers(path: Path) -> list[str]:
     """Return what is in the folder of a token besides the token, its locks, a logout's mark and quarantine."""
-    known = re.compile(re.escape(path.name) + r"(\.lock(\.2)?|\.logout|\.aside-.*)?")
+    known = re.compile(re.escape(path.name) + r"(\.lock(\.2)?|\.login|\.logout|\.aside-.*)?")
     return [each.name for each in path.parent.iterdir() if not known.fullmatch(each.name)]
 
 
@@ -318,7 +318,7 @@ class Lane:
 
     async def _log_in(self, sandbox: Sandbox, relay: Relay) -> None:
         before = await self.store.read()
-        fresh = replace(login_at(sandbox), accounts_url=relay.url)
+        fresh = replace(login_at(sandbox), accounts_url=relay.url, api_url=relay.url)
         await self.store.write(fresh if before is None else replace(fresh, login=before.login + 1))
 
     async def _serves(self, server: Program) -> None:
@@ -603,7 +603,7 @@ async def login_under_way(home: Path, way: str) -> AsyncIterator[tuple[Interacti
     redirect_uri = f"http://localhost:{free_port()}/callback"
     options = Options(redirect_uris=(redirect_uri,))
     async with running_sandbox(options) as sandbox, Relay(sandbox) as relay:
-        earlier = replace(login_at(sandbox), accounts_url=relay.url)
+        earlier = replace(login_at(sandbox), accounts_url=relay.url, api_url=relay.url)
         await FileStore(token_file(home)).write(earlier)
         env = pointed_at(
             relay.url,

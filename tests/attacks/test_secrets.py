@@ -241,7 +241,15 @@ class SalesLoft:
 def stored(accounts_url: str, *, profile: str = "default", lifetime: float = 7200.0) -> Record:
     now = time.time()
     token = Token(access_token=ACCESS, refresh_token=REFRESH, obtained_at=now, expires_at=now + lifetime)
-    return Record(client_id=CLIENT_ID, accounts_url=accounts_url, profile=profile, token=token, user_id=1, team_id=7)
+    return Record(
+        client_id=CLIENT_ID,
+        accounts_url=accounts_url,
+        api_url=accounts_url,
+        profile=profile,
+        token=token,
+        user_id=1,
+        team_id=7,
+    )
 
 
 async def keep(path: Path, record: Record, *, key: str | None = STORE_KEY) -> None:

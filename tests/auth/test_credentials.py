@@ -89,10 +89,11 @@ async def scene(
             await asyncio.Event().wait()  # its second turn never comes
         await clock.sleep(seconds)
 
+    auth = auth or AuthSettings(client_id="c", client_secret=SECRET, grant="authorization_code")
     credentials = Credentials(
-        auth=auth or AuthSettings(client_id="c", client_secret=SECRET, grant="authorization_code"),
-        accounts_url=ACCOUNTS,
-        profile="default",
+        auth=auth,
+        api_key_from="env SALESLOFT_API_KEY",
+        owner=replace(login(time=time).owner, client_id=auth.client_id or ""),
         redirect_uri_is_set=False,
         leeway_is_set=False,
         store=store,

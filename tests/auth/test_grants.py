@@ -10,8 +10,29 @@ from slproxy.config import AuthSettings, Secret
 KEY, SECRET = Secret("ak_0"), Secret("s")
 
 
-def chosen(auth: AuthSettings, *, login: bool = False, redirect: bool = False) -> str | None:
-    return select_grant(auth, login_stored=login, redirect_uri_is_set=redirect).grant
+def chosen(auth: AuthSettings, *, login: bool = False, had: bool = False, redirect: bool = False) -> str | None:
+    return select_grant(auth, login_stored=login, had_login=had or login, redirect_uri_is_set=redirect).grant
+
+
+@pytest.mark.parametrize(
+    ("auth", "grant"),
+    [
+        pytest.param(
+            AuthSettings(client_id="c", client_secret=SECRET), "authorization_code", id="a login is asked for"
+        ),
+        pytest.param(
+            AuthSettings(grant="client_credentials", client_id="c", client_secret=SECRET),
+            "client_credentials",
+            id="unless somebody sets another grant",
+        ),
+        pytest.param(AuthSettings(api_key=KEY, client_id="c"), "api_key", id="or an API key"),
+        pytest.param(AuthSettings(), None, id="without a client no login could be used"),
+    ],
+)
+def test_a_profile_that_has_had_a_login_is_given_no_other_grant_by_itself(
+    auth: AuthSettings, grant: str | None
+) -> None:
+    assert chosen(auth, had=True) == grant
 
 
 GRANTS = [

@@ -42,7 +42,7 @@ def renewer(in_use: TokenInUse, *, rejected: str | None = None) -> Renewer:
     )
     return Renewer(
         in_use=in_use,
-        stored=StoredLogin(MemoryStore(), client_id="c", accounts_url=ACCOUNTS, profile="default"),
+        stored=StoredLogin(MemoryStore(), LOGIN.owner),
         endpoint=endpoint,
         grant="client_credentials",
         rejected=rejected,

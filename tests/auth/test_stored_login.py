@@ -20,7 +20,7 @@ class FullDisk(MemoryStore):
 
 
 def stored(store: MemoryStore, client_id: str = "c") -> StoredLogin:
-    return StoredLogin(store, client_id=client_id, accounts_url="https://a", profile="default")
+    return StoredLogin(store, replace(OLD.owner, client_id=client_id))
 
 
 @pytest.mark.parametrize(

@@ -255,4 +255,4 @@ async def test_a_login_that_cannot_be_kept_is_revoked_and_the_one_before_stays(t
         assert path.read_bytes() == kept
         assert sandbox.alive() == 1
         assert await works(sandbox, record)
-        assert [each.name for each in path.parent.iterdir() if ".lock" not in each.name] == ["default.json"]
+        assert [each.name for each in path.parent.iterdir() if ".lo" not in each.name] == ["default.json"]

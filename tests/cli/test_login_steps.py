@@ -55,7 +55,7 @@ async def test_a_login_without_a_browser_is_stored_and_survives_a_restart(tmp_pa
         kept = json.loads(path.read_text())
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
         assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
-        others = [each for each in path.parent.iterdir() if each != path and each.suffix != ".lock"]
+        others = [each for each in path.parent.iterdir() if each != path and each.suffix not in (".lock", ".login")]
         assert others == []
         no_secret_in(
             login.out, login.err, secrets=(SECRET, kept["access_token"], kept["refresh_token"], form["code_verifier"])

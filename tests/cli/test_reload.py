@@ -272,7 +272,7 @@ async def test_a_token_that_is_only_in_memory_is_never_given_up_for_other_settin
             writer.write(reply(f"{200 if message.head.get('Authorization') == 'Bearer access-2' else 401} x"))
 
     async with running_sandbox() as sandbox, ScriptedUpstream(script) as upstream:
-        record = replace(login_at(sandbox), accounts_url=upstream.url)
+        record = replace(login_at(sandbox), accounts_url=upstream.url, api_url=upstream.url)
         await FileStore(path).write(record)
         settings = replace(settings_for(upstream.url, path=path), auth=sandbox_auth(sandbox))
         async with proxy(settings) as app:

@@ -103,12 +103,12 @@ async def test_offline_at_the_start_is_said_and_disturbs_nobody(tmp_path: Path) 
 
 async def test_renewals_that_do_not_cure_are_told(tmp_path: Path) -> None:
     async with sandboxed() as sandbox:
-        await logged_in(tmp_path, sandbox)
 
         async def script(message: Message, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             writer.write(reply("401 Unauthorized"))
 
         async with ScriptedUpstream(script) as upstream:
+            await logged_in(tmp_path, sandbox, api_url=upstream.url)
             env = oauth(sandbox, SLPROXY_UPSTREAM__API_URL=upstream.url)
             async with program("serve", home=tmp_path, env=env) as server:
                 said = await verified(server)

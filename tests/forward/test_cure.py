@@ -185,7 +185,9 @@ async def with_login(
             expires_at=waits.start + lifetime,
         )
         store = store or MemoryStore()
-        await store.write(Record(client_id="cid", accounts_url=upstream.url, token=token, generation=stored))
+        await store.write(
+            Record(client_id="cid", accounts_url=upstream.url, api_url=upstream.url, token=token, generation=stored)
+        )
         async with proxy(settings, store=store, clock=waits.clock(keeper=True)) as app:
             yield Line(upstream, app, waits)
 
@@ -552,7 +554,7 @@ async def test_a_token_near_its_expiry_is_renewed_in_the_background_and_no_reque
             obtained_at=waits.start - 7140,
             expires_at=waits.start + 60,
         )
-        store = MemoryStore(Record(client_id="cid", accounts_url=upstream.url, token=token))
+        store = MemoryStore(Record(client_id="cid", accounts_url=upstream.url, api_url=upstream.url, token=token))
         settings = settings_for(upstream.url, auth=auth)
         async with proxy(settings, store=store, clock=waits.clock(keeper=True)) as app:
             line = Line(upstream, app, waits)
@@ -578,7 +580,7 @@ async def test_a_leeway_that_was_set_holds_for_a_short_life_as_well() -> None:
             obtained_at=waits.start - 70,
             expires_at=waits.start + 30,
         )
-        store = MemoryStore(Record(client_id="cid", accounts_url=upstream.url, token=token))
+        store = MemoryStore(Record(client_id="cid", accounts_url=upstream.url, api_url=upstream.url, token=token))
         async with proxy(settings, store=store, clock=waits.clock(keeper=True)) as app:
             await until(lambda: app.state()["token"]["renewals"] == 1, timeout=SOON)  # type: ignore[index]
 

@@ -85,6 +85,7 @@ async def test_the_file_is_0600_and_its_folder_0700_whatever_the_umask(tmp_path:
         assert {entry.name: mode(entry) for entry in path.parent.iterdir()} == {
             "token.json": 0o600,
             "token.json.lock": 0o600,
+            "token.json.login": 0o600,
         }
     assert mode(path.parent) == 0o700
     await store.write(RECORD)
@@ -98,13 +99,13 @@ async def test_each_folder_that_is_made_on_the_way_is_0700(tmp_path: Path) -> No
     assert [mode(folder) for folder in path.parents[:3]] == [0o700] * 3
 
 
-async def test_writing_leaves_nothing_but_the_file(path: Path) -> None:
+async def test_writing_leaves_nothing_but_the_file_and_the_mark_of_a_login(path: Path) -> None:
     store = FileStore(path)
     for generation in range(1, 5):
         await store.write(replace(RECORD, generation=generation))
-    assert [entry.name for entry in path.parent.iterdir()] == ["token.json"]
+    assert sorted(entry.name for entry in path.parent.iterdir()) == ["token.json", "token.json.login"]
     await store.delete()
-    assert [entry.name for entry in path.parent.iterdir()] == ["token.json.logout"]
+    assert sorted(entry.name for entry in path.parent.iterdir()) == ["token.json.login", "token.json.logout"]
 
 
 async def test_reading_makes_nothing(tmp_path: Path) -> None:
@@ -160,7 +161,7 @@ async def test_the_old_record_survives_a_write_that_the_disk_has_no_room_for(pat
     assert f"Cannot write {path}: File too large." in done.stdout
     assert "hidden" not in done.stdout
     assert await store.read() == RECORD
-    assert [entry.name for entry in path.parent.iterdir()] == ["token.json"]
+    assert sorted(entry.name for entry in path.parent.iterdir()) == ["token.json", "token.json.login"]
 
 
 @as_a_user
@@ -222,7 +223,7 @@ async def test_a_folder_that_others_can_write_to_is_refused_with_the_command_tha
     assert f"chmod go-w {path.parent}" in error.hint
     with pytest.raises(StoreError, match="Others can write"):
         await store.write(replace(RECORD, generation=8))
-    assert sorted(entry.name for entry in path.parent.iterdir()) == ["token.json"]
+    assert sorted(entry.name for entry in path.parent.iterdir()) == ["token.json", "token.json.login"]
     subprocess.run(error.hint.partition(": ")[2], shell=True, check=True)
     assert await store.read() == RECORD
 

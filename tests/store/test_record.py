@@ -23,22 +23,24 @@ RECORD = Record(
 
 
 @pytest.mark.parametrize(
-    ("client_id", "accounts_url", "belongs"),
+    ("changed", "said"),
     [
-        ("client-1", "https://accounts.salesloft.com", True),
-        ("client-2", "https://accounts.salesloft.com", False),
-        ("client-1", "http://127.0.0.1:9000", False),
-        ("", "", False),
-        ("CLIENT-1", "https://accounts.salesloft.com", False),
-        ("https://accounts.salesloft.com", "client-1", False),
+        ({}, ""),
+        ({"client_id": "client-2"}, "of the client client-1, not client-2"),
+        ({"client_id": ""}, "of the client client-1, not none"),
+        ({"client_id": "CLIENT-1"}, "of the client client-1, not CLIENT-1"),
+        ({"accounts_url": "http://127.0.0.1:9"}, "of the accounts_url https://accounts.salesloft.com, not http://127"),
+        ({"api_url": "http://127.0.0.1:9"}, "of the api_url https://api.salesloft.com, not http://127.0.0.1:9"),
+        ({"profile": "work"}, "of the profile default, not work"),
     ],
 )
-def test_a_record_belongs_to_one_client_at_one_accounts_host(client_id: str, accounts_url: str, belongs: bool) -> None:
-    assert RECORD.belongs_to(client_id, accounts_url, "default") is belongs
-
-
-def test_a_record_belongs_to_one_profile() -> None:
-    assert not RECORD.belongs_to(RECORD.client_id, RECORD.accounts_url, "work")
+def test_a_record_belongs_to_one_client_for_one_api_at_one_accounts_host_in_one_profile(
+    changed: dict[str, str], said: str
+) -> None:
+    owner = replace(RECORD.owner, **changed)
+    assert RECORD.belongs_to(owner) is (not changed)
+    assert RECORD.differs_from(owner).startswith(said)
+    assert bool(RECORD.differs_from(owner)) is bool(changed)
 
 
 def test_a_renewed_record_is_the_next_generation_of_the_same_login() -> None:

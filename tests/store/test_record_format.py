@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 from slproxy.config import Secret
 from slproxy.store import Record, Token, TokenCipher
@@ -60,9 +61,12 @@ RECORD = Record(
 )
 
 
-def test_a_record_of_an_earlier_version_is_read_and_written_byte_for_byte() -> None:
+def test_a_record_of_an_earlier_version_is_read_and_written_byte_for_byte_but_for_the_api_that_it_belongs_to() -> None:
     assert parse_record(PLAIN) == RECORD
-    assert serialize_record(RECORD) == PLAIN
+    assert RECORD.api_url == "https://api.salesloft.com"
+    profile = b' "profile": "work",\n'
+    assert serialize_record(RECORD) == PLAIN.replace(profile, profile + b' "api_url": "https://api.salesloft.com",\n')
+    assert parse_record(serialize_record(elsewhere := replace(RECORD, api_url="http://127.0.0.1:9"))) == elsewhere
 
 
 def test_a_record_from_before_logins_were_counted_is_read() -> None:

@@ -240,3 +240,23 @@ def test_the_store_says_where_it_is_and_never_what_it_holds(path: Path) -> None:
 
 async def test_memory_may_begin_with_a_record() -> None:
     assert await MemoryStore(RECORD).read() == RECORD
+
+
+@pytest.mark.parametrize("end", ["logout", "quarantine", "wiped"])
+async def test_a_place_that_has_held_a_login_remembers_that_whatever_became_of_it(
+    store: TokenStore, path: Path, end: str
+) -> None:
+    if isinstance(store, MemoryStore) or (end == "wiped" and not isinstance(store, FileStore)):
+        return  # memory ends with its process, and only a file is removed by a person
+    assert not await store.had_login()
+    await store.write(RECORD)
+    assert await store.had_login()
+    match end:
+        case "logout":
+            await store.delete()
+        case "quarantine":
+            await store.quarantine()
+        case _:
+            await asyncio.to_thread(path.unlink)
+    assert await store.read() is None
+    assert await store.had_login()

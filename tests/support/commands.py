@@ -18,7 +18,7 @@ import socket
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -129,9 +129,9 @@ async def allowed(url: str, consent: str = "allow") -> str:
         return response.headers["Location"]
 
 
-async def logged_in(home: Path, sandbox: Sandbox) -> None:
+async def logged_in(home: Path, sandbox: Sandbox, *, api_url: str | None = None) -> None:
     """Leave the store as a login leaves it, where the login itself is not what is shown."""
-    await FileStore(token_file(home)).write(login_at(sandbox))
+    await FileStore(token_file(home)).write(replace(login_at(sandbox), api_url=api_url or sandbox.url))
 
 
 async def state_of(server: Program) -> dict[str, object]:

@@ -40,6 +40,7 @@ def login_at(sandbox: Sandbox, *, now: float | None = None, lifetime: float | No
     return Record(
         client_id=sandbox.options.client_id,
         accounts_url=sandbox.url,
+        api_url=sandbox.url,
         token=Token(
             access_token=pair.access_token,
             refresh_token=pair.refresh_token,

@@ -159,7 +159,8 @@ async def _credentials(settings: Settings) -> Finding:
     try:
         async with App(settings) as app:
             selection = app.credentials.selection
-            who = parse_identity(*await app.ask("/v2/me.json"))
+            reply = await app.ask("/v2/me.json")
+            who = parse_identity(*reply, grant=selection.grant)
     except SlproxyError as error:
         return finding_from("credentials", error)
     return Finding("credentials", "ok", f"{selection.grant} ({selection.why}): {who}")

@@ -45,6 +45,11 @@ IDENTITY_TIMEOUT = 15.0
 
 async def run(settings: Settings, args: argparse.Namespace) -> int:
     """Run ``slproxy login``."""
+    if settings.auth.grant == "auto" and settings.auth.api_key is not None:
+        origin = settings.origins.get("auth.api_key", "its setting")
+        print_note(f"Note: an API key is set ({origin}); it goes before this login until it is removed.")
+    elif settings.auth.grant not in ("auto", "authorization_code"):
+        print_note(f"Note: auth.grant = {settings.auth.grant}; this login is not used until that is changed.")
     # Beside an API key, the user to look up is that of the login, not of the key.
     settings = replace(
         settings,

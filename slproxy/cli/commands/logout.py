@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from slproxy.app import App
-from slproxy.cli.logins import belongs_to_settings, revoke
+from slproxy.cli.logins import differs_from_settings, revoke
 from slproxy.cli.output import DONE, print_error, print_note
 from slproxy.cli.settings import load_settings, profile_names
 from slproxy.config import Settings
@@ -33,12 +33,14 @@ async def _log_out(settings: Settings) -> str:
     # Under the lock: a proxy that renews meanwhile would leave a newer token alive.
     async with App(settings) as app, app.store.lock():
         record = await app.store.read()
-        if record is None or not belongs_to_settings(record, settings):
-            return f"Not logged in: {app.store.description} has no login of this client."
+        if record is None:
+            return f"Not logged in: {app.store.description} has no login."
+        if foreign := differs_from_settings(record, settings):
+            return f"Not logged in: the login in {app.store.description} is {foreign}. It was left as it is."
         revoked = await revoke(app, record)
         # If revoking took so long that the lock was lost, another process may have renewed meanwhile.
         newest = await app.store.read()
-        if newest is not None and newest.token != record.token and belongs_to_settings(newest, settings):
+        if newest is not None and newest.token != record.token and not differs_from_settings(newest, settings):
             revoked = await revoke(app, newest) and revoked
         await app.store.delete()
     if revoked:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from dataclasses import replace
 
-from slproxy.cli.logins import belongs_to_settings, closing
+from slproxy.cli.logins import closing, differs_from_settings
 from slproxy.cli.output import DONE, print_note
 from slproxy.config import Settings
 from slproxy.errors import ConfigError, StoreError
@@ -26,12 +26,14 @@ async def run(settings: Settings, args: argparse.Namespace) -> int:
         new.lock(),
     ):
         record = await old.read()
-        if record is None or not belongs_to_settings(record, settings):
-            raise StoreError(f"{old.description} has no login of this client.", hint="Run: slproxy login")
+        if record is None:
+            raise StoreError(f"{old.description} has no login.", hint="Run: slproxy login")
+        if foreign := differs_from_settings(record, settings):
+            raise StoreError(f"The login in {old.description} is {foreign}.", hint="Run: slproxy login")
         there = await new.read()
-        if there is not None and not belongs_to_settings(there, settings):
+        if there is not None and (foreign := differs_from_settings(there, settings)):
             raise StoreError(
-                f"{new.description} holds the login of another app or profile: {there.client_id}, {there.profile}.",
+                f"{new.description} holds another login, {foreign}.",
                 hint="Give each its own --profile and store.path.",
             )
         if there is not None and there != record and not there.is_older_than(record):
