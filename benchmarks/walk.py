@@ -30,7 +30,7 @@ GET = f"GET /v2/me.json HTTP/1.1\r\n{HEADERS}\r\n".encode()
 BODY = "Content-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
 POST = f"POST /v2/people.json HTTP/1.1\r\n{HEADERS}{BODY}".encode()
 WALKS = {"get": (GET, ""), "401": (POST, "401 Unauthorized"), "429": (POST, "429 Too Many Requests")}
-# The lines of the access log are written this long after the answer, at most, in seconds.
+# What a request leaves to do after its answer is done by then, in seconds.
 AFTERWARDS = 0.2
 
 Call = tuple[str, str]

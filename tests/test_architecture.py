@@ -79,6 +79,7 @@ EDGES = {
     "forward.buffered",
     "forward.forward",
     "observe.access_log",
+    "observe.background_writer",
     "observe.lines",
     "observe.logging_setup",
     "pace.pacer",

@@ -36,12 +36,14 @@ def run(argv: Sequence[str], *, in_loop: Callable[[Coroutine[object, object, int
         return int(end.code or DONE)
     try:
         settings = load_settings(args, args.profile)
+        args.listeners = start_logging(
+            level=settings.log.level if command.logs else "error", form=settings.log.format, background=command.logs
+        )
         if command.warns_of_unknown_profile and not args.sandbox:
             warn_of_unknown_profile(settings, args)
         if command is not DOCTOR:
             for warning in settings.warnings:
                 print_note(f"slproxy: warning: {warning}")
-        args.listeners = start_logging(level=settings.log.level if command.logs else "error", form=settings.log.format)
         return in_loop(command.load()(settings, args))
     except ConfigError as error:
         if command is DOCTOR:

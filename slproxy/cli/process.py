@@ -7,23 +7,24 @@ import contextlib
 import os
 import resource
 import signal
+import sys
 import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from typing import TypeVar
-
-STDERR = 2
 
 T = TypeVar("T")
 
 
 def open_standard_streams() -> None:
     """Open what was closed at the start (``slproxy login <&-``): the next file would take its place."""
-    for descriptor in range(STDERR + 1):
+    for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
         try:
             os.fstat(descriptor)
         except OSError:
             os.open(os.devnull, os.O_RDWR)
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(descriptor, "w" if descriptor else "r", closefd=False))  # noqa: SIM115
 
 
 def run_in_loop(work: Coroutine[object, object, int]) -> int:

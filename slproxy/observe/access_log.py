@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import time
 from typing import TextIO
 
@@ -44,37 +42,20 @@ def pretty(exchange: Exchange, *, colour: bool) -> str:
 
 
 class AccessLog(Listener):
-    """Writes the lines of a moment in one go.
+    """Writes a line for each request that has ended.
 
-    A system call for each line cost a quarter of the proxy's throughput (benchmarks/README.md), and ``logging`` makes
-    one for each.
+    It does not flush: a BackgroundStream writes the lines of a moment in one go.
     """
-
-    # How long a line may wait for others, in seconds.
-    DELAY = 0.05
 
     def __init__(self, stream: TextIO, *, pretty: bool, colour: bool) -> None:
         self._stream = stream
         self._pretty, self._colour = pretty, colour
-        self._lines: list[str] = []
 
     def request_ended(self, exchange: Exchange) -> None:
-        """Write the line of an exchange, soon."""
+        """Write the line of an exchange."""
         at = time.time()
         if self._pretty:
             line = pretty_line(pretty(exchange, colour=self._colour), at=at, colour=self._colour)
         else:
             line = json_line(fields(exchange), at=at)
-        if not self._lines:
-            asyncio.get_running_loop().call_later(self.DELAY, self.close)
-        self._lines.append(line)
-
-    def close(self) -> None:
-        """Write the lines that wait."""
-        if self._lines:
-            text = "\n".join(self._lines) + "\n"
-            self._lines.clear()
-            # Whoever read the log may have gone (`slproxy serve 2>&1 | head`): that is no reason to stop serving.
-            with contextlib.suppress(OSError):
-                self._stream.write(text)
-                self._stream.flush()
+        self._stream.write(line + "\n")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import io
 import json
 import logging
@@ -225,101 +224,26 @@ def test_a_person_reads_the_traceback_below_the_line() -> None:
 # The access log
 
 
-class Stream(io.StringIO):
-    """A stream that remembers each write, and whether it was flushed after the last one."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.writes: list[str] = []
-        self.flushed = 0
-        self.written = asyncio.Event()
-
-    def write(self, text: str) -> int:
-        self.writes.append(text)
-        self.written.set()
-        return super().write(text)
-
-    def flush(self) -> None:
-        self.flushed = len(self.writes)
-        super().flush()
-
-
-def impatient(stream: io.StringIO, *, pretty: bool = False) -> AccessLog:
-    """Return a access_log whose lines wait for one turn of the loop and no longer."""
-    access_log = AccessLog(stream, pretty=pretty, colour=False)
-    access_log.DELAY = 0.0
-    return access_log
-
-
-async def until_written(stream: Stream, count: int) -> None:
-    async with asyncio.timeout(20.0):
-        while len(stream.writes) < count:
-            await stream.written.wait()
-            stream.written.clear()
-
-
-async def test_the_lines_of_a_moment_are_one_write_and_each_parses() -> None:
-    stream = Stream()
-    access_log = impatient(stream)
+def test_each_request_is_a_line_in_the_order_of_their_ends() -> None:
+    stream = io.StringIO()
+    access_log = AccessLog(stream, pretty=False, colour=False)
     for number in range(50):
         access_log.request_ended(exchange(path=f"/v2/{number}"))
-    assert stream.writes == [], "nothing is written while a request waits for it"
-    await until_written(stream, 1)
-    assert len(stream.writes) == stream.flushed == 1
-    assert stream.getvalue().endswith("}\n")
     assert [json.loads(line)["path"] for line in stream.getvalue().splitlines()] == [
         f"/v2/{number}" for number in range(50)
     ]
 
 
-async def test_what_comes_later_is_written_later() -> None:
-    stream = Stream()
-    access_log = impatient(stream)
-    for number in range(3):
-        access_log.request_ended(exchange(path=f"/v2/{number}"))
-        await until_written(stream, number + 1)
-    assert [json.loads(text)["path"] for text in stream.writes] == ["/v2/0", "/v2/1", "/v2/2"]
-
-
-async def test_flush_writes_what_waits_at_once_and_once() -> None:
-    stream = Stream()
-    access_log = impatient(stream)
-    access_log.request_ended(exchange(path="/v2/1"))
-    access_log.close()
-    assert len(stream.writes) == stream.flushed == 1
-    access_log.close()
-    for _ in range(10):
-        await asyncio.sleep(0)
-    assert len(stream.writes) == 1
-    access_log.request_ended(exchange(path="/v2/2"))
-    await until_written(stream, 2)
-    assert json.loads(stream.writes[1])["path"] == "/v2/2"
-
-
-async def test_a_line_waits_no_longer_than_a_moment_by_default() -> None:
-    stream = Stream()
-    access_log = AccessLog(stream, pretty=False, colour=False)
-    began = time.monotonic()
-    access_log.request_ended(exchange())
-    await until_written(stream, 1)
-    assert time.monotonic() - began > AccessLog.DELAY / 2, "others had the time to come with it"
-    assert AccessLog.DELAY <= 0.1
-
-
-async def test_a_line_tells_the_time_of_its_end() -> None:
-    stream = Stream()
-    access_log = impatient(stream)
-    access_log.request_ended(exchange())
-    access_log.close()
+def test_a_line_tells_the_time_of_its_end() -> None:
+    stream = io.StringIO()
+    AccessLog(stream, pretty=False, colour=False).request_ended(exchange())
     told = json.loads(stream.getvalue())
     assert told["ms"] == 1500.0
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", told["time"])
     assert told["level"] == "info"
 
 
-async def test_a_pretty_access_log_writes_for_a_person() -> None:
-    stream = Stream()
-    access_log = impatient(stream, pretty=True)
-    access_log.request_ended(exchange(status=404))
-    access_log.close()
+def test_a_pretty_access_log_writes_for_a_person() -> None:
+    stream = io.StringIO()
+    AccessLog(stream, pretty=True, colour=False).request_ended(exchange(status=404))
     assert re.fullmatch(r"\d\d:\d\d:\d\d GET    /v2/me\.json 404 1500\.0 ms\n", stream.getvalue())

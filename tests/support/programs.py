@@ -50,7 +50,13 @@ def environment(home: Path, **variables: str) -> dict[str, str]:
 
 
 async def spawn(
-    arguments: Sequence[str], home: Path, env: Mapping[str, str] | None, *, stdin: int, fresh: bool = False
+    arguments: Sequence[str],
+    home: Path,
+    env: Mapping[str, str] | None,
+    *,
+    stdin: int,
+    stderr: int = asyncio.subprocess.PIPE,
+    fresh: bool = False,
 ) -> asyncio.subprocess.Process:
     """Start slproxy as a user does, in ``home`` and with nothing of the person who runs the tests.
 
@@ -58,14 +64,14 @@ async def spawn(
     """
     variables, pipe = environment(home, **(env or {})), asyncio.subprocess.PIPE
     if not fresh and forkserver.fits(variables):
-        return await forkserver.fork(arguments, home, variables, stdin=stdin, stdout=pipe, stderr=pipe)
+        return await forkserver.fork(arguments, home, variables, stdin=stdin, stdout=pipe, stderr=stderr)
     return await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "slproxy", *arguments),
         cwd=home,
         env=variables,
         stdin=stdin,
         stdout=pipe,
-        stderr=pipe,
+        stderr=stderr,
     )
 
 
