@@ -52,7 +52,7 @@ async def listen_at(host: str, port: int) -> list[socket.socket]:
                     each.close()
                 if port == 0 and index and error.errno == errno.EADDRINUSE:
                     break
-                raise cannot_listen(address, free, error) from error
+                raise cannot_listen(address, free, error, is_beside=bool(index)) from error
             free = sockets[0].getsockname()[1]
         else:
             return sockets
@@ -89,11 +89,11 @@ def _listening(address: str, port: int) -> socket.socket:
     return sock
 
 
-def cannot_listen(host: str, port: int, error: OSError) -> ConfigError:
-    """Return the error for an address that cannot be listened on."""
+def cannot_listen(host: str, port: int, error: OSError, *, is_beside: bool = False) -> ConfigError:
+    """Return the error for an address that cannot be listened on: one of `listen.host`, or the other of localhost."""
     where = url_of(host, port).removeprefix("http://")
     if error.errno == errno.EADDRINUSE:
-        also = " `localhost` may lead there, so slproxy has to hold it." if host in _BOTH else ""
+        also = " `localhost` may lead there, so slproxy has to hold it." if is_beside else ""
         return ConfigError(
             f"{where} is in use.{also}",
             hint=f"Stop the other program, or choose another port, such as --port {port + 8} (make demo: PORT=...).",
