@@ -124,7 +124,6 @@ async def test_a_rotated_refresh_token_is_stored_before_its_access_token_is_used
 ) -> None:
     path = tmp_path / "state" / "token.json"
     store = FileStore(path)
-    await store.write(login_at(sandbox, lifetime=-1.0))
     stored_when_seen: list[bool] = []
 
     async def script(message: Message, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -133,6 +132,7 @@ async def test_a_rotated_refresh_token_is_stored_before_its_access_token_is_used
         writer.write(reply())
 
     async with ScriptedUpstream(script) as upstream:
+        await store.write(replace(login_at(sandbox, lifetime=-1.0), api_url=upstream.url))
         settings = settings_for(upstream.url, accounts=sandbox.url, auth=sandbox_auth(sandbox))
         async with proxy(settings, store=store) as app:
             await raw(app.urls[0], get("/v2/me.json"))
