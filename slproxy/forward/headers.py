@@ -111,11 +111,18 @@ def returning(headers: RawHeaders, *, api_url: str, host: str) -> Fields:
 
 def holds(headers: RawHeaders, reason: str, tokens: Collection[str]) -> bool:
     """Tell whether the head of a reply gives away one of the tokens, percent-encoded or in another case as well."""
-    head = b"\n".join([part for header in headers for part in header] + [reason.encode("utf-8", "replace")])
-    if b"%" in head:
-        head += unquote_to_bytes(head)
-    head = head.lower()
-    return any(token.lower().encode() in head for token in tokens)
+    for token in tokens:
+        size = len(token)  # which most of a head is shorter than
+        for name, value in headers:
+            if (len(value) >= size or len(name) >= size) and _shows(b"%b\n%b" % (name, value), token):
+                return True
+        if len(reason) >= size and _shows(reason.encode("utf-8", "replace"), token):
+            return True
+    return False
+
+
+def _shows(text: bytes, token: str) -> bool:
+    return token.lower().encode() in (text + unquote_to_bytes(text)).lower()
 
 
 # Names repeat from request to request; both verdicts are pure, and bounded in what they remember.
