@@ -30,7 +30,7 @@ from slproxy.retry import RetryBudget
 from slproxy.server import Acceptor, Server, listen_at, listen_at_path, pages, url_of
 from slproxy.sockets import Peers
 from slproxy.store import TokenStore, owner_of, token_store
-from slproxy.upstream import Upstream
+from slproxy.upstream import Upstream, suspended
 
 log = logging.getLogger("slproxy")
 
@@ -53,6 +53,8 @@ class Clock:
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     jitter: Callable[[], float] = random.random
     call_later: CallLater = _call_later
+    # By how many seconds a clock that runs on while the machine sleeps is ahead of one that does not.
+    suspended: Callable[[], float] = suspended
 
 
 REAL_CLOCK = Clock()
@@ -82,7 +84,7 @@ class App:
         self.urls: list[str] = []
 
         self.store = token_store(settings) if store is None else store
-        self.upstream = Upstream(settings.upstream)
+        self.upstream = Upstream(settings.upstream, suspended=self._clock.suspended)
         self.credentials = self._credentials(settings, self.store, self.upstream)
         # Its own for each process: a chain of two proxies is no loop, the same one twice is.
         self._pseudonym = f"slproxy-{secrets.token_hex(4)}"
@@ -206,7 +208,7 @@ class App:
                 new.push_async_callback(store.close)
                 retired.push_async_callback(self.store.close)
             if change.upstream:
-                upstream = await new.enter_async_context(Upstream(settings.upstream))
+                upstream = await new.enter_async_context(Upstream(settings.upstream, suspended=self._clock.suspended))
                 retired.push_async_exit(self.upstream)
             if change.credentials:
                 await self.credentials.settled()

@@ -4,6 +4,7 @@ from slproxy.upstream.client import Upstream
 from slproxy.upstream.framing import MAX_LENGTH
 from slproxy.upstream.outbound import Outbound
 from slproxy.upstream.reply import Reply
+from slproxy.upstream.reuse import suspended
 from slproxy.upstream.slots import Slot
 
 __all__ = [
@@ -12,4 +13,5 @@ __all__ = [
     "Reply",
     "Slot",
     "Upstream",
+    "suspended",
 ]

@@ -29,11 +29,13 @@ from yarl import URL
 
 from slproxy.auth import Form, TokenEndpointReply
 from slproxy.config import UpstreamSettings
+from slproxy.retry import REPEATABLE
 from slproxy.upstream import forms
-from slproxy.upstream.faults import EvictedError, evicted, fault_of, not_http
+from slproxy.upstream.faults import EvictedError, evicted, fault_of, is_silence, not_http
 from slproxy.upstream.outbound import Outbound, request_head
 from slproxy.upstream.pool import Connector, connector
 from slproxy.upstream.reply import Reply
+from slproxy.upstream.reuse import suspended
 from slproxy.upstream.round_trip import RoundTrip
 from slproxy.upstream.slots import Slot, Slots
 
@@ -62,15 +64,17 @@ class Upstream:
     _api: _Origin
     _accounts: _Origin
 
-    def __init__(self, rules: UpstreamSettings) -> None:
+    def __init__(self, rules: UpstreamSettings, *, suspended: Callable[[], float] = suspended) -> None:
+        """``suspended`` tells for how many seconds the machine has slept, more or less a constant."""
         self._rules = rules
+        self._suspended = suspended
         self._connect_timeout = aiohttp.ClientTimeout(connect=rules.connect_timeout)
         # What a reply of the accounts host may take in all, in seconds.
         self.accounts_timeout = forms.ACCOUNTS_TIMEOUT
         self.slots = Slots(rules.max_connections, timeout=rules.response_timeout)
 
     async def __aenter__(self) -> Self:
-        self._connector = connector(self._rules)
+        self._connector = connector(self._rules, self._suspended)
         self._api, self._accounts = _Origin(self._rules.api_url), _Origin(self._rules.accounts_url)
         return self
 
@@ -130,7 +134,9 @@ class Upstream:
         head = request_head(outbound, origin.host)
         round_trip: RoundTrip | None = None
         try:
-            connection = await self._connector.connect(origin.request, [], self._connect_timeout)
+            connection = await self._connector.take(
+                origin.request, self._connect_timeout, repeatable=outbound.method in REPEATABLE
+            )
             round_trip = RoundTrip(connection, on_close, self.slots.round_trips)
             before_first_byte()
             message, content = await round_trip.exchange(head, outbound, response_timeout=response_timeout)
@@ -143,6 +149,8 @@ class Upstream:
         except BaseException as error:
             if round_trip is not None:
                 round_trip.close(keep=False)  # which releases its slot; the caller does where there was none
+            if is_silence(error):
+                self._connector.era.end()  # the next attempt must not get another connection of the same age
             if isinstance(error, EvictedError):
                 raise evicted() from error
             if isinstance(error, aiohttp.ClientError | HttpProcessingError | OSError):

@@ -27,12 +27,20 @@ def evicted() -> Overloaded:
 
 _CHECK_NETWORK = "Check the network and upstream.api_url."
 
+# How the kernel says that a peer has answered nothing, by the last it heard of the network (tcp(7), TCP_USER_TIMEOUT).
+_SILENCE = {errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN}
+
 # RFC 9209 §2.3 has a name for each way in which a connection does not come about.
 _ERRNO = {
     errno.ECONNREFUSED: ("connection_refused", "SalesLoft's host refused the connection."),
     errno.EHOSTUNREACH: ("destination_ip_unroutable", "There is no route to SalesLoft's host."),
     errno.ENETUNREACH: ("destination_ip_unroutable", "There is no route to SalesLoft's host."),
 }
+
+
+def is_silence(error: BaseException) -> bool:
+    """Tell whether nothing came back, so that connections of the same age may be dead too."""
+    return isinstance(error, TimeoutError) or (isinstance(error, OSError) and error.errno in _SILENCE)
 
 
 def not_http() -> UpstreamUnreachable:

@@ -9,6 +9,7 @@ import functools
 import select
 import socket
 import ssl
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
@@ -19,10 +20,10 @@ from aiohttp.http import HttpProcessingError
 from slproxy.config import UpstreamSettings
 from slproxy.errors import ConfigError
 from slproxy.upstream.framing import ReplyWatch
+from slproxy.upstream.reuse import MAX_SILENCE, Era, last_heard, may_carry, watch_peer
 
 if TYPE_CHECKING:
     from aiohttp.connector import Connection
-    from aiohttp.tracing import Trace
 
 # An idle connection is given up before common servers give theirs up (nginx: 75 s), which spares most stale ones.
 POOL_KEEPALIVE = 50.0
@@ -48,6 +49,9 @@ class UpstreamProtocol(ResponseHandler):
     """A connection whose replies are checked as their bytes arrive, before aiohttp's parser has mended them."""
 
     watch: ReplyWatch | None = None
+    made_in = 0
+    # When it went back to the pool, in loop time.
+    idle_since = 0.0
 
     def data_received(self, data: bytes) -> None:
         if self.watch is not None:
@@ -61,35 +65,48 @@ class UpstreamProtocol(ResponseHandler):
 
 
 class Connector(aiohttp.TCPConnector):
-    """A pool that never hands out a connection which the upstream has closed while it was idle."""
+    """A pool that never hands out a connection which has died while it was idle, as far as that can be known."""
 
     bodies: WeakKeyDictionary[ResponseHandler, _Body]
+    era: Era
 
-    async def connect(
-        self,
-        req: aiohttp.ClientRequest,
-        traces: list[Trace],
-        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109  # aiohttp's signature
+    async def take(
+        self, origin: aiohttp.ClientRequest, within: aiohttp.ClientTimeout, *, repeatable: bool
     ) -> Connection:
+        """Return a connection to ``origin``, one whose peer is there as far as can be known."""
         while True:
-            connection = await super().connect(req, traces, timeout)
+            # Looked at before a connection is made: one that was made before a sleep is older than it.
+            era = self.era.current()
+            connection = await self.connect(origin, [], within)
             protocol = connection.protocol
-            assert protocol is not None, "a connection in hand has a protocol"
+            assert isinstance(protocol, UpstreamProtocol), "a connection in hand has a protocol, which is ours"
             # Only one that has carried a request can have died while idle. On a new one, bytes that wait to be read
             # are TLS 1.3 session tickets (RFC 8446 §4.6.1), not an end of file.
             if protocol not in self.bodies:
                 self.bodies[protocol] = body = _Body()
+                protocol.made_in = era
                 if protocol.closed is not None:
                     protocol.closed.add_done_callback(body.on_closed)
                 # Only TLS transports have it: by default they decrypt 256 KiB ahead of a protocol that has paused.
                 if (limit := getattr(connection.transport, "set_read_buffer_limits", None)) is not None:
                     limit(TLS_READ_AHEAD)
+                watch_peer(socket_of(connection))
                 return connection
             # Bytes that came while it was idle are an answer to nothing, such as a load balancer's 408: the next
             # request must not get them. aiohttp may have read them already (`should_close`), or not yet.
             if not protocol.should_close and not is_readable(connection):
-                return connection
+                idle = asyncio.get_running_loop().time() - protocol.idle_since
+                heard = last_heard(socket_of(connection)) if idle >= MAX_SILENCE else 0.0
+                if may_carry(made_in=protocol.made_in, era=era, repeatable=repeatable, idle=idle, heard=heard):
+                    return connection
             connection.close()
+
+
+def socket_of(connection: Connection) -> socket.socket:
+    """Return the socket below a connection, TLS or not."""
+    assert connection.transport is not None, "a connection in hand has a transport"
+    sock: socket.socket = connection.transport.get_extra_info("socket")
+    return sock
 
 
 class _Body:
@@ -123,7 +140,7 @@ def is_readable(connection: Connection) -> bool:
     return bool(poll.poll(0))
 
 
-def connector(rules: UpstreamSettings) -> Connector:
+def connector(rules: UpstreamSettings, suspended: Callable[[], float]) -> Connector:
     """Make the pool of connections to the API's and the accounts' host."""
     # asyncio zeroes 256 KiB for each TLS connection, and there is no parameter for it (asyncio/sslproto.py).
     asyncio.sslproto.SSLProtocol.max_size = TLS_BUFFER
@@ -134,6 +151,7 @@ def connector(rules: UpstreamSettings) -> Connector:
     # There is no parameter for the protocol that a connection gets (aiohttp/connector.py, BaseConnector.__init__).
     pool._factory = functools.partial(UpstreamProtocol, loop=asyncio.get_running_loop())  # type: ignore[assignment]  # noqa: SLF001
     pool.bodies = WeakKeyDictionary()
+    pool.era = Era(suspended)
     return pool
 
 

@@ -8,13 +8,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import aiohttp
-from aiohttp.client_proto import ResponseHandler
 from aiohttp.http import HttpProcessingError, StreamWriter
 
 from slproxy.upstream.faults import EvictedError
 from slproxy.upstream.framing import ReplyWatch
 from slproxy.upstream.outbound import Outbound
-from slproxy.upstream.pool import UpstreamProtocol, is_readable
+from slproxy.upstream.pool import UpstreamProtocol, is_readable, socket_of
+from slproxy.upstream.reuse import UNACKNOWLEDGED_TIMEOUT, set_unacknowledged_timeout
 
 if TYPE_CHECKING:
     from aiohttp.connector import Connection
@@ -56,10 +56,10 @@ class RoundTrip:
         self.maybe_sent = self._sent = False
 
     @property
-    def protocol(self) -> ResponseHandler:
+    def protocol(self) -> UpstreamProtocol:
         """The protocol behind the connection, as long as it is in use."""
         protocol = self._connection.protocol
-        assert protocol is not None, "a round trip under way has a connection"
+        assert isinstance(protocol, UpstreamProtocol), "a round trip under way has a connection, made by our connector"
         return protocol
 
     async def exchange(
@@ -76,11 +76,12 @@ class RoundTrip:
             max_field_size=MAX_HEADER_LINE,
             max_headers=MAX_HEADER_COUNT,
         )
-        assert isinstance(protocol, UpstreamProtocol), "the connector makes no others"
         protocol.watch = watch = ReplyWatch(outbound.method)
         writer = StreamWriter(protocol, self._loop)
         self.maybe_sent = True
         if callable(outbound.body):
+            # A peer that takes its time to read acknowledges nothing more once its buffer is full.
+            set_unacknowledged_timeout(socket_of(self._connection), 0)
             await writer.write(head, drain=False)
             uploading = self._stream(writer, outbound, response_timeout=response_timeout)
             self._upload = asyncio.create_task(uploading, name="slproxy: stream a request's body")
@@ -211,7 +212,16 @@ class RoundTrip:
         if self._deadline is not None:
             self._deadline.cancel()
         if keep and self._sent:
+            self._set_idle()
             self._connection.release()
         else:
             self._connection.close()
         self._on_close()
+
+    def _set_idle(self) -> None:
+        transport = self._connection.transport
+        if transport is None or transport.is_closing():
+            return
+        self.protocol.idle_since = self._loop.time()
+        if self._upload is not None:
+            set_unacknowledged_timeout(socket_of(self._connection), UNACKNOWLEDGED_TIMEOUT)
