@@ -10,7 +10,7 @@ import random
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -27,7 +27,7 @@ from slproxy.forward import Answer, Drain, Forwarder, Policy
 from slproxy.observe import Listener, Observer
 from slproxy.pace import CallLater, Pacer, RedisBudget, Timer
 from slproxy.retry import RetryBudget
-from slproxy.server import Acceptor, Server, listen_at, listen_at_path, pages, url_of
+from slproxy.server import Acceptor, Room, Server, listen_at, listen_at_path, pages, room_for, url_of
 from slproxy.sockets import Peers
 from slproxy.store import TokenStore, owner_of, token_store
 from slproxy.upstream import Upstream, suspended
@@ -42,6 +42,10 @@ MAX_PAGE = 1024 * 1024
 
 def _call_later(delay: float, callback: Callable[[], None]) -> Timer:
     return asyncio.get_running_loop().call_later(delay, callback)
+
+
+def _room(settings: Settings) -> Room:
+    return room_for(clients=settings.limits.max_connections, upstream=settings.upstream.max_connections)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +88,8 @@ class App:
         self.urls: list[str] = []
 
         self.store = token_store(settings) if store is None else store
-        self.upstream = Upstream(settings.upstream, suspended=self._clock.suspended)
+        self._room = _room(settings)
+        self.upstream = self._upstream(settings, self._room)
         self.credentials = self._credentials(settings, self.store, self.upstream)
         # Its own for each process: a chain of two proxies is no loop, the same one twice is.
         self._pseudonym = f"slproxy-{secrets.token_hex(4)}"
@@ -93,6 +98,10 @@ class App:
         self._retry_budget = RetryBudget(settings.retry.budget)
         self.forwarder = self._forwarder(settings)
         self.server: Server | None = None
+
+    def _upstream(self, settings: Settings, room: Room) -> Upstream:
+        rules = replace(settings.upstream, max_connections=room.upstream)
+        return Upstream(rules, suspended=self._clock.suspended)
 
     def _credentials(self, settings: Settings, store: TokenStore, upstream: Upstream) -> Credentials:
         return Credentials(
@@ -199,6 +208,7 @@ class App:
         config.check(settings)
         for each in (asked, settings):
             config.check_listening(each)
+        room = _room(settings)
         store, upstream, credentials = self.store, self.upstream, self.credentials
         # What is replaced is closed when nothing uses it any more; if this fails, what is new is closed instead.
         new, retired = contextlib.AsyncExitStack(), contextlib.AsyncExitStack()
@@ -208,7 +218,7 @@ class App:
                 new.push_async_callback(store.close)
                 retired.push_async_callback(self.store.close)
             if change.upstream:
-                upstream = await new.enter_async_context(Upstream(settings.upstream, suspended=self._clock.suspended))
+                upstream = await new.enter_async_context(self._upstream(settings, room))
                 retired.push_async_exit(self.upstream)
             if change.credentials:
                 await self.credentials.settled()
@@ -241,7 +251,7 @@ class App:
         self.forwarder = self._forwarder(settings)
         if self.server is not None:
             self.server.handle = self.forwarder.handle
-            self.server.reconfigure(settings.limits, allow_origins=frozenset(settings.listen.allow_origins))
+            self.server.reconfigure(settings.limits, room, allow_origins=frozenset(settings.listen.allow_origins))
             retiring = asyncio.create_task(
                 self._retire(self.server, retired), name="slproxy: close what a reload replaced"
             )
@@ -266,6 +276,12 @@ class App:
     async def listen(self) -> None:
         """Start to renew in the background and to serve. Raises ConfigError when the address cannot be had."""
         self.credentials.keep_fresh()
+        if self._room.clients < self.settings.limits.max_connections:
+            log.warning(
+                "%d connections instead of limits.max_connections (%d): this process may not open more files",
+                self._room.clients,
+                self.settings.limits.max_connections,
+            )
         peers = Peers()
         self._stack.callback(peers.close)
         self.server = Server(
@@ -274,6 +290,7 @@ class App:
             monotonic=self._clock.monotonic,
             observer=self.observer,
             peers=peers,
+            room=self._room,
             allow_origins=frozenset(self.settings.listen.allow_origins),
         )
         self._runner = web.ServerRunner(self.server, handle_signals=False, shutdown_timeout=0.1)
@@ -289,7 +306,7 @@ class App:
             sockets = await listen_at(listen.host, listen.port)
             self.urls = [url_of(*each.getsockname()[:2]) for each in sockets]
         for sock in sockets:
-            self._acceptors.append(Acceptor(sock, self.server, self.server.make_room))
+            self._acceptors.append(Acceptor(sock, self.server, self.server.admission.run_out))
             self._stack.callback(self._acceptors[-1].close)
 
     async def drain(self, *, at_once: asyncio.Event) -> None:

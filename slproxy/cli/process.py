@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import resource
 import signal
 import sys
 import threading
@@ -89,11 +88,3 @@ async def in_daemon_thread(work: Callable[[], T]) -> T:
 
     threading.Thread(target=thread, daemon=True).start()
     return await done
-
-
-def allow_open_files() -> None:
-    """Let the process open as many files as it may: a thousand clients do not fit into the usual 1,024."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        with contextlib.suppress(OSError, ValueError):  # macOS says no to its own "unlimited"
-            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -183,7 +183,9 @@ class LimitSettings:
     replay_disk: Annotated[Bytes, Ge(0), Doc("Bytes of a request body kept at all; a larger one is streamed once.")] = (
         64 * MIB
     )
-    max_connections: Annotated[int, Ge(1), Doc("Client connections at a time.")] = 1000
+    max_connections: Annotated[
+        int, Ge(1), Doc("Client connections at a time; fewer where the process may not open as many files.")
+    ] = 1000
     header_timeout: Annotated[Timeout, Doc("Seconds for a client to send its request headers.")] = 15.0
     body_timeout: Annotated[Timeout, Doc("Seconds to wait for the next chunk of a request body.")] = 60.0
     max_target: Annotated[Bytes, Ge(1), Doc("Bytes of a request target.")] = 32 * KIB

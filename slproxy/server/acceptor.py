@@ -14,7 +14,7 @@ from collections.abc import Callable
 log = logging.getLogger("slproxy.server")
 
 # Connections accepted in one go: others have their turn in between, and may close some.
-AT_ONCE = 16
+AT_ONCE = 8
 # How long nothing is accepted when there is no descriptor left, in seconds. New connections wait in the kernel.
 PAUSE = 0.1
 # How often that is logged, in seconds.
@@ -25,11 +25,11 @@ class Acceptor:
     """The connections that come in at one listening socket, each served by a protocol of ``make``'s."""
 
     def __init__(
-        self, listener: socket.socket, make: Callable[[], asyncio.Protocol], make_room: Callable[[], object]
+        self, listener: socket.socket, make: Callable[[], asyncio.Protocol], run_out: Callable[[], object]
     ) -> None:
-        """``make_room`` is called when there is no descriptor for a connection: it may close another one."""
+        """``run_out`` is called when there is no descriptor for a connection: it may close others."""
         self._listener = listener
-        self._make, self._make_room = make, make_room
+        self._make, self._run_out = make, run_out
         self._timers = asyncio.get_running_loop()
         self._connecting: set[asyncio.Task[object]] = set()
         self._pause: asyncio.TimerHandle | None = None
@@ -51,7 +51,7 @@ class Acceptor:
         self._listener.close()
 
     def _accept(self) -> None:
-        for _ in range(AT_ONCE):
+        for _ in range(AT_ONCE - len(self._connecting)):
             try:
                 connection, _ = self._listener.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
@@ -77,7 +77,7 @@ class Acceptor:
         """Accept nothing for a while: the listening socket would be reported as ready again and again."""
         self._timers.remove_reader(self._listener)
         self._pause = self._timers.call_later(PAUSE, self._go_on)
-        self._make_room()
+        self._run_out()
         if self._timers.time() - self._told_at >= TELL_EVERY:
             self._told_at = self._timers.time()
             log.warning("cannot accept connections: %s; they wait", error.strerror or error)

@@ -33,9 +33,8 @@ from slproxy.sockets import Peers
 
 log = logging.getLogger("slproxy.server")
 
-# When there are too many connections, one that has been idle for so long is closed for a newcomer, in seconds: one that
-# has had an answer before, and one that has not and may be about to ask.
-EVICT_IDLE_AFTER, EVICT_UNUSED_AFTER = 1.0, 5.0
+# When there are too many connections, one that has been idle for so long is closed for another, in seconds.
+EVICT_AFTER = 1.0
 # How long a connection past the limit may take to send a request before it is answered all the same, in seconds.
 OVER_LIMIT_TIMEOUT = 1.0
 
@@ -44,18 +43,24 @@ SEND_BUFFER = 64 * 1024
 
 
 class Registry(Protocol):
-    """The connections that there are, and the limits of each."""
+    """The connections that there are."""
+
+    def register(self, connection: ClientConnection) -> bool: ...
+
+    def unregister(self, connection: ClientConnection) -> None: ...
+
+    def turned_away(self) -> None: ...
+
+
+class Owner(Protocol):
+    """The server of a connection: its limits, and who is told."""
 
     limits: LimitSettings
     send_timeout: float
     peers: Peers
 
     @property
-    def over_hard_limit(self) -> bool: ...
-
-    def register(self, connection: ClientConnection) -> bool: ...
-
-    def unregister(self, connection: ClientConnection) -> None: ...
+    def admission(self) -> Registry: ...
 
     def record_unparsed(self, answer: Answer, error: str) -> None: ...
 
@@ -91,7 +96,7 @@ class ClientConnection(RequestHandler):
         "writer",
     )
 
-    def __init__(self, server: Registry, **options: object) -> None:
+    def __init__(self, server: Owner, **options: object) -> None:
         super().__init__(server, **options)  # type: ignore[arg-type]  # aiohttp's own options, passed through
         self._server = server
         # When its last request ended, in the loop's time.
@@ -119,10 +124,26 @@ class ClientConnection(RequestHandler):
         """Whether no request is being served, or waits to be: aiohttp's own sign for it (``_process_keepalive``)."""
         return self.requests_begun == 0 or (self.waiter is not None and not self.waiter.done())
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether a request is being served on it, or waits to be."""
+        return self._linger is None and not self._is_idle
+
     def close_if_idle(self) -> None:
         """Close the connection unless a request is being served on it."""
         if self._is_idle:
-            self.force_close()
+            self.linger()
+
+    def turn_away(self) -> None:
+        """Close at once what is past the limit, or lingers while others wait; who has not asked is told."""
+        if self._linger is None and self._is_idle:
+            self._tell_over_limit()
+        self.force_close()
+
+    def _tell_over_limit(self) -> None:
+        self._server.admission.turned_away()
+        if self.transport is not None:
+            self.transport.write(on_the_wire(problem_answer(overloaded()), "Service Unavailable"))
 
     def evictable_for(self, now: float) -> float:
         """Return for how many seconds it could have been closed for a newcomer; less than none where it cannot yet."""
@@ -130,7 +151,7 @@ class ClientConnection(RequestHandler):
             return now - self.idle_since
         if not self._is_idle:
             return -math.inf
-        return now - self.idle_since - (EVICT_IDLE_AFTER if self.requests_begun else EVICT_UNUSED_AFTER)
+        return now - self.idle_since - EVICT_AFTER
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Limit what the kernel buffers, and begin to wait for a head."""
@@ -144,15 +165,14 @@ class ClientConnection(RequestHandler):
             peer.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
             # At once: whose a socket was cannot be told once its client has closed it.
             self.other_user = self._server.peers.foreign_client(peer)
-        self.over_limit = not self._server.register(self)
-        if self.over_limit and self._server.over_hard_limit:
-            self._reply_and_close(overloaded(), "Service Unavailable")
-            return
+        self.over_limit = not self._server.admission.register(self)
+        if self.transport is None:
+            return  # turned away at once
         self._start_head_timer(min(OVER_LIMIT_TIMEOUT, self._server.limits.header_timeout) if self.over_limit else None)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Stop the timers of a connection that is gone."""
-        self._server.unregister(self)
+        self._server.admission.unregister(self)
         for timer in (self._head_timer, self._send_timer, self._linger):
             if timer is not None:
                 timer.cancel()
@@ -206,7 +226,8 @@ class ClientConnection(RequestHandler):
         if not self._is_idle:
             return
         if self.over_limit:
-            self._reply_and_close(overloaded(), "Service Unavailable")
+            self._tell_over_limit()
+            self.linger()
         elif self._partial:
             self._reply_and_close(
                 BadRequest(
@@ -217,7 +238,7 @@ class ClientConnection(RequestHandler):
                 "Request Timeout",
             )
         else:
-            self.force_close()
+            self.linger()
 
     def _reply_and_close(self, problem: Problem, reason: str) -> None:
         """Answer where no request has parsed, and close."""
@@ -237,8 +258,8 @@ class ClientConnection(RequestHandler):
             return
         self.transport = transport
         self.idle_since = self.loop.time()
-        # A half-closed client sends nothing more; past the hard limit no connection is held.
-        if self.client.has_ended or (self.over_limit and self._server.over_hard_limit):
+        # A half-closed client sends nothing more.
+        if self.client.has_ended:
             self.force_close()
             return
         self._stop_head_timer()

@@ -7,8 +7,8 @@ It stands on aiohttp's server, and changes what that decides wrongly for a proxy
 3. A reply gets no header that the upstream did not send: aiohttp would add Content-Type, Date and Server.
 4. A reply that breaks off is cut off: the client must never take a short body for a whole one.
 5. A client that leaves cancels its request, and so the upstream's.
-6. A connection is not held for nothing: a head, a body and the reading of a reply each have a timeout, and past
-   ``limits.max_connections`` the longest idle connection is closed, or the newcomer gets a 503.
+6. A connection is not held for nothing: a head, a body and the reading of a reply each have a timeout; idle ones give
+   way (``admission``).
 """
 
 from __future__ import annotations
@@ -25,9 +25,11 @@ from slproxy.errors import BadRequest, ClientLeft, ConfigError, InternalError, O
 from slproxy.forward import Answer, Inbound, cors
 from slproxy.http import by_name
 from slproxy.observe import Exchange, Observer, loggable_path
+from slproxy.server.admission import KEEPALIVE, Admission
 from slproxy.server.client_end import broken_body
 from slproxy.server.connection import ClientConnection
 from slproxy.server.framing import request_fault
+from slproxy.server.open_files import Room
 from slproxy.server.response import REPORT, Response, overloaded, problem_answer, reset
 from slproxy.sockets import Peers
 
@@ -35,14 +37,10 @@ log = logging.getLogger("slproxy.server")
 
 # How much of a body is read ahead of an upstream that takes it slowly; aiohttp stops at twice this.
 BODY_READ_AHEAD = 16 * 1024
-# Idle connections of clients are kept as long as nginx keeps them.
-CLIENT_KEEPALIVE = 75.0
 # Room for the method and the version around a request target.
 REQUEST_LINE_REST = 64
 # A client that takes nothing of a reply for so long is cut off, in seconds; nginx's send_timeout.
 SEND_TIMEOUT = 60.0
-# How long a search for an idle connection that found none holds, in seconds: it is too slow for each of a flood.
-NO_ROOM_FOR = 0.1
 # How often clients are looked at whose end the event loop cannot see, in seconds.
 WATCH_EVERY = 0.25
 # What the log says of a client that left before it was answered; nginx's number for it.
@@ -64,6 +62,7 @@ class Server(web.Server):
         monotonic: Callable[[], float],
         observer: Observer,
         peers: Peers,
+        room: Room,
         allow_origins: frozenset[str] = frozenset(),
         send_timeout: float = SEND_TIMEOUT,
     ) -> None:
@@ -84,11 +83,9 @@ class Server(web.Server):
         self._monotonic = monotonic
         self._observer = observer
         self.peers = peers
-        self.reconfigure(limits, allow_origins=allow_origins)
+        self.admission = Admission(room)
+        self.reconfigure(limits, room, allow_origins=allow_origins)
         self.send_timeout = send_timeout
-        self._registered: set[ClientConnection] = set()
-        self._over_limit: set[ClientConnection] = set()
-        self._no_room_until = 0.0
         self._in_flight: dict[Exchange, ClientConnection] = {}
         self._watching: asyncio.TimerHandle | None = None
         # Whether no request comes after those in flight, and whether those that are left are cut off.
@@ -106,7 +103,8 @@ class Server(web.Server):
             loop=asyncio.get_running_loop(),
             auto_decompress=False,
             access_log=None,
-            keepalive_timeout=CLIENT_KEEPALIVE,
+            # Not aiohttp's: the admission closes them earlier, and with a linger.
+            keepalive_timeout=2 * KEEPALIVE,
             read_bufsize=BODY_READ_AHEAD,
             max_line_size=self.limits.max_target + REQUEST_LINE_REST,
             max_field_size=self.limits.max_headers,
@@ -114,9 +112,10 @@ class Server(web.Server):
             max_headers=self.limits.max_headers // 4,
         )
 
-    def reconfigure(self, limits: LimitSettings, *, allow_origins: frozenset[str]) -> None:
+    def reconfigure(self, limits: LimitSettings, room: Room, *, allow_origins: frozenset[str]) -> None:
         """Put other settings in force for new connections and requests."""
         self.limits, self._allow_origins = limits, allow_origins
+        self.admission.resize(room)
 
     async def wait_for_in_flight(self) -> None:
         """Wait until the requests that are in flight now have ended."""
@@ -133,7 +132,7 @@ class Server(web.Server):
     async def drain(self, grace: float) -> bool:
         """Wait until no request is in flight, for ``grace`` seconds at most; return whether none is."""
         self._draining = True
-        for connection in self._registered | self._over_limit:
+        for connection in self.admission.connections:
             connection.close_if_idle()
         try:
             async with asyncio.timeout(grace):
@@ -144,34 +143,10 @@ class Server(web.Server):
             self._aborting = True
         return True
 
-    def register(self, connection: ClientConnection) -> bool:
-        """Count a new connection; return whether there is room for it, if need be after closing an idle one."""
-        admitted = len(self._registered) < self.limits.max_connections or self.make_room()
-        (self._registered if admitted else self._over_limit).add(connection)
-        return admitted
-
-    def unregister(self, connection: ClientConnection) -> None:
-        """Stop to count a connection."""
-        self._registered.discard(connection)
-        self._over_limit.discard(connection)
-
-    @property
-    def over_hard_limit(self) -> bool:
-        """Whether there are too many connections even to wait for the request of each."""
-        return len(self._over_limit) > self.limits.max_connections
-
-    def make_room(self) -> bool:
-        """Close the connection that has been idle for longest, if that is long."""
-        now = self._loop_time()
-        if now < self._no_room_until:
-            return False
-        longest = max(self._registered, key=lambda connection: connection.evictable_for(now), default=None)
-        if longest is None or longest.evictable_for(now) < 0:
-            self._no_room_until = now + NO_ROOM_FOR
-            return False
-        self._registered.discard(longest)
-        longest.force_close()
-        return True
+    async def shutdown(self, timeout: float | None = None) -> None:  # noqa: ASYNC109  # aiohttp's signature
+        """Close all connections."""
+        self.admission.close()
+        await super().shutdown(timeout)
 
     async def _serve(self, request: web.BaseRequest) -> web.StreamResponse:
         """Serve one request: the outermost frame, where each failure becomes an answer and a line in the log."""
@@ -251,8 +226,9 @@ class Server(web.Server):
 
     async def _answer(self, request: web.BaseRequest, connection: ClientConnection, exchange: Exchange) -> Answer:
         try:
-            if connection.over_limit:
+            if connection.over_limit and not await self.admission.admit(connection):
                 raise overloaded()
+            connection.over_limit = False
             fault = request_fault(
                 version=None if connection.not_http else (request.version.major, request.version.minor),
                 codings=request.headers.getall(hdrs.TRANSFER_ENCODING, ()),

@@ -57,15 +57,18 @@ async def spawn(
     stdin: int,
     stderr: int = asyncio.subprocess.PIPE,
     fresh: bool = False,
+    files: int | None = None,
 ) -> asyncio.subprocess.Process:
     """Start slproxy as a user does, in ``home`` and with nothing of the person who runs the tests.
 
-    It is forked off where nothing tells that from a start, which takes 40 times as long; ``fresh`` starts it.
+    It is forked off where nothing tells that from a start, which takes 40 times as long; ``fresh`` starts it. With
+    ``files`` it may open no more than these.
     """
     variables, pipe = environment(home, **(env or {})), asyncio.subprocess.PIPE
-    if not fresh and forkserver.fits(variables):
+    if not fresh and files is None and forkserver.fits(variables):
         return await forkserver.fork(arguments, home, variables, stdin=stdin, stdout=pipe, stderr=stderr)
     return await asyncio.create_subprocess_exec(
+        *([] if files is None else ["sh", "-c", f'ulimit -n {files} && exec "$@"', "sh"]),
         *(sys.executable, "-m", "slproxy", *arguments),
         cwd=home,
         env=variables,
@@ -95,10 +98,14 @@ async def verified(running: Program) -> str:
 
 @asynccontextmanager
 async def program(
-    *arguments: str, home: Path, env: Mapping[str, str] | None = None, fresh: bool = False
+    *arguments: str,
+    home: Path,
+    env: Mapping[str, str] | None = None,
+    fresh: bool = False,
+    files: int | None = None,
 ) -> AsyncIterator[Program]:
     """Run ``serve`` or ``sandbox`` until the block ends; its address is read from the line that it prints."""
-    process = await spawn(arguments, home, env, stdin=asyncio.subprocess.DEVNULL, fresh=fresh)
+    process = await spawn(arguments, home, env, stdin=asyncio.subprocess.DEVNULL, fresh=fresh, files=files)
     assert process.stdout is not None
     assert process.stderr is not None
     lines: list[str] = []

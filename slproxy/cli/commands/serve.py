@@ -16,7 +16,6 @@ from slproxy import config
 from slproxy.app import App
 from slproxy.cli.describe import describe_other_users
 from slproxy.cli.output import DONE, print_note
-from slproxy.cli.process import allow_open_files
 from slproxy.cli.reload import keep_reloading, stamps
 from slproxy.cli.settings import load_settings
 from slproxy.cli.terminal import has_terminal
@@ -34,7 +33,6 @@ async def run(settings: Settings, args: argparse.Namespace) -> int:
     """Run ``slproxy serve``."""
     config.check_listening(settings)
     stop, at_once, hup = _signals()
-    allow_open_files()
     # Before anything is awaited: what changes from now on is seen.
     seen = stamps(settings)
     async with contextlib.AsyncExitStack() as stack:
