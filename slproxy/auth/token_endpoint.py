@@ -19,7 +19,7 @@ from slproxy.store import Token
 
 # A renewal gives up in time for whoever waits for the store's lock: no try begins that could, with the ten seconds that
 # `upstream.forms.ACCOUNTS_TIMEOUT` gives it, end after `store.LOCK_TIMEOUT`.
-RENEWAL_ATTEMPTS, LAST_TRY_BEGINS = 3, 18.0
+RENEWAL_ATTEMPTS, LAST_TRY_BEGINS = 4, 18.0
 # The longest that the token endpoint is left alone because it asks for it, in seconds.
 LONGEST_PAUSE = 900.0
 

@@ -24,16 +24,18 @@ class Attempts:
     """The state of one request's attempts. Times are monotonic, in seconds.
 
     ``sent`` counts physical sends. ``waited`` is all waiting between them; ``paced`` what of it the rate limit took,
-    unless SalesLoft had refused the request. A request that was refused (429) is ``requeued`` at its place in the
-    queue, which its ``ticket`` tells, for ``requeue_timeout`` at most. ``buffered`` is the last reply of SalesLoft's
-    that was given up for another attempt; ``reason`` is what the next attempt is made for. ``reply`` is the last one
-    that came, and closed by ``close`` unless the request ends with it.
+    unless SalesLoft had refused the request; ``unreachable_for`` what was waited since SalesLoft could be reached. A
+    request that was refused (429) is ``requeued`` at its place in the queue, which its ``ticket`` tells, for
+    ``requeue_timeout`` at most. ``buffered`` is the last reply of SalesLoft's that was given up for another attempt;
+    ``reason`` is what the next attempt is made for. ``reply`` is the last one that came, and closed by ``close`` unless
+    the request ends with it.
     """
 
     began: float
     sent: int = 0
     waited: float = 0.0
     paced: float = 0.0
+    unreachable_for: float = 0.0
     ticket: int | None = None
     requeued: bool = False
     requeue_timeout: float | None = None
@@ -73,7 +75,8 @@ class Attempts:
 
         ``attempt`` counts from 1; ``max_wait`` is what the client allows for all waiting; ``now`` is Unix time.
         """
-        if self.sent >= rules.attempts:
+        is_patient = outcome.could_not_connect and self.unreachable_for < retry.CONNECT_PATIENCE
+        if self.sent >= rules.attempts and not (is_patient and rules.attempts > 1 and rules.max_wait):
             return None
         wait = retry.wait_before_next(
             outcome, method=method, attempt=attempt, now=now, jitter=jitter, max_wait=rules.max_wait
@@ -83,6 +86,11 @@ class Attempts:
         if wait is None or wait > time_left or self.waited + wait > max_wait:
             return None
         return 0.0 if self.requeued else wait
+
+    def note_wait(self, outcome: Outcome, wait: float) -> None:
+        """Note that there is to be another attempt, and after what wait."""
+        self.waited += wait
+        self.unreachable_for = self.unreachable_for + wait if outcome.could_not_connect else 0.0
 
     def headers(self, *, replayable: bool) -> Fields:
         """Return what tells the client how often its request was sent, where there is something to tell."""

@@ -232,7 +232,7 @@ class Forwarder:
         else:
             attempts.reason = str(result.status)
             attempts.buffered = await buffer_reply(result) or attempts.buffered
-        attempts.waited += wait
+        attempts.note_wait(outcome, wait)
         when = "in its turn" if attempts.requeued else f"in {wait:.2f} s"
         log.info("%s %s: %s, retrying %s", request.method, request.exchange.path, attempts.reason, when)
 

@@ -2,6 +2,7 @@
 
 from slproxy.retry.budget import RetryBudget
 from slproxy.retry.decision import (
+    CONNECT_PATIENCE,
     MINUTE,
     REPEATABLE,
     RETRIED,
@@ -14,6 +15,7 @@ from slproxy.retry.decision import (
 from slproxy.retry.retrying import retried
 
 __all__ = [
+    "CONNECT_PATIENCE",
     "MINUTE",
     "REPEATABLE",
     "RETRIED",

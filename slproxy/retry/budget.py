@@ -8,11 +8,13 @@ from collections import deque
 class RetryBudget:
     """Counts requests and retries; ``share`` is in retries per request, and a floor of ``FLOOR`` retries is free.
 
-    Both are counted over the last ``WINDOW`` seconds, the retries over one more: seconds are counted whole, and no
-    stretch of that length shall see more than its own share. ``now`` is monotonic.
+    Both are counted over the last ``WINDOW`` seconds, the retries over ``LATE`` more: they come so long after their
+    requests, seconds are counted whole, and no stretch of that length shall see more than its own share. ``now`` is
+    monotonic.
     """
 
     WINDOW = 60
+    LATE = 5
     FLOOR = 10
 
     def __init__(self, share: float) -> None:
@@ -36,7 +38,7 @@ class RetryBudget:
         self._second(now)[2] += 1
 
     def _second(self, now: float) -> list[int]:
-        while self._seconds and self._seconds[0][0] < int(now) - self.WINDOW:
+        while self._seconds and self._seconds[0][0] <= int(now) - self.WINDOW - self.LATE:
             self._seconds.popleft()
         if not self._seconds or self._seconds[-1][0] < int(now):
             self._seconds.append([int(now), 0, 0])

@@ -26,9 +26,12 @@ RETRIED = TRANSIENT | {TOO_MANY_REQUESTS}
 
 # SalesLoft's rate limit is per clock minute, and no reset header exists (docs/salesloft.md, Rate limit); in seconds.
 MINUTE = 60.0
-# The first wait is at most this long, each further one at most twice the last: full jitter over an exponential ceiling,
-# after "Exponential Backoff And Jitter" (AWS Architecture Blog, 2015).
-FIRST_BACKOFF = 0.25
+# The first wait is at most this long, each further one at most twice the last; half of it is waited at least, or bad
+# dice would use up all attempts in a moment: "equal jitter" ("Exponential Backoff And Jitter", AWS Architecture Blog).
+FIRST_BACKOFF = 0.5
+# For so long at least an upstream that cannot be reached is tried again, in seconds: it may be restarting, and it costs
+# it nothing.
+CONNECT_PATIENCE = 1.5
 # Whoever waits for the same minute spreads over this much of it.
 MINUTE_JITTER = 1.0
 
@@ -41,6 +44,11 @@ class Outcome:
     maybe_sent: bool
     retry_after: str | None = None
     date: str | None = None
+
+    @property
+    def could_not_connect(self) -> bool:
+        """Whether no byte of the request has left, since the upstream could not be reached."""
+        return self.status is None and not self.maybe_sent
 
 
 def has_retry_after(outcome: Outcome) -> bool:
@@ -67,7 +75,7 @@ def wait_before_next(
             minute = _until_next_minute(_clock(outcome.date, now))
             return None if minute > max_wait else minute + jitter * MINUTE_JITTER
         return None if asked > max_wait else max(asked, _backoff(attempt, jitter, max_wait))
-    if outcome.status is None and not outcome.maybe_sent:
+    if outcome.could_not_connect:
         return _backoff(attempt, jitter, max_wait)
     if method in REPEATABLE and (outcome.status is None or outcome.status in TRANSIENT):
         asked = retry_after(outcome.retry_after, now=_clock(outcome.date, now)) or 0.0
@@ -86,4 +94,4 @@ def _until_next_minute(now: float) -> float:
 
 
 def _backoff(attempt: int, jitter: float, max_wait: float) -> float:
-    return jitter * min(FIRST_BACKOFF * 2.0 ** (attempt - 1), max_wait)
+    return (0.5 + jitter / 2) * min(FIRST_BACKOFF * 2.0 ** (attempt - 1), max_wait)

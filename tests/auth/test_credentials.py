@@ -297,6 +297,16 @@ async def test_a_lost_reply_is_asked_for_once_more_with_the_same_refresh_token()
     assert [form["refresh_token"] for form in it.accounts.asked] == ["refresh-1", "refresh-1"]
 
 
+async def test_a_token_endpoint_that_was_away_for_1500_ms_fails_no_renewal() -> None:
+    """With the worst of dice."""
+    time = FakeTime(die=0.0)
+    away = [UpstreamUnreachable("away", maybe_sent=False)] * 3
+    it = await scene(login(time=time, expires_in=-1.0), time, *away, granted(2))
+    since = time.now
+    assert (await it.credentials.bearer()).token == "access-2"
+    assert time.now - since >= 1.5
+
+
 async def test_a_command_does_not_spend_the_refresh_token_when_the_disk_is_full() -> None:
     time = FakeTime()
     it = await scene(login(time=time, expires_in=-1.0), time)

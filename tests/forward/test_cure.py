@@ -21,6 +21,7 @@ from slproxy.config import AuthSettings, LimitSettings, RetrySettings, Secret
 from slproxy.config.origin import Origin
 from slproxy.errors import StoreError
 from slproxy.store import MemoryStore, Record, Token
+from tests.support.pacing import ManualClock
 from tests.support.proxies import API_KEY, proxy, settings_for
 from tests.support.raw_http import Message, get, port_of, raw, read_message, reply
 from tests.support.scripted import Handler, ScriptedUpstream
@@ -906,7 +907,7 @@ async def test_a_repeat_waits_for_its_reply_no_longer_than_the_deadline_leaves()
     async def silent(message: Message, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read()
 
-    async with with_api_key(silent, retry=RetrySettings(deadline=1.0), response_timeout=0.7) as line:
+    async with with_api_key(silent, retry=RetrySettings(deadline=1.3), response_timeout=0.7) as line:
         since = time.monotonic()
         response = await line.ask()
         took = time.monotonic() - since
@@ -935,14 +936,14 @@ async def test_what_was_refused_is_waited_for_as_long_as_ever_once_it_is_sent_ag
         assert (response.head.status, response.body) == (201, b"made")
 
 
-async def test_backoff_grows_and_is_full_jitter() -> None:
+async def test_backoff_grows_and_half_of_it_is_waited_at_least() -> None:
     async with with_api_key(in_turn(reply("503 S")), waits=Waits(die=1.0)) as line:
         await line.ask()
     first, second, third = line.waits.slept
     assert (second, third) == (2 * first, 4 * first)
     async with with_api_key(in_turn(reply("503 S")), waits=Waits(die=0.0)) as line:
         await line.ask()
-    assert line.waits.slept == [0, 0, 0]
+    assert line.waits.slept == [first / 2, first, 2 * first]
 
 
 async def test_out_of_attempts_the_upstreams_own_last_reply_comes_down_with_its_headers() -> None:
@@ -1080,6 +1081,37 @@ async def test_a_refused_connection_is_tried_again_for_any_method(
         assert attempts(response) == ("3; not-replayable" if size > limits.replay_disk else "3")
     server[0].close()
     assert [len(message.body) for message in seen] == [size]
+
+
+@pytest.mark.parametrize(("attempts", "count"), [(4, 200), (2, 20), (1, 1)])
+async def test_who_cannot_be_reached_is_tried_for_so_long_that_1500_ms_away_is_no_failure(
+    attempts: int, count: int
+) -> None:
+    """With the worst of dice, and however many ask: a connection that was refused cost nothing."""
+    clock, upstream = ManualClock(30.0), ScriptedUpstream()
+    with socket.socket() as away:
+        away.bind(("127.0.0.1", 0))  # and does not listen
+        settings = settings_for(f"http://127.0.0.1:{away.getsockname()[1]}")
+        settings = replace(settings, retry=replace(settings.retry, attempts=attempts))
+        async with proxy(settings, clock=clock.proxys()) as app:
+            others = clock.sleeping
+            asked = [
+                asyncio.create_task(raw(app.urls[0], get(f"/v2/{number}", method="POST", body=b"{}"), timeout=SOON))
+                for number in range(count)
+            ]
+            if attempts > 1:
+                while clock.elapsed < 1.5:
+                    await until(lambda: clock.sleeping - others == count, timeout=SOON)
+                    clock.advance(0.25)
+                    await asyncio.sleep(0)  # until those who are woken are no longer asleep
+                await upstream.listen(sock=away)
+                await until(lambda: clock.sleeping - others == count, timeout=SOON)
+                clock.advance(0.25)
+            answers = await asyncio.gather(*asked)
+        await upstream.close()
+    assert {answer.head.status for answer in answers} == {200 if attempts > 1 else 502}
+    # A connection that was refused came to no request.
+    assert len(upstream.seen) == (count if attempts > 1 else 0)
 
 
 @pytest.mark.parametrize("method", [method for method in ALL if method != "HEAD"])

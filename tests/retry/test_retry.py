@@ -89,19 +89,19 @@ def test_what_may_be_sent_again_depends_on_the_method_and_on_whether_a_byte_may_
 @pytest.mark.parametrize(
     ("attempt", "jitter", "max_wait", "expected"),
     [
-        (1, 0.0, 60.0, 0.0),
-        (1, 0.5, 60.0, 0.125),
-        (1, 0.999, 60.0, 0.24975),
-        (2, 0.5, 60.0, 0.25),
-        (3, 0.5, 60.0, 0.5),
-        (4, 0.5, 60.0, 1.0),
-        (9, 0.5, 60.0, 30.0),
-        (20, 0.5, 60.0, 30.0),
-        (3, 0.5, 0.5, 0.25),
+        (1, 0.0, 60.0, 0.25),
+        (1, 0.5, 60.0, 0.375),
+        (1, 0.999, 60.0, 0.49975),
+        (2, 0.0, 60.0, 0.5),
+        (3, 0.0, 60.0, 1.0),
+        (4, 0.5, 60.0, 3.0),
+        (9, 0.5, 60.0, 45.0),
+        (20, 0.5, 60.0, 45.0),
+        (3, 0.5, 0.5, 0.375),
         (3, 0.5, 0.0, 0.0),
     ],
 )
-def test_backoff_doubles_up_to_the_longest_wait_with_full_jitter(
+def test_backoff_doubles_up_to_the_longest_wait_and_half_of_it_is_waited_at_least(
     status: int | None, reached: bool, attempt: int, jitter: float, max_wait: float, expected: float
 ) -> None:
     got = wait(status, maybe_sent=reached, attempt=attempt, jitter=jitter, max_wait=max_wait)
@@ -117,9 +117,9 @@ def test_backoff_doubles_up_to_the_longest_wait_with_full_jitter(
         ("60", 60.0),
         (date(MINUTE + 20), 20.0),
         # R2: 0 is the least backoff, and so is a date that has passed.
-        ("0", 0.125),
-        (date(MINUTE), 0.125),
-        (date(MINUTE - 3600), 0.125),
+        ("0", 0.375),
+        (date(MINUTE), 0.375),
+        (date(MINUTE - 3600), 0.375),
         # R2: over the cap the 429 is the client's at once.
         ("61", None),
         ("9999", None),
@@ -179,7 +179,7 @@ def test_no_single_wait_is_longer_than_max_wait(max_wait: float) -> None:
 @pytest.mark.parametrize("status", [502, 503, 504])
 @pytest.mark.parametrize(
     ("retry_after", "expected"),
-    [("5", 5.0), ("0", 0.125), ("junk", 0.125), (None, 0.125), ("-5", 0.125), ("61", None), (date(MINUTE + 9), 9.0)],
+    [("5", 5.0), ("0", 0.375), ("junk", 0.375), (None, 0.375), ("-5", 0.375), ("61", None), (date(MINUTE + 9), 9.0)],
 )
 def test_a_passing_failure_is_not_met_sooner_than_it_asks(
     status: int, retry_after: str | None, expected: float | None
