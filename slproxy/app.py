@@ -309,8 +309,8 @@ class App:
             self._acceptors.append(Acceptor(sock, self.server, self.server.admission.run_out))
             self._stack.callback(self._acceptors[-1].close)
 
-    async def drain(self, *, at_once: asyncio.Event) -> None:
-        """Wait for the requests in flight, for ``GRACE`` seconds or until ``at_once`` is set."""
+    async def drain(self, *, at_once: asyncio.Event, again: str = "SIGTERM") -> None:
+        """Wait for the requests in flight, for ``GRACE`` seconds or until ``at_once`` is set, which ``again`` does."""
         self._drain.begin(ends_at=self._clock.monotonic() + GRACE)
         self.pacer.drain(GRACE)
         if self._runner is None or self.server is None:
@@ -319,7 +319,11 @@ class App:
         self._remove_socket_file()
         for acceptor in self._acceptors:
             acceptor.close()
-        log.info("shutting down: %d requests in flight", self.server.in_flight)
+        if in_flight := self.server.in_flight:
+            requests = "1 request" if in_flight == 1 else f"{in_flight} requests"
+            log.info("shutting down: %s in flight, waiting up to %.0f s, %s again to stop now", requests, GRACE, again)
+        else:
+            log.info("shutting down: no request in flight")
         draining = asyncio.create_task(self.server.drain(GRACE))
         enough = asyncio.create_task(at_once.wait())
         await asyncio.wait({draining, enough}, return_when=asyncio.FIRST_COMPLETED)

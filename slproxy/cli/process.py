@@ -9,10 +9,37 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Coroutine
-from concurrent.futures import Future
-from typing import TypeVar
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import ParamSpec, TypeVar
 
 T = TypeVar("T")
+P = ParamSpec("P")
+
+
+class DaemonThreads(ThreadPoolExecutor):
+    """Runs each call in a thread that does not hold up the end of the program.
+
+    A resolver, a keyring or a mount may hang for as long as it likes, and the threads of Python's own executor are
+    waited for, by the event loop and by the interpreter. What must not be cut short is awaited by who calls it.
+    """
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Run a call in a new thread: there are few of them, and none may wait for one that hangs."""
+        future: Future[T] = Future()
+
+        def work() -> None:
+            if not future.set_running_or_notify_cancel():
+                return
+            try:
+                future.set_result(fn(*args, **kwargs))
+            except BaseException as error:  # noqa: BLE001  # whatever it was, who waits gets it
+                future.set_exception(error)
+
+        threading.Thread(target=work, daemon=True).start()
+        return future
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # Python's own
+        """Wait for nothing."""
 
 
 def open_standard_streams() -> None:
@@ -62,7 +89,15 @@ def run_in_loop(work: Coroutine[object, object, int]) -> int:
             signal.pthread_sigmask(signal.SIG_BLOCK, ends)
 
     with asyncio.Runner(loop_factory=factory) as runner:
+        runner.get_loop().set_default_executor(DaemonThreads())
         return runner.run(working())
+
+
+def end_within(seconds: float, code: int) -> None:
+    """End the process after so many seconds, whatever of it hangs until then."""
+    timer = threading.Timer(seconds, os._exit, (code,))
+    timer.daemon = True
+    timer.start()
 
 
 async def in_daemon_thread(work: Callable[[], T]) -> T:

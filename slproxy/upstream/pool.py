@@ -10,7 +10,7 @@ import select
 import socket
 import ssl
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 from weakref import WeakKeyDictionary
 
 import aiohttp
@@ -43,6 +43,19 @@ def new_socket(address: aiohttp.AddrInfoType) -> socket.socket:
     sock = socket.socket(family, kind, protocol)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
     return sock
+
+
+class Lookups:
+    """Looks names up in the loop's executor, whatever the loop.
+
+    uvloop has threads of its own for it, which the end of the process waits for: a resolver that hangs holds it up.
+    """
+
+    async def getaddrinfo(self, host: str, port: int, **options: int) -> list[tuple[object, ...]]:
+        return list(await asyncio.to_thread(socket.getaddrinfo, host, port, **options))
+
+    async def getnameinfo(self, address: tuple[str, int, int, int], flags: int = 0) -> tuple[str, str]:
+        return await asyncio.to_thread(socket.getnameinfo, address, flags)
 
 
 class UpstreamProtocol(ResponseHandler):
@@ -147,7 +160,14 @@ def connector(rules: UpstreamSettings, suspended: Callable[[], float]) -> Connec
     # Nor for this: it allocates 256 KiB for each read, on the clients' side as well, and gives back what it did not
     # need, which leaves holes in the C heap (asyncio/selector_events.py; benchmarks/README.md, Soak).
     asyncio.selector_events._SelectorTransport.max_size = READ_SIZE  # type: ignore[attr-defined]  # noqa: SLF001
-    pool = Connector(limit=0, keepalive_timeout=POOL_KEEPALIVE, ssl=_tls_context(rules), socket_factory=new_socket)
+    pool = Connector(
+        limit=0,
+        keepalive_timeout=POOL_KEEPALIVE,
+        ssl=_tls_context(rules),
+        socket_factory=new_socket,
+        # All that it asks of a loop are lookups.
+        resolver=aiohttp.ThreadedResolver(loop=cast("asyncio.AbstractEventLoop", Lookups())),
+    )
     # There is no parameter for the protocol that a connection gets (aiohttp/connector.py, BaseConnector.__init__).
     pool._factory = functools.partial(UpstreamProtocol, loop=asyncio.get_running_loop())  # type: ignore[assignment]  # noqa: SLF001
     pool.bodies = WeakKeyDictionary()

@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 import functools
 import gc
-import signal
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,15 +15,17 @@ import slproxy
 from slproxy import config
 from slproxy.app import App
 from slproxy.cli.describe import describe_other_users
+from slproxy.cli.end_signals import EndSignals
 from slproxy.cli.output import DONE, print_note
 from slproxy.cli.reload import keep_reloading, stamps
 from slproxy.cli.settings import load_settings
-from slproxy.cli.terminal import has_terminal
 from slproxy.cli.verification import keep_verifying
 from slproxy.config import Settings
 from slproxy.errors import LoginRequired
 from slproxy.server import reachable
 from slproxy.store import TokenStore
+
+log = logging.getLogger("slproxy")
 
 # How many objects may be new before cycles among them are looked for.
 GARBAGE_THRESHOLD = 10_000
@@ -32,7 +34,7 @@ GARBAGE_THRESHOLD = 10_000
 async def run(settings: Settings, args: argparse.Namespace) -> int:
     """Run ``slproxy serve``."""
     config.check_listening(settings)
-    stop, at_once, hup = _signals()
+    signals = EndSignals()
     # Before anything is awaited: what changes from now on is seen.
     seen = stamps(settings)
     async with contextlib.AsyncExitStack() as stack:
@@ -45,39 +47,21 @@ async def run(settings: Settings, args: argparse.Namespace) -> int:
         app = await stack.enter_async_context(App(point(settings), store=store, listeners=args.listeners))
         await app.listen()
         load = functools.partial(load_settings, args, settings.profile, Path.cwd())
-        reloading = asyncio.create_task(keep_reloading(app, lambda: point(load()), hup, seen))
+        reloading = asyncio.create_task(keep_reloading(app, lambda: point(load()), signals.reload, seen))
         _announce(app, sandbox=args.sandbox is not None)
         verifying = asyncio.create_task(keep_verifying(app), name="slproxy: verify the token")
         # All that is here stays, and a request leaves no cycle behind: to look for them at every 700th new object, as
         # Python does by itself, takes some percent of a request's time (benchmarks/README.md).
         gc.freeze()
         gc.set_threshold(GARBAGE_THRESHOLD)
-        await stop.wait()
+        await signals.stop.wait()
         for task in (reloading, verifying):
             task.cancel()
         await asyncio.wait({reloading, verifying})
-        await app.drain(at_once=at_once)
+        await app.drain(at_once=signals.at_once, again=signals.again)
+        if not app.credentials.is_settled:
+            log.warning("waiting for the token to be renewed; %s again stops now, and may lose it", signals.again)
     return DONE
-
-
-def _signals() -> tuple[asyncio.Event, asyncio.Event, asyncio.Event]:
-    """Return what signals set: the first that ends the proxy, the second that does, and the one that reloads it."""
-    stop, at_once, hup = asyncio.Event(), asyncio.Event(), asyncio.Event()
-    # nohup(1) has the signal ignored: then the end of the terminal is not ours.
-    ends_with_terminal = has_terminal() and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN
-
-    def end() -> None:
-        (at_once if stop.is_set() else stop).set()
-
-    def hang_up() -> None:
-        # The same signal says that the terminal was closed: then whoever started the proxy there has gone.
-        (stop if ends_with_terminal and not has_terminal() else hup).set()
-
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, end)
-    loop.add_signal_handler(signal.SIGHUP, hang_up)
-    return stop, at_once, hup
 
 
 def _as_they_are(settings: Settings) -> Settings:
