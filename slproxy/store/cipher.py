@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 # Another number is another program's, or a later version's.
 FORMAT = "slproxy-sealed-1"
 SALT_BYTES = 16
+# What is written to try a place out: as long as a login and of the same characters, and none.
+TRIAL = b'{"Trial": "slproxy tries whether a login can be stored here; delete this. ' + 100 * b"Aa0_-/+. ~" + b'"}'
 # scrypt's cost for interactive use (RFC 7914 §2; 16 MiB, 50 ms): a key in the settings may be a phrase.
 SCRYPT_N, SCRYPT_R, SCRYPT_P = 2**14, 8, 1
 
@@ -82,7 +84,7 @@ class TokenCipher:
         if current is None:
             key = self._keys.to_encrypt_with()
             if key is None:
-                self.description = "not encrypted"
+                self.description = f"not encrypted ({self._keys.unfit})" if self._keys.unfit else "not encrypted"
                 return plain
             self._current = current = (key, secrets.token_bytes(SALT_BYTES))
         key, salt = current
@@ -94,6 +96,18 @@ class TokenCipher:
             "sealed": self._fernet(key, salt).encrypt(plain).decode(),
         }
         return json.dumps(document, indent=1).encode() + b"\n"
+
+    def try_out(self) -> bytes:
+        """Encrypt something, and return what it may become in a store; a key that was made for it is deleted again.
+
+        Raises StoreError when what is asked for cannot be had.
+        """
+        before = self._current
+        text = self.encrypt(TRIAL)
+        if self._current is not None and self._current != before:
+            self._keys.delete(self._current[0])
+            self._current = before
+        return text
 
     def _current_as_set(self) -> tuple[Key, bytes] | None:
         """Return the key and the salt of the last record, if they are what the settings ask for now."""

@@ -54,6 +54,10 @@ class FileStore:
     async def write(self, record: Record) -> None:
         await asyncio.to_thread(self.write_blocking, record)
 
+    async def try_out(self) -> None:
+        async with self.lock():
+            await asyncio.to_thread(self._try_out)
+
     async def delete(self) -> None:
         await asyncio.to_thread(self._delete)
 
@@ -77,6 +81,17 @@ class FileStore:
             raise stale_write()
         encrypted = self._cipher.encrypt(serialize_record(record))
         private_file.write(self._path, encrypted, then=self._mark_login)
+
+    def _try_out(self) -> None:
+        path = self._path.with_name(self._path.name + ".trial")
+        private_file.delete(path)
+        try:
+            private_file.write(path, text := self._cipher.try_out())
+            found = private_file.read(path)
+        finally:
+            private_file.delete(path)
+        if found is None or found[0] != text:
+            raise StoreError(f"{path} does not read back as it was written.", hint="Check the disk of the folder.")
 
     def _mark_login(self) -> None:
         if not os.path.lexists(self._login_mark):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 from slproxy.errors import DamagedError, StoreError
+from slproxy.store.cipher import TRIAL
 from slproxy.store.file_lock import file_lock
 from slproxy.store.record import Record
 from slproxy.store.record_format import parse_record, serialize_record
@@ -38,6 +40,10 @@ class KeyringStore:
 
     async def write(self, record: Record) -> None:
         await asyncio.to_thread(self._write, record)
+
+    async def try_out(self) -> None:
+        async with self.lock():
+            await asyncio.to_thread(self._try_out)
 
     async def delete(self) -> None:
         await asyncio.to_thread(self._delete)
@@ -77,10 +83,26 @@ class KeyringStore:
         stored = self._read()
         if stored is not None and record.is_older_than(stored):
             raise stale_write()
-        self._keyring().set(self._name, serialize_record(record).decode())
+        keyring = self._keyring()
+        earlier = keyring.get(self._name)
+        try:
+            # In one line: some keyrings keep no more of a secret.
+            keyring.set(self._name, serialize_record(record).decode().replace("\n", ""))
+        except StoreError:
+            with contextlib.suppress(StoreError):  # it goes the same way, or is still there
+                keyring.delete(self._name) if earlier is None else keyring.set(self._name, earlier)
+            raise
         if self._keyring().get(f"{self._name}-login") is None:
             self._keyring().set(f"{self._name}-login", "1")
         self._keyring().delete(f"{self._name}-logout")
+
+    def _try_out(self) -> None:
+        name = f"{self._name}-trial"
+        try:
+            self._keyring().set(name, TRIAL.decode())
+        finally:
+            with contextlib.suppress(StoreError):  # a leftover is no login
+                self._keyring().delete(name)
 
     def _delete(self) -> None:
         # What a logout leaves: without it, an entry that is not there was lost.

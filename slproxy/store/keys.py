@@ -7,6 +7,7 @@ key is gone, at whatever point the change is cut off.
 from __future__ import annotations
 
 import base64
+import contextlib
 import logging
 import secrets
 from collections.abc import Callable
@@ -31,7 +32,7 @@ class Keyring(Protocol):
         """Return a secret, or ``None``. Raises StoreError when the keyring cannot be asked."""
 
     def set(self, name: str, value: str) -> None:
-        """Store a secret. Raises StoreError."""
+        """Store a secret. Raises StoreError when it would not be there for another process."""
 
     def delete(self, name: str) -> None:
         """Delete a secret. Raises StoreError."""
@@ -55,6 +56,8 @@ class Keys:
         self._find_keyring = keyring
         self._keyring: Keyring | None = None
         self._searched = False
+        # Why the keyring is of no use, where `auto` does without.
+        self.unfit = ""
 
     @property
     def encrypts(self) -> bool:
@@ -74,6 +77,8 @@ class Keys:
             return self._from_settings
         if self._encryption == "key":
             raise StoreError("store.encryption = key, and store.key is not set.", hint="Set it, or store.key_file.")
+        if self.unfit:
+            return None
         if self.keyring() is None:
             if self._encryption == "keyring":
                 raise StoreError(
@@ -86,6 +91,7 @@ class Keys:
         except StoreError as error:
             if self._encryption == "keyring":
                 raise
+            self.unfit = error.detail
             log.warning("%s The token is stored without encryption.", error.detail)
             return None
 
@@ -100,7 +106,12 @@ class Keys:
             name=f"store-key-{secrets.token_hex(4)}",
             value=base64.urlsafe_b64encode(secrets.token_bytes(32)).decode(),
         )
-        keyring.set(key.name, key.value)
+        try:
+            keyring.set(key.name, key.value)
+        except StoreError:
+            with contextlib.suppress(StoreError):  # it is of no use, and mostly not there
+                keyring.delete(key.name)
+            raise
         return key
 
     def named(self, name: str) -> Key:

@@ -33,6 +33,9 @@ class MemoryStore:
             raise stale_write()
         self._record = record
 
+    async def try_out(self) -> None:
+        """Memory is there."""
+
     async def delete(self) -> None:
         self._record = None
 

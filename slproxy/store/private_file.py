@@ -77,7 +77,7 @@ def _check_folder(folder: Path) -> None:
         )
 
 
-def write(path: Path, content: bytes, *, then: Callable[[], None]) -> None:
+def write(path: Path, content: bytes, *, then: Callable[[], object] = lambda: None) -> None:
     """Replace the content of a file, and do something else in its folder before that is synced. Raises StoreError."""
     try:
         make_folder(path.parent)
@@ -97,6 +97,16 @@ def write(path: Path, content: bytes, *, then: Callable[[], None]) -> None:
         sync_folder(path.parent)
     except OSError as error:
         raise store_error("write", path, error) from error
+
+
+def delete(path: Path) -> None:
+    """Delete a file, if there is one. Raises StoreError."""
+    try:
+        path.unlink(missing_ok=True)
+    except NotADirectoryError:
+        return
+    except OSError as error:
+        raise store_error("remove", path, error) from error
 
 
 def any_exists(*paths: Path) -> bool:

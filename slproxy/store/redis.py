@@ -102,6 +102,15 @@ class RedisStore:
         if not was_stored:
             raise stale_write()
 
+    async def try_out(self) -> None:
+        key, text = f"{self._token}:trial", await asyncio.to_thread(self._cipher.try_out)
+        async with self.lock():
+            await self._run(self._redis.set(key, text, px=int(LOCK_TIMEOUT * 1000)))
+            found = await self._run(self._redis.get(key))
+            await self._run(self._redis.delete(key))
+            if found != text:
+                raise StoreError(f"Redis does not return {key} as it was written.", hint="Check store.redis_url.")
+
     async def delete(self) -> None:
         await self._run(self._redis.eval(_DELETE, 2, self._token, self._logout_mark))
 

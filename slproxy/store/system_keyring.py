@@ -1,11 +1,16 @@
 """System keyring, by the ``keyring`` library.
 
 Its calls block, and may wait for a person to unlock it: they are made in threads.
+
+A backend may lose, cut or change what it is given without a word: `keyring.backends.null` keeps nothing, others keep it
+for as long as this process runs. So nothing counts as kept until another process has read it back.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
+import subprocess
 import sys
 
 import keyring
@@ -20,8 +25,19 @@ from slproxy.errors import StoreError
 SERVICE = "slproxy"
 # The keyring library's own mark for a backend that it recommends: encrypted, and there. Plain-text ones have less.
 RECOMMENDED = 1
+# What to do about a keyring that is of no use.
+CHANGE = "Choose another by PYTHON_KEYRING_BACKEND. Or set store.kind = file, with store.key or store.encryption = off."
 # What says on Linux that there may be a keyring: a desktop's bus, or somebody who chose one.
 DESKTOP, CHOICE = "DBUS_SESSION_BUS_ADDRESS", "PYTHON_KEYRING_BACKEND"
+
+# What another process does to read a secret back: it tells the hash alone.
+READ_BACK = """
+import hashlib, sys, keyring
+value = keyring.get_password(*sys.argv[1:])
+print("" if value is None else hashlib.sha256(value.encode("utf-8", "surrogatepass")).hexdigest())
+"""
+# How long that may take, in seconds: a person may have to unlock the keyring.
+READ_BACK_TIMEOUT = 30.0
 
 
 class SystemKeyring:
@@ -30,6 +46,7 @@ class SystemKeyring:
     def __init__(self, backend: KeyringBackend) -> None:
         self._backend = backend
         self.description = f"the keyring ({backend.name})"
+        self._is_proven = False
 
     def get(self, name: str) -> str | None:
         """Return a secret, or ``None``. Raises StoreError when the keyring cannot be asked."""
@@ -39,11 +56,18 @@ class SystemKeyring:
             raise _failed(error) from error
 
     def set(self, name: str, value: str) -> None:
-        """Store a secret. Raises StoreError."""
+        """Store a secret, and read it back: the first one from another process as well. Raises StoreError."""
         try:
             self._backend.set_password(SERVICE, name, value)
         except Exception as error:  # plug-ins have no errors in common
-            raise _failed(error) from error
+            raise StoreError(
+                f"The keyring ({self._backend.name}) refused a secret of {len(value)} characters"
+                f" ({type(error).__name__}).",
+                hint=CHANGE,
+            ) from error
+        self._is_proven = self.get(name) == value and (self._is_proven or _is_kept(name, value))
+        if not self._is_proven:
+            raise StoreError(f"The keyring ({self._backend.name}) does not keep what it is given.", hint=CHANGE)
 
     def delete(self, name: str) -> None:
         """Delete a secret. Raises StoreError."""
@@ -60,6 +84,25 @@ def _failed(error: Exception) -> StoreError:
         f"The system's keyring does not answer ({type(error).__name__}).",
         hint="Unlock it, check PYTHON_KEYRING_BACKEND, or set store.kind = file and store.encryption = off.",
     )
+
+
+def _is_kept(name: str, value: str) -> bool:
+    """Tell whether another process reads the same secret from the keyring."""
+    # Without our own secrets, which it does not need; -P: a `keyring.py` of the current folder is not the library.
+    env = {key: each for key, each in os.environ.items() if not key.startswith(("SALESLOFT_", "SLPROXY_"))}
+    try:
+        done = subprocess.run(  # noqa: S603  # this interpreter, and names of our own
+            [sys.executable, "-P", "-W", "ignore", "-c", READ_BACK, SERVICE, name],
+            env=env,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            timeout=READ_BACK_TIMEOUT,
+            check=False,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return False  # what cannot be checked does not count
+    return done.stdout.split()[-1:] == [hashlib.sha256(value.encode("utf-8", "surrogatepass")).hexdigest().encode()]
 
 
 def find() -> SystemKeyring | None:

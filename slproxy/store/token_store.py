@@ -45,6 +45,9 @@ class TokenStore(Protocol):
             StoreError: it cannot be stored.
         """
 
+    async def try_out(self) -> None:
+        """Lock, write and read back beside the login, as storing one does. Raises StoreError where that fails."""
+
     async def delete(self) -> None:
         """Delete the record. Raises StoreError."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from redis import Redis
@@ -13,8 +14,9 @@ from tests.support.redis import redis_server
 
 
 @pytest.fixture
-def chosen_keyring(monkeypatch: pytest.MonkeyPatch) -> None:
+def chosen_keyring(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Let this process take the keyring as the others do: it does not encrypt, so somebody must have chosen it."""
+    monkeypatch.setenv("HOME", str(tmp_path))
     for name, value in KEYRING.items():
         monkeypatch.setenv(name, value)
 

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import pty
+import resource
 import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -250,8 +251,17 @@ async def test_a_login_that_cannot_be_kept_is_revoked_and_the_one_before_stays(t
         await put(FileStore(path), record := of_somebody_else(sandbox))
         kept = path.read_bytes()
         # Rights would not keep root from writing; here no file may grow, as on a disk that is full.
-        _, err = await login_ends(tmp_path, oauth(sandbox), "--replace", code=1, shell="ulimit -f 0")
-        assert f"Cannot write {path}" in err
+        async with logging_in(tmp_path, oauth(sandbox), "--replace", shell="ulimit -f 0") as login:
+            assert await login.end() == 1
+            assert f"Cannot write {path}" in login.err
+            assert "/oauth/authorize" not in login.err, "nobody is sent to the browser for nothing"
+        if not hasattr(resource, "prlimit"):
+            pytest.skip("only Linux sets the limits of a process that runs (prlimit(2))")
+        async with logging_in(tmp_path, oauth(sandbox), "--replace", shell="true") as login:
+            url = await login.url()
+            resource.prlimit(login.process.pid, resource.RLIMIT_FSIZE, (0, 0))
+            assert await login.end(await allowed(url) + "\n") == 1
+            assert f"Cannot write {path}" in login.err
         assert path.read_bytes() == kept
         assert sandbox.alive() == 1
         assert await works(sandbox, record)

@@ -66,9 +66,9 @@ async def store(
         case "memory":
             made = MemoryStore()
         case "keyring":
-            backend = PlaintextKeyring()
-            backend.file_path = str(path.with_suffix(".keyring"))
-            keyring.set_keyring(backend)
+            # Where another process finds it too.
+            monkeypatch.setenv("XDG_DATA_HOME", str(path.parent))
+            keyring.set_keyring(PlaintextKeyring())
             # It is taken because somebody chose it: it does not encrypt.
             monkeypatch.setenv("PYTHON_KEYRING_BACKEND", "keyrings.alt.file.PlaintextKeyring")
             made = KeyringStore("default", lock_path=path.with_suffix(".lock"))

@@ -61,7 +61,9 @@ async def run(settings: Settings, args: argparse.Namespace) -> int:
     # The new login stays in memory until its user is known: only then may it replace the stored one.
     async with closing(token_store(settings)) as store, App(settings, store=(memory := MemoryStore())) as app:
         new = _NewLogin(app=app, memory=memory, store=store, replace_other=args.replace)
+        # Before a person is sent to the browser: a token that cannot be stored has to be revoked.
         await new.check_store()
+        await store.try_out()
         attempt = begin_login(settings)
         if args.no_browser:
             print_note(f"Open this URL in any browser and allow access:\n\n  {attempt.url}\n")
@@ -124,6 +126,7 @@ class _NewLogin:
                 # Nobody has it any more, so it must not stay valid.
                 await revoke(self.app, record)
             raise
+        print_note(f"  Stored in {self.store.description}, {self.store.encryption}.")
         return message
 
     async def _is_stored(self, record: Record) -> bool:
