@@ -43,6 +43,12 @@ class SlproxyError(Exception):
         self.detail = detail
         self.hint = hint
 
+    @property
+    def sentence(self) -> str:
+        """What happened and what to do, in one line."""
+        detail = "; ".join(self.detail.splitlines()).replace(":; ", ": ")
+        return f"{detail}{' ' if detail.endswith('.') else '; '}{self.hint}" if self.hint else detail
+
 
 class ConfigError(SlproxyError):
     """A setting that is unknown, of the wrong type, or that clashes; names key, place and what was expected."""

@@ -7,6 +7,7 @@ A new command is a file in ``cli/commands`` that has ``async def run(settings, a
 from __future__ import annotations
 
 import argparse
+import difflib
 import importlib
 import re
 from collections.abc import Callable, Coroutine
@@ -185,12 +186,24 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """End the program with exit code 2, naming flags only."""
-        known, _, given = message.partition("unrecognized arguments: ")
-        if given:
-            flags = [word.partition("=")[0] if word.startswith("--") else word[:2] for word in given.split()]
-            message = " ".join([f"{known}unrecognized arguments:", *(flag for flag in flags if flag[0] == "-"), "..."])
-        message = re.sub(r"(invalid choice|invalid \w+ value|explicit argument):? '.*'(?= \(|$)", r"\1", message)
-        super().error(re.sub(r"=.* could match", " could match", message))
+        super().error(_reworded(message))
+
+
+def _reworded(message: str) -> str:
+    known, _, given = message.partition("unrecognized arguments: ")
+    if given:
+        words = given.split()
+        flags = [word.partition("=")[0] if word.startswith("--") else word[:2] for word in words if word[0] == "-"]
+        unknown = f"unknown: {' '.join(flags)}" if flags else "there is a word too many, which is no flag"
+        return f"{known}{unknown} (--help shows what there is)"
+    if choice := re.search(r"^argument (.*?): invalid choice: (.*) \(choose from (.*)\)$", message, re.DOTALL):
+        names = re.findall(r"[\w-]+", choice[3])
+        near = difflib.get_close_matches(choice[2].strip("'\""), names, n=1)
+        meant = f"did you mean {near[0]}? " if near else ""
+        return f"argument {choice[1]}: {meant}It is one of {', '.join(names)}"
+    message = re.sub(r"invalid (int|float) value: .*", r"expected a number", message, flags=re.DOTALL)
+    message = re.sub(r"ignored explicit argument .*", "takes no value", message, flags=re.DOTALL)
+    return re.sub(r"=.* could match", " could match", message, flags=re.DOTALL)
 
 
 def build_parser() -> Parser:

@@ -49,7 +49,7 @@ async def keep_reloading(app: App, load: Callable[[], Settings], hup: asyncio.Ev
             # In a thread that nobody waits for at the end: what is mounted may hang.
             changed, later = await app.reload(await in_daemon_thread(load))
         except SlproxyError as error:
-            log.error("reload failed, settings unchanged: %s %s", error.detail, error.hint)  # noqa: TRY400  # says it all
+            log.error("reload failed, settings unchanged: %s", error.sentence)  # noqa: TRY400  # says it all
             # What is wrong with the settings changes when they do; what is wrong with the store may be over soon.
             seen = now if isinstance(error, ConfigError) else seen
         except Exception:

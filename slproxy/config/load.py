@@ -104,8 +104,9 @@ def profiles(*, config: Path | None, environ: Mapping[str, str], cwd: Path) -> l
 
 def secret_in(path: Path) -> Secret:
     """Return the key that a file holds, as ``store.key_file`` has it. Raises ConfigError."""
+    content = read_secret(path, str(path))
     try:
-        secret = parse(SCHEMA["store.key"], read_secret(path, str(path)), text=True, base=path.parent)
+        secret = parse(SCHEMA["store.key"], content, text=True, base=path.parent)
     except ConfigError as refused:
         raise ConfigError(f"{path}: {refused.detail}", hint=refused.hint) from refused
     assert isinstance(secret, Secret), "that setting is one"

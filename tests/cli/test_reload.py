@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import pty
+import re
 import signal
 import sys
 from dataclasses import replace
@@ -87,6 +88,8 @@ async def test_sighup_with_a_mistake_changes_nothing_and_says_so(tmp_path: Path,
     ):
         (tmp_path / "slproxy.toml").write_text(f"[log]\nlevel = 'debug'\n{toml}")
         await hang_up(running, "reload failed, settings unchanged: ")
+        failed = next(line for line in running.errors if "reload failed" in line)
+        assert re.search(r"; (fix or remove it|quote strings|did you mean|config.example.toml|set listen.key)", failed)
         assert (await raw(running.url, get("/v2/me.json"))).head.status == 200
         assert not any("Traceback" in line for line in running.errors)
 

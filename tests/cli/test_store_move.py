@@ -175,7 +175,7 @@ async def test_a_move_that_cannot_be_made_says_why(tmp_path: Path) -> None:
             (["--to", "file"], {}, 2, "already stored in file"),
             (["--to", "redis"], {}, 2, "SLPROXY_STORE__REDIS_URL"),
             (["--from", "redis", "--to", "keyring"], {}, 2, "SLPROXY_STORE__REDIS_URL"),
-            (["--to", "memory"], {}, 2, "invalid choice"),
+            (["--to", "memory"], {}, 2, "It is one of file, keyring, redis"),
             (["--to", "keyring"], {}, 1, "has no login"),
             # A login of another client is not moved: it is not this one's to take.
             (["--to", "keyring"], {"SALESLOFT_CLIENT_ID": "another"}, 1, "of the client "),

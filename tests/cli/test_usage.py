@@ -83,6 +83,28 @@ async def test_every_command_works_as_a_process(tmp_path: Path, command: Command
     assert b"Traceback" not in out + err
 
 
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("statsu", "argument COMMAND: did you mean status? It is one of serve, login, "),
+        ("marker-typed", "argument COMMAND: It is one of serve, login, "),
+        ("store mvoe", "argument COMMAND: did you mean move? It is one of move, rekey"),
+        ("store move --to marker-typed", "argument --to: It is one of file, keyring, redis"),
+        ("serve --port marker-typed", "argument --port: expected a number"),
+        ("sandbox --token-lifetime marker-typed", "argument --token-lifetime: expected a number"),
+        ("serve --read-only=marker-typed", "argument --read-only: takes no value"),
+        ("serve --nonsense=marker-typed", "unknown: --nonsense (--help shows what there is)"),
+        ("serve marker-typed", "there is a word too many, which is no flag"),
+        ("store rekey --new-key-file nofile", "slproxy: nofile: the file does not exist"),
+    ],
+)
+async def test_wrong_usage_is_told_without_what_was_typed(line: str, told: str, tmp_path: Path) -> None:
+    code, _, err = await run_here(*line.split(), home=tmp_path)
+    assert code == 2
+    assert told in err
+    assert "marker-typed" not in err
+
+
 @pytest.mark.parametrize("argv", [["--help"], ["config"]], ids=" ".join)
 async def test_what_does_not_talk_http_starts_without_aiohttp(tmp_path: Path, argv: list[str]) -> None:
     program = f"import sys; from slproxy.cli.main import run; run({argv}); sys.exit('aiohttp' in sys.modules)"
