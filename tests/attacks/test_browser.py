@@ -173,6 +173,7 @@ async def scene(
     *,
     script: Handler = profile,
     allow: tuple[str, ...] = (),
+    accept: tuple[str, ...] = (),
     key: str | None = None,
     read_only: bool = False,
     page_port: int = 0,
@@ -183,7 +184,7 @@ async def scene(
         origins = tuple(origin.format(pages=port) for origin in allow)
         settings = replace(
             settings_for(upstream.url),
-            listen=ListenSettings(port=0, allow_origins=origins, key=Secret(key) if key else None),
+            listen=ListenSettings(port=0, allow_origins=origins, accept_hosts=accept, key=Secret(key) if key else None),
             policy=PolicySettings(read_only=read_only),
         )
         async with (
@@ -475,6 +476,59 @@ async def test_a_link_on_another_port_of_localhost_can_be_followed_and_its_page_
         await until(lambda: bool(stage.tap.heard) and stage.tap.heard[0].answer is not None)
         assert [heard.status for heard in stage.tap.heard] == [200]
         await shared_with_nobody(stage)
+
+
+# What the API says runs in no origin: its HTML is somebody's e-mail, its scripts are nobody's.
+
+_STEAL = "fetch('/v2/stolen.json').then(r => r.text()).then(read => document.title = read)"
+HTML = f'<!doctype html><title>HTML</title><body onload="{_STEAL}">text<script>{_STEAL}</script>'.encode()
+SCRIPT = b"self.onmessage = self.onconnect = () => 0; fetch('/v2/stolen.json'); self.postMessage?.('ran')"
+
+
+async def active(message: Message, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Answer with what a browser would run, and with leave to run it everywhere."""
+    kind, body = ("html", HTML) if "page" in message.head.target else ("javascript", SCRIPT)
+    if "stolen" in message.head.target:
+        kind, body = "plain", b"stolen"
+    writer.write(reply("200 OK", body, f"Content-Type: text/{kind}", "Service-Worker-Allowed: /"))
+
+
+@pytest.mark.parametrize("host", ["localhost", "rebind.test"])
+async def test_a_page_from_the_api_is_shown_and_runs_nothing(browser: str, host: str) -> None:
+    # To a name in accept_hosts, which is not trustworthy to a browser, it sends no Sec-Fetch-Dest.
+    async with scene(browser, script=active, accept=("rebind.test",)) as stage:
+        await stage.tab.open(stage.url(f"http://{host}:{{proxy}}/v2/page"))
+        assert await stage.tab.run("return document.title") == "HTML"
+        assert await stage.tab.run("return origin") == "null"
+        assert [message.head.target for message in stage.upstream.seen] == ["/v2/page"]
+
+
+_RUN = """
+const looked = async it => { await when(it, 'load', 'error'); return inside(() => it.contentWindow) };
+const registered = it => navigator.serviceWorker.register('/v2/worker.js', it).then(() => 'registered', nothing);
+const settled = () => new Promise(r => setTimeout(r, 300));
+"""
+RUNS = {
+    "a frame": "return looked(put('iframe', {src: '/v2/page'}))",
+    "an object": "return looked(put('object', {data: '/v2/page'}))",
+    "a window": "const it = open('/v2/page'); await settled(); return inside(() => it)",
+    # It runs, and as nobody: what it asks for has the origin `null`.
+    "a worker": "await when(new Worker('/v2/worker.js'), 'message', 'error'); await settled(); return ''",
+    "a shared worker": "new SharedWorker('/v2/worker.js'); await settled(); return ''",
+    "a service worker": "return registered({scope: '/'})",
+    "a service worker for what is below it": "return registered({})",
+    "a service worker of modules": "return registered({type: 'module'})",
+}
+
+
+@pytest.mark.parametrize("trick", RUNS)
+async def test_a_page_of_the_proxys_own_cannot_run_what_the_api_says_as(browser: str, trick: str) -> None:
+    async with scene(browser, script=active) as stage:
+        await stage.tab.open(stage.url("http://localhost:{proxy}/_slproxy/status.json"))
+        assert await attempt(stage, _RUN + RUNS[trick], to="http://localhost:{proxy}", here="") == ""
+        assert "/v2/stolen.json" not in [message.head.target for message in stage.upstream.seen]
+        # And nothing is wrong but that.
+        assert (await stage.fetch("/v2/people.json")).status == 200
 
 
 # A name that was rebound: the page's server is gone, and the proxy has its name and port.
