@@ -586,7 +586,9 @@ async def test_typing_an_address_shows_what_the_api_says(browser: str, host: str
         assert await stage.tab.run("return document.querySelector('pre').textContent") == PROFILE.decode()
         assert stage.tap.heard[0].request.head.get("Sec-Fetch-Site") == "none"
         # Every browser asks for this on its own, sooner or later.
-        assert (await stage.fetch("/favicon.ico")).status == 404
+        assert (
+            await raw(stage.url("http://localhost:{proxy}"), get("/favicon.ico", "Sec-Fetch-Dest: image"))
+        ).head.status == 404
         assert [message.head.target for message in stage.upstream.seen] == ["/v2/me.json"]
 
 
