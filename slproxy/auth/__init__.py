@@ -6,19 +6,20 @@ person logs in through ``login``, ``callback_server`` and ``save_login``.
 """
 
 from slproxy.auth import oauth
-from slproxy.auth.callback import parse_pasted
-from slproxy.auth.callback_server import callback_server
+from slproxy.auth.callback_server import CallbackServer, callback_server
 from slproxy.auth.credentials import Credentials
 from slproxy.auth.identity import Identity, parse_identity
 from slproxy.auth.login import begin_login, exchange_code
 from slproxy.auth.login_attempt import LoginAttempt
 from slproxy.auth.oauth import Form
+from slproxy.auth.pasted import parse_pasted
 from slproxy.auth.save_login import save_login
 from slproxy.auth.token_in_use import Bearer
 from slproxy.auth.token_reply import TokenEndpointReply
 
 __all__ = [
     "Bearer",
+    "CallbackServer",
     "Credentials",
     "Form",
     "Identity",

@@ -1,16 +1,13 @@
-"""Callback of a login: the code in what the browser brings, or in what a person pastes."""
+"""Callback of a login: the code in what the browser brings."""
 
 from __future__ import annotations
 
 import hmac
-import re
+from collections.abc import Mapping
 from urllib.parse import parse_qs
 
 from slproxy.auth.login_attempt import LoginAttempt
-from slproxy.errors import ForeignCallbackError, LoginError, PasteError
-
-# RFC 6749 appendix A.11: any visible characters, though `=` only pads; a shorter one could be guessed.
-_BARE_CODE = re.compile(r"[!-<>-~]{8,}={0,2}")
+from slproxy.errors import ForeignCallbackError, LoginError
 
 
 def parse_callback(attempt: LoginAttempt, query: str) -> str:
@@ -25,6 +22,11 @@ def parse_callback(attempt: LoginAttempt, query: str) -> str:
             "The callback does not belong to this login: its state is missing or wrong. Nothing was stored.",
             hint="Start again with: slproxy login",
         )
+    return code_of(fields)
+
+
+def code_of(fields: Mapping[str, str]) -> str:
+    """Return the code in the fields of this login's callback. Raises LoginError when there is none."""
     if "error" in fields:
         denied = fields["error"] == "access_denied"
         raise LoginError(
@@ -36,24 +38,3 @@ def parse_callback(attempt: LoginAttempt, query: str) -> str:
     if not fields.get("code"):
         raise LoginError("The callback brought no code.", hint="Start again with: slproxy login")
     return fields["code"]
-
-
-def parse_pasted(attempt: LoginAttempt, pasted: str) -> str:
-    """Return the code in what a person pasted: the URL that the browser was redirected to, or the bare code.
-
-    A bare code carries no state; PKCE alone then ties it to this attempt. Raises LoginError, and PasteError for what
-    is neither.
-    """
-    pasted = pasted.strip()
-    query = (pasted.partition("?")[2] or pasted).partition("#")[0]
-    if not {"code", "error"} & parse_qs(query).keys():
-        if _BARE_CODE.fullmatch(pasted) and "://" not in pasted:
-            return pasted
-        begins = attempt.redirect_uri + ("&" if "?" in attempt.redirect_uri else "?")
-        raise PasteError(
-            f"That is not the URL you were redirected to; it starts with {begins}code="
-            if pasted
-            else "Nothing was pasted.",
-            hint="Run slproxy login --no-browser again.",
-        )
-    return parse_callback(attempt, query)

@@ -34,8 +34,9 @@ from redis.asyncio import Redis
 
 from slproxy import config
 from slproxy.app import App
-from slproxy.auth.callback import parse_callback, parse_pasted
+from slproxy.auth.callback import parse_callback
 from slproxy.auth.login_attempt import LoginAttempt
+from slproxy.auth.pasted import parse_pasted
 from slproxy.cli.parser import build_parser
 from slproxy.cli.settings import FLAGS
 from slproxy.config import SCHEMA, AuthSettings, Secret, StoreSettings

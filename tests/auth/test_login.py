@@ -7,13 +7,13 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from slproxy.auth.callback import parse_callback, parse_pasted
+from slproxy.auth.callback import parse_callback
 from slproxy.auth.callback_server import callback_server
 from slproxy.auth.login import begin_login
 from slproxy.auth.login_attempt import LoginAttempt
 from slproxy.auth.oauth import pkce_challenge
 from slproxy.config import AuthSettings, Secret, Settings, StoreSettings
-from slproxy.errors import ConfigError, ForeignCallbackError, LoginError, PasteError
+from slproxy.errors import ConfigError, ForeignCallbackError, LoginError
 
 ATTEMPT = LoginAttempt(url="https://u", redirect_uri="http://localhost:3000/callback", state="S", verifier="v" * 43)
 
@@ -55,46 +55,6 @@ def test_a_login_without_a_client_id_says_what_to_set() -> None:
     assert "SALESLOFT_CLIENT_ID" in caught.value.hint
 
 
-@pytest.mark.parametrize(
-    "pasted",
-    [
-        "http://localhost:3000/callback?code=C&state=S",
-        "  http://localhost:3000/callback?state=S&scope=&context=x&code=C \n",
-        "/callback?code=C&state=S",
-        "code=C&state=S",
-        "http://localhost:3000/callback?code=C&state=S#",
-    ],
-)
-def test_the_code_is_found_in_what_a_person_pastes(pasted: str) -> None:
-    assert parse_pasted(ATTEMPT, pasted) == "C"
-
-
-@pytest.mark.parametrize("code", ["C" * 22, "dGhpcyBpcyBhIGNvZGU=", "4/0AX4XfWh:abc-d_e", "12345678"])
-def test_a_bare_code_is_taken_as_it_is(code: str) -> None:
-    assert parse_pasted(ATTEMPT, f" {code}\n") == code
-
-
-@pytest.mark.parametrize(
-    "pasted",
-    [
-        "hello",
-        "http://localhost:3000/callback",
-        "https://accounts.salesloft.com/oauth/authorize?client_id=c&response_type=code&state=S",
-        "https://accounts.salesloft.com/a-page-whose-name-is-as-long-as-a-code",
-        "http://[",
-        "slproxy login --no-browser --profile work",
-        "state=S-as-long-as-a-code",
-    ],
-)
-def test_what_is_no_address_of_a_callback_is_told_apart_from_a_code_that_is_refused(pasted: str) -> None:
-    with pytest.raises(PasteError) as caught:
-        parse_pasted(ATTEMPT, pasted)
-    assert (
-        caught.value.detail
-        == "That is not the URL you were redirected to; it starts with http://localhost:3000/callback?code="
-    )
-
-
 FOREIGN = [
     "",
     "code=C",
@@ -127,11 +87,6 @@ def test_a_callback_of_ours_that_brings_no_code_ends_the_login(query: str, said:
     assert not isinstance(caught.value, ForeignCallbackError)
     assert said in caught.value.detail
     assert "secret-text" not in caught.value.detail
-
-
-def test_nothing_pasted_is_told() -> None:
-    with pytest.raises(LoginError, match="Nothing"):
-        parse_pasted(ATTEMPT, "\n")
 
 
 async def test_a_redirect_uri_of_another_machine_needs_a_paste() -> None:

@@ -116,7 +116,14 @@ async def test_a_pasted_address_with_a_wrong_state_or_a_denial_stores_nothing(tm
 BROWSER = """\
 import sys, urllib.request, urllib.error, urllib.parse
 
-url = sys.argv[1]
+class Stay(urllib.request.HTTPRedirectHandler):
+    def redirect_request(self, *_):
+        return None
+
+try:
+    urllib.request.build_opener(Stay).open(sys.argv[1], timeout=5)
+except urllib.error.HTTPError as redirect:
+    url = redirect.headers["Location"]
 query = urllib.parse.parse_qs(urllib.parse.urlsplit(url).query)
 callback, state = query["redirect_uri"][0], query["state"][0]
 

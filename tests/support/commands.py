@@ -13,6 +13,7 @@ import io
 import json
 import logging
 import os
+import pty
 import re
 import socket
 import threading
@@ -117,6 +118,54 @@ async def interactive(*arguments: str, home: Path, env: Mapping[str, str]) -> As
         if process.returncode is None:
             process.kill()
             await process.communicate()
+
+
+@dataclass
+class AtTerminal:
+    """A command whose standard input is a terminal, with a person at it."""
+
+    login: Interactive
+    keys: int
+    terminal: int
+    shown: bytes = b""
+
+    async def type(self, text: str) -> None:
+        """Type or paste a text, as fast as the terminal takes it."""
+        rest = text.encode()
+        while rest:
+            with contextlib.suppress(BlockingIOError):
+                rest = rest[os.write(self.keys, rest) :]
+            with contextlib.suppress(BlockingIOError):
+                self.shown += os.read(self.keys, 1 << 16)
+            await asyncio.sleep(0)
+
+    async def until_said(self, text: str) -> None:
+        """Wait until the command has said a text, after all that was waited for before."""
+        assert self.login.process.stderr is not None
+        while True:
+            line = (await self.login.process.stderr.readline()).decode()
+            assert line, f"it ended before it said {text!r}: {self.login.err}"
+            self.login.err += line
+            if text in line:
+                return
+
+
+@asynccontextmanager
+async def at_a_terminal(*arguments: str, home: Path, env: Mapping[str, str]) -> AsyncIterator[AtTerminal]:
+    keys, terminal = pty.openpty()
+    os.set_blocking(keys, False)
+    try:
+        process = await spawn(arguments, home, env, stdin=terminal)
+        try:
+            async with asyncio.timeout(PATIENCE):
+                yield AtTerminal(Interactive(process), keys, terminal)
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.communicate()
+    finally:
+        os.close(keys)
+        os.close(terminal)
 
 
 async def allowed(url: str, consent: str = "allow") -> str:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import sys
 import time
-import webbrowser
 from dataclasses import dataclass, replace
 
 from slproxy.app import App
 from slproxy.auth import (
+    CallbackServer,
     Identity,
     LoginAttempt,
     begin_login,
@@ -20,10 +21,11 @@ from slproxy.auth import (
     parse_pasted,
     save_login,
 )
+from slproxy.cli.browser import can_open, open_browser
 from slproxy.cli.logins import closing, revoke
 from slproxy.cli.output import DONE, print_note
 from slproxy.cli.process import in_daemon_thread
-from slproxy.cli.terminal import read_line
+from slproxy.cli.terminal import Keyboard
 from slproxy.config import Settings
 from slproxy.errors import (
     ConfigError,
@@ -35,10 +37,9 @@ from slproxy.errors import (
 )
 from slproxy.store import MemoryStore, Record, TokenStore, token_store
 
+PASTE = "Then paste the URL you were redirected to (an error page is fine):"
 # How long a login waits for a browser in the terminal to exit, in seconds.
 BROWSER_EXIT_TIMEOUT = 1.0
-# How often a person may paste a URL.
-MAX_PASTES = 3
 # How long a login may look up the user, in seconds: the new token is stored only afterwards.
 IDENTITY_TIMEOUT = 15.0
 
@@ -60,30 +61,80 @@ async def run(settings: Settings, args: argparse.Namespace) -> int:
         raise ConfigError("With store.kind = memory a login would be lost at once.", hint="Use file, keyring or redis.")
     # The new login stays in memory until its user is known: only then may it replace the stored one.
     async with closing(token_store(settings)) as store, App(settings, store=(memory := MemoryStore())) as app:
-        new = _NewLogin(app=app, memory=memory, store=store, replace_other=args.replace)
-        # Before a person is sent to the browser: a token that cannot be stored has to be revoked.
-        await new.check_store()
-        await store.try_out()
-        attempt = begin_login(settings)
-        if args.no_browser:
-            print_note(f"Open this URL in any browser and allow access:\n\n  {attempt.url}\n")
-            print_note("Then paste the URL you were redirected to (an error page is fine):")
-            print(await new.finish(attempt, await _pasted_code(attempt)))
-            return DONE
-        async with callback_server(attempt) as waiting:
-            print_note(f"Opening the browser to log in to SalesLoft. If it does not open, go to:\n\n  {attempt.url}\n")
-            # Some browsers run in the terminal, and this call lasts as long as they do.
-            browser = asyncio.ensure_future(in_daemon_thread(lambda: webbrowser.open(attempt.url)))
-            code = await waiting.code()
-            try:
-                message = await new.finish(attempt, code)
-            except SlproxyError as error:
-                waiting.show("Not logged in", f"{error.detail} {error.hint}")
-                raise
-            waiting.show("Logged in", f"{message} You can close this tab and go back to the terminal.")
-            await asyncio.wait({browser}, timeout=BROWSER_EXIT_TIMEOUT)
-        print(message)
+        with Keyboard() as keyboard:
+            new = _NewLogin(app=app, memory=memory, store=store, keyboard=keyboard, replace_other=args.replace)
+            # Before a person is sent to the browser: a token that cannot be stored has to be revoked.
+            await new.check_store()
+            await store.try_out()
+            attempt = begin_login(settings)
+            print(await (_log_in_by_paste if args.no_browser else _log_in_by_browser)(new, attempt))
     return DONE
+
+
+async def _log_in_by_paste(new: _NewLogin, attempt: LoginAttempt) -> str:
+    print_note(f"Open this URL in any browser and allow access:\n\n  {attempt.url}\n\n{PASTE}")
+    return await new.finish(attempt, await _pasted_code(attempt, new.keyboard, again=new.keyboard.is_terminal))
+
+
+async def _log_in_by_browser(new: _NewLogin, attempt: LoginAttempt) -> str:
+    async with callback_server(attempt) as server:
+        if can_open(os.environ, sys.platform):
+            print_note(f"Opening the browser to log in to SalesLoft. If it does not open, go to:\n\n  {attempt.url}\n")
+            print_note("If your browser is on another machine, paste the URL you were redirected to:")
+        else:
+            print_note(f"No browser can be opened here. Open this URL in any and allow access:\n\n  {attempt.url}\n")
+            print_note(PASTE)
+        browser = asyncio.create_task(_open_browser(server))
+        try:
+            code = await _first_code(attempt, server, new.keyboard)
+            message = await new.finish(attempt, code)
+        except SlproxyError as error:
+            server.show("Not logged in", f"{error.detail} {error.hint}")
+            raise
+        server.show("Logged in", f"{message.rstrip('.')}. You can close this tab and go back to the terminal.")
+        await asyncio.wait({browser}, timeout=BROWSER_EXIT_TIMEOUT)
+    return message
+
+
+async def _open_browser(server: CallbackServer) -> None:
+    environment = dict(os.environ)
+    if not can_open(environment, sys.platform):
+        return
+    # Some browsers run until they are closed, and this call lasts as long as they do.
+    if not await in_daemon_thread(lambda: open_browser(server.start_url, environment)):
+        print_note(f"The browser could not be opened. Open the URL above in any browser and allow access. {PASTE}")
+
+
+async def _first_code(attempt: LoginAttempt, server: CallbackServer, keyboard: Keyboard) -> str:
+    """Return the code that the browser brings or a person pastes."""
+    called = asyncio.create_task(server.code())
+    pasted = asyncio.create_task(_pasted_code(attempt, keyboard, again=True))
+    try:
+        await asyncio.wait({called, pasted}, return_when=asyncio.FIRST_COMPLETED)
+        if not called.done():
+            try:
+                return await pasted
+            except PasteError:
+                print_note(f"Standard input has ended: nothing can be pasted. Waiting at {attempt.redirect_uri}.")
+        return await called
+    finally:
+        for task in (called, pasted):
+            task.cancel()
+        await asyncio.gather(called, pasted, return_exceptions=True)
+
+
+async def _pasted_code(attempt: LoginAttempt, keyboard: Keyboard, *, again: bool) -> str:
+    """Read the pasted URL and return its code; if it is something else, ask ``again`` while there is input."""
+    before = ""
+    while True:
+        pasted = await keyboard.paste()
+        try:
+            return parse_pasted(attempt, pasted, before=before)
+        except PasteError as error:
+            if not pasted or not again:
+                raise
+            print_note(f"{error.detail}\nPaste it again:")
+            before += pasted
 
 
 @dataclass(kw_only=True)
@@ -93,6 +144,7 @@ class _NewLogin:
     app: App
     memory: MemoryStore
     store: TokenStore
+    keyboard: Keyboard
     replace_other: bool
 
     async def check_store(self) -> None:
@@ -140,23 +192,9 @@ class _NewLogin:
         try:
             await save_login(self.store, record, who, replace_other=self.replace_other)
         except OtherLoginError as error:
-            if not sys.stdin.isatty():
+            if not self.keyboard.is_terminal:
                 raise
             print_note(f"{error.detail}\nReplace it? [y/N]")
-            if (await in_daemon_thread(read_line)).strip().lower() not in ("y", "yes"):
+            if (await self.keyboard.line()).strip().lower() not in ("y", "yes"):
                 raise
             await save_login(self.store, record, who, replace_other=True)
-
-
-async def _pasted_code(attempt: LoginAttempt) -> str:
-    """Read the pasted URL and return its code; ask again if a person pasted something else."""
-    for _ in range(MAX_PASTES - 1):
-        line = await in_daemon_thread(read_line)
-        try:
-            return parse_pasted(attempt, line)
-        except PasteError as error:
-            # Only a person is asked again: not a script, and not input that has ended.
-            if not line or not sys.stdin.isatty():
-                raise
-            print_note(f"{error.detail}\nPaste it again:")
-    return parse_pasted(attempt, await in_daemon_thread(read_line))
