@@ -357,10 +357,11 @@ class App:
         """Whether it is shutting down, and takes no more requests."""
         return self._drain.has_begun
 
-    def _own_page(self, method: str, path: str) -> Answer:
+    def _own_page(self, method: str, path: str, tells_reason: bool) -> Answer:
         return pages.page(
             method,
             path,
+            tells_reason=tells_reason,
             not_ready=lambda: pages.not_ready(self.credentials.problem(), draining=self.is_draining),
             warning=self.credentials.warning,
             state=self.state,

@@ -33,7 +33,7 @@ from slproxy.forward.headers import InexactHeaderError
 from slproxy.forward.messages import Answer, Inbound, ReplyBody, Request
 from slproxy.forward.policy import Policy, Route, check
 from slproxy.forward.sender import Sender
-from slproxy.http import ByName, by_name
+from slproxy.http import ByName, by_name, http_date
 from slproxy.observe import Exchange, Observer, loggable_path
 from slproxy.pace import PROBE_TIMEOUT, Pacer, Preferences, parse_preferences
 from slproxy.retry import Outcome, RetryBudget
@@ -59,7 +59,7 @@ class Forwarder:
         retry_budget: RetryBudget,
         retry_settings: RetrySettings,
         limits: LimitSettings,
-        own_page: Callable[[str, str], Answer],
+        own_page: Callable[[str, str, bool], Answer],
         now: Callable[[], float],
         monotonic: Callable[[], float],
         sleep: Callable[[float], Awaitable[None]],
@@ -95,10 +95,14 @@ class Forwarder:
         """
         named = by_name(inbound.headers)
         route, target = check(self._policy, inbound, named)
-        if route is Route.OWN_PAGE:
-            return self._own_page(inbound.method, target.partition("?")[0])
+        if route in (Route.OWN_PAGE, Route.PROBE):
+            return self._own_page(inbound.method, target.partition("?")[0], route is Route.OWN_PAGE)
         if route is Route.PREFLIGHT:
-            preflight = [*cors.preflight(named, self._policy.methods), ("Proxy-Status", "slproxy")]
+            preflight = [
+                *cors.preflight(named, self._policy.methods),
+                ("Proxy-Status", "slproxy"),
+                ("Date", http_date(self._now())),
+            ]
             return Answer(status=204, headers=preflight, body=b"")
         if self._drain.has_begun:
             raise Draining(

@@ -25,6 +25,7 @@ from slproxy.errors import (
     Loop,
     MethodRefused,
     NotFound,
+    Refused,
     TooLarge,
     UserRefused,
 )
@@ -58,6 +59,8 @@ class Route(enum.Enum):
 
     UPSTREAM = enum.auto()
     OWN_PAGE = enum.auto()
+    # One of the probes, for somebody who would get no other page.
+    PROBE = enum.auto()
     # A browser asks whether a page of an allowed origin may send a request.
     PREFLIGHT = enum.auto()
 
@@ -106,7 +109,7 @@ def check(policy: Policy, inbound: Inbound, headers: ByName) -> tuple[Route, str
     Raises:
         Refused: one of its subclasses, the first rule of docs/contract.md, Check, that the request breaks.
     """
-    method, target, other_user = inbound.method, inbound.target, inbound.other_user
+    method, target = inbound.method, inbound.target
     if size(inbound.headers) > policy.max_headers:
         raise TooLarge(f"The header block is over {policy.max_headers} bytes.", hint="Send less.", status=431)
     # In bytes; a character that is not ASCII takes up to four.
@@ -121,14 +124,9 @@ def check(policy: Policy, inbound: Inbound, headers: ByName) -> tuple[Route, str
     origin_form = target if target.startswith("/") else _origin_form(policy, target)
     path = exact_path(origin_form)
     if path in PROBES and method in OWN_METHODS:
-        return Route.OWN_PAGE, origin_form
+        return Route.OWN_PAGE if _knows(policy, inbound, headers) else Route.PROBE, origin_form
     route = _route(policy, path)
-    host = _check_host(policy, headers)
-    # Only browsers send these, and a client that is none could send anything.
-    if b"origin" in headers or b"sec-fetch-site" in headers or b"service-worker" in headers:
-        check_origin(headers, host, policy.allow_origins)
-    if other_user is not None and policy.key is None and not policy.allow_other_users:
-        raise _user_refused(other_user)
+    _check_sender(policy, inbound, headers)
     if method == "OPTIONS" and cors.is_preflight(method, headers) and cors.allowed(headers, policy.allow_origins):
         return Route.PREFLIGHT, origin_form
     if b"via" in headers and has_passed(headers, policy.pseudonym):
@@ -147,6 +145,24 @@ def check(policy: Policy, inbound: Inbound, headers: ByName) -> tuple[Route, str
     if policy.narrows and route is Route.UPSTREAM:
         check_overrides(headers, query=origin_form.partition("?")[2], methods=policy.methods)
     return route, origin_form
+
+
+def _check_sender(policy: Policy, inbound: Inbound, headers: ByName) -> None:
+    """Check where a request comes from, and by which name it calls the proxy."""
+    host = _check_host(policy, headers)
+    # Only browsers send these, and a client that is none could send anything.
+    if b"origin" in headers or b"sec-fetch-site" in headers or b"service-worker" in headers:
+        check_origin(headers, host, policy.allow_origins)
+    if inbound.other_user is not None and policy.key is None and not policy.allow_other_users:
+        raise _user_refused(inbound.other_user)
+
+
+def _knows(policy: Policy, inbound: Inbound, headers: ByName) -> bool:
+    try:
+        _check_sender(policy, inbound, headers)
+    except Refused:
+        return False
+    return True
 
 
 def _origin_form(policy: Policy, target: str) -> str:

@@ -1,6 +1,6 @@
 """HTTP basics: header fields and dates."""
 
-from slproxy.http.dates import parsed_date, retry_after
+from slproxy.http.dates import http_date, parsed_date, retry_after
 from slproxy.http.fields import ByName, Fields, RawHeaders, by_name, size
 
 __all__ = [
@@ -8,6 +8,7 @@ __all__ = [
     "Fields",
     "RawHeaders",
     "by_name",
+    "http_date",
     "parsed_date",
     "retry_after",
     "size",

@@ -5,9 +5,14 @@ from __future__ import annotations
 import functools
 import re
 from datetime import UTC
-from email.utils import parsedate_to_datetime
+from email.utils import formatdate, parsedate_to_datetime
 
 _DELTA_SECONDS = re.compile(r"[0-9]+")
+
+
+def http_date(now: float) -> str:
+    """Return a Unix time as an HTTP date (RFC 9110 §5.6.7)."""
+    return formatdate(now, usegmt=True)
 
 
 def retry_after(value: str | None, *, now: float) -> float | None:

@@ -28,7 +28,7 @@ from slproxy.server.framing import has_rtsp
 from slproxy.server.lingering import LINGER_TIME, LINGER_TIME_OVER_LIMIT, Linger
 from slproxy.server.response import REPORT, Response, on_the_wire, overloaded, problem_answer, reset
 from slproxy.server.trailers import TrailerWatch
-from slproxy.server.unparsed import limit_problem, unparsed_problem
+from slproxy.server.unparsed import limit_problem, other_protocol, unparsed_problem
 from slproxy.sockets import Peers
 
 log = logging.getLogger("slproxy.server")
@@ -311,6 +311,10 @@ class ClientConnection(RequestHandler):
             self._linger.throw_away(len(data))
             return
         before = self.requests_begun
+        if not (before or self._partial) and (other := other_protocol(data)) is not None:
+            log.info("a client began another protocol: %s", other.detail)
+            self._reply_and_close(other, "Bad Request")
+            return
         super().data_received(data)
         parsed = self.requests_begun - before
         if self._is_idle:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import difflib
 import json
+import time
 from collections.abc import Callable, Mapping
 
 from slproxy.config import OWN_PAGES
 from slproxy.errors import Draining, MethodRefused, NotFound, Problem
 from slproxy.forward import OWN_METHODS, Answer
+from slproxy.http import http_date
 
 PAGES = tuple(OWN_PAGES + name for name in ("healthz", "readyz", "status.json"))
 
@@ -19,11 +21,12 @@ def page(
     method: str,
     path: str,
     *,
+    tells_reason: bool,
     not_ready: Callable[[], Problem | None],
     warning: str | None,
     state: Callable[[], State],
 ) -> Answer:
-    """Return one of the proxy's own pages.
+    """Return one of the proxy's own pages; without ``tells_reason`` the probes say no more than yes or no.
 
     Raises:
         Problem: there is no such page, or ``readyz`` is asked while no token can be had.
@@ -37,8 +40,8 @@ def page(
             return _json({"status": "alive"})
         case "readyz":
             if (problem := not_ready()) is not None:
-                raise problem
-            return _json({"status": "ready"} | ({"warning": warning} if warning else {}))
+                raise problem if tells_reason else _without_reason(problem)
+            return _json({"status": "ready"} | ({"warning": warning} if warning and tells_reason else {}))
         case "status.json":
             return _json(state())
     nearest = difflib.get_close_matches(path, PAGES, n=1, cutoff=0.8)
@@ -55,6 +58,15 @@ def not_ready(token_problem: Problem | None, *, draining: bool) -> Problem | Non
     return token_problem
 
 
+def _without_reason(problem: Problem) -> Problem:
+    """Return a problem less its texts, which may hold paths of this machine."""
+    bare = Problem.__new__(type(problem))
+    vars(bare).update(vars(problem))
+    bare.detail = f"{problem.title}."
+    bare.hint = "Ask by a name that this proxy answers to, such as localhost, for the reason."
+    return bare
+
+
 def _json(document: Mapping[str, object]) -> Answer:
     body = json.dumps(document, indent=2).encode() + b"\n"
     return Answer(
@@ -62,6 +74,7 @@ def _json(document: Mapping[str, object]) -> Answer:
         headers=[
             ("Content-Type", "application/json"),
             ("Content-Length", str(len(body))),
+            ("Date", http_date(time.time())),
             ("Cache-Control", "no-store"),
             ("X-Content-Type-Options", "nosniff"),
             # Without an error: what has no Proxy-Status is SalesLoft's.

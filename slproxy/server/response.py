@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
+import time
 from typing import Protocol
 
 from multidict import CIMultiDict
 
 from slproxy.errors import Overloaded, Problem
 from slproxy.forward import Answer
-from slproxy.http import Fields
+from slproxy.http import Fields, http_date
 from slproxy.server.aiohttp_private import StreamResponse
 
 REPORT = "Please report it, with the traceback in the log."
@@ -23,6 +24,7 @@ def problem_answer(problem: Problem) -> Answer:
     headers: Fields = [
         ("Content-Type", "application/problem+json"),
         ("Content-Length", str(len(body))),
+        ("Date", http_date(time.time())),
         ("Cache-Control", "no-store"),
         ("X-Content-Type-Options", "nosniff"),
         ("Proxy-Status", problem.proxy_status),

@@ -6,6 +6,19 @@ from aiohttp.http_exceptions import BadHttpMethod, HttpProcessingError, LineTooL
 
 from slproxy.errors import BadRequest, MethodRefused, Problem, TooLarge
 
+# What other protocols begin with, what they are, and what to do instead.
+_OTHER_PROTOCOLS = (
+    (b"\x16\x03", "TLS handshake: use http://", "The proxy speaks plain HTTP on this port."),
+    (b"PRI * HTTP/2.0", "HTTP/2 without TLS: use HTTP/1.1", "The proxy speaks HTTP/1.1 alone."),
+)
+
+
+def other_protocol(first: bytes) -> BadRequest | None:
+    """Return what to answer to a connection that begins as another protocol does, or ``None``."""
+    return next(
+        (BadRequest(f"{what}.", hint=hint) for start, what, hint in _OTHER_PROTOCOLS if first.startswith(start)), None
+    )
+
 
 def limit_problem(error: BaseException | None, *, max_line_size: int) -> TooLarge | None:
     """Return what to answer where it was a limit that stopped the parser; ``max_line_size`` is that of a target."""

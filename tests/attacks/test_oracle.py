@@ -874,7 +874,7 @@ REFUSED_BY_ALL: list[tuple[str, int, Sent]] = [
     ("no method", 501, b" /v2/a HTTP/1.1\r\nHost: localhost\r\n\r\n"),
     ("a header for a request line", 501, b"Host: localhost\r\n\r\n"),
     ("a response", 501, b"HTTP/1.1 200 OK\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n"),
-    ("a TLS hello", 501, b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(range(64))),
+    ("a TLS hello", 400, b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(range(64))),
     ("a PROXY line", 501, b"PROXY TCP4 127.0.0.1 127.0.0.1 1 2\r\n" + ask()),
     ("SOCKS 5", 501, b"\x05\x01\x00"),
     ("an SSH banner", 501, b"SSH-2.0-OpenSSH_9.2\r\n"),

@@ -1072,7 +1072,8 @@ def test_a_probe_needs_neither_host_nor_key_nor_origin(target: str, method: str)
     policy = replace(LOCKED, read_only=True)
     for host in (None, "10.1.2.3:8642", "evil.test"):
         answered = ask(target, "Origin: https://evil.test", policy=policy, method=method, host=host)
-        assert answered == (Route.OWN_PAGE, target)
+        assert answered == (Route.PROBE, target)
+    assert ask(target, policy=policy, method=method) == (Route.OWN_PAGE, target)
 
 
 @pytest.mark.parametrize(

@@ -75,7 +75,7 @@ LATER = {
     "an upgrade": (get("/v2/a", "Connection: Upgrade", "Upgrade: websocket"), NEXT, 200),
     "a request to close": (get("/v2/a", "Connection: close"), NEXT, 200),
     "HTTP/1.0": (get("/v2/a").replace(b"HTTP/1.1", b"HTTP/1.0"), NEXT, 200),
-    "TLS": (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", b"\x16\x03\x01" * 100, 501),
+    "TLS": (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", b"\x16\x03\x01" * 100, 400),
     "another version": (get("/v2/a").replace(b"HTTP/1.1", b"HTTP/2.0"), NEXT, 400),
     "a target that is refused": (get("/v2/../a"), NEXT, 400),
     "another host": (get("/v2/a", host="evil.test"), NEXT, 421),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 import shutil
 import socket
 import subprocess
@@ -44,7 +45,11 @@ def taken(host: str, *, only_ipv6: bool) -> Iterator[int]:
             sock.setsockopt(socket.SOL_SOCKET, option, 1)
         if ":" in host:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(only_ipv6))
-        sock.bind((host, 0))
+        while True:
+            # Below those that the kernel gives to clients, one of which might have it at the other address.
+            with contextlib.suppress(OSError):
+                sock.bind((host, random.randrange(10_000, 30_000)))
+                break
         sock.listen()
         yield sock.getsockname()[1]
 
