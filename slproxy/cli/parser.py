@@ -100,8 +100,9 @@ def _add_sandbox_flags(parser: argparse.ArgumentParser) -> None:
     unset = argparse.SUPPRESS
     parser.epilog = "Its pages under /_sandbox/ inject faults, move its clock and more; /_sandbox/ lists them."
     parser.add_argument("--host", default=unset, help=f"address to listen on (default: {SANDBOX_HOST})")
-    parser.add_argument("--port", type=int, default=unset, help=f"port to listen on (default: {SANDBOX_PORT}; 0: any)")
-    # The defaults are those of the sandbox's Options, which take too long to load for a help.
+    parser.add_argument("--port", default=unset, help=f"port to listen on (default: {SANDBOX_PORT}; 0: any)")
+    # `commands/sandbox.py` checks what they are given. The defaults are those of the sandbox's Options, which take too
+    # long to load for a help.
     parser.add_argument("--client-id", help="the OAuth client id that it accepts (default: sandbox-client)")
     parser.add_argument(
         "--redirect-uri",
@@ -109,18 +110,14 @@ def _add_sandbox_flags(parser: argparse.ArgumentParser) -> None:
         metavar="URI",
         help="a redirect URI of that client; may be repeated (default: http://localhost:3000/callback)",
     )
-    parser.add_argument(
-        "--token-lifetime", type=float, metavar="SECONDS", help="lifetime of an access token (default: 7200)"
-    )
+    parser.add_argument("--token-lifetime", metavar="SECONDS", help="lifetime of an access token (default: 7200)")
     parser.add_argument(
         "--rotation",
         choices=("immediate", "on-use"),
         help="when a renewal invalidates the old tokens: at once, or when the new access token is first used"
         " (default: immediate)",
     )
-    parser.add_argument(
-        "--budget", type=int, metavar="COST", help="cost that the team may spend a minute (default: 600)"
-    )
+    parser.add_argument("--budget", metavar="COST", help="cost that the team may spend a minute (default: 600)")
 
 
 SERVE = Command(
@@ -162,6 +159,7 @@ COMMANDS = (
         add_flags=_add_sandbox_flags,
         takes=frozenset({"host", "port"}),
         warns_of_unknown_profile=False,
+        logs=True,
         flags_are_settings=False,
     ),
 )

@@ -22,6 +22,7 @@ class Sandbox(SalesLoft):
 
     A page asks for consent at `/oauth/authorize`; a script adds `sandbox_consent=allow` or `=deny` and is redirected at
     once. `clock` gives seconds since the epoch and is the only time there is; `sleep` is how slow faults wait.
+    `answered` is told of each request: its method, target and status, None where it was cut off, and its seconds.
     """
 
     def __init__(
@@ -30,9 +31,11 @@ class Sandbox(SalesLoft):
         *,
         clock: Callable[[], float] = time.time,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        answered: Callable[[str, str, int | None, float], None] = lambda *_: None,
     ) -> None:
         """Make it; `start` makes it listen."""
         super().__init__(options, clock=clock)
+        self._answered = answered
         self._site = Endpoints(self, sleep)
         self._runner: web.AppRunner | None = None
         self.url = ""
@@ -45,7 +48,14 @@ class Sandbox(SalesLoft):
             request: web.Request,
             handler: Callable[[web.Request], Awaitable[web.StreamResponse]],  # noqa: ARG001
         ) -> web.StreamResponse:
-            return await self._site.respond(request)
+            began, status = time.monotonic(), None
+            try:
+                response = await self._site.respond(request)
+                if request.transport is not None and not request.transport.is_closing():
+                    status = response.status
+                return response
+            finally:
+                self._answered(request.method, request.raw_path, status, time.monotonic() - began)
 
         return web.Application(middlewares=[respond])
 

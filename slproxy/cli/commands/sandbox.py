@@ -4,32 +4,73 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import errno
+import functools
+import math
 import os
+import re
 import signal
-from dataclasses import replace
+import socket
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 import slproxy
 from slproxy.cli.output import DONE, print_note
 from slproxy.cli.parser import SANDBOX_HOST, SANDBOX_PORT
 from slproxy.config import Settings
 from slproxy.errors import ConfigError
+from slproxy.observe import Exchange, Listener, loggable_path
 from slproxy.sandbox import Options, Sandbox
+
+
+@dataclass(frozen=True)
+class _Flag:
+    """What a flag takes: text that ``form`` matches and, where there are bounds, a number within them."""
+
+    expected: str
+    form: str
+    low: float = -math.inf
+    high: float = math.inf
+
+    def accepts(self, text: str) -> bool:
+        if re.fullmatch(self.form, text) is None:
+            return False
+        return self.low == -math.inf or self.low <= float(text) <= self.high
+
+
+_TEXT, _INTEGER, _NUMBER = r"[!-~]+", r"[0-9]{1,9}", r"[0-9]{1,9}(\.[0-9]{1,9})?"
+_FLAGS: Mapping[str, _Flag] = MappingProxyType(
+    {
+        "host": _Flag("an address or a name of this machine", _TEXT),
+        "port": _Flag("an integer from 0 to 65535", _INTEGER, 0, 65535),
+        "client_id": _Flag("visible ASCII characters", _TEXT),
+        "redirect_uri": _Flag(
+            "an absolute http or https URL without fragment, such as http://localhost:3000/callback",
+            r"https?://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?([/?][!-\"$-~]*)?",
+        ),
+        "token_lifetime": _Flag("a number of seconds from 1 to 31536000", _NUMBER, 1, 31_536_000),
+        "budget": _Flag("an integer from 1 to 1000000", _INTEGER, 1, 1_000_000),
+    }
+)
 
 
 async def run(settings: Settings, args: argparse.Namespace) -> int:
     """Run ``slproxy sandbox``."""
+    _check(args)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     options = _options(args)
-    sandbox = Sandbox(options)
-    host, port = args.host or SANDBOX_HOST, SANDBOX_PORT if args.port is None else args.port
+    sandbox = Sandbox(options, answered=functools.partial(_log, args.listeners))
+    host, port = args.host or SANDBOX_HOST, SANDBOX_PORT if args.port is None else int(args.port)
     try:
         await sandbox.start(host, port)
     except OSError as error:
-        raise ConfigError(
-            f"Cannot listen on {host}:{port}: {os.strerror(error.errno or 0)}.", hint="Choose another --port."
-        ) from error
+        unknown = isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL
+        reason = "this machine has no such address" if unknown else os.strerror(error.errno or 0)
+        remedy = "--host" if unknown else "--port"
+        raise ConfigError(f"Cannot listen on {host}:{port}: {reason}.", hint=f"Choose another {remedy}.") from error
     try:
         _announce(sandbox, options)
         await stop.wait()
@@ -38,13 +79,37 @@ async def run(settings: Settings, args: argparse.Namespace) -> int:
     return DONE
 
 
+def _check(args: argparse.Namespace) -> None:
+    """Hold each flag to what it takes. Raises ConfigError."""
+    for name, flag in _FLAGS.items():
+        given = getattr(args, name)
+        for value in given if isinstance(given, list) else [given]:
+            if value is not None and not flag.accepts(str(value)):
+                raise ConfigError(
+                    f"argument --{name.replace('_', '-')}: expected {flag.expected}.", hint="Fix or remove it."
+                )
+
+
+def _log(listeners: Sequence[Listener], method: str, target: str, status: int | None, seconds: float) -> None:
+    exchange = Exchange(
+        method=method,
+        path=loggable_path(target),
+        began=0.0,
+        ended=seconds,
+        status=status or 0,
+        aborted="cut off" if status is None else "",
+    )
+    for listener in listeners:
+        listener.request_ended(exchange)
+
+
 def _options(args: argparse.Namespace) -> Options:
     given = {
         "client_id": args.client_id,
         "redirect_uris": tuple(args.redirect_uri) if args.redirect_uri else None,
-        "token_lifetime": args.token_lifetime,
+        "token_lifetime": None if args.token_lifetime is None else float(args.token_lifetime),
         "rotation": args.rotation,
-        "budget": args.budget,
+        "budget": None if args.budget is None else int(args.budget),
     }
     return replace(Options(), **{name: value for name, value in given.items() if value is not None})
 
