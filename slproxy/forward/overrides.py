@@ -17,8 +17,9 @@ _METHOD = re.compile(r"(?:x-)?(?:http-|original-|override-)?method(?:-override)?
 _PATH = re.compile(
     r"(?:x-)?(?:http-)?(?:original|rewrite|override|request|destination)-?(?:url|uri|path)(?:-override)?"
 )
-# Of a query or a form: Rack's, and so Rails'. A form comes with a POST, which read-only does not let pass.
-_PARAMETER = "_method"
+# Of a query or a form: Rack's, and so Rails'; others take the header's name. A form comes with a POST, which read-only
+# does not let pass, and rules for paths say nothing of methods.
+_PARAMETER = re.compile(r"_method|x-http-method(?:-override)?")
 
 
 def check_overrides(headers: ByName, *, query: str, methods: Sequence[str]) -> None:
@@ -36,8 +37,9 @@ def check_overrides(headers: ByName, *, query: str, methods: Sequence[str]) -> N
                 f"The header {name} asks for another path, and this proxy has rules for paths or methods.",
                 hint="Leave it out, and ask for that path itself.",
             )
-    if any(unquote(each.partition("=")[0]) == _PARAMETER for each in re.split("[&;]", query)):
-        raise _method_refused(f"The parameter {_PARAMETER}", methods)
+    for parameter in (unquote(each.partition("=")[0]).lower() for each in re.split("[&;]", query)):
+        if _PARAMETER.fullmatch(parameter):
+            raise _method_refused(f"The parameter {parameter}", methods)
 
 
 def _method_refused(what: str, methods: Sequence[str]) -> MethodRefused:

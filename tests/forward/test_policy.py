@@ -435,7 +435,15 @@ def test_a_header_that_asks_for_another_method_or_path_is_refused_wherever_a_rul
 
 
 @pytest.mark.parametrize(
-    "query", ["_method=DELETE", "a=b&_method=delete", "a;_method=PUT", "%5fmethod=DELETE", "_method"]
+    "query",
+    [
+        "_method=DELETE",
+        "a=b&_method=delete",
+        "a;_method=PUT",
+        "%5fmethod=DELETE",
+        "_method",
+        "X-HTTP-Method-Override=PUT",
+    ],
 )
 def test_so_is_rails_parameter_for_another_method(query: str) -> None:
     for policy in NARROWED.values():
