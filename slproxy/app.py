@@ -19,7 +19,7 @@ from aiohttp import web
 
 import slproxy
 from slproxy import config
-from slproxy.auth import Credentials
+from slproxy.auth import Credentials, check_found
 from slproxy.changes import changes
 from slproxy.config import Settings
 from slproxy.errors import StoreError, UpstreamUnreachable
@@ -174,6 +174,7 @@ class App:
         self._stack.push_async_callback(self._close_parts)
         try:
             await self.credentials.load()
+            await check_found(self.settings, self.store, self.credentials.selection.grant)
         except BaseException:
             await self._stack.aclose()
             raise
@@ -224,6 +225,7 @@ class App:
                 await self.credentials.settled()
                 credentials = self._credentials(settings, store, upstream)
                 await credentials.load()
+                await check_found(settings, store, credentials.selection.grant)
                 # A token that is only in memory must not be given up; nothing is awaited from here on.
                 if not self.credentials.is_settled:
                     raise StoreError(

@@ -14,6 +14,7 @@ from slproxy.auth.login_attempt import LoginAttempt
 from slproxy.auth.oauth import Form
 from slproxy.auth.pasted import parse_pasted
 from slproxy.auth.save_login import save_login
+from slproxy.auth.stored_login import check_found
 from slproxy.auth.token_in_use import Bearer
 from slproxy.auth.token_reply import TokenEndpointReply
 
@@ -27,6 +28,7 @@ __all__ = [
     "TokenEndpointReply",
     "begin_login",
     "callback_server",
+    "check_found",
     "exchange_code",
     "oauth",
     "parse_identity",

@@ -9,6 +9,8 @@ from __future__ import annotations
 import logging
 from contextlib import AbstractAsyncContextManager
 
+from slproxy import config
+from slproxy.config import Grant, Settings
 from slproxy.errors import StaleWriteError, StoreError, UnwritableError
 from slproxy.store import Owner, Record, Token, TokenStore
 
@@ -123,3 +125,14 @@ class StoredLogin:
         except StoreError as error:
             log.warning("%s That the login is refused is only in memory. %s", error.detail, error.hint)
         return None
+
+
+async def check_found(settings: Settings, store: TokenStore, grant: Grant | None) -> None:
+    """Raise ConfigError where a file that nobody named would decide where the login that ``grant`` uses goes."""
+    if not config.has_redirects(settings) or grant not in ("authorization_code", None):
+        return
+    record = await store.read()
+    if record is not None:
+        config.check_login(settings, api_url=record.api_url, accounts_url=record.accounts_url)
+    elif grant is not None:
+        config.check_login(settings, api_url=None, accounts_url=None)

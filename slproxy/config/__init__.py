@@ -2,6 +2,7 @@
 
 from slproxy.config.conflicts import check, check_listening
 from slproxy.config.effective import effective
+from slproxy.config.found import check_login, has_redirects
 from slproxy.config.hosts import is_loopback
 from slproxy.config.load import load, profiles, secret_in
 from slproxy.config.patterns import covers, matcher, rejects
@@ -39,8 +40,10 @@ __all__ = [
     "Via",
     "check",
     "check_listening",
+    "check_login",
     "covers",
     "effective",
+    "has_redirects",
     "is_loopback",
     "load",
     "matcher",

@@ -39,6 +39,23 @@ def conflicts(settings: Settings) -> Iterator[ConfigError]:
                 break
 
 
+def has_redirects(settings: Settings) -> bool:
+    """Tell whether a found file says where credentials go."""
+    return bool(_redirects(settings))
+
+
+def check_login(settings: Settings, *, api_url: str | None, accounts_url: str | None) -> None:
+    """Raise ConfigError when a found file would take a login elsewhere than to the addresses it was made at.
+
+    Of a login that is yet to be made they are None: it will belong to the settings' own. Nothing ties a login to the
+    rest, such as ``upstream.ca_file``, so that never goes with one.
+    """
+    made_at = {"upstream.api_url": api_url, "upstream.accounts_url": accounts_url}
+    for key, origin in _redirects(settings):
+        if key not in made_at or made_at[key] not in (None, _value(settings, key)):
+            raise _refusal(settings, key, origin, "a stored login")
+
+
 def _redirects(settings: Settings) -> list[tuple[str, Origin]]:
     """Return what found files say of where credentials go, other than the default."""
     given = [(setting, _origin(settings, setting.key)) for setting in REDIRECTS]

@@ -18,6 +18,7 @@ from slproxy.config.env_file import from_dotenv
 from slproxy.config.files import check_readable, config_folder, read, read_found, read_secret, state_folder
 from slproxy.config.filled_in import is_api_key
 from slproxy.config.flags import from_flags
+from slproxy.config.found import REDIRECTS
 from slproxy.config.messages import redacted
 from slproxy.config.origin import DEFAULT, Origin
 from slproxy.config.parse import parse
@@ -43,7 +44,7 @@ def load(
 ) -> Settings:
     """Return the effective settings; ``flags`` are keyed like ``listen.port``, and None among them is not set.
 
-    With ``sandbox``, credentials and the store are left out: right or wrong, none is used.
+    With ``sandbox``, credentials, the store and the upstream's addresses are left out: right or wrong, none is used.
 
     Raises ConfigError, with every error found, one a line.
     """
@@ -82,7 +83,7 @@ def load(
 
 
 def _is_real(setting: Setting) -> bool:
-    return setting.credential or setting.section == "store"
+    return setting.credential or setting.section == "store" or setting in REDIRECTS
 
 
 def _doubts(settings: Settings) -> Iterator[str]:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.commands import KEY, SECRET, run_here
-from tests.support.programs import Program, program
+from tests.support.commands import KEY, SECRET, log_in, logged_in, oauth, pointed_at, run_here, sandboxed, token_file
+from tests.support.programs import Program, program, run
 from tests.support.raw_http import get, raw
 from tests.support.scripted import ScriptedUpstream
 from tests.support.waiting import until
@@ -90,3 +90,46 @@ async def test_a_reload_is_held_to_it_as_the_start_is(tmp_path: Path) -> None:
                 assert (await raw(it.url, get("/v2/me.json"))).head.status == 200
         assert stranger.connections == 0
         assert upstream.seen
+
+
+CLIENT = "[auth]\nclient_id = 'sandbox-client'\nclient_secret = 'strangers'\n"
+WITH_A_LOGIN = ("serve --port 0", "whoami", "token", "status", "logout", "store move --to keyring")
+
+
+@pytest.mark.parametrize("name", ["api_url", "accounts_url", "ca_file"])
+async def test_a_stored_login_goes_nowhere_that_a_found_file_says(name: str, tmp_path: Path) -> None:
+    """Not even with a client of the file's own, which is the very one that has logged in."""
+    async with ScriptedUpstream() as stranger, sandboxed() as sandbox:
+        await logged_in(tmp_path, sandbox)
+        (tmp_path / "ca.pem").write_text("")
+        value = "ca.pem" if name == "ca_file" else stranger.url
+        (tmp_path / "slproxy.toml").write_text(f"[upstream]\n{name} = '{value}'\n{CLIENT}")
+        named = pointed_at(sandbox.url)
+        named.pop(f"SLPROXY_UPSTREAM__{name.upper()}", None)
+        for line in WITH_A_LOGIN:
+            run_it = run if line.startswith("serve") else run_here
+            code, out, err = await run_it(*line.split(), home=tmp_path, env=named)
+            assert (code, out) == (2, ""), (line, err)
+            assert f"upstream.{name} (file slproxy.toml:2)" in err, line
+            assert "a stored login comes from elsewhere" in err, line
+        code, out, _ = await run_here("doctor", home=tmp_path, env=named)
+        assert code == 1
+        assert "a stored login comes from elsewhere" in out
+        # Doctor asks each host whether it answers, and shows it nothing.
+        assert all(message.head.get("Authorization") is None and not message.body for message in stranger.seen)
+        if name == "ca_file":
+            code, _, err = await run_here("login", "--no-browser", home=tmp_path, env=named)
+            assert code == 2, err
+        else:
+            # Who names the file, has said yes; then the login is another API's.
+            assert (await run_here("whoami", "--config", "slproxy.toml", home=tmp_path, env=named)).code == 3
+        assert token_file(tmp_path).exists()
+
+
+async def test_a_login_made_in_a_folder_with_its_own_client_and_addresses_works_there(tmp_path: Path) -> None:
+    async with sandboxed() as sandbox:
+        env = oauth(sandbox)
+        port = {"SLPROXY_LISTEN__PORT": env.pop("SLPROXY_LISTEN__PORT")}
+        (tmp_path / ".env").write_text("".join(f"{name}={value}\n" for name, value in env.items()))
+        await log_in(tmp_path, port)
+        assert (await run_here("whoami", home=tmp_path, env=port)).code == 0

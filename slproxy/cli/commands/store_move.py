@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from dataclasses import replace
 
+from slproxy import config
 from slproxy.cli.logins import closing, differs_from_settings
 from slproxy.cli.output import DONE, print_note
 from slproxy.config import Settings
@@ -28,6 +29,7 @@ async def run(settings: Settings, args: argparse.Namespace) -> int:
         record = await old.read()
         if record is None:
             raise StoreError(f"{old.description} has no login.", hint="Run: slproxy login")
+        config.check_login(settings, api_url=record.api_url, accounts_url=record.accounts_url)
         if foreign := differs_from_settings(record, settings):
             raise StoreError(f"The login in {old.description} is {foreign}.", hint="Run: slproxy login")
         there = await new.read()
