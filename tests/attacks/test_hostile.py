@@ -769,11 +769,11 @@ async def test_a_burst_of_10000_requests_is_served_one_at_a_time_in_order_and_no
 
     async def script(message: Message, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         nonlocal now, most
-        now += 1
+        now += message.head.target != "/v2/me.json"  # the proxy's own request, at its start
         most = max(most, now)
         await asyncio.sleep(0)
         writer.write(reply(body=message.head.target.encode().ljust(size)))
-        now -= 1
+        now -= message.head.target != "/v2/me.json"
 
     async with (
         ScriptedUpstream(script) as upstream,
