@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import signal
+import threading
 from types import FrameType
 
 from slproxy.cli.output import DONE
@@ -20,32 +23,46 @@ NAMES = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
 
 
 class EndSignals:
-    """What signals ask for: ``stop`` at the first, ``at_once`` at the second, and ``reload`` at SIGHUP."""
+    """What signals ask for: ``stop`` at the first, ``at_once`` at the second, and ``reload`` at SIGHUP.
+
+    A thread hears them: the event loop may be in a system call that does not return, such as a write to a pipe that
+    nobody reads, or to a disk that is gone.
+    """
 
     def __init__(self) -> None:
         self.stop, self.at_once, self.reload = asyncio.Event(), asyncio.Event(), asyncio.Event()
         # What a person does again to stop at once.
         self.again = ""
-        self._has_begun = False
         # nohup(1) has the signal ignored: then the end of the terminal is not ours.
         self._ends_with_terminal = has_terminal() and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN
-        loop = asyncio.get_running_loop()
-        for number in NAMES:
-            loop.add_signal_handler(number, self._end, number)
-            # The loop's own handler, which does nothing but wake it up, gives way to one that needs no loop: it may be
-            # in a system call that does not return, such as a write to a pipe that nobody reads.
-            signal.signal(number, self._limit)
-            signal.siginterrupt(number, True)  # Python's own; else the call would not be interrupted
-        loop.add_signal_handler(signal.SIGHUP, self._hang_up)
+        self._loop = asyncio.get_running_loop()
+        # Both stay open as long as the process runs.
+        heard, signalled = os.pipe()
+        os.set_blocking(signalled, False)
+        for number in (*NAMES, signal.SIGHUP):
+            self._loop.remove_signal_handler(number)
+            signal.signal(number, _heard)
+        signal.set_wakeup_fd(signalled)
+        threading.Thread(target=self._listen, args=(heard,), name="slproxy: signals", daemon=True).start()
 
-    def _end(self, number: signal.Signals) -> None:
-        self.again = self.again or NAMES[number]
-        (self.at_once if self.stop.is_set() else self.stop).set()
+    def _listen(self, heard: int) -> None:
+        has_begun = False
+        while numbers := os.read(heard, 64):
+            for number in numbers:
+                if number in NAMES:
+                    end_within(STOP_TIMEOUT if has_begun or self.stop.is_set() else DRAIN_TIMEOUT, DONE)
+                    has_begun = True
+                with contextlib.suppress(RuntimeError):  # the loop has ended already
+                    self._loop.call_soon_threadsafe(self._act, number)
 
-    def _limit(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002  # Python's signature
-        is_first, self._has_begun = not (self._has_begun or self.stop.is_set()), True
-        end_within(DRAIN_TIMEOUT if is_first else STOP_TIMEOUT, DONE)
+    def _act(self, number: int) -> None:
+        if number in NAMES:
+            self.again = self.again or NAMES[signal.Signals(number)]
+            (self.at_once if self.stop.is_set() else self.stop).set()
+        elif number == signal.SIGHUP:
+            # The same signal says that the terminal was closed: then whoever started the proxy there has gone.
+            (self.stop if self._ends_with_terminal and not has_terminal() else self.reload).set()
 
-    def _hang_up(self) -> None:
-        # The same signal says that the terminal was closed: then whoever started the proxy there has gone.
-        (self.stop if self._ends_with_terminal and not has_terminal() else self.reload).set()
+
+def _heard(number: int, frame: FrameType | None) -> None:
+    """Do nothing: a signal without a handler would end the process, or not be heard."""

@@ -41,7 +41,7 @@ def presence(client: Client, peers: Peers, *, has_ended: bool, has_unread: bool)
         return Presence.UNTOLD if has_ended else Presence.HERE
     poll = select.poll()
     poll.register(client.fileno(), _POLLRDHUP)
-    events = dict(poll.poll(0)).get(client.fileno(), 0)
+    events = sum(happened for _, happened in poll.poll(0))  # of one socket
     # A reset; of a Unix socket also that the client has closed it (unix(7)).
     if events & (select.POLLHUP | select.POLLERR | select.POLLNVAL):
         return Presence.LEFT
