@@ -4,6 +4,7 @@ The areas, in the order of imports: each imports only from those before it, to w
 ``tests/test_architecture.py`` holds them::
 
     errors     what can go wrong, whose fault it is, and what to do about it
+    untrusted  text from outside: parsed without surprises, printed without effect
     config/    what can be set, and where each value came from
     http/      HTTP's own notions: header fields and dates
     sockets/   who is at the other end of a connection, and whether anybody still is

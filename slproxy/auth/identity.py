@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 
 from slproxy.auth.unavailable import rejection_hint
 from slproxy.config import Grant
 from slproxy.errors import SlproxyError
+from slproxy.untrusted import parse_json, printable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,13 +20,14 @@ class Identity:
     email: str
 
     def __str__(self) -> str:
-        return f"{self.name} ({self.email})"
+        return printable(f"{self.name} ({self.email})")
 
 
 def parse_identity(status: int, body: bytes, *, grant: Grant | None = None) -> Identity:
     """Return whose the token is, by the API's reply to ``/v2/me.json``. Raises SlproxyError when it does not say."""
     try:
-        me = json.loads(body)["data"]
+        document = parse_json(body)
+        me = document["data"]  # type: ignore[index]  # whatever it is: TypeError is caught
         team = me.get("team") or {}
         user_id, team_id = (each if type(each) is int else None for each in (me.get("id"), team.get("id")))
         return Identity(user_id=user_id, team_id=team_id, name=me["name"], email=me["email"])

@@ -6,7 +6,6 @@ case. A bad reply is an error and never replaces a good token.
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Mapping
@@ -14,6 +13,7 @@ from dataclasses import dataclass, field
 
 from slproxy.errors import CredentialsRefused, LoginRequired, TokenEndpointDown, TokenUnavailable
 from slproxy.store import Token
+from slproxy.untrusted import parse_json
 
 # What SalesLoft documents; used where a reply names no lifetime that makes sense (RFC 6749 §5.1 leaves it optional).
 DEFAULT_LIFETIME = 7200.0
@@ -95,8 +95,8 @@ def _refusal(status: int, document: Mapping[str, object] | None) -> TokenUnavail
 
 def _object_in(body: bytes) -> dict[str, object] | None:
     try:
-        document = json.loads(body)
-    except (ValueError, RecursionError):
+        document = parse_json(body, any_number=True)  # a token is not lost for its lifetime
+    except ValueError:
         return None
     return document if isinstance(document, dict) else None
 

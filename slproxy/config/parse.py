@@ -5,7 +5,6 @@ It sees one value at a time. What two settings exclude is ``conflicts``'s.
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from pathlib import Path
@@ -18,6 +17,7 @@ from slproxy.config.secret import Secret
 from slproxy.config.setting import Setting
 from slproxy.config.validators import VALIDATORS, visible_ascii
 from slproxy.errors import ConfigError
+from slproxy.untrusted import parse_json
 
 _UNITS = MappingProxyType({"KiB": KIB, "MiB": MIB, "GiB": 1024 * MIB})
 _SWITCHES = MappingProxyType(
@@ -123,7 +123,7 @@ def _mode(value: object) -> int:
 def _list(value: object, *, text: bool) -> tuple[str, ...]:
     if text and isinstance(value, str):
         value = (
-            json.loads(value)
+            parse_json(value)
             if value.startswith("[")
             else [part for item in value.split(",") if (part := item.strip())]
         )

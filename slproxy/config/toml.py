@@ -36,6 +36,8 @@ def _tree(content: bytes, label: str) -> dict[str, object]:
             f"{label}:{_toml_place(str(error), source)}: is not valid TOML",
             hint="quote strings; do not repeat keys: https://toml.io",
         ) from error
+    except (ValueError, RecursionError):  # an integer of thousands of digits; brackets in brackets in brackets
+        raise ConfigError(f"{label}: holds a number too long, or tables nested too deep", hint="fix it") from None
 
 
 def from_toml(

@@ -15,6 +15,7 @@ from slproxy.observe.access_log import AccessLog
 from slproxy.observe.background_writer import BackgroundStream, BackgroundWriter
 from slproxy.observe.lines import RED, YELLOW, json_line, painted, pretty_line
 from slproxy.observe.observer import Listener
+from slproxy.untrusted import printable
 
 # How long the end of the program waits for the log to be written, in seconds: its reader may have stalled.
 FLUSH_TIMEOUT = 0.5
@@ -36,7 +37,7 @@ class Formatter(logging.Formatter):
             return json_line(fields | ({"traceback": traceback} if traceback else {}), at=record.created, level=level)
         paint = RED if record.levelno >= logging.ERROR else YELLOW
         shown = "" if record.levelno == logging.INFO else painted(f"{level}: ", paint, colour=self._colour)
-        line = pretty_line(shown + record.getMessage(), at=record.created, colour=self._colour)
+        line = pretty_line(shown + printable(record.getMessage(), keep="\n"), at=record.created, colour=self._colour)
         return f"{line}\n{traceback}" if traceback else line
 
 

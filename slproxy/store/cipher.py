@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from slproxy.config import Encryption, Secret
 from slproxy.errors import UndecryptableError
 from slproxy.store.keys import SETTINGS_KEY, Key, Keyring, Keys
+from slproxy.untrusted import parse_json
 
 if TYPE_CHECKING:
     from cryptography.fernet import Fernet
@@ -146,7 +147,7 @@ class TokenCipher:
 def _encrypted(stored: bytes) -> dict[str, object] | None:
     """Return the parts of an encrypted record, or ``None`` for any other text."""
     try:
-        document = json.loads(stored)
-    except (ValueError, RecursionError):
+        document = parse_json(stored)
+    except ValueError:
         return None
     return document if isinstance(document, dict) and document.get("format") == FORMAT else None

@@ -8,6 +8,7 @@ from typing import Any
 
 from slproxy.store.record import FIRST_API_URL, Record
 from slproxy.store.token import Token
+from slproxy.untrusted import parse_json
 
 # Another number is another program's, or a later version's.
 FORMAT = "slproxy-token-1"
@@ -39,13 +40,13 @@ def serialize_record(record: Record) -> bytes:
 def parse_record(content: bytes) -> Record:
     """Return the record that ``serialize_record`` wrote. Raises ValueError for anything else."""
     try:
-        return _record_in(json.loads(content))
-    except (KeyError, TypeError, ValueError, OverflowError, RecursionError):
+        return _record_in(parse_json(content))
+    except (KeyError, TypeError, ValueError, OverflowError):
         # Without the cause, which quotes what it stumbled over.
         raise ValueError("not a record") from None
 
 
-def _record_in(document: dict[str, Any]) -> Record:
+def _record_in(document: Any) -> Record:
     if document["format"] != FORMAT:
         raise ValueError("another format")
     expires_at, refresh_token = document["expires_at"], document["refresh_token"]
