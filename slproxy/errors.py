@@ -11,6 +11,8 @@
     │   ├── PasteError             something else was pasted
     │   └── OtherLoginError        somebody else is logged in
     ├── ClientLeft                 nobody's: there is nobody left to answer
+    ├── OutputError                standard output's                            exit 1
+    ├── OtherUserError             another user's, who listens on the port      exit 1
     └── Problem                    what the proxy answers a request itself      exit 1
         ├── Refused                the client's
         │   ├── NotFound BadRequest BadTarget TooLarge MethodRefused
@@ -94,6 +96,21 @@ class OtherLoginError(LoginError):
 
 class ClientLeft(SlproxyError):  # noqa: N818  # it is no error, and nobody is told of it
     """The client has left while its request waited: nothing of it is sent."""
+
+
+class OutputError(SlproxyError):
+    """What a command had to say could not be written."""
+
+
+class OtherUserError(SlproxyError):
+    """What listens where the proxy should is another user's, of that ``uid``: it was told nothing."""
+
+    def __init__(self, uid: int, where: str) -> None:
+        super().__init__(
+            f"Another user's program (uid {uid}) listens {where}; it was told nothing.",
+            hint="Choose another listen.port, or have it stopped.",
+        )
+        self.uid = uid
 
 
 class Problem(SlproxyError):  # noqa: N818  # RFC 9457's own word

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
-import os
 import signal
 import sys
 from collections.abc import Callable, Coroutine, Sequence
 from typing import NoReturn
 
-from slproxy.cli.output import DONE, print_error, print_note
+from slproxy.cli.output import DONE, FAILED, flushed, print_error, print_note
 from slproxy.cli.parser import DOCTOR, SERVE_FLAGS, Command, build_parser
 from slproxy.cli.process import open_standard_streams, run_in_loop
 from slproxy.cli.settings import load_settings, warn_of_unknown_profile
@@ -20,7 +20,7 @@ from slproxy.observe import start_logging
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Run a command as this process, with its signals, and exit with its code."""
     open_standard_streams()
-    sys.exit(run(sys.argv[1:] if argv is None else argv, in_loop=run_in_loop))
+    sys.exit(flushed(run(sys.argv[1:] if argv is None else argv, in_loop=run_in_loop)))
 
 
 def run(argv: Sequence[str], *, in_loop: Callable[[Coroutine[object, object, int]], int] = asyncio.run) -> int:
@@ -35,6 +35,18 @@ def run(argv: Sequence[str], *, in_loop: Callable[[Coroutine[object, object, int
     except SystemExit as end:  # --help, --version, or wrong usage
         return int(end.code or DONE)
     try:
+        return _run(command, args, in_loop)
+    except SlproxyError as error:
+        print_error(error)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    except BrokenPipeError:
+        return FAILED  # whoever read our output has gone (`slproxy config | head`), and knows
+
+
+def _run(command: Command, args: argparse.Namespace, in_loop: Callable[[Coroutine[object, object, int]], int]) -> int:
+    try:
         settings = load_settings(args, args.profile)
         args.listeners = start_logging(
             level=settings.log.level if command.logs else "error", form=settings.log.format, background=command.logs
@@ -46,20 +58,10 @@ def run(argv: Sequence[str], *, in_loop: Callable[[Coroutine[object, object, int
                 print_note(f"slproxy: warning: {warning}")
         return in_loop(command.load()(settings, args))
     except ConfigError as error:
-        if command is DOCTOR:
-            # A mistake in the settings is a finding like any other.
-            from slproxy.cli.commands import doctor  # noqa: PLC0415  # takes long to load
+        if command is not DOCTOR:
+            raise
+        # A mistake in the settings is a finding like any other.
+        from slproxy.cli.commands import doctor  # noqa: PLC0415  # takes long to load
 
-            doctor.print_findings([doctor.finding_from("config", error)], as_json=args.json)
-        else:
-            print_error(error)
+        doctor.print_findings([doctor.finding_from("config", error)], as_json=args.json)
         return error.exit_code
-    except SlproxyError as error:
-        print_error(error)
-        return error.exit_code
-    except KeyboardInterrupt:
-        return 128 + signal.SIGINT
-    except BrokenPipeError:
-        # The reader of our output has gone (`slproxy config | head`); Python would complain again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return DONE

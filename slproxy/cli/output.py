@@ -1,19 +1,90 @@
-"""Exit codes, and messages to a person apart from a command's result."""
+"""Output: exit codes, a command's result, and messages to a person apart from it.
+
+All that a command prints goes through here: what came from outside is shown, never obeyed by the terminal, and output
+that is lost is an error.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
+from typing import TextIO
 
-from slproxy.errors import SlproxyError
+from slproxy.errors import OutputError, SlproxyError
+from slproxy.untrusted import printable
 
 DONE, FAILED = 0, 1
 
 
+def print_result(text: str) -> None:
+    """Print a command's result, or a part of it.
+
+    Raises:
+        OutputError: it could not be written; nobody may take the command for done.
+        BrokenPipeError: nobody reads it any more (``slproxy config | head``).
+    """
+    try:
+        print(_shown(text, sys.stdout), flush=True)
+    except BrokenPipeError:
+        give_up(sys.stdout)
+        raise
+    except OSError as error:
+        give_up(sys.stdout)
+        raise _lost(error) from error
+
+
 def print_note(text: str) -> None:
     """Tell a person something that is not the command's result."""
-    print(text, file=sys.stderr, flush=True)
+    try:
+        print(_shown(text, sys.stderr), file=sys.stderr, flush=True)
+    except OSError:
+        give_up(sys.stderr)  # and there is no other place to say so
 
 
 def print_error(error: SlproxyError) -> None:
     """Tell a person what went wrong, and what to do."""
     print_note(f"slproxy: {error.detail}" + (f"\n  {error.hint}" if error.hint else ""))
+
+
+def print_if_read(text: str) -> None:
+    """Print to standard output what is no result: a proxy goes on serving although nobody reads what it says."""
+    with contextlib.suppress(OutputError, BrokenPipeError):
+        print_result(text)
+
+
+def flushed(code: int) -> int:
+    """Write what is left in the buffers, such as a help; return the exit code, which is no 0 if that is lost."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        give_up(sys.stdout)
+        code = code or FAILED
+    except OSError as error:
+        give_up(sys.stdout)
+        print_error(_lost(error))
+        code = code or FAILED
+    try:
+        sys.stderr.flush()
+    except OSError:
+        give_up(sys.stderr)
+    return code
+
+
+def give_up(stream: TextIO) -> None:
+    """Drop what a stream still holds: Python would try once more as it ends, and complain, with exit code 120."""
+    with contextlib.suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
+
+
+def _shown(text: str, stream: TextIO) -> str:
+    """Return text as this stream can show it: what its encoding lacks is escaped, as all that a terminal would obey."""
+    encoding = stream.encoding or "utf-8"
+    return printable(text, keep="\n").encode(encoding, "backslashreplace").decode(encoding)
+
+
+def _lost(error: OSError) -> OutputError:
+    reason = os.strerror(error.errno) if error.errno else "unknown reason"
+    return OutputError(f"Cannot write to standard output: {reason}.", hint="Nothing after this was printed.")

@@ -43,12 +43,16 @@ class DaemonThreads(ThreadPoolExecutor):
 
 
 def open_standard_streams() -> None:
-    """Open what was closed at the start (``slproxy login <&-``): the next file would take its place."""
+    """Open what was closed at the start (``slproxy login <&-``): the next file would take its place.
+
+    What is written to standard output then is an error, as it would be on one that is closed; of standard error it is
+    lost.
+    """
     for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
         try:
             os.fstat(descriptor)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)
+            os.open(os.devnull, os.O_WRONLY if name == "stderr" else os.O_RDONLY)
         if getattr(sys, name) is None:
             setattr(sys, name, open(descriptor, "w" if descriptor else "r", closefd=False))  # noqa: SIM115
 

@@ -6,9 +6,12 @@ import asyncio
 import contextlib
 import email.utils
 import json
+import os
 import shlex
+import shutil
 import socket
 import ssl
+import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
@@ -25,11 +28,12 @@ from slproxy.config import Secret
 from slproxy.sandbox import Sandbox
 from slproxy.store import FileStore, Record, TokenCipher
 from tests.support.commands import KEY, SECRET, free_port, oauth, pointed_at, run_here, sandboxed, token_file
-from tests.support.programs import program
+from tests.support.programs import environment, program
 from tests.support.proxies import API_KEY
 from tests.support.raw_http import Message, reply
 from tests.support.sandboxes import login_at
 from tests.support.scripted import Handler, ScriptedUpstream
+from tests.support.waiting import PATIENCE
 
 pytestmark = pytest.mark.heavy
 
@@ -462,3 +466,40 @@ async def test_a_proxy_that_anyone_can_reach_without_a_key_is_a_warning(tmp_path
         async with program("serve", home=tmp_path, env=env):
             findings = await diagnosis(tmp_path, env, code=0)
             assert wrong(findings)["port"]["state"] == "warning"
+
+
+# What hangs.
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or shutil.which("unshare") is None, reason="only root can give it a resolver")
+async def test_a_resolver_that_never_answers_does_not_keep_it(tmp_path: Path) -> None:
+    """It was kept for 71 s: getaddrinfo cannot be cancelled, and its thread was waited for at the end."""
+    (tmp_path / "resolv.conf").write_text("nameserver 127.0.0.53\noptions timeout:30 attempts:5\n")
+    env = environment(tmp_path, **on_a_free_port({"SALESLOFT_API_KEY": KEY}))
+    mounted = 'mount --bind resolv.conf /etc/resolv.conf && exec "$@"'
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
+        try:
+            silent.bind(("127.0.0.53", 53))
+        except OSError as error:
+            pytest.skip(f"no name server can be put there: {error}")
+        process = await asyncio.create_subprocess_exec(
+            *("unshare", "-m", "sh", "-c", mounted, "sh", sys.executable, "-m", "slproxy", "doctor"),
+            cwd=tmp_path,
+            env=env,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        # The name server is asked when all is loaded: from then on time counts.
+        silent.setblocking(False)
+        async with asyncio.timeout(PATIENCE):
+            await asyncio.get_running_loop().sock_recv(silent, 512)
+        began = time.monotonic()
+        out, err = await process.communicate()
+        lasted = time.monotonic() - began
+    if b"unshare" in err or b"mount" in err:
+        pytest.skip(err.decode())
+    lines = out.decode().splitlines()
+    assert [line for line in lines if line.startswith("broken   dns") and "no answer in 5 s" in line], out
+    assert "skipped  credentials" in out.decode()
+    assert "ok       port" in out.decode()
+    assert (process.returncode, err, lasted < 9.0) == (1, b"", True), lasted

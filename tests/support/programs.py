@@ -55,6 +55,7 @@ async def spawn(
     env: Mapping[str, str] | None,
     *,
     stdin: int,
+    stdout: int = asyncio.subprocess.PIPE,
     stderr: int = asyncio.subprocess.PIPE,
     fresh: bool = False,
     files: int | None = None,
@@ -64,16 +65,16 @@ async def spawn(
     It is forked off where nothing tells that from a start, which takes 40 times as long; ``fresh`` starts it. With
     ``files`` it may open no more than these.
     """
-    variables, pipe = environment(home, **(env or {})), asyncio.subprocess.PIPE
+    variables = environment(home, **(env or {}))
     if not fresh and files is None and forkserver.fits(variables):
-        return await forkserver.fork(arguments, home, variables, stdin=stdin, stdout=pipe, stderr=stderr)
+        return await forkserver.fork(arguments, home, variables, stdin=stdin, stdout=stdout, stderr=stderr)
     return await asyncio.create_subprocess_exec(
         *([] if files is None else ["sh", "-c", f'ulimit -n {files} && exec "$@"', "sh"]),
         *(sys.executable, "-m", "slproxy", *arguments),
         cwd=home,
         env=variables,
         stdin=stdin,
-        stdout=pipe,
+        stdout=stdout,
         stderr=stderr,
     )
 

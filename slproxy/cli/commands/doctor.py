@@ -9,34 +9,40 @@ import argparse
 import asyncio
 import contextlib
 import email.utils
+import functools
 import json
 import os
 import shlex
 import socket
 import stat
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
 from slproxy import config
-from slproxy.app import App
-from slproxy.auth import parse_identity
 from slproxy.cli import running_proxy
 from slproxy.cli.describe import count, describe_other_users, describe_renewals
+from slproxy.cli.identify import identify
 from slproxy.cli.logins import closing
-from slproxy.cli.output import DONE, FAILED
+from slproxy.cli.output import DONE, FAILED, print_result
+from slproxy.cli.process import in_daemon_thread
 from slproxy.config import SCHEMA, Settings, is_loopback
 from slproxy.errors import ConfigError, SlproxyError, UpstreamFault
 from slproxy.server import listen_at
 from slproxy.sockets import Peers
 from slproxy.store import token_store
+from slproxy.untrusted import printable
 from slproxy.upstream import Upstream
 
 # A `Date` has a grain of a second, and the answer took a while; minutes break certificates and the clock minute.
 CLOCK_TOLERANCE, CLOCK_BROKEN = 5.0, 120.0
+
+# How long one check may take, and that of the credentials, which may have to renew the token first, in seconds.
+DEADLINE, CREDENTIALS_DEADLINE = 5.0, 15.0
+NO_ANSWER = f"no answer in {DEADLINE:g} s"
 
 State = Literal["ok", "warning", "broken", "skipped"]
 
@@ -60,23 +66,52 @@ def finding_from(check: str, error: SlproxyError) -> Finding:
     return Finding(check, "broken", error.detail, error.hint or "Fix what the message names.")
 
 
-async def examine(settings: Settings) -> AsyncIterator[Finding]:
-    """Run the checks in order, nearest first: later ones depend on earlier ones."""
-    yield _config(settings)
-    for warning in settings.warnings:
-        yield Finding("config", "warning", warning, "Fix or remove it.")
-    for finding in _open_secrets(settings):
-        yield finding
-    yield await _store(settings)
+async def examine(settings: Settings) -> list[Finding]:
+    """Run the checks at the same time, but where one rests on another; return what they found, nearest first."""
+    async with asyncio.TaskGroup() as group:
+        store = group.create_task(_within("store", _store(settings)))
+        online = group.create_task(_online(settings, store))
+        port = group.create_task(_within("port", _port(settings)))
+    return [
+        _config(settings),
+        *(Finding("config", "warning", warning, "Fix or remove it.") for warning in settings.warnings),
+        *_open_secrets(settings),
+        *store.result(),
+        *online.result(),
+        _users(settings),
+        *port.result(),
+    ]
+
+
+async def _within(check: str, found: Coroutine[object, object, Finding], seconds: float = DEADLINE) -> list[Finding]:
+    """Return the finding of a check, or that it had none in time."""
     try:
-        async with Upstream(settings.upstream) as upstream:
-            async for finding in _hosts(settings, upstream):
-                yield finding
-    except ConfigError as error:
-        yield finding_from("tls", error)
-    yield await _credentials(settings)
-    yield _users(settings)
-    yield await _port(settings)
+        async with asyncio.timeout(seconds):
+            return [await found]
+    except TimeoutError:
+        return [
+            Finding(check, "broken", f"no answer in {seconds:g} s", "Find out what hangs, such as a network drive.")
+        ]
+
+
+async def _online(settings: Settings, store: asyncio.Task[list[Finding]]) -> list[Finding]:
+    """Check the two hosts, and then the credentials, which need both of them and the store."""
+    rules = settings.upstream
+    try:
+        async with Upstream(rules) as upstream, asyncio.TaskGroup() as group:
+            hosts = [
+                group.create_task(_host(upstream, url, accounts=accounts))
+                for url, accounts in ((rules.api_url, False), (rules.accounts_url, True))
+            ]
+    except* ConfigError as errors:
+        findings = [finding_from("tls", error) for error in errors.exceptions if isinstance(error, ConfigError)]
+    else:
+        findings = [finding for host in hosts for finding in host.result()]
+    await asyncio.wait({store})
+    if any(each.check == "dns" and each.detail.endswith(NO_ANSWER) for each in findings):
+        # Nor would these get one, and each try takes its time.
+        return [*findings, Finding("credentials", "skipped", "no name can be resolved")]
+    return [*findings, *await _within("credentials", _credentials(settings), CREDENTIALS_DEADLINE)]
 
 
 def _config(settings: Settings) -> Finding:
@@ -110,32 +145,39 @@ async def _store(settings: Settings) -> Finding:
     return Finding("store", "ok", f"{store.description}, {store.encryption}, {describe_renewals(record.generation)}")
 
 
-async def _hosts(settings: Settings, upstream: Upstream) -> AsyncIterator[Finding]:
-    rules = settings.upstream
-    for url, accounts in ((rules.api_url, False), (rules.accounts_url, True)):
-        parts, name = urlsplit(url), "accounts" if accounts else "api"
-        host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
-        try:
-            found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        except OSError as error:
-            detail = f"{name}: cannot resolve {host}: {error.strerror}."
-            yield Finding("dns", "broken", detail, "Check the network and its DNS.")
-            yield Finding("tls", "skipped", f"{name}: {host} has no address")
-            continue
-        yield Finding(
-            "dns", "ok", f"{name}: {host} resolves to {', '.join(sorted({str(each[4][0]) for each in found}))}"
-        )
-        started = time.time()
-        try:
+async def _host(upstream: Upstream, url: str, *, accounts: bool) -> list[Finding]:
+    parts, name = urlsplit(url), "accounts" if accounts else "api"
+    host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
+    skipped = Finding("tls", "skipped", f"{name}: {host} has no address")
+    try:
+        # In a thread that nobody waits for at the end: what asks a name server may hang for minutes.
+        async with asyncio.timeout(DEADLINE):
+            found = await in_daemon_thread(lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+    except TimeoutError:
+        return [Finding("dns", "broken", f"{name}: {host}: {NO_ANSWER}", "Check the network and its DNS."), skipped]
+    except OSError as error:
+        detail = f"{name}: cannot resolve {host}: {error.strerror}."
+        return [Finding("dns", "broken", detail, "Check the network and its DNS."), skipped]
+    addresses = ", ".join(sorted({str(each[4][0]) for each in found}))
+    findings = [Finding("dns", "ok", f"{name}: {host} resolves to {addresses}")]
+    started = time.time()
+    try:
+        async with asyncio.timeout(DEADLINE):
             answer = await upstream.check_reachable(accounts=accounts)
-        except UpstreamFault as error:
-            fault = finding_from("tls", error)
-            yield replace(fault, detail=f"{name}: {fault.detail}")
-            continue
-        secured = "its certificate is valid" if parts.scheme == "https" else "without TLS, on this machine"
-        yield Finding("tls", "ok", f"{name}: {host} answers; {secured}")
-        if not accounts:
-            yield _clock(answer.headers.get("date", ""), host, between=(started, time.time()))
+    except TimeoutError:
+        detail = f"{name}: {host} does not answer: nothing came in {DEADLINE:g} s."
+        return [
+            *findings,
+            Finding("tls", "broken", detail, "Check the network, and what stands in it, such as a proxy."),
+        ]
+    except UpstreamFault as error:
+        fault = finding_from("tls", error)
+        return [*findings, replace(fault, detail=f"{name}: {fault.detail}")]
+    secured = "its certificate is valid" if parts.scheme == "https" else "without TLS, on this machine"
+    findings.append(Finding("tls", "ok", f"{name}: {host} answers; {secured}"))
+    if not accounts:
+        findings.append(_clock(answer.headers.get("date", ""), host, between=(started, time.time())))
+    return findings
 
 
 def _clock(date: str, host: str, *, between: tuple[float, float]) -> Finding:
@@ -157,13 +199,11 @@ def _clock(date: str, host: str, *, between: tuple[float, float]) -> Finding:
 
 async def _credentials(settings: Settings) -> Finding:
     try:
-        async with App(settings) as app:
-            selection = app.credentials.selection
-            reply = await app.ask("/v2/me.json")
-            who = parse_identity(*reply, grant=selection.grant)
+        found = await identify(settings)
     except SlproxyError as error:
         return finding_from("credentials", error)
-    return Finding("credentials", "ok", f"{selection.grant} ({selection.why}): {who}")
+    by = f"none here, but the proxy at {found.proxy} has some: " if found.proxy else ""
+    return Finding("credentials", "ok", f"{by}{found.grant} ({found.why}): {found.who}")
 
 
 def _users(settings: Settings) -> Finding:
@@ -184,21 +224,15 @@ async def _port(settings: Settings) -> Finding:
         return finding_from("port", error)
     if listen.uds is None and listen.key is None and not is_loopback(listen.host):
         return Finding("port", "warning", f"{where} can be reached by others without a key.", "Set listen.key.")
-    answer = await asyncio.to_thread(running_proxy.status_of, listen)
+    answer = await running_proxy.status_of(listen)
     if answer is not None and "version" in answer:
-        return Finding("port", "ok", f"slproxy {answer['version']} is up at {where}")
+        known = f"pid {answer.get('pid')}, profile {answer.get('profile')}"
+        return Finding("port", "ok", f"slproxy {answer['version']} is up at {where} ({known})")
     if answer is not None:
-        return Finding(
-            "port",
-            "broken",
-            f"{where} is in use by another program, or wants another key.",
-            "Choose another listen.port.",
-        )
+        detail = running_proxy.described(listen, answer) or f"{where} is in use by another program."
+        return Finding("port", "broken", detail, f"Choose another {'listen.uds' if listen.uds else 'listen.port'}.")
     if listen.uds:
-        folder = Path(listen.uds).parent
-        if os.access(folder, os.W_OK):
-            return Finding("port", "ok", f"{where} is free")
-        return Finding("port", "broken", f"{folder} is missing or not writable.", "Choose another listen.uds.")
+        return _socket_file(Path(listen.uds))
     try:
         for each in await listen_at(listen.host, listen.port):
             each.close()
@@ -207,18 +241,29 @@ async def _port(settings: Settings) -> Finding:
     return Finding("port", "ok", f"{where} is free")
 
 
+def _socket_file(path: Path) -> Finding:
+    """Check that the proxy could listen on a Unix socket on which nobody does."""
+    broken = functools.partial(Finding, "port", "broken", remedy="Choose another listen.uds.")
+    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK | os.X_OK):
+        return broken(f"{path.parent} is missing or not writable.")
+    with contextlib.suppress(FileNotFoundError):
+        if not stat.S_ISSOCK(path.lstat().st_mode):
+            return broken(f"{path} exists, and is no socket.")
+    return Finding("port", "ok", f"unix:{path} is free")
+
+
 async def run(settings: Settings, args: argparse.Namespace) -> int:
     """Run ``slproxy doctor``."""
-    return print_findings([finding async for finding in examine(settings)], as_json=args.json)
+    return print_findings(await examine(settings), as_json=args.json)
 
 
 def print_findings(findings: Sequence[Finding], *, as_json: bool) -> int:
     """Print findings, and return the exit code: 1 if anything is broken."""
     if as_json:
-        print(json.dumps([finding.fields() for finding in findings], indent=2))
+        print_result(json.dumps([finding.fields() for finding in findings], indent=2))
     else:
         for finding in findings:
-            print(f"{finding.state:<8} {finding.check:<12} {finding.detail}")
+            print_result(f"{finding.state:<8} {finding.check:<12} {printable(finding.detail)}")
             if finding.remedy and finding.state in ("warning", "broken"):
-                print(f"{'':<21} -> {finding.remedy}")
+                print_result(f"{'':<21} -> {printable(finding.remedy)}")
     return FAILED if any(finding.state == "broken" for finding in findings) else DONE

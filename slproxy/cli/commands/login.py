@@ -23,7 +23,7 @@ from slproxy.auth import (
 )
 from slproxy.cli.browser import can_open, open_browser
 from slproxy.cli.logins import closing, revoke
-from slproxy.cli.output import DONE, print_note
+from slproxy.cli.output import DONE, print_note, print_result
 from slproxy.cli.process import in_daemon_thread
 from slproxy.cli.terminal import Keyboard
 from slproxy.config import Settings
@@ -67,7 +67,7 @@ async def run(settings: Settings, args: argparse.Namespace) -> int:
             await new.check_store()
             await store.try_out()
             attempt = begin_login(settings)
-            print(await (_log_in_by_paste if args.no_browser else _log_in_by_browser)(new, attempt))
+            print_result(await (_log_in_by_paste if args.no_browser else _log_in_by_browser)(new, attempt))
     return DONE
 
 

@@ -6,7 +6,7 @@ import argparse
 
 from slproxy.app import App
 from slproxy.cli.logins import differs_from_settings, revoke
-from slproxy.cli.output import DONE, print_error, print_note
+from slproxy.cli.output import DONE, print_error, print_note, print_result
 from slproxy.cli.settings import load_settings, profile_names
 from slproxy.config import Settings
 from slproxy.errors import SlproxyError
@@ -15,14 +15,14 @@ from slproxy.errors import SlproxyError
 async def run(settings: Settings, args: argparse.Namespace) -> int:
     """Run ``slproxy logout``."""
     if not args.all:
-        print(await _log_out(settings))
+        print_result(await _log_out(settings))
         return DONE
     worst = DONE
     for name in sorted({settings.profile, *profile_names(args)}):
         try:
-            print(f"{name}: {await _log_out(load_settings(args, name))}")
+            print_result(f"{name}: {await _log_out(load_settings(args, name))}")
         except SlproxyError as error:
-            print(f"{name}: not logged out.")
+            print_result(f"{name}: not logged out.")
             print_error(error)
             worst = max(worst, error.exit_code)
     return worst

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from slproxy.app import App
 from slproxy.cli.describe import describe_token
-from slproxy.cli.output import DONE
+from slproxy.cli.output import DONE, print_result
 from slproxy.cli.settings import load_settings, profile_names
 from slproxy.config import Settings
 from slproxy.errors import LoginRequired, SlproxyError
@@ -27,10 +27,10 @@ async def run(settings: Settings, args: argparse.Namespace) -> int:
             state, kept_in = f"broken: {'; '.join(error.detail.splitlines())}", None
         rows.append({"profile": name, "chosen": name == settings.profile, "token": state, "kept_in": kept_in})
     if args.json:
-        print(json.dumps(rows, indent=2))
+        print_result(json.dumps(rows, indent=2))
         return DONE
     width = max(len(str(row["profile"])) for row in rows)
     for row in rows:
         place = f", stored in {row['kept_in']}" if row["kept_in"] else ""
-        print(f"{'*' if row['chosen'] else ' '} {row['profile']:<{width}}  {row['token']}{place}")
+        print_result(f"{'*' if row['chosen'] else ' '} {row['profile']:<{width}}  {row['token']}{place}")
     return DONE

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 import slproxy
-from slproxy.cli.output import DONE, print_note
+from slproxy.cli.output import DONE, print_if_read, print_note
 from slproxy.cli.parser import SANDBOX_HOST, SANDBOX_PORT
 from slproxy.config import Settings
 from slproxy.errors import ConfigError
@@ -125,4 +125,4 @@ def _announce(sandbox: Sandbox, options: Options) -> None:
     ):
         print_note(f"  export {name}={value}")
     print_note(f"\nand then: slproxy serve. Or, instead of the client: export SALESLOFT_API_KEY={options.api_key}\n")
-    print(f"Listening on {sandbox.url}", flush=True)
+    print_if_read(f"Listening on {sandbox.url}")

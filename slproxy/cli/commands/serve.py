@@ -14,14 +14,15 @@ from pathlib import Path
 import slproxy
 from slproxy import config
 from slproxy.app import App
+from slproxy.cli import running_proxy
 from slproxy.cli.describe import describe_other_users
 from slproxy.cli.end_signals import EndSignals
-from slproxy.cli.output import DONE, print_note
+from slproxy.cli.output import DONE, print_if_read, print_note
 from slproxy.cli.reload import keep_reloading, stamps
 from slproxy.cli.settings import load_settings
 from slproxy.cli.verification import keep_verifying
 from slproxy.config import Settings
-from slproxy.errors import LoginRequired
+from slproxy.errors import ConfigError, LoginRequired
 from slproxy.server import reachable
 from slproxy.store import TokenStore
 
@@ -45,7 +46,7 @@ async def run(settings: Settings, args: argparse.Namespace) -> int:
 
             point, store = await stack.enter_async_context(running_sandbox(settings))
         app = await stack.enter_async_context(App(point(settings), store=store, listeners=args.listeners))
-        await app.listen()
+        await _listen(app)
         load = functools.partial(load_settings, args, settings.profile, Path.cwd())
         reloading = asyncio.create_task(keep_reloading(app, lambda: point(load()), signals.reload, seen))
         _announce(app, sandbox=args.sandbox is not None)
@@ -62,6 +63,17 @@ async def run(settings: Settings, args: argparse.Namespace) -> int:
         if not app.credentials.is_settled:
             log.warning("waiting for the token to be renewed; %s again stops now, and may lose it", signals.again)
     return DONE
+
+
+async def _listen(app: App) -> None:
+    """Listen; where the address is taken, tell of the slproxy that has it. Raises ConfigError."""
+    try:
+        await app.listen()
+    except ConfigError as error:
+        there = await running_proxy.status_of(app.settings.listen)
+        if there is None or not (known := running_proxy.described(app.settings.listen, there)):
+            raise
+        raise ConfigError(f"{error.detail} {known}", hint=f"Use that one, or: {error.hint}") from error
 
 
 def _as_they_are(settings: Settings) -> Settings:
@@ -88,4 +100,4 @@ def _announce(app: App, *, sandbox: bool) -> None:
     key = ' -H "X-Slproxy-Key: $KEY"' if app.settings.listen.key is not None else ""
     unix = f" --unix-socket {where.removeprefix('unix:')}" if where.startswith("unix:") else ""
     base = "http://localhost" if unix else reachable(where)
-    print(f"Listening on {where}. Try: curl{key}{unix} {base}/v2/me.json", flush=True)
+    print_if_read(f"Listening on {where}. Try: curl{key}{unix} {base}/v2/me.json")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 import math
 import time
@@ -13,8 +12,10 @@ import slproxy
 from slproxy.app import App
 from slproxy.cli import running_proxy
 from slproxy.cli.describe import count, describe_token
+from slproxy.cli.output import print_result
 from slproxy.config import Settings
-from slproxy.errors import LoginRequired, Problem, StoreError
+from slproxy.errors import KeyRequired, LoginRequired, Problem, StoreError
+from slproxy.untrusted import printable
 
 # How many clients and endpoints are named.
 TOP = 5
@@ -30,14 +31,14 @@ async def run(settings: Settings, args: argparse.Namespace) -> int:
             problem, here = app.credentials.problem(), app.credentials.snapshot()
     except StoreError as error:
         fault = error
-    proxy = await asyncio.to_thread(running_proxy.status_of, settings.listen)
+    proxy = await running_proxy.status_of(settings.listen)
     ours = proxy if proxy and proxy.get("profile") == settings.profile else None
     # What runs is what counts: it may hold what no file does, or serve the sandbox.
     token = _running_token(ours) or here
     needed = _login_hint(problem, ours)
     if args.json:
         facts = {"profile": settings.profile, "token": token, "login_needed": needed is not None, "proxy": proxy}
-        print(json.dumps(facts, indent=2))
+        print_result(json.dumps(facts, indent=2))
     else:
         try:
             rows = [
@@ -48,12 +49,12 @@ async def run(settings: Settings, args: argparse.Namespace) -> int:
                 *_budget_rows(proxy),
                 ("spared", _spared_text(proxy)),
             ]
-        except (AttributeError, KeyError, TypeError, ValueError):
+        except (AttributeError, KeyError, OverflowError, TypeError, ValueError):
             # Another version, or another program that looks like one.
             rows = [*(_login_rows(here, needed) if here else []), ("proxy", "up, but another version: restart it")]
         for name, value in (("profile", settings.profile), *rows):
             if value:
-                print(f"{name:<9} {value}", flush=True)
+                print_result(f"{name:<9} {printable(value)}")
     if fault is not None:
         raise fault
     return 0 if needed is None else LoginRequired.exit_code
@@ -88,10 +89,12 @@ def _login_rows(token: Mapping[str, object], needed: str | None) -> list[tuple[s
 
 
 def _proxy_text(proxy: Mapping[str, object] | None, settings: Settings) -> str:
-    where = f"unix:{settings.listen.uds}" if settings.listen.uds else f"{settings.listen.host}:{settings.listen.port}"
+    where = running_proxy.address(settings.listen)
     if proxy is None:
         return f"not running at {where}"
     if "version" not in proxy:
+        if proxy.get("type") == KeyRequired.type or "uid" in proxy:
+            return running_proxy.described(settings.listen, proxy)
         return f"something answers at {where}, but not as slproxy: {proxy.get('detail', 'is it another program?')}"
     reason, token = proxy.get("reason"), proxy.get("token")
     of = "" if proxy.get("profile") == settings.profile else f", profile {proxy.get('profile')}"

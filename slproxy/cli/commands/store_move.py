@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from slproxy import config
 from slproxy.cli.logins import closing, differs_from_settings
-from slproxy.cli.output import DONE, print_note
+from slproxy.cli.output import DONE, print_note, print_result
 from slproxy.config import Settings
 from slproxy.errors import ConfigError, StoreError
 from slproxy.store import token_store
@@ -47,7 +47,7 @@ async def run(settings: Settings, args: argparse.Namespace) -> int:
         if await new.read() != record:
             raise StoreError(f"{new.description} did not store the login; {old.description} still has it.")
         await old.delete()
-        print(f"Moved the login of the profile {settings.profile} from {old.description} to {new.description}.")
+        print_result(f"Moved the login of the profile {settings.profile} from {old.description} to {new.description}.")
     if settings.store.kind != args.to:
         print_note(f"  Now set store.kind = {args.to}, and restart the proxies of this profile.")
     return DONE

@@ -7,7 +7,7 @@ import asyncio
 
 from slproxy import config
 from slproxy.cli.logins import closing
-from slproxy.cli.output import DONE, print_note
+from slproxy.cli.output import DONE, print_note, print_result
 from slproxy.config import Settings
 from slproxy.errors import ConfigError, StoreError
 from slproxy.store import token_cipher, token_store
@@ -36,7 +36,7 @@ async def run(settings: Settings, args: argparse.Namespace) -> int:
             raise StoreError(f"{store.description} did not store the login as it was written.", hint="Check its disk.")
         await asyncio.to_thread(forget_old_key)
         where = "" if given is not None else f": {store.encryption}"
-        print(f"The login in {store.description} is now encrypted with the new key{where}.")
+        print_result(f"The login in {store.description} is now encrypted with the new key{where}.")
     if given is not None:
         print_note(
             "  Now put the new key where store.key comes from, such as its file;"

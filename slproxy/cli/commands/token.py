@@ -6,13 +6,25 @@ import argparse
 import json
 
 from slproxy.app import App
-from slproxy.cli.output import DONE
+from slproxy.cli import running_proxy
+from slproxy.cli.output import DONE, print_result
 from slproxy.config import Settings
+from slproxy.errors import LoginRequired
 
 
 async def run(settings: Settings, args: argparse.Namespace) -> int:
     """Run ``slproxy token``."""
-    async with App(settings) as app:
-        bearer = await app.credentials.bearer()
-    print(json.dumps({"access_token": bearer.token}) if args.json else bearer.token)
+    try:
+        async with App(settings) as app:
+            bearer = await app.credentials.bearer()
+    except LoginRequired as error:
+        proxy = await running_proxy.serving(settings)
+        if proxy is None or proxy.get("ready") is not True:
+            raise
+        where = running_proxy.address(settings.listen)
+        raise LoginRequired(
+            f"{error.detail} The proxy at {where} has a token, and does not hand it out.",
+            hint=f"Send requests to that proxy, or get a token of your own. {error.hint}",
+        ) from error
+    print_result(json.dumps({"access_token": bearer.token}) if args.json else bearer.token)
     return DONE

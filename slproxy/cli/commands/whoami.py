@@ -6,22 +6,19 @@ import argparse
 import json
 import sys
 
-from slproxy.app import App
-from slproxy.auth import parse_identity
-from slproxy.cli.output import DONE, print_note
+from slproxy.cli.identify import identify
+from slproxy.cli.output import DONE, print_note, print_result
 from slproxy.config import Settings
 
 
 async def run(settings: Settings, args: argparse.Namespace) -> int:
     """Run ``slproxy whoami``."""
-    async with App(settings) as app:
-        status, body = await app.ask("/v2/me.json")
-        selection = app.credentials.selection
-    who = parse_identity(status, body, grant=selection.grant)
+    found = await identify(settings)
     if args.json:
-        print(json.dumps({**json.loads(body), "grant": selection.grant}, indent=2))
+        print_result(json.dumps({**found.reply, "grant": found.grant}, indent=2))
         return DONE
-    print(f"Authenticated as: {who}", flush=True)
+    print_result(f"Authenticated as: {found.who}")
     if sys.stderr.isatty():
-        print_note(f"  Auth: {selection.grant} ({selection.why})")
+        by = f", by the proxy at {found.proxy}" if found.proxy else ""
+        print_note(f"  Auth: {found.grant} ({found.why}){by}")
     return DONE
