@@ -21,6 +21,8 @@ from slproxy.errors import ConfigError
 
 # Far above any key or token; a larger file is not a secret but a mistake, such as a log or a disk image.
 SECRET_FILE_MAX = 64 * KIB
+# In the place of a folder that this user has none of: nothing is below it.
+NOWHERE = Path(os.devnull)
 # How much of a file that does not count is looked at, in bytes.
 MAX_UNTRUSTED = 1024 * KIB
 
@@ -118,17 +120,51 @@ def check_readable(path: Path) -> None:
         ) from error
 
 
-def config_folder(environ: Mapping[str, str]) -> Path:
-    """Return the user's folder for slproxy's settings."""
+def config_folder(environ: Mapping[str, str]) -> Path | None:
+    """Return the user's folder for slproxy's settings, ``None`` for a user without a home."""
     return _folder(environ, "XDG_CONFIG_HOME", user_config_path)
 
 
-def state_folder(environ: Mapping[str, str]) -> Path:
-    """Return the user's folder for slproxy's logins."""
+def state_folder(environ: Mapping[str, str]) -> Path | None:
+    """Return the user's folder for slproxy's logins, ``None`` for a user without a home."""
     return _folder(environ, "XDG_STATE_HOME", user_state_path)
 
 
-def _folder(environ: Mapping[str, str], variable: str, fallback: Callable[[str], Path]) -> Path:
+def expanded(path: Path) -> Path:
+    """Return a path with ``~`` as the home it stands for; it stays for a user without one."""
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        return path
+
+
+def token_file(environ: Mapping[str, str], profile: str, *, is_needed: bool) -> Path:
+    """Return the place of a login. Raises ConfigError where there is none, and it ``is_needed``."""
+    folder = state_folder(environ)
+    if folder is None and is_needed:
+        raise ConfigError(
+            f"store.path: user {os.geteuid()} has no home folder, so there is no place for a login",
+            hint="set SLPROXY_STORE__PATH, XDG_STATE_HOME or HOME; without a login, auth.grant or"
+            " SLPROXY_STORE__KIND=memory",
+        )
+    return (folder or NOWHERE) / f"{profile}.json"
+
+
+def logins_in(folder: Path | None) -> list[str]:
+    """Return the names of the logins in a folder, as far as this user may see them."""
+    try:
+        return [] if folder is None else [each.stem for each in folder.glob("*.json")]
+    except OSError:
+        return []  # somebody else's
+
+
+def _folder(environ: Mapping[str, str], variable: str, fallback: Callable[[str], Path]) -> Path | None:
     # The XDG specification has relative paths ignored.
     named = Path(environ.get(variable, ""))
-    return named / "slproxy" if named.is_absolute() else fallback("slproxy")
+    if named.is_absolute():
+        return named / "slproxy"
+    try:
+        folder = fallback("slproxy")
+    except RuntimeError:  # neither HOME nor an account: any uid may run a container
+        return None
+    return folder if folder.is_absolute() else None

@@ -15,7 +15,18 @@ from types import MappingProxyType
 
 from slproxy.config.conflicts import check, raise_errors
 from slproxy.config.env_file import from_dotenv
-from slproxy.config.files import check_readable, config_folder, read, read_found, read_secret, state_folder
+from slproxy.config.files import (
+    NOWHERE,
+    check_readable,
+    config_folder,
+    expanded,
+    logins_in,
+    read,
+    read_found,
+    read_secret,
+    state_folder,
+    token_file,
+)
 from slproxy.config.filled_in import is_api_key
 from slproxy.config.flags import from_flags
 from slproxy.config.found import REDIRECTS
@@ -70,7 +81,7 @@ def load(
             errors.append(error)
     raise_errors(errors)
     if values["store.path"] is None:
-        values["store.path"] = state_folder(environ) / f"{chosen}.json"
+        values["store.path"] = token_file(environ, chosen, is_needed=not sandbox and _needs_login(values))
     settings = _build(values, chosen, origins)
     near = list(lookalikes([*variables, *dotenv], given))
     try:
@@ -80,6 +91,13 @@ def load(
             error.hint = "; ".join([error.hint, *near] if error.hint else near)
         raise
     return replace(settings, warnings=(*near, *_doubts(settings)))
+
+
+def _needs_login(values: Mapping[str, object]) -> bool:
+    """Tell whether a login may be stored in a place that depends on the user."""
+    grant, has_key = values["auth.grant"], values["auth.api_key"] is not None
+    needs_none = grant in ("api_key", "client_credentials") or (grant == "auto" and has_key)
+    return not needs_none and values["store.kind"] in ("file", "keyring")
 
 
 def _is_real(setting: Setting) -> bool:
@@ -99,7 +117,7 @@ def profiles(*, config: Path | None, environ: Mapping[str, str], cwd: Path) -> l
     """Return the names of the profiles that have a table in the file or a token in the state folder."""
     variable = _first("SLPROXY_CONFIG", from_environ(environ), from_dotenv(cwd))
     path, content, _ = _toml_file(config, variable, environ, cwd)
-    stored = {each.stem for each in state_folder(environ).glob("*.json")}
+    stored = set(logins_in(state_folder(environ)))
     return sorted(name for name in {"default", *stored, *profiles_in(path, content, cwd)} if PROFILE.fullmatch(name))
 
 
@@ -151,7 +169,7 @@ def _toml_file(
     """
     if flag is not None or variable is not None:
         place = "flag --config" if flag is not None else str(variable.origin if variable else "")
-        path = cwd / (flag or Path(variable.value.strip() if variable else "")).expanduser()
+        path = cwd / expanded(flag or Path(variable.value.strip() if variable else ""))
         found = flag is None and variable is not None and bool(variable.origin.found)
         what = f"the configuration file ({place})"
         content = read_found(path, what, accept=_NAME_IT) if found else read(path, what)
@@ -160,7 +178,7 @@ def _toml_file(
                 f"the configuration file ({place}) does not exist: {path}", hint="fix the path, or remove it"
             )
         return path, content, found
-    user = config_folder(environ) / "config.toml"
+    user = (config_folder(environ) or NOWHERE) / "config.toml"
     for path in (cwd / "slproxy.toml", user):
         content = read_found(path, "the configuration file", accept=_NAME_IT)
         if content is not None:
@@ -186,7 +204,7 @@ def _mounted(raw: RawValue) -> tuple[str, Origin]:
     if not isinstance(raw.value, str) or not raw.value:
         raise ConfigError(f"{key}_file ({raw.origin}): expected the path of a file", hint="or give the value itself")
     try:
-        path = raw.base / Path(raw.value).expanduser()
+        path = raw.base / expanded(Path(raw.value))
     except (ValueError, RuntimeError) as error:
         raise ConfigError(f"{key}_file ({raw.origin}): is no path", hint="give the path of a file") from error
     origin = replace(raw.origin, path=str(path))

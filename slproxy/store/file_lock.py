@@ -11,13 +11,14 @@ import os
 import stat
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from filelock import FileLock, Timeout
 
 from slproxy.errors import StoreError
-from slproxy.store.private_file import make_folder, store_error
+from slproxy.store.private_file import HINTS, make_folder, store_error
 from slproxy.store.token_store import LOCK_TIMEOUT
 
 log = logging.getLogger("slproxy.store")
@@ -26,6 +27,12 @@ log = logging.getLogger("slproxy.store")
 LOCK_POLL = 0.02
 # The errors of a place that nobody can write to.
 UNWRITABLE = {errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.ENOTDIR, errno.EEXIST}
+# The errors of a file system without locks; an NFS without its lock service answers ENOLCK.
+LOCKLESS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL})
+# Newer versions of filelock would take a file's existence for a lock, which outlives a holder that is killed.
+_NO_SUBSTITUTE: Mapping[str, bool] = MappingProxyType(
+    {"fallback_to_soft": False} if hasattr(FileLock, "fallback_to_soft") else {}
+)
 
 
 @contextlib.asynccontextmanager
@@ -51,7 +58,14 @@ async def file_lock(path: Path, *, max_wait: float = LOCK_TIMEOUT) -> AsyncItera
 
 async def _acquire(path: Path, max_wait: float) -> FileLock:
     for each in (path, path.with_name(path.name + ".2")):
-        lock = FileLock(each, blocking=False, mode=0o600, thread_local=False, is_singleton=False)
+        lock = FileLock(
+            each,
+            blocking=False,
+            mode=0o600,
+            thread_local=False,
+            is_singleton=False,
+            **_NO_SUBSTITUTE,  # type: ignore[arg-type]  # one option, which the oldest version does not have
+        )
         if await _acquire_within(lock, each, max_wait):
             return lock
         log.warning("another process has held the lock %s for %.0f s: does it hang?", each, max_wait)
@@ -91,10 +105,13 @@ def _try_to_acquire(lock: FileLock, path: Path) -> bool:
         lock.acquire()
     except Timeout:
         return False
-    except NotImplementedError as error:
-        raise StoreError(
-            f"The file system of {path} has no locks.", hint="Set store.path to a local folder."
-        ) from error
-    except OSError as error:
+    except (OSError, NotImplementedError) as error:
+        error = error if isinstance(error, OSError) else OSError(errno.ENOSYS, "")
+        if error.errno in LOCKLESS:
+            raise StoreError(
+                f"The file system of {path.parent} has no locks ({os.strerror(error.errno)}): two processes would renew"
+                " one token, and lose it.",
+                hint=HINTS[error.errno],
+            ) from error
         raise store_error("lock", path, error) from error
     return True

@@ -3,10 +3,12 @@
 1. A write leaves either the old content or the new one: temporary file in the same folder, fsync, rename, fsync of the
    folder.
 2. A looser mode, another owner or a symlink is refused with the command that repairs it; the umask does not matter.
+3. What a file system cannot do is told by its name, and with what helps (docs/filesystems.md, Calls).
 """
 
 from __future__ import annotations
 
+import errno
 import glob
 import os
 import shlex
@@ -14,8 +16,29 @@ import stat
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from types import MappingProxyType
 
 from slproxy.errors import StoreError
+
+# What helps, by the error of a system call; for any other, `RIGHTS`.
+_LOCAL = "Set store.path to a folder on a local disk, or use store.kind = redis."
+_SPACE = "Make room there, or set store.path to another disk."
+HINTS = MappingProxyType(
+    {
+        **dict.fromkeys((errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL), _LOCAL),
+        **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), _SPACE),
+        errno.EROFS: "It is mounted read-only: mount it writable, or set store.path to a folder that is.",
+        **dict.fromkeys((errno.EBUSY, errno.EXDEV), "If the file itself is mounted, mount its folder instead."),
+        **dict.fromkeys(
+            (errno.EIO, errno.ESTALE, errno.ETIMEDOUT), "Check the disk, or the server that it is mounted from."
+        ),
+        **dict.fromkeys((errno.EMFILE, errno.ENFILE), "Let the process open more files: ulimit -n."),
+        **dict.fromkeys((errno.ENAMETOOLONG, errno.ELOOP), "Set store.path to another place."),
+    }
+)
+RIGHTS = "Check the permissions of the folder and those above it, or set store.path to a folder of your own."
+# What a file system answers that cannot sync a folder: there a rename is as safe as it gets.
+UNSYNCABLE = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EBADF})
 
 
 def read(path: Path) -> tuple[bytes, int] | None:
@@ -71,9 +94,25 @@ def _check_folder(folder: Path) -> None:
             hint=f"Set store.path to a folder of your own, or repair it: sudo chown {os.geteuid()} {quoted}",
         )
     if status.st_mode & 0o022:
+        # Only its owner can change that: not who was let in by a group, as to a volume of Kubernetes' fsGroup.
+        mine = status.st_uid == os.geteuid() or os.geteuid() == 0
         raise StoreError(
             f"Others can write to the folder {folder} of the token file.",
-            hint=f"Repair it: chmod go-w {quoted}",
+            hint=f"Repair it: chmod go-w {quoted}"
+            if mine
+            else f"Set store.path to a file in a folder below it, such as {folder}/slproxy/token.json: slproxy makes"
+            " that for this user alone.",
+        )
+
+
+def check_made(path: Path, status: os.stat_result) -> None:
+    """Refuse a file that was made for this user alone, and is not: nobody could repair it."""
+    if status.st_uid != os.geteuid() or status.st_mode & 0o077:
+        raise StoreError(
+            f"The file system of {path.parent} keeps neither owner nor mode: a file of user {os.geteuid()} with mode"
+            f" 0600 is one of user {status.st_uid} with mode {stat.S_IMODE(status.st_mode):04o} there.",
+            hint=f"{_LOCAL} Or mount it for this user alone: uid={os.geteuid()},file_mode=0600,dir_mode=0700 (SMB),"
+            f" uid={os.geteuid()},umask=077 (FAT).",
         )
 
 
@@ -85,6 +124,7 @@ def write(path: Path, content: bytes, *, then: Callable[[], object] = lambda: No
         # mkstemp creates with 0600 whatever the umask, and refuses to follow what is there.
         descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:
+            check_made(path, os.fstat(descriptor))
             with open(descriptor, "wb") as file:  # noqa: PTH123  # a descriptor, not a path
                 file.write(content)
                 file.flush()
@@ -140,6 +180,9 @@ def sync_folder(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in UNSYNCABLE:
+            raise
     finally:
         os.close(descriptor)
 
@@ -147,4 +190,4 @@ def sync_folder(folder: Path) -> None:
 def store_error(verb: str, path: Path, error: OSError) -> StoreError:
     """Return the error of a file that the system does not let us read or write."""
     reason = os.strerror(error.errno) if error.errno else "unknown reason"
-    return StoreError(f"Cannot {verb} {path}: {reason}.", hint="Check the folder, its disk and its permissions.")
+    return StoreError(f"Cannot {verb} {path}: {reason}.", hint=HINTS.get(error.errno or 0, RIGHTS))
