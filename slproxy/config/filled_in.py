@@ -17,7 +17,7 @@ _API_KEY = re.compile(r"(v2_ak_[A-Za-z0-9-]+|ak)_[0-9A-Fa-f]{64}")
 
 _QUOTED = re.compile(r"""(["'`]).*\1""", re.DOTALL)
 _ASSIGNED = re.compile(r"(export\s+)?(SALESLOFT|SLPROXY)_\w+\s*=")
-_SCHEME = re.compile(r"(bearer|basic|token)\b[\s:]", re.IGNORECASE)
+_SCHEME = re.compile(r"(bearer|basic|token)\s|bearer:", re.IGNORECASE)
 # ${NAME}, $(NAME) as Kubernetes has it, {{ name }}; and where no dollar can be the user's own, $NAME and %NAME%.
 _REFERENCE = re.compile(r"\$\{.*\}|\$\(.*\)|\{\{.*\}\}")
 _BARE_REFERENCE = re.compile(r"\$[A-Za-z_]\w*|%[A-Za-z_]\w*%")
@@ -36,17 +36,24 @@ _ROW = re.compile(r"(v2)?(ak)?[x*.?#]{3,}")
 
 def check_filled_in(setting: Setting, text: str) -> None:
     """Raise ConfigError when ``text`` plainly is not what it is there for, worded to follow the setting's name."""
+    name = setting.variables[0]
     if len(text) > 1 and _QUOTED.fullmatch(text):
         raise ConfigError(
-            "stands in quotes, which would be sent as part of it", hint="leave them out: docker keeps them"
+            "stands in quotes, which would be sent as part of it",
+            hint=f"give {name} the value without them: docker run --env-file keeps them",
         )
     if _ASSIGNED.match(text):
-        raise ConfigError("begins with the name of a variable", hint="give what comes after the =, and nothing else")
+        raise ConfigError(
+            "begins with the name of a variable", hint=f"give {name} what comes after the =, and nothing else"
+        )
     if _SCHEME.match(text):
-        raise ConfigError("begins with a word that belongs before it", hint="give the key alone: slproxy adds Bearer")
+        raise ConfigError(
+            "begins with a word that belongs before it", hint=f"give {name} the key alone: slproxy adds Bearer"
+        )
     if _REFERENCE.search(text) or (setting.credential and _BARE_REFERENCE.fullmatch(text)):
         raise ConfigError(
-            "holds a reference to a variable that nothing has replaced", hint="give the value itself, or name its file"
+            "holds a reference to a variable that nothing has replaced",
+            hint=f"give {name} the value itself, or name its file in {name}_FILE",
         )
     words = re.sub(r"[\s_-]+", "-", text.strip().lower())
     if (
@@ -54,7 +61,7 @@ def check_filled_in(setting: Setting, text: str) -> None:
         or _ROW.fullmatch(words.replace("-", ""))
         or (setting.credential and _SALESLOFTS_PLACEHOLDER.fullmatch(words))
     ):
-        raise ConfigError("is a placeholder, not a value", hint="fill in the real one, or remove it")
+        raise ConfigError("is a placeholder, not a value", hint=f"give {name} the real one, or remove it")
 
 
 def is_api_key(text: str) -> bool:

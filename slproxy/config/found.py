@@ -67,13 +67,13 @@ def _redirects(settings: Settings) -> list[tuple[str, Origin]]:
 
 
 def _refusal(settings: Settings, key: str, origin: Origin, credential: str) -> ConfigError:
-    variable = SCHEMA[key].variables[-1]
-    named = "" if origin.layer == "dotenv" else f"name the file (--config {origin.found}, or SLPROXY_CONFIG), or "
-    value = "" if SCHEMA[key].secret else f", {redacted(str(_value(settings, key)), text=True)},"
+    value = "" if SCHEMA[key].secret else f" {redacted(str(_value(settings, key)), text=True)}"
+    # No flag and no variable names .env.
+    named = "" if origin.layer == "dotenv" else f"--config {origin.found}, SLPROXY_CONFIG={origin.found}, or "
     return ConfigError(
-        f"{key} ({origin}){value} was found in this folder, and {credential} comes from elsewhere: a file that nobody"
-        " named does not decide where credentials go",
-        hint=f"if you trust it, {named}set {variable} in the environment; else remove the line",
+        f"{key} ({origin}){value} comes from a file that nobody named, and {credential} from elsewhere: such a file"
+        " does not decide where credentials go",
+        hint=f"to say yes: {named}{SCHEMA[key].variables[-1]} in the environment; else remove the line",
     )
 
 

@@ -82,7 +82,7 @@ async def test_a_reload_is_held_to_it_as_the_start_is(tmp_path: Path) -> None:
         async with program(
             "serve", "--port", "0", "--config", str(named), home=tmp_path, env=GIVEN["an API key"]
         ) as it:
-            for found, why in ((0o644, "comes from elsewhere"), (0o666, "others can write to")):
+            for found, why in ((0o644, "from elsewhere"), (0o666, "others can write to")):
                 (tmp_path / ".env").write_text(FOUND[".env"].format(url=stranger.url))
                 (tmp_path / ".env").chmod(found)
                 it.process.send_signal(signal.SIGHUP)
@@ -111,10 +111,10 @@ async def test_a_stored_login_goes_nowhere_that_a_found_file_says(name: str, tmp
             code, out, err = await run_it(*line.split(), home=tmp_path, env=named)
             assert (code, out) == (2, ""), (line, err)
             assert f"upstream.{name} (file slproxy.toml:2)" in err, line
-            assert "a stored login comes from elsewhere" in err, line
+            assert "a stored login from elsewhere" in err, line
         code, out, _ = await run_here("doctor", home=tmp_path, env=named)
         assert code == 1
-        assert "a stored login comes from elsewhere" in out
+        assert "a stored login from elsewhere" in out
         # Doctor asks each host whether it answers, and shows it nothing.
         assert all(message.head.get("Authorization") is None and not message.body for message in stranger.seen)
         if name == "ca_file":

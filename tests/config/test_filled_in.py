@@ -43,6 +43,9 @@ NAMES = ["SALESLOFT_API_KEY", "SALESLOFT_CLIENT_ID", "SALESLOFT_CLIENT_SECRET"]
 def test_a_placeholder_is_a_mistake(text: str, name: str, tmp_path: Path) -> None:
     message = refusal(tmp_path, env={name: text})
     assert f"(env {name}): is a placeholder" in message
+    message = refusal(tmp_path, dotenv=f"\n{name}='{text}'")
+    assert "(.env:2): is a placeholder" in message
+    assert name in message
 
 
 @pytest.mark.parametrize("text", OTHER_MISTAKES)
