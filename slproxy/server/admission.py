@@ -45,9 +45,9 @@ class Admission:
         # Past the limit, or closed for another and not gone yet; the oldest first.
         self._leaving: dict[ClientConnection, None] = {}
         self._no_room_until = -math.inf
-        # What had to give way since it was logged.
+        # What had to give way since it was logged; while some do, it is logged every so often.
         self._evicted = self._turned_away = 0
-        self._told_at = -math.inf
+        self._telling: asyncio.TimerHandle | None = None
         self._sweep = asyncio.get_running_loop().call_later(SWEEP_EVERY, self._sweep_on)
 
     @property
@@ -114,7 +114,7 @@ class Admission:
             return max(wait, NO_ROOM_FOR)
         self._admitted.discard(longest)
         self._evicted += 1
-        self._tell(now)
+        self._tell()
         longest.linger()
         self._leave(longest)
         return 0
@@ -122,7 +122,7 @@ class Admission:
     def turned_away(self) -> None:
         """Count a connection that was told that it is one too many before it had asked for anything."""
         self._turned_away += 1
-        self._tell(self._loop_time())
+        self._tell()
 
     def sweep(self) -> None:
         """Close the connections that have been idle for too long."""
@@ -134,8 +134,9 @@ class Admission:
     def close(self) -> None:
         """Watch them no more."""
         self._sweep.cancel()
-        if self._recovering is not None:
-            self._recovering.cancel()
+        for timer in (self._recovering, self._telling):
+            if timer is not None:
+                timer.cancel()
 
     def _sweep_on(self) -> None:
         self.sweep()
@@ -150,14 +151,18 @@ class Admission:
                 return  # all of them are asking
             oldest.turn_away()
 
-    def _tell(self, now: float) -> None:
-        if now - self._told_at < TELL_EVERY:
-            return
-        self._told_at = now
-        log.warning(
-            "more connections than limits.max_connections (%d): %d idle ones closed for new ones, %d turned away",
-            self._room.clients,
-            self._evicted,
-            self._turned_away,
-        )
-        self._evicted = self._turned_away = 0
+    def _tell(self) -> None:
+        if self._telling is None:
+            log.warning(
+                "more connections than limits.max_connections (%d): idle ones are closed for those that ask, others"
+                " are turned away",
+                self._room.clients,
+            )
+            self._telling = asyncio.get_running_loop().call_later(TELL_EVERY, self._tell_how_many)
+
+    def _tell_how_many(self) -> None:
+        self._telling = None
+        if self._evicted or self._turned_away:
+            log.warning("%d connections closed for others, %d turned away", self._evicted, self._turned_away)
+            self._evicted = self._turned_away = 0
+            self._telling = asyncio.get_running_loop().call_later(TELL_EVERY, self._tell_how_many)

@@ -72,7 +72,8 @@ async def test_who_asks_is_served_when_idle_clients_have_taken_all_descriptors(t
 async def test_a_start_with_few_descriptors_keeps_within_them_and_says_so(tmp_path: Path) -> None:
     async with ScriptedUpstream() as upstream:
         env = pointed_at(upstream.url, SALESLOFT_API_KEY="ak_" + "0a1b2c" * 8)
-        async with program("serve", home=tmp_path, env=env, files=64) as running:
+        few = ("sh", "-c", 'ulimit -n 64 && exec "$@"', "sh")
+        async with program("serve", home=tmp_path, env=env, before=few) as running:
             assert any("limits.max_connections" in line for line in running.errors)
             await is_served_beside_idle_clients(running, 150)
             assert not any("Too many open files" in line for line in running.errors)

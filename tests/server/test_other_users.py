@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import os
+import platform
 import socket
+import sys
 import tempfile
 from contextlib import closing
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from slproxy.config import ListenSettings, Secret
 from tests.support.clock import FakeTime
+from tests.support.commands import pointed_at
 from tests.support.pair import LOCAL_KEY, SOON, asked, pair, problem
+from tests.support.programs import program, spawn
 from tests.support.proxies import proxy, settings_for
 from tests.support.raw_http import Message, get, port_of, read_message
 from tests.support.scripted import ScriptedUpstream
 from tests.support.users import ANOTHER_USER, another_user, needs_users, socket_of_another_user
+from tests.support.without_netlink import SOCKET
 
 
 async def asked_by_another_user(url: str, request: bytes) -> Message:
@@ -103,3 +109,20 @@ async def test_another_user_is_refused_at_a_unix_socket_that_lets_them_connect()
                     writer.write(get("/v2/a"))
                     problem(await read_message(reader), status=403, kind="user-refused")
             assert upstream.seen == []
+
+
+@pytest.mark.skipif(platform.machine() not in SOCKET, reason="the filter is written for two processors")
+async def test_where_the_kernel_cannot_be_asked_the_start_and_doctor_say_so_and_all_are_let_in(tmp_path: Path) -> None:
+    confined = (sys.executable, "-m", "tests.support.without_netlink")
+    async with ScriptedUpstream() as upstream:
+        env = pointed_at(upstream.url, SALESLOFT_API_KEY="ak_" + "0a1b2c" * 8)
+        async with program("serve", home=tmp_path, env=env, before=confined) as running:
+            assert any("every user of this machine" in line.lower() for line in running.errors), running.errors
+            assert (await asked(running.url, get("/v2/a"))).head.status == 200
+            if os.geteuid() == 0:
+                assert (await asked_by_another_user(running.url, get("/v2/a"))).head.status == 200
+        doctor = await spawn(["doctor"], tmp_path, env, stdin=asyncio.subprocess.DEVNULL, before=confined)
+        found, _ = await doctor.communicate()
+    users = next(line for line in found.decode().splitlines() if " users " in line)
+    assert users.startswith("warning")
+    assert "does not tell them apart" in users

@@ -58,19 +58,18 @@ async def spawn(
     stdout: int = asyncio.subprocess.PIPE,
     stderr: int = asyncio.subprocess.PIPE,
     fresh: bool = False,
-    files: int | None = None,
+    before: Sequence[str] = (),
 ) -> asyncio.subprocess.Process:
     """Start slproxy as a user does, in ``home`` and with nothing of the person who runs the tests.
 
-    It is forked off where nothing tells that from a start, which takes 40 times as long; ``fresh`` starts it. With
-    ``files`` it may open no more than these.
+    It is forked off where nothing tells that from a start, which takes 40 times as long; ``fresh`` starts it, and so
+    does a command ``before``, which is given the program's.
     """
     variables = environment(home, **(env or {}))
-    if not fresh and files is None and forkserver.fits(variables):
+    if not fresh and not before and forkserver.fits(variables):
         return await forkserver.fork(arguments, home, variables, stdin=stdin, stdout=stdout, stderr=stderr)
     return await asyncio.create_subprocess_exec(
-        *([] if files is None else ["sh", "-c", f'ulimit -n {files} && exec "$@"', "sh"]),
-        *(sys.executable, "-m", "slproxy", *arguments),
+        *(*before, sys.executable, "-m", "slproxy", *arguments),
         cwd=home,
         env=variables,
         stdin=stdin,
@@ -103,10 +102,10 @@ async def program(
     home: Path,
     env: Mapping[str, str] | None = None,
     fresh: bool = False,
-    files: int | None = None,
+    before: Sequence[str] = (),
 ) -> AsyncIterator[Program]:
     """Run ``serve`` or ``sandbox`` until the block ends; its address is read from the line that it prints."""
-    process = await spawn(arguments, home, env, stdin=asyncio.subprocess.DEVNULL, fresh=fresh, files=files)
+    process = await spawn(arguments, home, env, stdin=asyncio.subprocess.DEVNULL, fresh=fresh, before=before)
     assert process.stdout is not None
     assert process.stderr is not None
     lines: list[str] = []
