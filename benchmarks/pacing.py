@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from slproxy.pace import Reservation
+from slproxy.pace import Refusal, Reservation
 from slproxy.pace.budget import Budget
 from slproxy.pace.headers import RateLimitHeaders
 from slproxy.pace.probe import PROBE_INTERVAL
@@ -164,7 +164,7 @@ class Paced:
                     done(True)
                 elif attempt == ATTEMPTS:
                     done(False)
-                elif reservation.requeued:
+                elif reservation.refusal is Refusal.REQUEUED:
                     self.ask(page, done, reservation.ticket, attempt + 1)
                 else:
                     date = math.floor(EPOCH + reply[2])

@@ -12,6 +12,7 @@ from slproxy import retry
 from slproxy.config import RetrySettings
 from slproxy.forward.buffered import BufferedReply
 from slproxy.http import Fields
+from slproxy.pace import Refusal
 from slproxy.retry import Outcome
 from slproxy.upstream import Reply
 
@@ -37,7 +38,7 @@ class Attempts:
     paced: float = 0.0
     unreachable_for: float = 0.0
     ticket: int | None = None
-    requeued: bool = False
+    refusal: Refusal | None = None
     requeue_timeout: float | None = None
     deadline_applies: bool = False
     buffered: BufferedReply | None = None
@@ -45,6 +46,11 @@ class Attempts:
     # What it was sent with, which no reply may show.
     tokens: set[str] = field(default_factory=set, repr=False)
     reply: Reply | None = None
+
+    @property
+    def requeued(self) -> bool:
+        """Whether it was refused, and is to wait in the queue."""
+        return self.refusal is Refusal.REQUEUED
 
     def close(self) -> None:
         """Free the connection of the last reply: the request ends with another answer, or none."""
@@ -79,7 +85,13 @@ class Attempts:
         if self.sent >= rules.attempts and not (is_patient and rules.attempts > 1 and rules.max_wait):
             return None
         wait = retry.wait_before_next(
-            outcome, method=method, attempt=attempt, now=now, jitter=jitter, max_wait=rules.max_wait
+            outcome,
+            method=method,
+            attempt=attempt,
+            now=now,
+            jitter=jitter,
+            max_wait=rules.max_wait,
+            is_about_budget=self.refusal is not Refusal.OTHER,
         )
         if self.requeued and not retry.has_retry_after(outcome):
             wait = 0.0  # the queue knows better

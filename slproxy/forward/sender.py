@@ -50,7 +50,7 @@ class Sender:
         # A small body is read first: it goes out in one write, and who dribbles it holds no place.
         body = None if request.body is None else await request.body.whole() or request.body.chunks
         reservation, slot = await self._wait_for_turn(request, attempts)
-        attempts.requeued = has_begun = is_settled = False
+        attempts.refusal, has_begun, is_settled = None, False, False
         attempt: Attempt | None = None
 
         def before_first_byte() -> None:
@@ -76,7 +76,7 @@ class Sender:
             )
             rate_limit = RateLimitHeaders.parse(reply.status, reply.header, now=self._now())
             is_settled = True
-            attempts.requeued = self._pacer.replied(reservation, rate_limit)
+            attempts.refusal = self._pacer.replied(reservation, rate_limit, target=request.target)
             attempt.status, attempt.cost = reply.status, rate_limit.cost
         except BaseException as error:
             if not is_settled:

@@ -4,7 +4,8 @@
 2. ``x-ratelimit-remaining-minute`` is the truth, for others spend too. Within a minute it only falls: the lowest that
    was told of it holds, and a reply that comes late never raises it.
 3. The minute is the upstream's. A request that was sent in one minute and answered in the next tells of neither.
-4. A 429 is the last word: the minute is over for everybody, unless it may still be about the last one (``probe``).
+4. A 429 that is about the budget is the last word: the minute is over for everybody, unless it may still be about the
+   last one (``probe``), or about its endpoint (``refusal``).
 
 ``now`` is monotonic, in seconds, and never runs backwards. Costs are whole numbers. The limit, its headers and its
 window are SalesLoft's (docs/salesloft.md, Rate limit).
@@ -19,16 +20,16 @@ from slproxy.pace.clock import ServerTime
 from slproxy.pace.costs import Costs
 from slproxy.pace.external import ExternalSpend
 from slproxy.pace.headers import RateLimitHeaders
+from slproxy.pace.in_flight import InFlight
 from slproxy.pace.minute import Minute
 from slproxy.pace.probe import EXHAUSTED_SHARE, PROBE_INTERVAL, PROBE_TIMEOUT, Probe
 from slproxy.pace.queue import Queue
+from slproxy.pace.refusal import Endpoints, Refusal
 from slproxy.pace.reservation import Reservation
 from slproxy.pace.rules import Rules
 from slproxy.pace.sliding import SlidingWindow, is_sliding
 from slproxy.retry import MINUTE
 
-# How many clients and endpoints a minute counts by name; the rest are "others".
-MAX_LABELS = 100
 # How many minutes are remembered.
 HISTORY = 10
 # A limit that no header tells is believed once it was seen in so many minutes running.
@@ -45,6 +46,7 @@ class Account:
         self._queue = queue
         self.external = ExternalSpend()
         self.probe = Probe()
+        self.endpoints = Endpoints()
         self.minute = Minute(number=self.time.minute(now))
         self.history: deque[Minute] = deque(maxlen=HISTORY)
         # Set where the upstream counts a sliding minute.
@@ -54,10 +56,7 @@ class Account:
         self.ends_at = self._began_at + MINUTE
         # What was counted in this minute or in the next.
         self._early = 0
-        self._in_flight: set[Reservation] = set()
-        self._in_flight_cost = 0
-        # The one that was sent last, while nothing else was in flight: its reply tells exactly what remains.
-        self._sole: Reservation | None = None
+        self.in_flight = InFlight()
         self.blocked_until = self._refused_at = -math.inf
         # What there was of the minute that the last reply is about; and of the last minutes, where it is certain.
         self._opening = math.inf
@@ -86,9 +85,8 @@ class Account:
             self.roll(now)
         reservation.cost = min(reservation.cost, self.quota)
         reservation.sent, reservation.minute = now, self.minute.number
-        self._sole = None if self._in_flight else reservation
-        self._in_flight.add(reservation)
-        self._in_flight_cost += reservation.cost
+        reservation.is_probe = self.endpoints.are_in_doubt
+        self.in_flight.add(reservation)
         self._spend(reservation, reservation.cost, now)
 
     def block_until(self, until: float) -> None:
@@ -98,7 +96,7 @@ class Account:
     def take_back(self, reservation: Reservation, now: float) -> None:
         """Undo a ``book`` of what was not sent."""
         self.roll(now)
-        if reservation in self._in_flight:
+        if reservation in self.in_flight:
             self._settle(reservation, 0, now)
         reservation.sent = reservation.minute = None
 
@@ -106,7 +104,7 @@ class Account:
 
     def lost(self, reservation: Reservation, now: float, *, maybe_sent: bool) -> None:
         """Settle a reservation that got no reply; what may have reached the upstream was spent."""
-        if reservation not in self._in_flight:
+        if reservation not in self.in_flight:
             return
         self.roll(now)
         cost = reservation.cost if maybe_sent else 0
@@ -116,7 +114,7 @@ class Account:
     def replied(self, reservation: Reservation, now: float, reply: RateLimitHeaders) -> tuple[int, int | None]:
         """Settle a reservation by its reply; return what it has cost, and what remains of the minute it was sent in."""
         assert reservation.sent is not None, "only what was sent is answered"
-        if reservation not in self._in_flight:
+        if reservation not in self.in_flight:
             return reservation.cost, None
         booked_in = reservation.minute
         date = None if reply.date is None else reply.date - self.time.skew
@@ -133,7 +131,8 @@ class Account:
         minute = self.minute.number if date is None else int(date // MINUTE)
         if minute > self.minute.number:
             self._begin(minute, now)  # it begins just now, to the last digit
-        free = reply.refused or (reply.unauthorized and reply.cost is None)
+        is_closing = reply.refused and self._is_about_budget(reservation, reply, now)
+        free = is_closing or ((reply.refused or reply.unauthorized) and reply.cost is None)
         cost = 0 if free else reservation.cost if reply.cost is None else reply.cost
         if reply.cost is not None and reply.cost != reservation.cost and not reply.refused:
             self.costs.learn(reservation.endpoint, reservation.page_cost, reply.cost)
@@ -142,21 +141,44 @@ class Account:
             self._set_limit(reply.limit)
         sent_in = self.minute.number if reservation.sent >= self._began_at else self.minute.number - 1
         closed = False
-        if reply.refused:
+        if is_closing:
             closed = self._refused(reservation, reply, minute, now)
         elif self.sliding is not None:
             self._learn_sliding(self.sliding, reservation.sent, cost, reply.remaining, now)
         elif reply.remaining is not None and self.minute.number == sent_in == int(until // MINUTE):
             if self.minute.remaining is None:
                 self._learn_skew(reservation.sent, reply.remaining + cost, now)
-            self._learn(reply.remaining, now, exact=reservation is self._sole)
+            self._learn(reply.remaining, now, exact=reservation is self.in_flight.sole and not reply.refused)
         elif minute == self.minute.number:
             self._take_off(reservation, cost, until=until, now=now)
-        if self.probe.is_wanted and sent_in == self.minute.number and (closed or not reply.refused):
+        # Nothing is known by a 429 that tells nothing of the budget.
+        has_told = not reply.refused or (not is_closing and reply.remaining is not None)
+        if self.probe.is_wanted and sent_in == self.minute.number and (closed or has_told):
             self.probe.done()
+        if reservation.is_probe and has_told and not reply.unauthorized:
+            self.endpoints.acquit_budget(now)
         if minute != sent_in or minute != booked_in:
             return cost, None
-        return cost, reply.remaining if not reply.refused else 0 if closed else None
+        return cost, reply.remaining if not is_closing else 0 if closed else None
+
+    def _is_about_budget(self, reservation: Reservation, reply: RateLimitHeaders, now: float) -> bool:
+        """Tell whether a 429 is about the budget, and note in the reservation how it is to wait."""
+        reservation.refusal = Refusal.OTHER
+        if not reply.is_about_budget(max(reservation.cost, reservation.page_cost)):
+            return False
+        is_limited = reply.remaining is None and self.endpoints.is_limited(reservation.endpoint)
+        if not is_limited or not (self.minute.remaining is None or self._is_plenty_left(now)):
+            reservation.refusal = Refusal.BUDGET
+            return True
+        if reply.retry_after is not None:
+            reservation.refusal = Refusal.REQUEUED
+            self.endpoints.hold(reservation.endpoint, now + reply.retry_after, now)
+        return False
+
+    def _is_plenty_left(self, now: float) -> bool:
+        """Tell whether replies have said of this minute that there is more left than others spend in a moment."""
+        is_told = self.sliding is not None or self.minute.remaining is not None
+        return is_told and self.team_left(now) > self.limit * EXHAUSTED_SHARE
 
     def _take_off(self, reservation: Reservation, cost: int, *, until: float, now: float) -> None:
         """Take off a cost that is in no told remaining, from each minute that may have counted it.
@@ -175,11 +197,11 @@ class Account:
     def _learn(self, remaining: int, now: float, *, exact: bool) -> None:
         """Learn what remains of this minute; ``exact`` when nothing else was in flight meanwhile."""
         minute = self.minute
-        opening = remaining + minute.spent - self._in_flight_cost
+        opening = remaining + minute.spent - self.in_flight.cost
         if minute.remaining is None:
             # What is in flight may be counted already, and then there was more.
             last = self.history[-1] if self.history else None
-            if is_sliding(last, minute.number, opening + self._in_flight_cost):
+            if is_sliding(last, minute.number, opening + self.in_flight.cost):
                 self.sliding = SlidingWindow(remaining, now)
                 return
             if self.probe.previous_exhausted:
@@ -204,14 +226,21 @@ class Account:
     def _refused(self, reservation: Reservation, reply: RateLimitHeaders, minute: int, now: float) -> bool:
         """Close the budget: all of it is spent, whatever was believed. Return whether this minute is over."""
         assert reservation.sent is not None, "only what was sent is refused"
-        self.minute.refused += 1
         self._refused_at = now
-        if reply.retry_after is not None:
-            if reply.retry_after <= MINUTE:  # a longer one is not about this budget
-                reservation.requeued = reply.retry_after > 0
-                self.block_until(now + reply.retry_after)
+        asked = reply.retry_after if reply.retry_after is not None and reply.retry_after <= MINUTE else None
+        if minute < self.minute.number and asked is None:
             return False
-        if minute < self.minute.number:
+        if reply.remaining is None and not reservation.is_probe and self._is_plenty_left(now):
+            reservation.refusal = Refusal.REQUEUED
+            until = now + (self.time.until(minute + 1, now) if asked is None else asked)
+            self.endpoints.suspect(reservation.endpoint, until, now, was_told=asked is not None)
+            return False
+        self.endpoints.end_doubt()
+        self.minute.refused += 1
+        if asked is not None:
+            if asked > 0:
+                reservation.refusal = Refusal.REQUEUED
+            self.block_until(now + asked)
             return False
         if self.sliding is not None:
             # Nothing comes back at once, and nobody knows when.
@@ -219,7 +248,7 @@ class Account:
             self.external.note_refused(self.limit)
             self.block_until(now + MINUTE / 10)
             return True
-        reservation.requeued = True
+        reservation.refusal = Refusal.REQUEUED
         if self.minute.remaining is None and self.probe.refused(reservation.cost, self._into_minute(reservation.sent)):
             self.block_until(now + PROBE_INTERVAL)
             return False
@@ -237,7 +266,8 @@ class Account:
 
     def is_revoked(self, reservation: Reservation, now: float) -> bool:
         """Tell whether a 429 has come since a reservation was sent, and still holds."""
-        return now < self.blocked_until and reservation.sent is not None and reservation.sent <= self._refused_at
+        until = max(self.blocked_until, self.endpoints.held_until(reservation.endpoint))
+        return now < until and reservation.sent is not None and reservation.sent <= self._refused_at
 
     def is_probing(self, now: float) -> bool:
         """Tell whether a single request is to find out that the budget is back."""
@@ -250,11 +280,6 @@ class Account:
             self.minute.note_external_spend(cost, now - self._began_at)
 
     # The arithmetic.
-
-    @property
-    def in_flight(self) -> int:
-        """How many were sent and are not answered yet."""
-        return len(self._in_flight)
 
     @property
     def headroom(self) -> int:
@@ -277,12 +302,11 @@ class Account:
         """Return what remains to the whole team, after what is in flight."""
         minute, window = self.minute, self.sliding
         if window is None and minute.remaining is None:
-            before = sum(each.cost for each in self._in_flight if each.minute != minute.number)
-            return self.limit - minute.spent - minute.early - before
-        in_flight = self._in_flight_cost
+            return self.limit - minute.spent - minute.early - self.in_flight.cost_of_others(minute.number)
+        in_flight = self.in_flight.cost
         if at_best:
             told_at = minute.told_at if window is None else window.told_at
-            in_flight = sum(each.cost for each in self._in_flight if each.sent is not None and each.sent > told_at)
+            in_flight = self.in_flight.cost_since(told_at)
         if window is not None:
             return window.remaining(self.limit, now) - in_flight
         assert minute.remaining is not None
@@ -295,8 +319,9 @@ class Account:
 
     def held_until(self, now: float) -> float:
         """Return until when nobody is sent, whatever there is; ``now`` if that is no reason."""
-        sent = (each.sent for each in self._in_flight if each.minute == self.minute.number and each.sent is not None)
-        return max(self.blocked_until, self.probe.waited_for_until(sent, now))
+        in_doubt = self.in_flight.first_probe_sent() + PROBE_TIMEOUT if self.endpoints.are_in_doubt else now
+        first_sent = self.in_flight.first_sent(self.minute.number) if self.probe.is_wanted else None
+        return max(self.blocked_until, self.probe.waited_for_until(first_sent, now), in_doubt)
 
     def _into_minute(self, now: float) -> float:
         """Return how many seconds of this minute have certainly passed."""
@@ -305,13 +330,13 @@ class Account:
     def is_untouched(self) -> bool:
         """Tell whether nothing is known to be spent of this minute: then anything may go, were it over the limit."""
         untouched = self.minute.remaining is None and self.minute.spent == self.minute.early == 0
-        return untouched and self.sliding is None and not self._in_flight
+        return untouched and self.sliding is None and not self.in_flight
 
     # The minute.
 
     def roll(self, now: float) -> None:
         """Begin a new minute, if the upstream's clock has; before its first reply, only once there is none to come."""
-        if now >= self.ends_at and (self.time.is_known or not self._in_flight):
+        if now >= self.ends_at and (self.time.is_known or not self.in_flight):
             self._begin(self.time.minute(now), now)
 
     def _begin(self, number: int, now: float) -> None:
@@ -322,8 +347,9 @@ class Account:
             if len(self._seen) == SEEN_MINUTES and len(set(self._seen)) == 1:
                 self._set_limit(self._seen[0])
         follows = number == ended.number + 1
-        awaited = ended.refused > 0 or len(self._queue) > 0
+        awaited = ended.refused > 0 or bool(self._queue.interactive or self._queue.bulk)
         exhausted = ended.remaining is not None and ended.remaining <= ended.limit * EXHAUSTED_SHARE
+        self.endpoints.end_doubt()
         self.probe.begin(wanted=awaited, exhausted=follows and (awaited or exhausted))
         self.external.note_end(ended, exhausted=self.probe.previous_exhausted)
         if ended.spent or ended.external_spend:
@@ -342,23 +368,18 @@ class Account:
         if not was_known and self.history:
             # By our own clock it had begun, which the upstream's first Date denies.
             self.minute.early += self.history[-1].spent
-        for reservation in self._in_flight:
-            reservation.minute = number if reservation.minute == self.minute.number else reservation.minute
+        self.in_flight.relabel(self.minute.number, number)
         self.minute.number = number
         self._began_at = self.time.beginning(number)
 
     def _spend(self, reservation: Reservation, cost: int, now: float) -> None:
-        minute = self.minute
-        minute.spent += cost
-        for counts, label in ((minute.by_client, reservation.client), (minute.by_endpoint, reservation.endpoint)):
-            counts[label if label in counts or len(counts) < MAX_LABELS else "others"] += cost
+        self.minute.spend(cost, client=reservation.client, endpoint=reservation.endpoint)
         if self.sliding is not None:
             self.sliding.spend(cost, now)
 
     def _settle(self, reservation: Reservation, cost: int, now: float) -> None:
         """Take a reservation out of those in flight, and correct what it has cost."""
-        self._in_flight.remove(reservation)
-        self._in_flight_cost -= reservation.cost
+        self.in_flight.remove(reservation)
         if reservation.minute == self.minute.number and cost != reservation.cost:
             self._spend(reservation, cost - reservation.cost, now)
 

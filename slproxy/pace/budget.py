@@ -9,6 +9,7 @@ import math
 
 from slproxy.pace.account import Account
 from slproxy.pace.estimate import estimated_wait
+from slproxy.pace.probe import PROBE_TIMEOUT
 from slproxy.pace.queue import Queue
 from slproxy.pace.reservation import Reservation
 from slproxy.pace.rules import Rules
@@ -60,6 +61,8 @@ class Budget:
             return False
         if now < account.blocked_until or account.probe.is_wanted or reservation.cost > account.left(now):
             return False
+        if account.endpoints.are_held and self._is_held(reservation, now):
+            return False
         account.book(reservation, now)
         return True
 
@@ -69,16 +72,34 @@ class Budget:
         wait = self.estimated_wait(reservation, now)
         if wait > reservation.deadline - now:
             return max(wait, 1.0)
-        self.queue.add(reservation)
+        if now < self._blocked_until(reservation) > self.account.blocked_until:
+            self.queue.park(reservation)
+        else:
+            self.queue.add(reservation)
         return None
+
+    def _blocked_until(self, reservation: Reservation) -> float:
+        """Return until when nobody is sent, or none to its endpoint."""
+        return max(self.account.blocked_until, self.account.endpoints.held_until(reservation.endpoint))
+
+    def _is_held(self, reservation: Reservation, now: float) -> bool:
+        """Tell whether its endpoint is held, or it can wait for the one that finds out why some endpoint is."""
+        account = self.account
+        if now < account.endpoints.held_until(reservation.endpoint):
+            return True
+        return now < account.held_until(now) and reservation.deadline - now > PROBE_TIMEOUT
 
     def expire(self, now: float) -> list[Reservation]:
         """Take out, and return, those that have waited for as long as they may, or would in vain."""
-        return self.queue.expire(now, blocked_until=self.account.blocked_until)
+        return self.queue.expire(now, self._blocked_until)
 
     def due(self, now: float) -> Reservation | None:
         """Return who is to be sent now, if anybody is; ``send`` says that it is."""
-        account, reservation = self.account, self.queue.first()
+        account, queue = self.account, self.queue
+        if queue.parked:
+            queue.unpark(lambda each: now < account.endpoints.held_until(each.endpoint))
+        while (reservation := queue.first()) is not None and now < account.endpoints.held_until(reservation.endpoint):
+            queue.park(reservation)
         if reservation is None:
             return None
         account.roll(now)
@@ -103,7 +124,7 @@ class Budget:
     def estimated_wait(self, reservation: Reservation, now: float) -> float:
         """Return after how many seconds a reservation that comes now would be sent, as things stand."""
         account, ahead = self.account, self.queue.ahead_of(reservation)
-        blocked = max(0.0, account.blocked_until - now)
+        blocked = max(0.0, self._blocked_until(reservation) - now)
         left = account.left(now, at_best=True)
         if account.sliding is not None:
             return max(
@@ -126,10 +147,13 @@ class Budget:
     def wake_in(self, now: float) -> float | None:
         """Return the seconds until time alone may change who is due or who expires; ``None`` if nobody waits."""
         account, reservation = self.account, self.queue.first()
-        if reservation is None:
+        if not self.queue:
             return None
         account.roll(now)
         waits = [max(0.0, min(each.deadline for each in self.queue) - now)]
+        waits += [max(0.0, self._blocked_until(each) - now) for each in self.queue.parked]
+        if reservation is None:
+            return min(waits) if min(waits) < math.inf else None
         price = min(reservation.cost, account.quota)
         lacking = price - account.left(now)
         held = account.held_until(now) - now

@@ -7,8 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from slproxy.http import parsed_date, retry_after
+from slproxy.retry import MINUTE
 
 _NUMBER = re.compile(r"[0-9]{1,9}")
+_NEGATIVE = re.compile(r"-[0-9]{1,9}")
+# A 429 that says no more than to wait for so long is about something else than a budget of a minute, in seconds.
+SHORT_WAIT = 5.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,15 +35,26 @@ class RateLimitHeaders:
         value = header("Date") if header("Age") is None else None
         date = None if value is None else parsed_date(value)
         refused = status == 429
+        remaining = header("x-ratelimit-remaining-minute")
         return cls(
             cost=_number(header("x-ratelimit-endpoint-cost")),
-            remaining=_number(header("x-ratelimit-remaining-minute")),
+            # A budget that is overdrawn is spent.
+            remaining=0 if remaining is not None and _NEGATIVE.fullmatch(remaining) else _number(remaining),
             limit=_number(header("x-ratelimit-limit-minute")) or None,
             date=date,
             refused=refused,
             retry_after=retry_after(header("Retry-After"), now=now if date is None else date) if refused else None,
             unauthorized=status == 401,
         )
+
+    def is_about_budget(self, cost: int) -> bool:
+        """Tell whether a 429 is about the team's budget, as far as it tells; ``cost`` is what the request was to cost.
+
+        Where nothing is told, it is: a ``Retry-After`` of more than a minute alone is about no minute.
+        """
+        if self.remaining is not None:
+            return self.remaining < (self.cost or cost)
+        return self.retry_after is None or SHORT_WAIT < self.retry_after <= MINUTE
 
 
 def _number(value: str | None) -> int | None:

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 
 # The rate of external spend is an average over this many seconds at least: in the first ones it says nothing.
 MIN_RATE_SECONDS = 5.0
+# How many clients and endpoints a minute counts by name; the rest are "others".
+MAX_LABELS = 100
 
 
 @dataclass(kw_only=True, slots=True)
@@ -35,6 +37,12 @@ class Minute:
     longest_wait: float = 0.0
     by_client: Counter[str] = field(default_factory=Counter)
     by_endpoint: Counter[str] = field(default_factory=Counter)
+
+    def spend(self, cost: int, *, client: str, endpoint: str) -> None:
+        """Count a cost, or take back what was counted too much."""
+        self.spent += cost
+        for counts, label in ((self.by_client, client), (self.by_endpoint, endpoint)):
+            counts[label if label in counts or len(counts) < MAX_LABELS else "others"] += cost
 
     def note_wait(self, seconds: float) -> None:
         """Count somebody who has waited and goes now."""

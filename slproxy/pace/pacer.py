@@ -17,9 +17,11 @@ from slproxy.config import PaceSettings
 from slproxy.errors import Draining, OverBudget, Problem
 from slproxy.http import Fields
 from slproxy.pace.budget import Budget
+from slproxy.pace.costs import page_cost
 from slproxy.pace.headers import RateLimitHeaders
 from slproxy.pace.preferences import Preferences
 from slproxy.pace.probe import PROBE_INTERVAL
+from slproxy.pace.refusal import Refusal
 from slproxy.pace.replicas import Replicas
 from slproxy.pace.report import report, waiting_by_client
 from slproxy.pace.reservation import Reservation
@@ -154,10 +156,12 @@ class Pacer:
             return False
         return self.budget.account.is_revoked(reservation, self._monotonic())
 
-    def replied(self, reservation: Reservation | None, headers: RateLimitHeaders) -> bool:
-        """Learn from the reply to what was sent; tell whether it was refused, and waits with the others."""
+    def replied(self, reservation: Reservation | None, headers: RateLimitHeaders, *, target: str) -> Refusal | None:
+        """Learn from the reply to what was sent to ``target``; return what it was refused for, if it was."""
         if reservation is None:
-            return False
+            if not headers.refused:
+                return None
+            return Refusal.BUDGET if headers.is_about_budget(page_cost(target.partition("?")[2])) else Refusal.OTHER
         reserved, minute = reservation.cost, reservation.minute
         now, account = self._monotonic(), self.budget.account
         cost, remaining = account.replied(reservation, now, headers)
@@ -170,7 +174,9 @@ class Pacer:
                 settle()
         if self._waiting:
             self._dispatch_due()
-        return reservation.requeued and self._pace.mode == "pace"
+        if reservation.refusal is Refusal.REQUEUED and self._pace.mode != "pace":
+            return Refusal.BUDGET
+        return reservation.refusal
 
     def lost(self, reservation: Reservation | None, *, maybe_sent: bool) -> None:
         """Settle what was sent and got no reply; ``maybe_sent`` if a byte of it may have left."""

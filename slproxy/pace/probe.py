@@ -7,7 +7,6 @@ A 429 at the beginning of a minute may still be about the last one, for the cloc
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 
 # How long the others wait for a probe's reply, in seconds.
 PROBE_TIMEOUT = 3.0
@@ -56,9 +55,8 @@ class Probe:
         # In whole seconds, as Dates are.
         return min(float(math.floor(into)), MAX_CLOCK_SKEW - known)
 
-    def waited_for_until(self, sent: Iterable[float], now: float) -> float:
-        """Return until when all wait for the first of those in flight; ``now`` if they need not."""
-        if not self.is_wanted or self.is_shared:
+    def waited_for_until(self, first_sent: float | None, now: float) -> float:
+        """Return until when all wait for the first of this minute that is in flight; ``now`` if they need not."""
+        if not self.is_wanted or self.is_shared or first_sent is None:
             return now
-        first = min(sent, default=None)
-        return now if first is None else max(now, first + PROBE_TIMEOUT)
+        return max(now, first_sent + PROBE_TIMEOUT)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import bisect
 import itertools
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from slproxy.pace.reservation import Reservation
 
@@ -22,15 +22,17 @@ class Queue:
     def __init__(self) -> None:
         self.interactive: deque[Reservation] = deque()
         self.bulk: deque[Reservation] = deque()
+        # Those whose endpoint is held: nobody waits behind them.
+        self.parked: list[Reservation] = []
         self.tickets = itertools.count()
         # What both priorities, and bulk alone, have spent while both waited.
         self._contested = self._contested_bulk = 0
 
     def __len__(self) -> int:
-        return len(self.interactive) + len(self.bulk)
+        return len(self.interactive) + len(self.bulk) + len(self.parked)
 
     def __iter__(self) -> Iterator[Reservation]:
-        return itertools.chain(self.interactive, self.bulk)
+        return itertools.chain(self.interactive, self.bulk, self.parked)
 
     def add(self, reservation: Reservation) -> None:
         """Queue a reservation by its ticket: a request that was refused keeps its place."""
@@ -42,9 +44,20 @@ class Queue:
 
     def cancel(self, reservation: Reservation) -> None:
         """Take a reservation out, if it is in; nothing was spent on it."""
-        queue = self.bulk if reservation.bulk else self.interactive
-        if reservation in queue:
-            queue.remove(reservation)
+        for queue in (self.bulk if reservation.bulk else self.interactive, self.parked):
+            if reservation in queue:
+                queue.remove(reservation)
+
+    def park(self, reservation: Reservation) -> None:
+        """Let others pass a reservation, whether or not it waits already."""
+        self.cancel(reservation)
+        self.parked.append(reservation)
+
+    def unpark(self, is_held: Callable[[Reservation], bool]) -> None:
+        """Put those back at their places that are no longer held."""
+        for reservation in [each for each in self.parked if not is_held(each)]:
+            self.parked.remove(reservation)
+            self.add(reservation)
 
     def first(self) -> Reservation | None:
         """Return who is next: interactive, unless bulk has had less than its share while both waited."""
@@ -61,11 +74,11 @@ class Queue:
             self._contested_bulk += reservation.cost if reservation.bulk else 0
         else:
             self._contested = self._contested_bulk = 0
-        (self.bulk if reservation.bulk else self.interactive).remove(reservation)
+        self.cancel(reservation)
 
-    def expire(self, now: float, *, blocked_until: float) -> list[Reservation]:
+    def expire(self, now: float, blocked_until: Callable[[Reservation], float]) -> list[Reservation]:
         """Take out, and return, those that have waited for as long as they may, or would in vain."""
-        late = [each for each in self if each.deadline <= now or each.deadline < blocked_until]
+        late = [each for each in self if each.deadline <= now or each.deadline < blocked_until(each)]
         for reservation in late:
             self.cancel(reservation)
         return late

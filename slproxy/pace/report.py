@@ -13,6 +13,7 @@ from slproxy.retry import MINUTE
 def report(budget: Budget, now: float) -> dict[str, object]:
     """Return what is known of the budget, and who waits for it."""
     account, queue = budget.account, budget.queue
+    bulk = sum(each.bulk for each in queue)
     remaining = account.remaining(now)  # begins the minute, if that is due
     return {
         "limit": account.limit,
@@ -21,9 +22,9 @@ def report(budget: Budget, now: float) -> dict[str, object]:
         "remaining": remaining,
         "resets_in": round(account.resets_in(now), 1),
         "window": "minute" if account.sliding is None else "sliding",
-        "queue": {"interactive": len(queue.interactive), "bulk": len(queue.bulk)},
+        "queue": {"interactive": len(queue) - bulk, "bulk": bulk},
         "waiting": dict(waiting_by_client(budget).most_common()),
-        "in_flight": account.in_flight,
+        "in_flight": len(account.in_flight),
         "this_minute": _minute(account.minute),
         "last_minutes": [_minute(minute) for minute in account.history],
     }

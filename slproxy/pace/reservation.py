@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from slproxy.pace.refusal import Refusal
+
 
 @dataclass(kw_only=True, eq=False, slots=True)
 class Reservation:
@@ -24,7 +26,9 @@ class Reservation:
     cost: int = 1
     sent: float | None = None
     minute: int | None = None
-    # Whether it was refused, and goes again once those who wait do.
-    requeued: bool = False
+    # What it was refused for, if it was (429).
+    refusal: Refusal | None = None
+    # Whether its reply tells if the budget is spent, which is in doubt.
+    is_probe: bool = False
     # How many had been sent before it, where none of them was in flight: its reply tells exactly what remains.
     alone: int | None = None

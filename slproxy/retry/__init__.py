@@ -3,6 +3,7 @@
 from slproxy.retry.budget import RetryBudget
 from slproxy.retry.decision import (
     CONNECT_PATIENCE,
+    FIRST_BACKOFF,
     MINUTE,
     REPEATABLE,
     RETRIED,
@@ -16,6 +17,7 @@ from slproxy.retry.retrying import retried
 
 __all__ = [
     "CONNECT_PATIENCE",
+    "FIRST_BACKOFF",
     "MINUTE",
     "REPEATABLE",
     "RETRIED",

@@ -62,18 +62,27 @@ def costs_upstream(outcome: Outcome) -> bool:
 
 
 def wait_before_next(
-    outcome: Outcome, *, method: str, attempt: int, now: float, jitter: float, max_wait: float
+    outcome: Outcome,
+    *,
+    method: str,
+    attempt: int,
+    now: float,
+    jitter: float,
+    max_wait: float,
+    is_about_budget: bool = True,
 ) -> float | None:
     """Return the seconds to wait before attempt ``attempt + 1``, or ``None`` when the outcome goes to the client.
 
     ``attempt`` counts from 1, ``now`` is Unix time, ``jitter`` is uniform in [0, 1). A ``Retry-After`` longer than
-    ``max_wait`` is not waited for: the client then learns of it at once.
+    ``max_wait`` is not waited for: the client then learns of it at once. A 429 that ``is_about_budget`` lasts for the
+    minute, unless it says how long.
     """
     if outcome.status == TOO_MANY_REQUESTS:
         asked = retry_after(outcome.retry_after, now=_clock(outcome.date, now))
-        if asked is None:
+        if asked is None and is_about_budget:
             minute = _until_next_minute(_clock(outcome.date, now))
             return None if minute > max_wait else minute + jitter * MINUTE_JITTER
+        asked = asked or 0.0
         return None if asked > max_wait else max(asked, _backoff(attempt, jitter, max_wait))
     if outcome.could_not_connect:
         return _backoff(attempt, jitter, max_wait)

@@ -1083,7 +1083,7 @@ async def test_a_refused_connection_is_tried_again_for_any_method(
     assert [len(message.body) for message in seen] == [size]
 
 
-@pytest.mark.parametrize(("attempts", "count"), [(4, 200), (2, 20), (1, 1)])
+@pytest.mark.parametrize(("attempts", "count"), [(4, 150), (2, 20), (1, 1)])
 async def test_who_cannot_be_reached_is_tried_for_so_long_that_1500_ms_away_is_no_failure(
     attempts: int, count: int
 ) -> None:
@@ -1096,16 +1096,16 @@ async def test_who_cannot_be_reached_is_tried_for_so_long_that_1500_ms_away_is_n
         async with proxy(settings, clock=clock.proxys()) as app:
             others = clock.sleeping
             asked = [
-                asyncio.create_task(raw(app.urls[0], get(f"/v2/{number}", method="POST", body=b"{}"), timeout=SOON))
+                asyncio.create_task(raw(app.urls[0], get(f"/v2/{number}", method="POST", body=b"{}")))
                 for number in range(count)
             ]
             if attempts > 1:
                 while clock.elapsed < 1.5:
-                    await until(lambda: clock.sleeping - others == count, timeout=SOON)
+                    await until(lambda: clock.sleeping - others == count)
                     clock.advance(0.25)
                     await asyncio.sleep(0)  # until those who are woken are no longer asleep
                 await upstream.listen(sock=away)
-                await until(lambda: clock.sleeping - others == count, timeout=SOON)
+                await until(lambda: clock.sleeping - others == count)
                 clock.advance(0.25)
             answers = await asyncio.gather(*asked)
         await upstream.close()

@@ -306,13 +306,13 @@ async def test_a_429_is_seen_by_nobody_and_everybody_waits_it_out() -> None:
 
 
 async def test_a_retry_after_on_a_429_holds_everybody_for_as_long_and_no_longer() -> None:
-    script = Script(first={"/v2/people": ["429 Too Many Requests\nRetry-After: 1"]})
+    script = Script(first={"/v2/people": ["429 Too Many Requests\nRetry-After: 6"]})
     async with scripted(script) as (line, upstream):
         refused = line.begin("/v2/people", method="POST", body=b"{}")
         await until(lambda: line.minute["refused"] == 1)
         other = line.begin("/v2/me")
         await until(lambda: line.held == 2)
-        line.clock.advance(0.99)
+        line.clock.advance(5.99)
         assert (line.held, len(upstream.seen)) == (2, 1)
         line.clock.advance(0.01)
         assert [answer.head.status for answer in await asyncio.gather(refused, other)] == [200, 200]
@@ -564,21 +564,103 @@ async def test_retry_after_counts_those_who_wait_already() -> None:
 
 
 @pytest.mark.parametrize(
-    ("retry_after", "sent"), [("", 1), ("\nRetry-After: 1", 2), ("\nRetry-After: 30", 1)], ids=["bare", "1 s", "30 s"]
+    ("retry_after", "sent"), [("", 1), ("\nRetry-After: 6", 2), ("\nRetry-After: 30", 1)], ids=["bare", "6 s", "30 s"]
 )
 async def test_the_cure_of_a_429_holds_nobody_for_longer_than_wished(retry_after: str, sent: int) -> None:
     script = Script(first={"/v2/me": [f"429 Too Many Requests{retry_after}"] * 4})
     async with scripted(script) as (line, upstream):
-        asked = line.begin("/v2/me", "Prefer: wait=1")
+        asked = line.begin("/v2/me", "Prefer: wait=6")
         if sent > 1:
             await until(lambda: line.held == 1)
-            line.clock.advance(1.0)
+            line.clock.advance(6.0)
         answer = await asked
         # SalesLoft's own last word.
         assert answer.head.status == 429
         assert answer.head.get("Proxy-Status") is None
         assert len(upstream.seen) == sent
-        assert waited(answer.head) <= 1.5
+        assert waited(answer.head) <= 6.5
+
+
+GATEWAY = b"<html><h1>429 Too Many Requests</h1></html>"
+
+
+@pytest.mark.parametrize("mode", ["pace", "observe", "off"])
+@pytest.mark.parametrize(
+    ("says", "waits"),
+    [
+        (("x-ratelimit-remaining-minute: 550",), 1.75),
+        (("x-ratelimit-remaining-minute: 550", "x-ratelimit-endpoint-cost: 0", "Retry-After: 2"), 6.0),
+        (("Retry-After: 3", "Content-Type: text/html", "Server: gateway"), 9.0),
+    ],
+    ids=["plenty left", "plenty left, 2 s", "3 s"],
+)
+async def test_a_429_that_is_not_about_the_budget_is_waited_out_by_whoever_got_it_alone(
+    says: tuple[str, ...], waits: float, mode: str
+) -> None:
+    """One client that polled such an endpoint let 103 of 936 requests of others through."""
+    clock = ManualClock(30.0)
+
+    async def limited(message: Message, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        date = f"Date: {formatdate(clock(), usegmt=True)}"
+        if message.head.target == "/v2/odd":
+            writer.write(reply("429 Too Many Requests", GATEWAY, date, *says))
+        else:
+            writer.write(reply("200 OK", b"{}", date, "x-ratelimit-remaining-minute: 540"))
+
+    async with scripted(Script(clock), limited, mode=mode) as (line, upstream):
+        for _ in range(2):
+            since, others = clock.elapsed, clock.sleeping
+            poll = line.begin("/v2/odd", method="POST", body=b"{}")
+            while not poll.done():
+                await until(lambda others=others, poll=poll: poll.done() or clock.sleeping > others)  # type: ignore[misc]
+                for path in ("/v2/me", "/v2/odder"):
+                    answer = await line.at_once(path, "Prefer: wait=0")
+                    assert answer.head.status == 200
+                    if mode != "off":
+                        assert rate_limit(answer.head)[1] > 400
+                clock.advance(0.25)
+                await asyncio.sleep(0)
+            answer = await poll
+            assert (answer.head.status, answer.body, answer.head.get("Proxy-Status")) == (429, GATEWAY, None)
+            assert answer.head.get("X-Slproxy-Attempts") == "4"
+            assert clock.elapsed - since == pytest.approx(waits, abs=0.5)
+        assert targets(upstream).count("/v2/odd") == 8
+
+
+async def test_a_429_that_tells_nothing_is_looked_into_by_another_endpoints_request_while_plenty_is_left() -> None:
+    odd = "429 Too Many Requests\nContent-Type: text/html\nRetry-After: 20"
+    script = Script(first={"/v2/odd": [odd]}, says={"/v2/me": ("x-ratelimit-remaining-minute: 540",)})
+    script.slow = {"/v2/slow": (go_on := asyncio.Event())}
+    async with scripted(script) as (line, upstream):
+        assert (await line.at_once("/v2/me")).head.status == 200
+        held = await line.hold("/v2/odd", method="POST", body=b"{}")
+        looking = line.begin("/v2/slow")
+        await until(lambda: "/v2/slow" in targets(upstream))
+        # One at a time, and nobody is told anything of it.
+        other = await line.hold("/v2/me")
+        go_on.set()
+        assert [each.head.status for each in await asyncio.gather(looking, other)] == [200, 200]
+        for _ in range(3):
+            answer = await line.at_once("/v2/me", "Prefer: wait=0")
+            assert (answer.head.status, rate_limit(answer.head)[1] > 500) == (200, True)
+        line.clock.advance(19.9)
+        assert targets(upstream).count("/v2/odd") == 1
+        line.clock.advance(0.2)
+        answer = await held
+        assert (answer.head.status, answer.head.get("X-Slproxy-Attempts")) == (200, "2")
+        assert line.minute["refused"] == 0
+
+
+async def test_who_is_held_for_its_endpoint_may_leave_and_goes_when_pacing_ends() -> None:
+    odd = ["429 Too Many Requests\nRetry-After: 20"]
+    script = Script(first={"/v2/odd": odd}, says={"/v2/me": ("x-ratelimit-remaining-minute: 540",)})
+    async with scripted(script) as (line, _):
+        assert (await line.at_once("/v2/me")).head.status == 200
+        held = [await line.hold(f"/v2/odd?{n}") for n in range(3)]
+        held[1].cancel()
+        await until(lambda: line.budget["waiting"] == {"unknown": 2})
+        await line.app.reload(paced(line.app.settings, mode="off"))
+        assert [each.head.status for each in await asyncio.gather(held[0], held[2])] == [200, 200]
 
 
 async def test_a_wish_is_the_upstreams_to_read_too_and_what_is_said_to_us_is_not() -> None:

@@ -373,6 +373,19 @@ async def test_a_replica_knows_what_another_one_has_spent(url: str) -> None:
         assert str(one.budget["shared"]).startswith("redis 127.0.0.1")
 
 
+@pytest.mark.parametrize("odd", ["status=429", "status=429;retry-after=3"])
+async def test_a_429_that_is_not_about_the_budget_stops_no_replica(url: str, odd: str) -> None:
+    async with running_sandbox(clock=Ticking(20)) as sandbox, in_this_process(2, sandbox, url) as lines:
+        await warmed_up(lines)
+        for line in lines:
+            answer = await line.at_once("/v2/odd", f"X-Sandbox-Fault: {odd}", "X-Slproxy-Retry: off")
+            assert answer.head.status == 429
+        for line in lines:
+            assert (await line.at_once("/v2/me", "Prefer: wait=1")).head.status == 200
+        async with looking_into(url) as redis:
+            assert (await kept(redis, THIS_MINUTE))["remaining"] > 500
+
+
 async def test_who_cannot_be_served_in_time_is_told_at_once_also_when_only_redis_knows(url: str) -> None:
     async with (
         running_sandbox(Options(budget=10), clock=Ticking(20)) as sandbox,

@@ -6,6 +6,7 @@ import itertools
 
 import pytest
 
+from slproxy.pace import Refusal
 from tests.support.desk import Desk, desk
 
 
@@ -109,8 +110,8 @@ def test_a_429_of_a_sliding_minute_holds_everybody_for_a_tenth_of_it() -> None:
     it = sliding()
     it.spend(left=100)
     refused = it.send()
-    it.reply(refused, refused=True)
-    assert not refused.requeued
+    it.reply(refused, 0, refused=True)
+    assert refused.refusal is Refusal.BUDGET
     assert it.left() == 0
     it.enqueue()
     it.now += 5.9

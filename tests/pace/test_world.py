@@ -166,7 +166,9 @@ class World:
     def look(self) -> None:
         """See that whoever is first waits for a reason."""
         reservation = self.budget.queue.first()
-        assert reservation is not None
+        if reservation is None:
+            assert self.budget.queue.parked
+            return
         case = self.case
         into = (UNIX + case.second + self.now) % MINUTE
         # The clock is known to a second and the ways; a probe is out for as long; a reply may be of the last minute.
@@ -229,7 +231,7 @@ class World:
 
     def check(self) -> None:
         assert not self.faults, self.faults
-        assert self.budget.account.in_flight == 0
+        assert len(self.budget.account.in_flight) == 0
         assert not self.budget.queue
         assert len(self.ended) + len(self.told_off) == len(self.case.asks)
         for at, reservation in self.sent:

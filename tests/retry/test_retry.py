@@ -170,6 +170,15 @@ def test_the_next_minute_is_the_upstreams_and_whoever_waits_for_it_spreads_out(
     assert wait(429, date=there, now=here, jitter=jitter) == pytest.approx(expected)
 
 
+def test_a_429_that_is_not_about_the_budget_and_says_nothing_is_only_backed_off_from() -> None:
+    outcome = Outcome(status=429, maybe_sent=True)
+    for attempt, least in ((1, 0.25), (2, 0.5), (3, 1.0)):
+        got = wait_before_next(
+            outcome, method="POST", attempt=attempt, now=MINUTE, jitter=0.0, max_wait=60.0, is_about_budget=False
+        )
+        assert got == least
+
+
 @pytest.mark.parametrize("max_wait", [1.0, 10.0, 49.0])
 def test_no_single_wait_is_longer_than_max_wait(max_wait: float) -> None:
     got = wait(429, date=date(MINUTE + 10), max_wait=max_wait)

@@ -1,0 +1,57 @@
+"""In flight: what was sent and is not answered yet, which counts as spent."""
+
+from __future__ import annotations
+
+import math
+
+from slproxy.pace.reservation import Reservation
+
+
+class InFlight:
+    """The reservations that were sent and are not settled; ``cost`` is that of all of them."""
+
+    def __init__(self) -> None:
+        self._reservations: set[Reservation] = set()
+        self.cost = 0
+        # The one that was sent last, while nothing else was in flight: its reply tells exactly what remains.
+        self.sole: Reservation | None = None
+
+    def __len__(self) -> int:
+        return len(self._reservations)
+
+    def __contains__(self, reservation: Reservation) -> bool:
+        return reservation in self._reservations
+
+    def add(self, reservation: Reservation) -> None:
+        """Count a reservation that is sent now."""
+        self.sole = None if self._reservations else reservation
+        self._reservations.add(reservation)
+        self.cost += reservation.cost
+
+    def remove(self, reservation: Reservation) -> None:
+        """Stop to count a reservation."""
+        self._reservations.remove(reservation)
+        self.cost -= reservation.cost
+
+    def cost_since(self, at: float) -> int:
+        """Return the cost of those that were sent after some time."""
+        return sum(each.cost for each in self._reservations if each.sent is not None and each.sent > at)
+
+    def cost_of_others(self, minute: int) -> int:
+        """Return the cost of those that were sent in another minute."""
+        return sum(each.cost for each in self._reservations if each.minute != minute)
+
+    def first_sent(self, minute: int) -> float | None:
+        """Return when the first of a minute was sent."""
+        sent = (each.sent for each in self._reservations if each.minute == minute and each.sent is not None)
+        return min(sent, default=None)
+
+    def first_probe_sent(self) -> float:
+        """Return when the first probe of a doubtful budget was sent; long ago if there is none."""
+        sent = (each.sent for each in self._reservations if each.is_probe and each.sent is not None)
+        return min(sent, default=-math.inf)
+
+    def relabel(self, minute: int, number: int) -> None:
+        """Call a minute by another number."""
+        for reservation in self._reservations:
+            reservation.minute = number if reservation.minute == minute else reservation.minute
