@@ -15,9 +15,10 @@ import struct
 import time
 from collections.abc import Callable
 
-# After so long without a sign of the peer it is asked for one, and again, in seconds.
-KEEPALIVE_IDLE = 5
-KEEPALIVE_INTERVAL = 2
+# After so long without a sign of the peer it is asked for one, and again, in seconds. A connection lies idle for less
+# than a minute (pool.POOL_KEEPALIVE), so these are few.
+KEEPALIVE_IDLE = 2
+KEEPALIVE_INTERVAL = 1
 # A peer that was asked has had time to answer, in seconds.
 MAX_SILENCE = KEEPALIVE_IDLE + KEEPALIVE_INTERVAL
 # What was sent is acknowledged by then, whatever the peer does with it, or the connection is dead, in seconds.
