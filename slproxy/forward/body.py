@@ -44,6 +44,11 @@ class Body:
         """Whether it can be read from its start again: all of it is kept, or nobody has begun to read it."""
         return self.error is None and not (self.too_large and self._begun)
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether all of it has come from the client."""
+        return self._ended
+
     async def whole(self) -> bytes | None:
         """Return a small body of known length as one piece; ``None`` where it has to be streamed."""
         if self._length is None or self._length > min(WHOLE, self._memory):

@@ -18,6 +18,9 @@ class Client(Protocol):
     def begin_sending(self) -> None:
         """Look once more, right before the first byte goes upstream. Raises ClientLeft: nothing may be sent."""
 
+    def begin_last_piece(self) -> None:
+        """Look once more, right before the end of the body goes upstream. Raises ClientLeft: it may not be sent."""
+
     def end_sending(self) -> None:
         """Watch it again: the send is over, and the request may have to wait for another one."""
 

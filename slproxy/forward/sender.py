@@ -6,7 +6,8 @@ is free, and the reply belongs to ``Attempts``, which closes it unless it become
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+from collections.abc import AsyncIterator, Callable
 
 from slproxy.auth import Bearer, Credentials
 from slproxy.errors import Problem, UpstreamFault
@@ -48,7 +49,7 @@ class Sender:
             ClientLeft: there is nobody left to send it for.
         """
         # A small body is read first: it goes out in one write, and who dribbles it holds no place.
-        body = None if request.body is None else await request.body.whole() or request.body.chunks
+        body = None if request.body is None else await request.body.whole() or functools.partial(_streamed, request)
         reservation, slot = await self._wait_for_turn(request, attempts)
         attempts.refusal, has_begun, is_settled = None, False, False
         attempt: Attempt | None = None
@@ -153,3 +154,17 @@ class Sender:
             attempts.waited += reservation.waited
             if is_paced:
                 attempts.paced += reservation.waited
+
+
+async def _streamed(request: Request) -> AsyncIterator[bytes]:
+    """Yield a body as it comes, and its last piece only for a client that is there: a part of a request is none.
+
+    A large body may have hidden that its client had left: its end comes behind all of it.
+    """
+    assert request.body is not None, "there is a body to stream"
+    async for chunk in request.body.chunks():
+        if request.body.has_ended and request.client is not None:
+            request.client.begin_last_piece()
+        yield chunk
+    if request.client is not None:
+        request.client.begin_last_piece()

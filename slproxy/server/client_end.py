@@ -7,6 +7,7 @@ takes for now, nor behind an end; there the socket is looked at, every so often 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 from aiohttp import web
 
@@ -26,27 +27,26 @@ def broken_body(error: BaseException) -> Problem:
 
 
 class ClientEnd:
-    """Whether the client of the request in hand is still there. It is ``held`` while nothing of it is under way."""
+    """Whether the client of the request in hand is still there. It ``is_held`` while nothing of it is under way."""
 
-    __slots__ = ("_is_doubtful", "_peers", "_request", "_transport", "has_ended", "is_held")
+    __slots__ = ("_peers", "_request", "_seen_waiting", "_transport", "has_ended", "is_held")
 
     def __init__(self, transport: asyncio.Transport, peers: Peers) -> None:
         self._transport = transport
         self._peers = peers
         self._request: web.BaseRequest | None = None
+        self._seen_waiting = 0
         self.is_held = False
-        # Whether its end was read, and whether a look at it has left open if it still waits.
-        self.has_ended = self._is_doubtful = False
+        # Whether its end was read.
+        self.has_ended = False
 
     def hold(self, request: web.BaseRequest) -> None:
         """Take a request in hand."""
-        self._request = request
-        self.end_sending()
+        self._request, self._seen_waiting, self.is_held = request, 0, True
 
     def release(self) -> None:
         """Let go of the request: it knows the connection that knows this, and neither would be freed."""
-        self._request = None
-        self.is_held = False
+        self._request, self.is_held = None, False
 
     def begin_sending(self) -> None:
         """Look once more, right before the first byte of the request goes upstream.
@@ -55,34 +55,46 @@ class ClientEnd:
             ClientLeft: the client has left.
             BadRequest: its body is known to be broken.
         """
-        self.look()
-        if self._transport.is_closing() or self._request is None:
-            raise ClientLeft("The client has left before its request was sent.")
-        if (error := self._request.content.exception()) is not None:
+        body = self._look(is_unsent=True).content
+        if (error := body.exception()) is not None:
             raise broken_body(error) from error
         self.is_held = False
 
+    def begin_last_piece(self) -> None:
+        """Look once more, right before the end of the body goes upstream. Raises ClientLeft."""
+        self._look(is_unsent=True)
+
     def end_sending(self) -> None:
         """Hold the request again: it may have to wait for another send."""
-        self.is_held, self._is_doubtful = True, False
+        self.is_held = True
 
-    @property
-    def is_unseen(self) -> bool:
-        """Whether the event loop would not see the client leave."""
-        return self.has_ended or not self._transport.is_reading()
+    def watch(self) -> None:
+        """Look every so often, where the event loop would not see the client leave."""
+        if self._request is None or self._transport.is_closing():
+            return
+        is_unread = not self._transport.is_reading()
+        # It waits for the proxy, and not for the rest of its own body.
+        self._seen_waiting += self.is_held and (is_unread or self._request.content.is_eof())
+        if self.has_ended or is_unread:
+            with contextlib.suppress(ClientLeft):  # its request is cancelled
+                self._look(is_unsent=self.is_held)
 
-    def look(self) -> None:
-        """Cut off a client that has left, and so what is under way for it.
+    def _look(self, *, is_unsent: bool) -> web.BaseRequest:
+        """Return the request of a client that is there. Cut off one that has left, and so what is under way for it.
 
         A client that closes and one that closes its half only look alike. Where nothing tells them apart, what does no
-        harm is sent and answered; a write that waits is not sent.
+        harm is sent and answered; a write that has waited is not sent.
+
+        Raises:
+            ClientLeft: it has left.
         """
-        client = self._transport.get_extra_info("socket")
-        if client is None or self._request is None or self._transport.is_closing():
-            return
+        request, client = self._request, self._transport.get_extra_info("socket")
+        if request is None or client is None or self._transport.is_closing():
+            raise ClientLeft("The client has left while its request waited.")
         found = presence(client, self._peers, has_ended=self.has_ended, has_unread=not self._transport.is_reading())
-        # At the second look: a request that goes out at once does not wait.
-        was_doubtful, self._is_doubtful = self._is_doubtful, found is Presence.UNTOLD
-        is_write = self._request.method not in SAFE
-        if found is Presence.LEFT or (found is Presence.UNTOLD and was_doubtful and self.is_held and is_write):
+        # Seen twice: one that ends with a request that goes out at once has not waited.
+        is_doubtful = is_unsent and self._seen_waiting >= 2 and request.method not in SAFE
+        if found is Presence.LEFT or (found is Presence.UNTOLD and is_doubtful):
             reset(self._transport)
+            raise ClientLeft("The client has left while its request waited.")
+        return request

@@ -41,7 +41,7 @@ BODY_READ_AHEAD = 16 * 1024
 REQUEST_LINE_REST = 64
 # A client that takes nothing of a reply for so long is cut off, in seconds; nginx's send_timeout.
 SEND_TIMEOUT = 60.0
-# How often clients are looked at whose end the event loop cannot see, in seconds.
+# How often clients are looked at that wait, in seconds.
 WATCH_EVERY = 0.25
 # What the log says of a client that left before it was answered; nginx's number for it.
 CLIENT_CLOSED_REQUEST = 499
@@ -204,11 +204,10 @@ class Server(web.Server):
         return LEFT_WAITING if connection.client.is_held else "client left"
 
     def _watch(self) -> None:
-        """Look at the clients whose end the event loop does not see: it reads no further, or the end was read."""
+        """Look whether those are still there who wait."""
         self._watching = None
         for connection in self._in_flight.values():
-            if connection.client.is_unseen:
-                connection.client.look()
+            connection.client.watch()
         if self._in_flight:
             self._watching = asyncio.get_running_loop().call_later(WATCH_EVERY, self._watch)
 

@@ -362,3 +362,26 @@ async def test_where_nothing_tells_whether_a_client_still_waits_a_held_write_is_
             with pytest.raises(ConnectionResetError):
                 client.recv(1)
             client.close()
+
+
+async def test_where_the_end_of_a_client_is_behind_a_large_body_the_last_of_it_is_not_sent(tmp_path: Path) -> None:
+    """As a client on another machine looks: its end stays there until there is room for all of its body."""
+    async with exhausted(tmp_path) as (line, sandbox, _):
+        assert line.app.server is not None
+        line.app.server.peers.close()
+        chunks = get("/v2/people", "Transfer-Encoding: chunked", method="POST") + chunked(*[b"x" * 10_000] * 150)
+        clients = [connected(line.url, request) for request in (posted(1_500_000), chunks)]
+        await until(lambda: line.held == len(clients))
+        await asyncio.sleep(3 * WATCH_EVERY)
+        for client in clients:
+            client.close()
+        await asyncio.sleep(2 * WATCH_EVERY)
+        assert line.held == len(clients)  # nothing tells
+        line.clock.advance(1.0)
+        await until(lambda: requests(line)["in_flight"] == 0, timeout=SOON)
+        await asyncio.sleep(0.1)
+        assert [request.status for request in sandbox.requests if request.method == "POST"] in (
+            [],
+            [None],
+            [None, None],
+        )
