@@ -25,16 +25,18 @@ CREDENTIALS = (
     *(key for key, setting in SCHEMA.items() if setting.secret and setting.section != "listen"),
     "auth.client_id",
 )
+# What is no secret is one after all when it is read from a file: `auth.scope_file` might name any.
+_READ_AND_SENT = tuple(key for key, setting in SCHEMA.items() if setting.credential and key not in CREDENTIALS)
 
 
 def conflicts(settings: Settings) -> Iterator[ConfigError]:
     """Yield each setting of a found file that would send credentials from elsewhere to where that file says."""
     for key, origin in _redirects(settings):
-        for credential in CREDENTIALS:
+        for credential in (*CREDENTIALS, *_READ_AND_SENT):
             given = _origin(settings, credential)
             # A file that the found file names is another one.
-            same_place = given.found == origin.found and not given.path
-            if credential != key and not same_place and _value(settings, credential) is not None:
+            from_elsewhere = given.path or (given.found != origin.found and credential in CREDENTIALS)
+            if credential != key and from_elsewhere and _value(settings, credential) is not None:
                 yield _refusal(settings, key, origin, f"{credential} ({given})")
                 break
 

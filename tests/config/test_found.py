@@ -227,6 +227,15 @@ CREDENTIALS_FROM_ELSEWHERE = {
 }
 
 
+@pytest.mark.parametrize("name", ["scope", "redirect_uri"])
+def test_no_file_is_read_to_be_sent_where_a_found_file_says(name: str, folder: Path) -> None:
+    toml = f"[upstream]\naccounts_url = '{ELSEWHERE}'\n[auth]\nclient_id = '0a1b2c'\nclient_secret = '{SECRET}'\n"
+    plain = {"scope": "people:read", "redirect_uri": "http://localhost:1/callback"}[name]
+    assert loaded(folder, toml=f"{toml}{name} = '{plain}'")
+    (folder / "any").write_text(plain)
+    assert f"auth.{name} (" in refusal(folder, toml=f"{toml}{name}_file = 'any'")
+
+
 @pytest.mark.parametrize("which", CREDENTIALS_FROM_ELSEWHERE)
 def test_credentials_that_a_found_file_fetches_from_elsewhere_are_not_its_own(which: str, folder: Path) -> None:
     toml, dotenv = CREDENTIALS_FROM_ELSEWHERE[which]
