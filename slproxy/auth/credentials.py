@@ -122,7 +122,8 @@ class Credentials:
         in_use = self._in_use
         if in_use.bearer is not None and self._now() < in_use.expires_at:
             return in_use.bearer
-        await self._renew_shared()
+        if in_use.valid(self._now()) is None:
+            await self._renew_shared()
         if (bearer := self._in_use.valid(self._now())) is not None:
             return bearer
         raise self.problem() or not_logged_in(self._login.foreign)
@@ -266,7 +267,7 @@ class Credentials:
             self._set_record(record)
 
     def _set_record(self, record: Record | None) -> None:
-        self._in_use.set_record(record)
+        self._in_use.set_record(record, now=self._now())
         self._failure = login_refused(record.refused) if record is not None and record.refused else None
 
     @property
@@ -372,6 +373,7 @@ class Credentials:
             # A task of its own, as a renewal is: `close` cancels this one, and waits for that.
             self._saving = asyncio.create_task(self._save(), name="slproxy: write the token")
             await asyncio.wait({self._saving})
+        self._in_use.check_clock(self._now())
         if self._in_use.renewal_due_in(self._now()) <= 0.0:
             await self._renew_shared(rejected=self._in_use.rejected)
 

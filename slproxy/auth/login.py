@@ -70,5 +70,6 @@ async def exchange_code(
         profile=settings.profile,
         api_url=settings.upstream.api_url,
         token=token,
-        login=int(now() * 1000),
+        # The issuer's time, which goes on when our clock is set back.
+        login=int(token.obtained_at * 1000),
     )

@@ -41,14 +41,14 @@ class Renewer:
         async with self.stored.lock():
             record = await self.stored.newest(in_use.record)
             if record is None and self.grant == "authorization_code":
-                in_use.set_record(None)
+                in_use.set_record(None, now=self.now())
                 raise not_logged_in(self.stored.foreign)
             if record is not None:
                 if record.refused:
-                    in_use.set_record(record)
+                    in_use.set_record(record, now=self.now())
                     raise login_refused(record.refused)
                 if in_use.is_fresh(record, self.now()) and not in_use.has_the_token_of(record):
-                    in_use.set_record(record)
+                    in_use.set_record(record, now=self.now())
                     return TAKEN_OVER
                 await self._check_writable(record)
             record = await self._next(record)
@@ -64,7 +64,7 @@ class Renewer:
     def _use(self, record: Record) -> None:
         """Use a record, unless a newer login was found in the store while this one was requested."""
         if self.in_use.record is None or not record.is_older_than(self.in_use.record):
-            self.in_use.set_record(record)
+            self.in_use.set_record(record, now=self.now())
 
     async def _check_writable(self, record: Record) -> None:
         """Defer the renewal while its token could not be stored. Raises StoreError.
@@ -90,7 +90,7 @@ class Renewer:
             # may still be good.
             token = record.token
             if token.access_token == self.rejected:
-                token = replace(token, expires_at=self.now())
+                token = replace(token, expires_at=min(self.now(), token.obtained_at), clock_offset=0.0)
             dead = replace(record, token=token, refused="invalid_grant")
             self._use(dead)
             if (newer := await self.stored.mark_refused(dead)) is None:

@@ -34,7 +34,7 @@ class TokenInUse:
         """Use an API key, which never expires."""
         self.bearer, self.expires_at = Bearer(key, 0), math.inf
 
-    def set_record(self, record: Record | None) -> None:
+    def set_record(self, record: Record | None, *, now: float) -> None:
         """Use the token of this record; ``None``: there is none any more."""
         self.record = record
         if record is None:
@@ -42,12 +42,17 @@ class TokenInUse:
             return
         token = record.token
         self.bearer = Bearer(token.access_token, record.generation)
-        self.expires_at = math.inf if token.expires_at is None else token.expires_at
+        self.check_clock(now)
         if token.access_token != self.rejected:
             self.rejected = None
         self._margin = renewal_margin(
             token, leeway=self._leeway, leeway_is_set=self._leeway_is_set, jitter=self._jitter
         )
+
+    def check_clock(self, now: float) -> None:
+        """Find anew when the token expires by our clock, which may have been set meanwhile."""
+        if self.record is not None:
+            self.expires_at = now + self.record.token.remaining(now)
 
     def is_in_use(self, bearer: Bearer) -> bool:
         """Tell whether this is the token, and no older one."""
@@ -55,6 +60,7 @@ class TokenInUse:
 
     def valid(self, now: float) -> Bearer | None:
         """Return the token, if it has not expired."""
+        self.check_clock(now)
         return self.bearer if now < self.expires_at else None
 
     def is_usable(self, now: float, *, rejected: str | None) -> bool:
@@ -76,10 +82,14 @@ class TokenInUse:
     def snapshot(self, now: float) -> dict[str, object]:
         """Return what may be told about the token; nothing in it is secret."""
         record = self.record
-        expires_at = record.token.expires_at if record is not None else None
+        remaining = record.token.remaining(now) if record is not None else math.inf
+        age = None
+        if record is not None:
+            lifetime, since = record.token.lifetime, now - record.token.obtained_at
+            age = round(since if math.isinf(lifetime) else lifetime - remaining, 3)
         return {
-            "expires_in": None if expires_at is None else round(expires_at - now, 3),
-            "age": None if record is None else round(now - record.token.obtained_at, 3),
+            "expires_in": None if math.isinf(remaining) else round(remaining, 3),
+            "age": age,
             "generation": record.generation if record is not None else None,
             "user_id": record.user_id if record is not None else None,
             "team_id": record.team_id if record is not None else None,
@@ -87,6 +97,6 @@ class TokenInUse:
 
     def renewal_due_in(self, now: float) -> float:
         """Return the seconds until the renewal is due."""
-        if self.record is None or self.rejected is not None:
+        if self.record is None or self.rejected is not None or self.record.token.is_from_the_future(now):
             return 0.0
         return self.record.token.remaining(now) - self._margin

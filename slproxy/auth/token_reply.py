@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from slproxy.errors import CredentialsRefused, LoginRequired, TokenEndpointDown, TokenUnavailable
-from slproxy.store import Token
+from slproxy.http import parsed_date
+from slproxy.store import CLOCK_TOLERANCE, Token
 from slproxy.untrusted import parse_json
 
 # What SalesLoft documents; used where a reply names no lifetime that makes sense (RFC 6749 §5.1 leaves it optional).
@@ -59,11 +60,15 @@ def parse_token_reply(reply: TokenEndpointReply, *, now: float, renews: Token | 
     refresh_token, scope = document.get("refresh_token"), document.get("scope")
     if not isinstance(refresh_token, str) or not _REFRESH_TOKEN.fullmatch(refresh_token):
         refresh_token = renews.refresh_token if renews is not None else None
+    # By the issuer's own clock: a token that was obtained while ours was years ahead is not believed for years.
+    offset = (parsed_date(reply.headers.get("date") or "") or now) - now
+    offset = offset if abs(offset) > CLOCK_TOLERANCE else 0.0
     return Token(
         access_token=access_token,
         refresh_token=refresh_token,
-        obtained_at=now,
-        expires_at=now + _lifetime(document.get("expires_in")),
+        obtained_at=now + offset,
+        expires_at=now + offset + _lifetime(document.get("expires_in")),
+        clock_offset=offset,
         scope=scope if isinstance(scope, str) else renews.scope if renews else "",
     )
 

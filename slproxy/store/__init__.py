@@ -6,10 +6,11 @@ from slproxy.store.file import FileStore
 from slproxy.store.memory import MemoryStore
 from slproxy.store.record import Owner, Record
 from slproxy.store.redis_client import connect_redis, redis_errors
-from slproxy.store.token import Token
+from slproxy.store.token import CLOCK_TOLERANCE, Token
 from slproxy.store.token_store import TokenStore
 
 __all__ = [
+    "CLOCK_TOLERANCE",
     "FileStore",
     "MemoryStore",
     "Owner",

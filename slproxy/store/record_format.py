@@ -17,7 +17,7 @@ FORMAT = "slproxy-token-1"
 def serialize_record(record: Record) -> bytes:
     """Return a record as the text that is stored."""
     token = record.token
-    document = {
+    document: dict[str, object] = {
         "format": FORMAT,
         "client_id": record.client_id,
         "accounts_url": record.accounts_url,
@@ -34,6 +34,8 @@ def serialize_record(record: Record) -> bytes:
         "expires_at": token.expires_at,
         "scope": token.scope,
     }
+    if token.clock_offset:
+        document["clock_offset"] = token.clock_offset
     return json.dumps(document, indent=1).encode() + b"\n"
 
 
@@ -66,6 +68,7 @@ def _record_in(document: Any) -> Record:
             refresh_token=None if refresh_token is None else _token(refresh_token),
             obtained_at=_time(document["obtained_at"]),
             expires_at=None if expires_at is None else _time(expires_at),
+            clock_offset=_time(document.get("clock_offset", 0.0)),  # only where the clocks did not agree
             scope=_text(document["scope"]),
         ),
     )

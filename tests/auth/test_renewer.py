@@ -28,7 +28,7 @@ def renewer(in_use: TokenInUse, *, rejected: str | None = None) -> Renewer:
     """Return one by client credentials, during whose request somebody's login comes into use."""
 
     async def post_form(_: Form) -> TokenEndpointReply:
-        in_use.set_record(LOGIN)
+        in_use.set_record(LOGIN, now=NOW)
         body = json.dumps({"access_token": "granted", "expires_in": 7200}).encode()
         return TokenEndpointReply(status=200, headers={}, body=body)
 
@@ -59,5 +59,5 @@ async def test_a_login_that_came_into_use_meanwhile_is_not_replaced_by_an_older_
 
 def test_the_rejected_token_is_in_no_repr() -> None:
     in_use = TokenInUse(leeway=120.0, leeway_is_set=False, jitter=0.0)
-    in_use.set_record(LOGIN)
+    in_use.set_record(LOGIN, now=NOW)
     assert "secret-token" not in repr(renewer(in_use, rejected="secret-token"))

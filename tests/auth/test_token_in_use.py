@@ -15,7 +15,7 @@ def record(access_token: str, *, expires_at: float | None = NOW + 100.0) -> Reco
 
 def in_use(first: Record | None) -> TokenInUse:
     made = TokenInUse(leeway=20.0, leeway_is_set=True, jitter=0.0)
-    made.set_record(first)
+    made.set_record(first, now=NOW)
     return made
 
 
@@ -35,7 +35,7 @@ def test_a_token_without_an_expiry_and_an_api_key_are_valid_for_ever() -> None:
 
 def test_without_a_token_there_is_nothing_valid_and_a_renewal_is_due() -> None:
     made = in_use(record("a"))
-    made.set_record(None)
+    made.set_record(None, now=NOW)
     assert made.valid(NOW) is None
     assert made.renewal_due_in(NOW) == 0.0
 
@@ -43,10 +43,10 @@ def test_without_a_token_there_is_nothing_valid_and_a_renewal_is_due() -> None:
 def test_a_rejected_token_is_sent_but_not_good_until_another_takes_its_place() -> None:
     made = in_use(record("a"))
     made.rejected = "a"
-    made.set_record(record("a"))
+    made.set_record(record("a"), now=NOW)
     assert made.valid(NOW) is not None
     assert not made.is_good(NOW)
     assert made.renewal_due_in(NOW) == 0.0
-    made.set_record(record("b"))
+    made.set_record(record("b"), now=NOW)
     assert made.is_good(NOW)
     assert made.renewal_due_in(NOW) == 80.0
