@@ -80,18 +80,20 @@ class Sender:
             attempts.refusal = self._pacer.replied(reservation, rate_limit, target=request.target)
             attempt.status, attempt.cost = reply.status, rate_limit.cost
         except BaseException as error:
+            slot.release()
             if not is_settled:
                 maybe_sent = error.maybe_sent if isinstance(error, UpstreamFault) else has_begun
                 self._pacer.lost(reservation, maybe_sent=maybe_sent)
             if attempt is not None:
                 attempt.fault = error.proxy_error if isinstance(error, Problem) else ""
-            slot.release()
+            if isinstance(error, UpstreamFault) and request.client is not None:
+                request.client.end_sending()  # another send may follow
             raise
         finally:
             if attempt is not None:
                 self._attempt_ended(request.exchange, attempt)
-            if request.client is not None:
-                request.client.end_sending()
+        if request.client is not None:
+            request.client.end_sending()
         return reply, bearer
 
     def _attempt_began(self, exchange: Exchange, attempt: Attempt) -> None:

@@ -328,13 +328,17 @@ async def test_a_client_that_closes_the_other_half_as_well_ends_the_request_upst
         settings = settings_for(upstream.url)
         if unix:
             settings = replace(settings, listen=ListenSettings(uds=str(tmp_path / "s")))
-        async with proxy(settings) as app:
+        async with proxy(settings, listeners=[ended := Ended()]) as app:
             client = await half_closed(app.urls[0], get("/v2/a"))
             await until(lambda: len(upstream.seen) == 1)
             await asyncio.sleep(2 * WATCH_EVERY)
             assert upstream.closed == 0
             client.close()
             await until(lambda: upstream.closed == 1, timeout=SOON)
+            # It was sent: nothing was spared.
+            await until(lambda: requests(Line(app))["in_flight"] == 0)
+            assert requests(Line(app))["spared"] == 0
+            assert [exchange.aborted for exchange in ended.ended] == ["client left"]
 
 
 async def test_where_nothing_tells_whether_a_client_still_waits_a_held_write_is_not_sent_and_what_is_safe_is(
