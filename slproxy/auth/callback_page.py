@@ -23,7 +23,7 @@ _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark"><meta name="referrer" content="no-referrer">
 <title>slproxy: {title}</title><style>{style}</style></head><body>
-<main><h1>{title}</h1><p>{text}</p></main><script>{script}</script></body></html>
+<main><h1>{title}</h1><p>{text}</p></main>{script}</body></html>
 """
 
 
@@ -44,9 +44,22 @@ _HEADERS = (
 )
 
 
-def page(status: int, title: str, text: str, *, date: str, method: str = "GET", headers: tuple[str, ...] = ()) -> bytes:
-    """Return a whole response: a page with ``text``, which may be anybody's."""
-    shown = {"title": html.escape(title), "text": html.escape(text), "style": _STYLE, "script": _SCRIPT}
+def page(
+    status: int,
+    title: str,
+    text: str,
+    *,
+    date: str,
+    method: str = "GET",
+    headers: tuple[str, ...] = (),
+    keeps_url: bool = False,
+) -> bytes:
+    """Return a whole response: a page with ``text``, which may be anybody's.
+
+    It takes itself out of the address bar, unless it ``keeps_url`` for the person to copy.
+    """
+    script = "" if keeps_url else f"<script>{_SCRIPT}</script>"
+    shown = {"title": html.escape(title), "text": html.escape(text), "style": _STYLE, "script": script}
     body = _PAGE.format(**shown).encode()
     head = (
         f"HTTP/1.1 {status} {HTTPStatus(status).phrase}",

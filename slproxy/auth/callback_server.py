@@ -119,7 +119,7 @@ class CallbackServer:
         method, target, _ = line
         path, _, query = target.partition("?")
         if foreign is not None:
-            return _page(403, "Another user's login", _ANOTHER_USER, method=method)
+            return _page(403, "Another user's login", _ANOTHER_USER, method=method, keeps_url=True)
         if method != "GET":
             return _page(405, "Nothing here", _PURPOSE, "Allow: GET", method=method)
         if secrets.compare_digest(path.encode(), self._start_path.encode()):
@@ -144,8 +144,9 @@ class CallbackServer:
         return _page(302, "To SalesLoft", "The login is at SalesLoft.", f"Location: {self._attempt.url}")
 
 
-def _page(status: int, title: str, text: str, *headers: str, method: str = "GET") -> bytes:
-    return page(status, title, text, date=formatdate(usegmt=True), method=method, headers=headers)
+def _page(status: int, title: str, text: str, *headers: str, method: str = "GET", keeps_url: bool = False) -> bytes:
+    date = formatdate(usegmt=True)
+    return page(status, title, text, date=date, method=method, headers=headers, keeps_url=keeps_url)
 
 
 @asynccontextmanager
@@ -177,7 +178,7 @@ async def _listeners(redirect: SplitResult) -> list[socket.socket]:
             found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
             listeners.append(socket.create_server(found[0][4][:2], family=found[0][0]))
         except OSError as error:
-            if listeners and error.errno in _NO_IPV6:
+            if listeners and (error.errno in _NO_IPV6 or isinstance(error, socket.gaierror)):
                 continue
             for listener in listeners:
                 listener.close()

@@ -105,6 +105,8 @@ async def test_another_user_of_the_machine_neither_starts_nor_ends_a_login() -> 
             writer.close()
             assert told.startswith("HTTP/1.1 403 ")
             assert "Location" not in told
+            # A person whose browser is another user's can copy what is in its address bar.
+            assert "<script>" not in told
         server.show("Logged in", "Jane")
         assert (await answer(port, "/callback?code=C&state=S"))[0].status == 200
         assert await server.code() == "C"

@@ -37,7 +37,7 @@ from slproxy.errors import (
 )
 from slproxy.store import MemoryStore, Record, TokenStore, token_store
 
-PASTE = "Then paste the URL you were redirected to (an error page is fine):"
+PASTE = "paste the URL you were redirected to (an error page is fine):"
 # How long a login waits for a browser in the terminal to exit, in seconds.
 BROWSER_EXIT_TIMEOUT = 1.0
 # How long a login may look up the user, in seconds: the new token is stored only afterwards.
@@ -72,7 +72,7 @@ async def run(settings: Settings, args: argparse.Namespace) -> int:
 
 
 async def _log_in_by_paste(new: _NewLogin, attempt: LoginAttempt) -> str:
-    print_note(f"Open this URL in any browser and allow access:\n\n  {attempt.url}\n\n{PASTE}")
+    print_note(f"Open this URL in any browser and allow access:\n\n  {attempt.url}\n\nThen {PASTE}")
     return await new.finish(attempt, await _pasted_code(attempt, new.keyboard, again=new.keyboard.is_terminal))
 
 
@@ -80,10 +80,10 @@ async def _log_in_by_browser(new: _NewLogin, attempt: LoginAttempt) -> str:
     async with callback_server(attempt) as server:
         if can_open(os.environ, sys.platform):
             print_note(f"Opening the browser to log in to SalesLoft. If it does not open, go to:\n\n  {attempt.url}\n")
-            print_note("If your browser is on another machine, paste the URL you were redirected to:")
+            print_note(f"If your browser is on another machine, {PASTE}")
         else:
             print_note(f"No browser can be opened here. Open this URL in any and allow access:\n\n  {attempt.url}\n")
-            print_note(PASTE)
+            print_note(f"Then {PASTE}")
         browser = asyncio.create_task(_open_browser(server))
         try:
             code = await _first_code(attempt, server, new.keyboard)
@@ -102,7 +102,7 @@ async def _open_browser(server: CallbackServer) -> None:
         return
     # Some browsers run until they are closed, and this call lasts as long as they do.
     if not await in_daemon_thread(lambda: open_browser(server.start_url, environment)):
-        print_note(f"The browser could not be opened. Open the URL above in any browser and allow access. {PASTE}")
+        print_note(f"The browser could not be opened. Open the URL above in any browser and allow access. Then {PASTE}")
 
 
 async def _first_code(attempt: LoginAttempt, server: CallbackServer, keyboard: Keyboard) -> str:
@@ -115,7 +115,10 @@ async def _first_code(attempt: LoginAttempt, server: CallbackServer, keyboard: K
             try:
                 return await pasted
             except PasteError:
-                print_note(f"Standard input has ended: nothing can be pasted. Waiting at {attempt.redirect_uri}.")
+                print_note(
+                    f"Standard input has ended, so nothing can be pasted. Waiting for the browser at "
+                    f"{attempt.redirect_uri}. Is it on another machine? Run at a terminal: slproxy login --no-browser"
+                )
         return await called
     finally:
         for task in (called, pasted):
