@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 # Without the folder in which it is started (-I), where anybody may have put a `webbrowser.py`.
 _OPEN = "import sys, webbrowser; sys.exit(not webbrowser.open(sys.argv[1]))"
@@ -28,20 +28,16 @@ def browser_environment(environment: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in environment.items() if name != "TERM" and not _SECRET.search(name)}
 
 
-def open_browser(url: str, environment: Mapping[str, str]) -> bool:
-    """Open a browser, and return whether that worked; this lasts as long as its command does."""
+def open_browser(url: str, environment: Mapping[str, str]) -> Callable[[], bool]:
+    """Start a browser. What is returned waits for the end of its command, and returns whether it was opened."""
     command = [sys.executable, "-I", "-c", _OPEN, url]
     quiet = subprocess.DEVNULL
+    env = browser_environment(environment)
     try:
-        opened = subprocess.run(  # noqa: S603  # no shell, and an address of our own
-            command,
-            env=browser_environment(environment),
-            stdin=quiet,
-            stdout=quiet,
-            stderr=quiet,
-            start_new_session=True,
-            check=False,
+        # Here and not in the thread that waits: until it is another program, the new process holds our sockets.
+        process = subprocess.Popen(  # noqa: S603  # no shell, and an address of our own
+            command, env=env, stdin=quiet, stdout=quiet, stderr=quiet, start_new_session=True
         )
     except OSError:
-        return False
-    return opened.returncode == 0
+        return lambda: False
+    return lambda: process.wait() == 0

@@ -7,6 +7,7 @@ import asyncio
 import os
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from slproxy.app import App
@@ -78,13 +79,14 @@ async def _log_in_by_paste(new: _NewLogin, attempt: LoginAttempt) -> str:
 
 async def _log_in_by_browser(new: _NewLogin, attempt: LoginAttempt) -> str:
     async with callback_server(attempt) as server:
+        browser: asyncio.Task[None] | None = None
         if can_open(os.environ, sys.platform):
             print_note(f"Opening the browser to log in to SalesLoft. If it does not open, go to:\n\n  {attempt.url}\n")
             print_note(f"If your browser is on another machine, {PASTE}")
+            browser = asyncio.create_task(_watch_browser(open_browser(server.start_url, os.environ)))
         else:
             print_note(f"No browser can be opened here. Open this URL in any and allow access:\n\n  {attempt.url}\n")
             print_note(f"Then {PASTE}")
-        browser = asyncio.create_task(_open_browser(server))
         try:
             code = await _first_code(attempt, server, new.keyboard)
             message = await new.finish(attempt, code)
@@ -92,16 +94,14 @@ async def _log_in_by_browser(new: _NewLogin, attempt: LoginAttempt) -> str:
             server.show("Not logged in", f"{error.detail} {error.hint}")
             raise
         server.show("Logged in", f"{message.rstrip('.')}. You can close this tab and go back to the terminal.")
-        await asyncio.wait({browser}, timeout=BROWSER_EXIT_TIMEOUT)
+        if browser is not None:
+            await asyncio.wait({browser}, timeout=BROWSER_EXIT_TIMEOUT)
     return message
 
 
-async def _open_browser(server: CallbackServer) -> None:
-    environment = dict(os.environ)
-    if not can_open(environment, sys.platform):
-        return
+async def _watch_browser(is_open: Callable[[], bool]) -> None:
     # Some browsers run until they are closed, and this call lasts as long as they do.
-    if not await in_daemon_thread(lambda: open_browser(server.start_url, environment)):
+    if not await in_daemon_thread(is_open):
         print_note(f"The browser could not be opened. Open the URL above in any browser and allow access. Then {PASTE}")
 
 
