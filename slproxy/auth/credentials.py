@@ -240,7 +240,7 @@ class Credentials:
         return {
             "grant": self.selection.grant,
             "why": self.selection.why,
-            "store": "none" if self.selection.grant == "api_key" else self._stored.store.description,
+            "store": None if self.selection.grant == "api_key" else self._stored.store.description,
             "encryption": self._stored.store.encryption if in_use.record is not None else None,
             "saved": self._stored.unpersisted is None,
             "valid": self._in_use.is_good(self._now()) and not self._is(self._acceptance.rejects),

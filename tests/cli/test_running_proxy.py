@@ -78,6 +78,7 @@ async def test_a_port_that_is_taken_by_a_proxy_of_ours_is_said_to_be(tmp_path: P
         known = ", with another local key." if key else f" (pid {server.process.pid}, profile default)."
         code, _, err = await run("serve", home=home, env=env)
         assert (code, f"slproxy is already running at {where}{known}" in err) == (2, True), err
+        assert (f"Use that one, stop it (kill {server.process.pid})," in err) is not bool(key)
         findings = json.loads((await run_here("doctor", "--json", home=home, env=env)).out)
         (found,) = [each for each in findings if each["check"] == "port"]
         assert (found["state"], where in found["detail"]) == ("broken" if key else "ok", True), found

@@ -12,6 +12,7 @@ from tests.support.commands import KEY, free_port, logged_in, oauth, pointed_at,
 from tests.support.programs import program, verified
 from tests.support.raw_http import Message, get, raw, reply
 from tests.support.scripted import ScriptedUpstream
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.heavy
 
@@ -89,7 +90,7 @@ async def test_a_rejected_token_is_checked_where_there_is_no_traffic(tmp_path: P
             async with asyncio.timeout(5.0):
                 while (await ready(server.url))[0] == 503:
                     await asyncio.sleep(0.05)
-            assert "accepts the token again" in server.output
+            await until(lambda: "accepts the token again" in server.output)
 
 
 async def test_offline_at_the_start_is_said_and_disturbs_nobody(tmp_path: Path) -> None:

@@ -70,10 +70,14 @@ async def _listen(app: App) -> None:
     try:
         await app.listen()
     except ConfigError as error:
-        there = await running_proxy.status_of(app.settings.listen)
-        if there is None or not (known := running_proxy.described(app.settings.listen, there)):
+        listen = app.settings.listen
+        there = await running_proxy.status_of(listen)
+        if there is None or not (known := running_proxy.described(listen, there)):
             raise
-        raise ConfigError(f"{error.detail} {known}", hint=f"Use that one, or: {error.hint}") from error
+        pid, other = there.get("pid"), "--uds" if listen.uds else f"port, such as --port {listen.port + 8}"
+        stop = f"stop it (kill {pid}), " if type(pid) is int else ""
+        hint = error.hint if "uid" in there else f"Use that one, {stop}or choose another {other}."
+        raise ConfigError(f"{error.detail} {known}", hint=hint) from error
 
 
 def _as_they_are(settings: Settings) -> Settings:
