@@ -293,6 +293,7 @@ class App:
             observer=self.observer,
             peers=peers,
             room=self._room,
+            room_in=self.pacer.room_in,
             allow_origins=frozenset(self.settings.listen.allow_origins),
         )
         self._runner = web.ServerRunner(self.server, handle_signals=False, shutdown_timeout=0.1)

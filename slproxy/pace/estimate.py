@@ -8,6 +8,15 @@ from collections.abc import Iterable
 from slproxy.retry import MINUTE
 
 
+def room_in(inside: int, *, waiting: int, in_flight: int, first_wait: float) -> int:
+    """Return the seconds after which the first of so many requests ``inside`` will have ended.
+
+    It is not known of those that SalesLoft has, or that have their answers: soon. Where hardly anybody but those inside
+    is ``waiting`` for the budget, and the first of them for ``first_wait`` seconds, nobody ends earlier.
+    """
+    return 1 if in_flight or 2 * waiting < inside else max(1, math.ceil(first_wait))
+
+
 def estimated_wait(
     costs: Iterable[int], *, blocked: float, opening: float, left: float, team: float, growth: float, per_minute: float
 ) -> float:

@@ -18,6 +18,7 @@ from slproxy.errors import Draining, OverBudget, Problem
 from slproxy.http import Fields
 from slproxy.pace.budget import Budget
 from slproxy.pace.costs import page_cost
+from slproxy.pace.estimate import room_in
 from slproxy.pace.headers import RateLimitHeaders
 from slproxy.pace.preferences import Preferences
 from slproxy.pace.probe import PROBE_INTERVAL
@@ -197,6 +198,17 @@ class Pacer:
             ("RateLimit-Policy", f'"team";q={account.quota};w=60'),
             ("RateLimit", f'"team";r={remaining};t={reset}'),
         ]
+
+    def room_in(self, inside: int) -> int:
+        """Return the seconds after which the first of so many requests that the proxy has will have ended."""
+        budget = self.budget
+        first = budget.queue.first()
+        return room_in(
+            inside,
+            waiting=len(budget.queue),
+            in_flight=len(budget.account.in_flight),
+            first_wait=0.0 if first is None else budget.estimated_wait(first, self._monotonic()),
+        )
 
     def drain(self, grace: float) -> None:
         """Tell those at once who could not be sent within ``grace`` seconds; the others go on waiting."""

@@ -26,7 +26,7 @@ from slproxy.server.aiohttp_private import RequestHandler
 from slproxy.server.client_end import ClientEnd
 from slproxy.server.framing import has_rtsp
 from slproxy.server.lingering import LINGER_TIME, LINGER_TIME_OVER_LIMIT, Linger
-from slproxy.server.response import REPORT, Response, on_the_wire, overloaded, problem_answer, reset
+from slproxy.server.response import REPORT, Response, on_the_wire, problem_answer, reset
 from slproxy.server.trailers import TrailerWatch
 from slproxy.server.unparsed import limit_problem, other_protocol, unparsed_problem
 from slproxy.sockets import Peers
@@ -63,6 +63,8 @@ class Owner(Protocol):
     def admission(self) -> Registry: ...
 
     def record_unparsed(self, answer: Answer, error: str) -> None: ...
+
+    def overloaded(self) -> Problem: ...
 
 
 def _unsent(transport: asyncio.Transport) -> int:
@@ -143,7 +145,7 @@ class ClientConnection(RequestHandler):
     def _tell_over_limit(self) -> None:
         self._server.admission.turned_away()
         if self.transport is not None:
-            self.transport.write(on_the_wire(problem_answer(overloaded()), "Service Unavailable"))
+            self.transport.write(on_the_wire(problem_answer(self._server.overloaded()), "Service Unavailable"))
 
     def evictable_for(self, now: float) -> float:
         """Return for how many seconds it could have been closed for a newcomer; less than none where it cannot yet."""

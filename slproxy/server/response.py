@@ -33,12 +33,12 @@ def problem_answer(problem: Problem) -> Answer:
     return Answer(status=problem.status, headers=headers, body=body, close_connection=problem.closes)
 
 
-def overloaded() -> Overloaded:
-    """Return the problem of a connection past ``limits.max_connections``."""
+def overloaded(room_in: int) -> Overloaded:
+    """Return the problem of a connection past ``limits.max_connections``; there may be room in so many seconds."""
     return Overloaded(
         "There are more connections than limits.max_connections.",
         hint="Close some, or raise the limit.",
-        headers=(("Retry-After", "1"),),
+        headers=(("Retry-After", str(room_in)),),
     )
 
 

@@ -63,10 +63,13 @@ class Server(web.Server):
         observer: Observer,
         peers: Peers,
         room: Room,
+        room_in: Callable[[int], int],
         allow_origins: frozenset[str] = frozenset(),
         send_timeout: float = SEND_TIMEOUT,
     ) -> None:
         """Serve by ``handle``, whose answers go to pages of ``allow_origins`` as well.
+
+        ``room_in`` tells after how many seconds the first of so many requests will have ended.
 
         Raises:
             ConfigError: aiohttp's compiled parser is missing; its fallback hangs on hostile input
@@ -80,6 +83,7 @@ class Server(web.Server):
         super().__init__(self._serve, handler_cancellation=True)
         self._loop_time = asyncio.get_running_loop().time
         self.handle = handle
+        self._room_in = room_in
         self._monotonic = monotonic
         self._observer = observer
         self.peers = peers
@@ -116,6 +120,10 @@ class Server(web.Server):
         """Put other settings in force for new connections and requests."""
         self.limits, self._allow_origins = limits, allow_origins
         self.admission.resize(room)
+
+    def overloaded(self) -> Overloaded:
+        """Return the problem of a connection that is one too many."""
+        return overloaded(self._room_in(self.in_flight))
 
     async def wait_for_in_flight(self) -> None:
         """Wait until the requests that are in flight now have ended."""
@@ -226,7 +234,7 @@ class Server(web.Server):
     async def _answer(self, request: web.BaseRequest, connection: ClientConnection, exchange: Exchange) -> Answer:
         try:
             if connection.over_limit and not await self.admission.admit(connection):
-                raise overloaded()
+                raise self.overloaded()
             connection.over_limit = False
             fault = request_fault(
                 version=None if connection.not_http else (request.version.major, request.version.minor),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 
 from slproxy.errors import Overloaded
 from slproxy.upstream.faults import STALL_TIMEOUT
@@ -26,6 +27,11 @@ class Slot:
             self._semaphore = None
 
 
+def room_in(waiting: int, *, released: int, within: float) -> int:
+    """Return the seconds after which one who comes behind so many gets a slot, as fast as they were released lately."""
+    return max(1, math.ceil(min(within, within * (waiting + 1) / released) if released else within))
+
+
 class Slots:
     """The slots of ``upstream.max_connections``; a wait for one takes ``timeout`` seconds at most.
 
@@ -36,7 +42,7 @@ class Slots:
     def __init__(self, limit: int, *, timeout: float) -> None:
         self._semaphore = asyncio.Semaphore(limit)
         self._timeout = timeout
-        self._waiting = 0
+        self._waiting = self._released = 0
         self._evicting: asyncio.TimerHandle | None = None
         # Those that hold a connection now.
         self.round_trips: set[RoundTrip] = set()
@@ -56,20 +62,22 @@ class Slots:
             await self._semaphore.acquire()
             return Slot(self._semaphore)
         since = asyncio.get_running_loop().time()
-        self._waiting += 1
+        self._waiting, released = self._waiting + 1, self._released
         if self._evicting is None:
             self._evict_stalled()
         try:
             async with asyncio.timeout(self._timeout):
                 await self._semaphore.acquire()
         except TimeoutError as error:
+            room = room_in(self._waiting - 1, released=self._released - released, within=self._timeout)
             raise Overloaded(
                 f"All of upstream.max_connections were in use for {self._timeout:g} s.",
                 hint="Send fewer requests at a time, or raise the limit.",
-                headers=(("Retry-After", "1"),),
+                headers=(("Retry-After", str(room)),),
             ) from error
         finally:
             self._waiting -= 1
+        self._released += 1
         return Slot(self._semaphore, waited=asyncio.get_running_loop().time() - since)
 
     def _evict_stalled(self) -> None:

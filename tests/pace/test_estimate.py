@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from slproxy.pace.estimate import estimated_wait
+from slproxy.pace.estimate import estimated_wait, room_in
 
 
 @pytest.mark.parametrize(
@@ -36,3 +36,20 @@ from slproxy.pace.estimate import estimated_wait
 def test_the_wait(costs: list[int], blocked: float, left: float, growth: float, team: float, wait: float) -> None:
     found = estimated_wait(costs, blocked=blocked, opening=30.0, left=left, team=team, growth=growth, per_minute=100.0)
     assert found == wait
+
+
+@pytest.mark.parametrize(
+    ("inside", "waiting", "in_flight", "seconds"),
+    [
+        (10, 10, 0, 40),
+        # A few may be told something else, or read slowly.
+        (10, 5, 0, 40),
+        (10, 4, 0, 1),
+        # Whoever SalesLoft has is answered soon.
+        (10, 9, 1, 1),
+        (10, 0, 0, 1),
+        (0, 0, 0, 1),
+    ],
+)
+def test_when_there_is_room_again(inside: int, waiting: int, in_flight: int, seconds: int) -> None:
+    assert room_in(inside, waiting=waiting, in_flight=in_flight, first_wait=39.2 if waiting else 0.0) == seconds

@@ -581,6 +581,21 @@ async def test_the_cure_of_a_429_holds_nobody_for_longer_than_wished(retry_after
         assert waited(answer.head) <= 6.5
 
 
+async def test_who_finds_no_room_beside_those_who_wait_for_the_minute_is_told_when_it_comes() -> None:
+    clock = ManualClock(20.0)
+    async with running_sandbox(clock=clock) as sandbox:
+        settings = settings_for(sandbox.url)
+        settings = replace(settings, limits=replace(settings.limits, max_connections=3))
+        async with line_to(settings, clock=clock) as line:
+            await spend_all(line, sandbox)
+            held = [await line.hold("/v2/me") for _ in range(3)]
+            answer = await line.ask("/v2/me")
+            problem(answer, status=503, kind="overloaded")
+            assert answer.head.get("Retry-After") == "40"
+            clock.advance(40.1)
+            assert {each.head.status for each in await asyncio.gather(*held)} == {200}
+
+
 GATEWAY = b"<html><h1>429 Too Many Requests</h1></html>"
 
 
