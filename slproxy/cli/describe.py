@@ -9,6 +9,8 @@ from slproxy.config import ListenSettings
 
 def describe_token(token: Mapping[str, object]) -> str:
     """Return what a person reads of a token, given what ``status.json`` says of it."""
+    if token.get("rejected"):
+        return f"{'API key, ' if token['grant'] == 'api_key' else ''}rejected by SalesLoft (401)"
     if token["grant"] == "api_key":
         return "API key, does not expire"
     expires_in, age = token["expires_in"], token["age"]

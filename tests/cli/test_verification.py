@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,7 @@ async def test_a_wrong_api_key_is_told_at_the_start_by_readyz_and_by_status_and_
             facts = json.loads((await run_here("status", "--json", home=tmp_path, env=env)).out)
     assert (status, problem["type"]) == (503, "credentials-refused")
     assert "not ready: SalesLoft rejects the API key (401)." in out
+    assert "\ntoken     API key, rejected by SalesLoft (401)\n" in out
     assert (code, facts["proxy"]["ready"], facts["proxy"]["token"]["rejected"]) == (0, False, True)
     for told in (said, problem["hint"], out):
         assert "SALESLOFT_API_KEY" in told
@@ -118,3 +120,18 @@ async def test_renewals_that_do_not_cure_are_told(tmp_path: Path) -> None:
     assert "renewing it did not help" in problem["detail"]
     assert "slproxy login" in said
     assert len(sandbox.token_requests) == 1, "once, and no more"
+
+
+async def test_another_key_is_not_known_to_be_rejected(tmp_path: Path) -> None:
+    mounted = tmp_path / "key"
+    mounted.write_text(KEY[:-1])
+    async with sandboxed() as sandbox:
+        env = pointed_at(sandbox.url, SALESLOFT_API_KEY_FILE=str(mounted))
+        async with program("serve", home=tmp_path, env=env) as server:
+            await verified(server)
+            assert (await ready(server.url))[0] == 503
+            mounted.write_text(KEY)
+            server.process.send_signal(signal.SIGHUP)
+            await until(lambda: "settings reloaded" in server.output)
+            assert (await ready(server.url))[0] == 200
+            assert (await raw(server.url, get("/v2/me.json"))).head.status == 200
