@@ -75,10 +75,13 @@ def run_in_loop(work: Coroutine[object, object, int]) -> int:
         ended_by: list[int] = []
 
         def end(number: int) -> None:
-            # Once: on the way down a renewal is waited for, and a second signal must not cut that short.
-            if not ended_by:
-                ended_by.append(number)
+            # Once: on the way down a renewal is waited for, and a second signal must not cut that short. A third one
+            # comes from somebody who waits no longer.
+            ended_by.append(number)
+            if len(ended_by) == 1:
                 task.cancel()
+            elif len(ended_by) > 2:
+                end_within(0.0, 128 + ended_by[0])
 
         for number in ends:
             asyncio.get_running_loop().add_signal_handler(number, end, number)

@@ -19,7 +19,7 @@ import pytest
 
 from slproxy.sandbox import Sandbox
 from tests.support import ROOT
-from tests.support.programs import environment, program
+from tests.support.programs import environment, program, spawn
 from tests.support.proxies import API_KEY
 from tests.support.raw_http import Message, get, raw
 from tests.support.sandboxes import running_sandbox
@@ -146,6 +146,24 @@ async def test_a_second_signal_ends_it_while_the_token_endpoint_hangs_and_the_fi
             await until(lambda: len(upstream.seen) == 1)
             assert await ends(running.process, signals=2) < 1.0 + SLACK
     assert "waiting for the token to be renewed; SIGTERM again stops now, and may lose it" in running.output
+
+
+async def test_a_third_signal_ends_a_command_that_waits_for_a_renewal(tmp_path: Path) -> None:
+    async def hang(message: Message, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+
+    async with ScriptedUpstream(hang) as upstream, running_sandbox() as sandbox:
+        env = of_the_sandbox(sandbox, SLPROXY_STORE__KIND="memory") | {"SLPROXY_UPSTREAM__ACCOUNTS_URL": upstream.url}
+        process = await spawn(["token"], tmp_path, env, stdin=asyncio.subprocess.DEVNULL)
+        await until(lambda: len(upstream.seen) == 1)
+        for _ in range(2):
+            process.send_signal(signal.SIGINT)
+            await asyncio.sleep(0.3)
+            assert process.returncode is None
+        process.send_signal(signal.SIGINT)
+        async with asyncio.timeout(SLACK):
+            _, err = await process.communicate()
+    assert (process.returncode, err) == (128 + signal.SIGINT, b"")
 
 
 HANGING_KEYRING = """
