@@ -67,7 +67,8 @@ async def run(settings: Settings, args: argparse.Namespace) -> int:
     try:
         await sandbox.start(host, port)
     except OSError as error:
-        unknown = isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL
+        # From Python 3.13 on, asyncio tells no errno where it could bind to no address at all.
+        unknown = isinstance(error, socket.gaierror) or error.errno in (None, errno.EADDRNOTAVAIL)
         reason = "this machine has no such address" if unknown else os.strerror(error.errno or 0)
         remedy = "--host" if unknown else "--port"
         raise ConfigError(f"Cannot listen on {host}:{port}: {reason}.", hint=f"Choose another {remedy}.") from error
