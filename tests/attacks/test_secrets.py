@@ -553,7 +553,7 @@ async def test_what_shows_is_found_wherever_it_shows(stage: Stage) -> None:
             assert await drive(scene, command, "--profile", profile) == 0
         assert await drive(replace(scene, env={**scene.env, "SLPROXY_PACE__MODE": mode}), "config") == 2
     assert stage.evidence.where("profile") >= {"cmdline", "answer", "name"}
-    assert stage.evidence.where("person") == {"stdout", "page"}
+    assert stage.evidence.where("person") == {"stdout", "stderr", "page"}
     assert stage.evidence.where("mode") == {"stderr"}
     assert stage.evidence.where("left") == {"file"}
 
