@@ -70,6 +70,7 @@ EDGES = {
     "auth.credentials",
     "auth.login",
     "auth.refresher",
+    "auth.renewal_events",
     "auth.save_login",
     "auth.stored_login",
     "cli",

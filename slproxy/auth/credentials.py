@@ -26,6 +26,7 @@ from slproxy.auth.acceptance import Acceptance
 from slproxy.auth.grants import GrantSelection, select_grant
 from slproxy.auth.oauth import Form
 from slproxy.auth.refresher import Refresher
+from slproxy.auth.renewal_events import tell
 from slproxy.auth.renewer import RENEWED, Renewer
 from slproxy.auth.schedule import FIRST_PAUSE, Backoff, poll_interval
 from slproxy.auth.stored_login import StoredLogin
@@ -272,7 +273,7 @@ class Credentials:
 
     @property
     def _stored(self) -> StoredLogin:
-        return self._login if self.selection.grant == "authorization_code" else self._granted
+        return self._granted if self.selection.grant == "client_credentials" else self._login
 
     # Renewal.
 
@@ -326,8 +327,7 @@ class Credentials:
             return
         started = self._now()
         renewal = Renewal(reason="expiry" if rejected is None else "rejected", began=self._monotonic())
-        for tell in self._observer.renewal_began:
-            tell(renewal)
+        tell(self._observer.renewal_began, renewal)
         try:
             renewal.outcome = await Renewer(
                 in_use=self._in_use,
@@ -357,8 +357,7 @@ class Credentials:
             if renewal.outcome:  # nothing, where a defect ended it
                 self._last_renewal = {"at": started, "outcome": renewal.outcome}
             renewal.ended = self._monotonic()
-            for tell in self._observer.renewal_ended:
-                tell(renewal)
+            tell(self._observer.renewal_ended, renewal)
 
     def _fail(self, error: Problem | StoreError) -> None:
         """Keep a failure for those who ask next, and do not try again too soon."""

@@ -147,10 +147,14 @@ class FileStore:
         """
         for unfinished in private_file.unfinished(self._path):
             # Nothing is deleted beside a file that is refused or cannot be decrypted.
-            self._read()
             try:
-                record = parse_record(self._cipher.decrypt(unfinished.read_bytes()))
-            except (StoreError, OSError):
+                self._read()
+            except DamagedError as error:  # it was quarantined, and this may be what followed it
+                log.warning("%s %s", error.detail, error.hint)
+            try:
+                found = private_file.read(unfinished)
+                record = None if found is None else parse_record(self._cipher.decrypt(found[0]))
+            except StoreError:
                 continue  # whoever has its key, or can read it, may recover it
             except ValueError:
                 record = None
@@ -166,4 +170,7 @@ class FileStore:
 
     def _is_renewed_by(self, record: Record) -> bool:
         stored = self._read()
-        return stored is not None and stored.belongs_to(record.owner) and stored.is_older_than(record)
+        if stored is None:
+            # Only a logout leaves nothing on purpose; what was wiped otherwise is what this can make good.
+            return not private_file.any_exists(self._logout_mark)
+        return stored.belongs_to(record.owner) and stored.is_older_than(record)

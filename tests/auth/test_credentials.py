@@ -13,7 +13,7 @@ from slproxy.auth.grants import GrantSelection
 from slproxy.auth.schedule import FIRST_PAUSE, REFUSED_PAUSE
 from slproxy.config import AuthSettings, Secret
 from slproxy.errors import CredentialsRefused, LoginRequired, StoreError, TokenEndpointDown, UpstreamUnreachable
-from slproxy.observe import Observer
+from slproxy.observe import Listener, Observer, Renewal
 from slproxy.store import MemoryStore, Record, Token
 from tests.support.clock import FakeTime
 
@@ -77,7 +77,11 @@ class Scene:
 
 
 async def scene(
-    record: Record | None, time: FakeTime, *answers: TokenEndpointReply | Exception, auth: AuthSettings | None = None
+    record: Record | None,
+    time: FakeTime,
+    *answers: TokenEndpointReply | Exception,
+    auth: AuthSettings | None = None,
+    listener: Listener | None = None,
 ) -> Scene:
     accounts, store = Accounts(list(answers)), Disk(record)
     accounts.go.set()
@@ -97,7 +101,7 @@ async def scene(
         redirect_uri_is_set=False,
         leeway_is_set=False,
         store=store,
-        observer=Observer(),
+        observer=Observer([listener] if listener else []),
         post_form=accounts.post_form,
         now=clock.now,
         monotonic=clock.monotonic,
@@ -438,3 +442,17 @@ async def test_what_is_told_of_a_token_holds_nothing_secret() -> None:
     assert "access-1" not in told
     assert "refresh-1" not in told
     assert it.credentials.selection == GrantSelection("authorization_code", "set by auth.grant")
+
+
+async def test_a_listener_that_fails_costs_no_renewal() -> None:
+    class Fails(Listener):
+        def renewal_began(self, renewal: Renewal) -> None:
+            raise ZeroDivisionError
+
+        def renewal_ended(self, renewal: Renewal) -> None:
+            raise ZeroDivisionError
+
+    time = FakeTime()
+    it = await scene(login(time=time, expires_in=-1.0), time, listener=Fails())
+    it.accounts.go.set()
+    assert (await it.credentials.bearer()).generation == 2

@@ -46,14 +46,23 @@ async def test_profiles_lists_those_of_the_file_and_those_with_a_token_and_the_b
     assert err == ""
     rows = {row["profile"]: row for row in json.loads(out)}
     assert list(rows) == ["bad", "default", "open", "side", "work"]
-    assert {tuple(row) for row in rows.values()} == {("profile", "chosen", "token", "kept_in")}
+    assert {tuple(row) for row in rows.values()} == {("profile", "chosen", "token", "login_needed", "error")}
     assert [name for name, row in rows.items() if row["chosen"]] == ["work"]
-    assert rows["work"]["token"] == rows["default"]["token"] == "login needed"
-    assert "renewed 3 times" in rows["side"]["token"]
-    assert str(token_file(tmp_path, "side")) in rows["side"]["kept_in"]
-    assert "broken: " in rows["bad"]["token"]
-    assert "retry.attempts" in rows["bad"]["token"]
-    assert "open to others" in rows["open"]["token"]
+    assert {name: row["login_needed"] for name, row in rows.items()} == {
+        "bad": None,
+        "default": True,
+        "open": None,
+        "side": False,
+        "work": True,
+    }
+    side = rows["side"]["token"]
+    assert (side["grant"], side["generation"]) == ("authorization_code", 4)
+    assert side["store"] == f"file {token_file(tmp_path, 'side')}"
+    assert 0 < side["expires_in"] <= 7200
+    assert "retry.attempts" in rows["bad"]["error"]
+    assert "open to others" in rows["open"]["error"]
+    assert "renewed 3 times" in told
+    assert "memory" not in told
     lines = told.splitlines()
     assert [line.split()[0] for line in lines if line.startswith("  ")] == ["bad", "default", "open", "side"]
     assert [line.split()[:2] for line in lines if line.startswith("*")] == [["*", "work"]]

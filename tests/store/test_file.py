@@ -493,3 +493,30 @@ async def test_a_lock_that_is_held_twice_over_is_told(path: Path) -> None:
         with pytest.raises(StoreError, match="for too long"):
             async with file_lock(lock, max_wait=0.1):
                 pass
+
+
+@pytest.mark.parametrize(
+    ("what", "is_used"),
+    [("is there", True), ("was lost", True), ("was damaged", True), ("was logged out", False)],
+)
+async def test_what_a_killed_process_had_written_is_used_unless_its_login_was_logged_out(
+    path: Path, what: str, is_used: bool
+) -> None:
+    store, newer = FileStore(path), replace(RECORD, generation=RECORD.generation + 1)
+    await store.write(newer)
+    unfinished = path.with_name(f".{path.name}.abcd1234")
+    content = path.read_bytes()
+    await asyncio.to_thread(path.unlink)
+    await store.write(RECORD)
+    match what:
+        case "was lost":
+            await asyncio.to_thread(path.unlink)
+        case "was damaged":
+            path.write_bytes(content[:50])
+        case "was logged out":
+            await store.delete()
+    unfinished.write_bytes(content)
+    unfinished.chmod(0o600)
+    async with store.lock():
+        assert await store.read() == (newer if is_used else None)
+    assert not await asyncio.to_thread(unfinished.exists)

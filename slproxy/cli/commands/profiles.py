@@ -21,16 +21,24 @@ async def run(settings: Settings, args: argparse.Namespace) -> int:
         try:
             async with App(load_settings(args, name)) as app:
                 problem, token = app.credentials.problem(), app.credentials.snapshot()
-            state = "login needed" if isinstance(problem, LoginRequired) else describe_token(token)
-            kept_in = token["store"]
+            found = {"token": token, "login_needed": isinstance(problem, LoginRequired), "error": None}
         except SlproxyError as error:
-            state, kept_in = f"broken: {'; '.join(error.detail.splitlines())}", None
-        rows.append({"profile": name, "chosen": name == settings.profile, "token": state, "kept_in": kept_in})
+            found = {"token": None, "login_needed": None, "error": "; ".join(error.detail.splitlines())}
+        rows.append({"profile": name, "chosen": name == settings.profile, **found})
     if args.json:
         print_result(json.dumps(rows, indent=2))
         return DONE
     width = max(len(str(row["profile"])) for row in rows)
     for row in rows:
-        place = f", stored in {row['kept_in']}" if row["kept_in"] else ""
-        print_result(f"{'*' if row['chosen'] else ' '} {row['profile']:<{width}}  {row['token']}{place}")
+        print_result(f"{'*' if row['chosen'] else ' '} {row['profile']:<{width}}  {_describe(row)}")
     return DONE
+
+
+def _describe(row: Mapping[str, object]) -> str:
+    token = row["token"]
+    if not isinstance(token, dict):
+        return f"broken: {row['error']}"
+    if row["login_needed"]:
+        return "login needed"
+    place = "" if token["store"] == "none" else f", stored in {token['store']}"
+    return f"{describe_token(token)}{place}"
