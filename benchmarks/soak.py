@@ -777,8 +777,6 @@ def _environment(home: Path, url: str) -> dict[str, str]:
         "SLPROXY_UPSTREAM__ACCOUNTS_URL": url,
         "SLPROXY_UPSTREAM__API_URL": url,
         "SLPROXY_UPSTREAM__RESPONSE_TIMEOUT": RESPONSE_TIMEOUT,
-        # The 429s here are faults by chance; paced, each would hold everybody, as one that tells of a budget should.
-        "SLPROXY_PACE__MODE": "off",
     }
 
 
