@@ -87,4 +87,7 @@ def _shown(text: str, stream: TextIO) -> str:
 
 def _lost(error: OSError) -> OutputError:
     reason = os.strerror(error.errno) if error.errno else "unknown reason"
-    return OutputError(f"Cannot write to standard output: {reason}.", hint="Nothing after this was printed.")
+    return OutputError(
+        f"Cannot write to standard output: {reason}.",
+        hint="The result was lost: check the disk, or where the output goes.",
+    )

@@ -141,7 +141,10 @@ async def test_lost_output_is_one_line_and_exit_1_and_who_has_gone_need_not_be_t
 
 
 async def test_streams_that_are_closed_from_the_start_are_no_traceback_and_no_success(tmp_path: Path) -> None:
-    lost, api_key = f"{LOST}: Bad file descriptor.\n  Nothing after this was printed.\n", {"SALESLOFT_API_KEY": KEY}
+    lost, api_key = (
+        f"{LOST}: Bad file descriptor.\n  The result was lost: check the disk, or where the output goes.\n",
+        {"SALESLOFT_API_KEY": KEY},
+    )
     results = await asyncio.gather(
         shell("slproxy token >&-", tmp_path, api_key),
         shell("slproxy token >/dev/full", tmp_path, api_key | {"PYTHONIOENCODING": "ascii"}),
