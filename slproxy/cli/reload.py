@@ -59,6 +59,8 @@ async def keep_reloading(app: App, load: Callable[[], Settings], hup: asyncio.Ev
         else:
             if changed or asked:
                 log.info("settings reloaded; changed: %s", ", ".join(changed) or "none")
+                for warning in app.settings.warnings:
+                    log.warning("%s", warning)
             if later:
                 log.warning("restart the proxy to apply: %s", ", ".join(later))
             # A file that was not looked at before may have changed since it was read: another look costs nothing.

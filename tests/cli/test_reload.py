@@ -70,6 +70,8 @@ async def test_sighup_puts_a_changed_file_in_force(tmp_path: Path) -> None:
         (tmp_path / "slproxy.toml").write_text("[policy]\nread_only = true\n")
         await hang_up(running, "policy.read_only")
         assert (await raw(running.url, post)).head.status == 405
+        (tmp_path / ".env").write_text("SALESLOFT_CLIENTID=0a1b2c\n")
+        await hang_up(running, "did you mean SALESLOFT_CLIENT_ID?")
         (tmp_path / "slproxy.toml").unlink()
         await hang_up(running, "settings reloaded; changed: policy.read_only")
         await until(lambda: sum("policy.read_only" in line for line in running.errors) == 2)
