@@ -40,5 +40,5 @@ def _describe(row: Mapping[str, object]) -> str:
         return f"broken: {row['error']}"
     if row["login_needed"]:
         return "login needed"
-    place = "" if token["store"] == "none" else f", stored in {token['store']}"
+    place = f", stored in {token['store']}" if token["store"] else ""
     return f"{describe_token(token)}{place}"
