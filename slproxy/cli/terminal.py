@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import select
 import sys
 import termios
 import threading
@@ -123,10 +124,13 @@ def _lines(mode: list[object] | None) -> Iterator[str]:
 
 
 def _chunk() -> bytes:
-    try:
-        return os.read(STDIN, _CHUNK)
-    except OSError:  # the terminal has gone
-        return b""
+    while True:
+        try:
+            return os.read(STDIN, _CHUNK)
+        except BlockingIOError:  # somebody who shares the terminal or pipe has made it non-blocking
+            select.select([STDIN], [], [])
+        except OSError:  # the terminal has gone
+            return b""
 
 
 def _show(text: bytes) -> None:

@@ -172,6 +172,14 @@ async def test_a_url_that_is_broken_into_lines_is_one_paste(tmp_path: Path) -> N
         assert "again" not in at.login.err
 
 
+async def test_a_terminal_that_somebody_has_made_non_blocking_is_waited_for(tmp_path: Path) -> None:
+    async with sandboxed() as sandbox:
+        env = oauth(sandbox)
+        async with at_a_terminal("login", "--no-browser", home=tmp_path, env=env, blocking=False) as at:
+            await at.type(await allowed(await at.login.url()) + "\n")
+            assert await at.login.end() == 0, at.login.err
+
+
 @pytest.mark.parametrize("typed", ["x\x7fy\x7f", "rubbish\x15"], ids=["backspace", "Ctrl-U"])
 async def test_what_is_typed_may_be_taken_back(tmp_path: Path, typed: str) -> None:
     async with sandboxed() as sandbox, at_a_terminal("login", "--no-browser", home=tmp_path, env=oauth(sandbox)) as at:

@@ -151,8 +151,11 @@ class AtTerminal:
 
 
 @asynccontextmanager
-async def at_a_terminal(*arguments: str, home: Path, env: Mapping[str, str]) -> AsyncIterator[AtTerminal]:
+async def at_a_terminal(
+    *arguments: str, home: Path, env: Mapping[str, str], blocking: bool = True
+) -> AsyncIterator[AtTerminal]:
     keys, terminal = pty.openpty()
+    os.set_blocking(terminal, blocking)
     os.set_blocking(keys, False)
     try:
         process = await spawn(arguments, home, env, stdin=terminal)
