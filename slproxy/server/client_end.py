@@ -29,11 +29,13 @@ def broken_body(error: BaseException) -> Problem:
 class ClientEnd:
     """Whether the client of the request in hand is still there. It ``is_held`` while nothing of it is under way."""
 
-    __slots__ = ("_peers", "_request", "_seen_waiting", "_transport", "has_ended", "is_held")
+    __slots__ = ("_is_local", "_peers", "_request", "_seen_waiting", "_transport", "has_ended", "is_held")
 
     def __init__(self, transport: asyncio.Transport, peers: Peers) -> None:
         self._transport = transport
         self._peers = peers
+        client = transport.get_extra_info("socket")
+        self._is_local = client is not None and peers.is_open(client) is True
         self._request: web.BaseRequest | None = None
         self._seen_waiting = 0
         self.is_held = False
@@ -91,7 +93,13 @@ class ClientEnd:
         request, client = self._request, self._transport.get_extra_info("socket")
         if request is None or client is None or self._transport.is_closing():
             raise ClientLeft("The client has left while its request waited.")
-        found = presence(client, self._peers, has_ended=self.has_ended, has_unread=not self._transport.is_reading())
+        found = presence(
+            client,
+            self._peers,
+            is_local=self._is_local,
+            has_ended=self.has_ended,
+            has_unread=not self._transport.is_reading(),
+        )
         # Seen twice: one that ends with a request that goes out at once has not waited.
         is_doubtful = is_unsent and self._seen_waiting >= 2 and request.method not in SAFE
         if found is Presence.LEFT or (found is Presence.UNTOLD and is_doubtful):

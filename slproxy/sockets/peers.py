@@ -107,21 +107,17 @@ class Peers:
         return None
 
     def is_open(self, connection: Connection) -> bool | None:
-        """Return whether a process still has the other end of a connection open.
+        """Return whether the kernel knows a process of this machine that has the other end of a connection open.
 
-        ``None`` where that end may be on another machine, or the kernel does not tell. Of a Unix socket poll(2) does:
-        this says yes.
+        It does not know one on another machine, nor behind a translation of addresses. Of a Unix socket poll(2) tells
+        more: this says yes. ``None`` where the kernel does not tell.
         """
         if connection.family == _AF_UNIX:
             return True
-        if self.untold is not None or self._kernel is None:
-            return None
         with contextlib.suppress(OSError):
-            near, far = _address(connection.getsockname()), _address(connection.getpeername())
-            if sock_diag.owner(self._kernel, far, near) is not None:
-                return True
-            # Whatever else has no socket here may have one elsewhere.
-            return False if _is_loopback(near) or _is_loopback(far) or near[0] == far[0] else None
+            if self.untold is None and self._kernel is not None:
+                near, far = _address(connection.getsockname()), _address(connection.getpeername())
+                return sock_diag.owner(self._kernel, far, near) is not None
         return None
 
     def _foreign(self, uid: int) -> int | None:

@@ -32,10 +32,11 @@ class Client(Connection, Protocol):
     def fileno(self) -> int: ...
 
 
-def presence(client: Client, peers: Peers, *, has_ended: bool, has_unread: bool) -> Presence:
+def presence(client: Client, peers: Peers, *, is_local: bool, has_ended: bool, has_unread: bool) -> Presence:
     """Return whether a client is there. A look takes a microsecond, and five where the kernel has to be asked more.
 
-    ``has_ended``: its end was read; ``has_unread``: its end may stand behind bytes that were not.
+    ``is_local``: before, ``peers`` knew who has it open. ``has_ended``: its end was read; ``has_unread``: its end may
+    stand behind bytes that were not.
     """
     if not _POLLRDHUP:
         return Presence.UNTOLD if has_ended else Presence.HERE
@@ -48,7 +49,6 @@ def presence(client: Client, peers: Peers, *, has_ended: bool, has_unread: bool)
     ended = has_ended or bool(events & _POLLRDHUP)
     if not ended and not has_unread:
         return Presence.HERE
-    is_open = peers.is_open(client)
-    if is_open is None:
-        return Presence.UNTOLD if ended else Presence.HERE
-    return Presence.HERE if is_open else Presence.LEFT
+    if is_local and (is_open := peers.is_open(client)) is not None:
+        return Presence.HERE if is_open else Presence.LEFT
+    return Presence.UNTOLD if ended else Presence.HERE
