@@ -75,7 +75,11 @@ def test_a_unix_socket_tells_by_itself(way: str) -> None:
 
 
 def test_a_kernel_that_does_not_tell_ends_nobody() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener, Peers() as peers:
-        with socket.create_connection(listener.getsockname()), listener.accept()[0] as connection:
-            peers.close()
-            assert presence(connection, peers, is_local=True, has_ended=False, has_unread=True) is HERE
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        socket.create_connection(listener.getsockname()),
+        listener.accept()[0] as connection,
+        Peers() as peers,
+    ):
+        peers.close()
+        assert presence(connection, peers, is_local=True, has_ended=False, has_unread=True) is HERE
