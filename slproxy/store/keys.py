@@ -91,7 +91,7 @@ class Keys:
         except StoreError as error:
             if self._encryption == "keyring":
                 raise
-            self.unfit = error.detail
+            self.unfit = error.detail.rstrip(".")
             log.warning("%s The token is stored without encryption.", error.detail)
             return None
 

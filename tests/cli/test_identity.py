@@ -12,7 +12,7 @@ import pytest
 from slproxy.sandbox import Sandbox
 from slproxy.store import FileStore
 from tests.support.commands import KEY, log_in_here, oauth, pointed_at, run_here, sandboxed, token_file
-from tests.support.logins import command, put
+from tests.support.logins import FIRST, SECOND, command, given, put
 from tests.support.programs import program
 from tests.support.raw_http import get, raw
 from tests.support.sandboxes import login_at
@@ -69,6 +69,17 @@ async def test_a_login_that_came_to_grief_is_not_replaced_by_client_credentials(
             await command("whoami", home=tmp_path, env={**env, "SLPROXY_AUTH__GRANT": "client_credentials"}, code=0)
             out, _ = await command("whoami", home=tmp_path, env=env, code=3)
             assert out == ""
+
+
+async def test_a_login_that_cannot_be_read_now_is_not_replaced_by_client_credentials(tmp_path: Path) -> None:
+    async with sandboxed() as sandbox:
+        env, path = app_of(sandbox), token_file(tmp_path)
+        await put(FileStore(path, given(FIRST)), login_at(sandbox))
+        unreachable = {"SLPROXY_STORE__KIND": "redis", "SLPROXY_STORE__REDIS_URL": "redis://127.0.0.1:9/0"}
+        for more in ({}, {"SLPROXY_STORE__KEY": SECOND}, unreachable):
+            await command("whoami", home=tmp_path, env={**env, **more}, code=1)
+        assert not sandbox.token_requests
+        await command("whoami", home=tmp_path, env={**env, "SLPROXY_STORE__KEY": FIRST}, code=0)
 
 
 async def test_after_a_logout_nobody_acts_until_somebody_logs_in_or_sets_another_grant(tmp_path: Path) -> None:
