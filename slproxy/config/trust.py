@@ -9,6 +9,10 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
+if sys.platform != "win32":
+    import grp
+    import pwd
+
 # How many symbolic links a path may lead through: MAXSYMLINKS of Linux.
 MAX_LINKS = 40
 
@@ -43,12 +47,26 @@ def distrust_of(status: os.stat_result, path: Path) -> Distrust | None:
     if not _is_ours(status):
         return _belongs_to_another(status, path)
     # A sticky folder is no better: in /tmp anyone may make a file that this user has not made yet.
-    if sys.platform != "win32" and status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+    if sys.platform != "win32" and (
+        status.st_mode & stat.S_IWOTH or (status.st_mode & stat.S_IWGRP and not _is_own_group(status.st_gid))
+    ):
         mode = f"{stat.S_IMODE(status.st_mode):04o}"
         repair = f"repair it: chmod go-w {shlex.quote(str(path))}"
         is_shared = status.st_mode & stat.S_ISVTX or status.st_uid != os.geteuid()
         return Distrust(f"others can write to {path} (mode {mode})", _ELSEWHERE if is_shared else repair)
     return None
+
+
+def _is_own_group(gid: int) -> bool:
+    """Tell whether a group has this user alone in it: with one for each user, a umask of 002 is common (Ubuntu's).
+
+    Root's group is no such: its members are often listed elsewhere.
+    """
+    try:
+        user, group = pwd.getpwuid(os.geteuid()), grp.getgrgid(gid)
+    except KeyError:
+        return False
+    return (user.pw_gid, user.pw_name) == (gid, group.gr_name) and gid != 0 and set(group.gr_mem) <= {user.pw_name}
 
 
 def _is_ours(status: os.stat_result) -> bool:

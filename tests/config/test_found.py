@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import grp
 import os
+import pwd
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.support.settings import SECRET, loaded, refusal, value
+from tests.support.users import another_user
 
 READ_ONLY = {"slproxy.toml": "[policy]\nread_only = true\n", ".env": "SLPROXY_POLICY__READ_ONLY=true\n"}
 STRANGER = 65534
@@ -129,6 +133,28 @@ def test_a_file_of_this_user_alone_counts(make: Callable[[Path, str], Path], nam
     folder.mkdir()
     make(folder, name)
     assert loaded(folder).policy.read_only
+
+
+@as_root
+@pytest.mark.parametrize(("group", "counts"), [("www-data", True), ("root", False), ("daemon", False)])
+def test_a_group_that_has_this_user_alone_in_it_may_write(group: str, counts: bool) -> None:
+    """As Debian and Ubuntu make files: each user has a group, and the umask is 002."""
+    try:
+        user, gid = pwd.getpwnam("www-data"), grp.getgrnam(group).gr_gid
+    except KeyError:
+        pytest.skip("no user here has a group alone")
+    # Root's own temporary folders let no other user in.
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        path = plain(folder, "slproxy.toml")
+        for each in (path, folder):
+            os.chown(each, user.pw_uid, gid)
+            each.chmod(0o775)
+        with another_user(user.pw_uid):
+            if counts:
+                assert loaded(folder).policy.read_only
+            else:
+                assert f"others can write to {folder} " in refusal(folder)
 
 
 def test_a_file_that_a_found_env_file_names_is_found_as_well(tmp_path: Path) -> None:

@@ -25,10 +25,10 @@ def needs_users() -> None:
 
 
 @contextmanager
-def another_user() -> Iterator[None]:
+def another_user(uid: int = ANOTHER_USER) -> Iterator[None]:
     """Be another user: a socket belongs to whoever made it."""
     before = os.geteuid()
-    os.seteuid(ANOTHER_USER)
+    os.seteuid(uid)
     try:
         yield
     finally:
