@@ -15,7 +15,6 @@ import base64
 import contextlib
 import hashlib
 import html
-import io
 import json
 import logging
 import re
