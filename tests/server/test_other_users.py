@@ -23,6 +23,7 @@ from tests.support.proxies import proxy, settings_for
 from tests.support.raw_http import Message, get, port_of, read_message
 from tests.support.scripted import ScriptedUpstream
 from tests.support.users import ANOTHER_USER, another_user, needs_users, socket_of_another_user
+from tests.support.waiting import until
 from tests.support.without_netlink import SOCKET
 
 
@@ -117,7 +118,7 @@ async def test_where_the_kernel_cannot_be_asked_the_start_and_doctor_say_so_and_
     async with ScriptedUpstream() as upstream:
         env = pointed_at(upstream.url, SALESLOFT_API_KEY="ak_" + "0a1b2c" * 8)
         async with program("serve", home=tmp_path, env=env, before=confined) as running:
-            assert any("every user of this machine" in line.lower() for line in running.errors), running.errors
+            await until(lambda: any("Every user of this machine" in line for line in running.errors))
             assert (await asked(running.url, get("/v2/a"))).head.status == 200
             if os.geteuid() == 0:
                 assert (await asked_by_another_user(running.url, get("/v2/a"))).head.status == 200
