@@ -127,7 +127,7 @@ class Credentials:
             await self._renew_shared()
         if (bearer := self._in_use.valid(self._now())) is not None:
             return bearer
-        raise self.problem() or not_logged_in(self._login.foreign)
+        raise self.problem() or not_logged_in(self._login.foreign, hint=self.selection.login_hint)
 
     async def renew(self, *, stale: Bearer, is_check: bool = False) -> Bearer:
         """Return a token newer than ``stale``, which the API rejected, renewing once for all who saw it rejected.
@@ -153,7 +153,7 @@ class Credentials:
                     return stale  # renewed, and the same token came back: the 401 is the client's to have
                 self._in_use.rejected = stale.token
                 self._refresher.wake()
-                raise self.problem() or not_logged_in(self._login.foreign)
+                raise self.problem() or not_logged_in(self._login.foreign, hint=self.selection.login_hint)
         return await self.bearer()
 
     def mark_verified(self, bearer: Bearer) -> None:
@@ -197,7 +197,7 @@ class Credentials:
                 failure.headers = self._retry_after()
             return failure
         if self.selection.grant == "authorization_code" and self._in_use.record is None:
-            return not_logged_in(self._login.foreign)
+            return not_logged_in(self._login.foreign, hint=self.selection.login_hint)
         return TokenEndpointDown(
             "No token has been granted yet, or it has just expired.",
             hint="Wait for the token endpoint to answer.",

@@ -13,6 +13,8 @@ class GrantSelection:
 
     grant: Grant | None
     why: str
+    # What to do where it needs a login, and there is none.
+    login_hint: str = "Run: slproxy login"
 
     def is_backed_by(self, auth: AuthSettings) -> bool:
         """Tell whether the settings hold what the grant needs; a login is stored elsewhere."""
@@ -42,10 +44,11 @@ def select_grant(
         return GrantSelection("api_key", "an API key is set" + (f": {api_key_from}" if api_key_from else ""))
     if login_stored:
         return GrantSelection("authorization_code", "a stored login was found")
-    if auth.client_id and had_login:
+    if auth.client_id and auth.client_secret is not None and had_login:
         return GrantSelection(
             "authorization_code",
             "this profile has had a login; to act without one, set auth.grant = client_credentials",
+            "Run: slproxy login. To act as the application itself instead: SLPROXY_AUTH__GRANT=client_credentials",
         )
     if auth.client_id and auth.client_secret is not None and not redirect_uri_is_set:
         return GrantSelection("client_credentials", "only a client id and secret are set, and no login was found")

@@ -21,14 +21,14 @@ def no_credentials(grant: str = "auto") -> LoginRequired:
     )
 
 
-def not_logged_in(foreign: str = "") -> LoginRequired:
+def not_logged_in(foreign: str = "", *, hint: str = "Run: slproxy login") -> LoginRequired:
     """Return the error where no login of these settings is stored; ``foreign`` says whose it is instead."""
     if foreign:
         return LoginRequired(
             f"Not logged in: the stored login is {foreign}.",
             hint="To replace it: slproxy login --replace. To keep both: slproxy login --profile NAME",
         )
-    return LoginRequired("Not logged in.", hint="Run: slproxy login")
+    return LoginRequired("Not logged in.", hint=hint)
 
 
 def login_refused(reason: str) -> LoginRequired:

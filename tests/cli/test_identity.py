@@ -89,6 +89,7 @@ async def test_after_a_logout_nobody_acts_until_somebody_logs_in_or_sets_another
         await command("logout", home=tmp_path, env=env, code=0)
         _, err = await command("whoami", home=tmp_path, env=env, code=3)
         assert "slproxy login" in err
+        assert "SLPROXY_AUTH__GRANT=client_credentials" in err
         assert [form.grant_type for form in sandbox.token_requests] == []
         out, _ = await command("whoami", "--json", home=tmp_path, env={**env, "SALESLOFT_API_KEY": KEY}, code=0)
         assert json.loads(out)["grant"] == "api_key"
