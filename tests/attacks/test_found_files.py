@@ -14,6 +14,8 @@ from tests.support.raw_http import get, raw
 from tests.support.scripted import ScriptedUpstream
 from tests.support.waiting import until
 
+pytestmark = pytest.mark.heavy
+
 COMMANDS = (
     "serve --port 0",
     "login --no-browser",

@@ -26,6 +26,8 @@ from tests.support.sandboxes import running_sandbox
 from tests.support.scripted import ScriptedUpstream
 from tests.support.waiting import until
 
+pytestmark = pytest.mark.heavy
+
 # What a busy machine may add.
 SLACK = 1.5
 SOON = 10.0

@@ -78,6 +78,7 @@ async def test_it_logs_each_request_without_its_query(tmp_path: Path) -> None:
 
 async def test_it_logs_a_reply_that_it_cut_off_as_such(tmp_path: Path) -> None:
     async with program("sandbox", "--port", "0", home=tmp_path) as sandbox:
+        await until(lambda: any("SALESLOFT_API_KEY=" in line for line in sandbox.errors))
         key = next(line.rpartition("=")[2] for line in sandbox.errors if "SALESLOFT_API_KEY=" in line)
         fault = get("/v2/people.json", f"Authorization: Bearer {key}", "X-Sandbox-Fault: reset")
         with pytest.raises((ConnectionError, EOFError)):
