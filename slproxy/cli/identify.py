@@ -9,7 +9,7 @@ from slproxy.auth import Identity, parse_identity
 from slproxy.cli import running_proxy
 from slproxy.config import Settings
 from slproxy.errors import LoginRequired
-from slproxy.untrusted import parse_json
+from slproxy.untrusted import parse_json, printable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +37,7 @@ async def identify(settings: Settings) -> Identified:
             raise
     who, body = await running_proxy.identity_by(settings, proxy)
     token = proxy.get("token")
-    grant, why = (str(token.get(name)) for name in ("grant", "why")) if isinstance(token, dict) else ("", "")
+    grant, why = (printable(str(token.get(name))) for name in ("grant", "why")) if isinstance(token, dict) else ("", "")
     return Identified(who=who, grant=grant, why=why, reply=_object(body), proxy=running_proxy.address(settings.listen))
 
 

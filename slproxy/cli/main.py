@@ -32,10 +32,9 @@ def run(argv: Sequence[str], *, in_loop: Callable[[Coroutine[object, object, int
             if getattr(args, name) is not None:
                 # It stood before the command: if ignored, `--sandbox whoami` would ask the real SalesLoft.
                 args.refuse(f"--{name.replace('_', '-')} is a flag of serve; this command does not take it")
+        return _run(command, args, in_loop)
     except SystemExit as end:  # --help, --version, or wrong usage
         return int(end.code or DONE)
-    try:
-        return _run(command, args, in_loop)
     except SlproxyError as error:
         print_error(error)
         return error.exit_code

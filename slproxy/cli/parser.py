@@ -10,13 +10,18 @@ import argparse
 import difflib
 import importlib
 import re
+import sys
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import slproxy
+from slproxy.cli.output import print_result
 from slproxy.config import Settings
+
+if TYPE_CHECKING:
+    from _typeshed import SupportsWrite
 
 # Where the fake SalesLoft listens by default.
 SANDBOX_HOST, SANDBOX_PORT = "127.0.0.1", 8643
@@ -185,6 +190,13 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """End the program with exit code 2, naming flags only."""
         super().error(_reworded(message))
+
+    def _print_message(self, message: str, file: SupportsWrite[str] | None = None) -> None:
+        """Print a help like any result: argparse says nothing where it could not write."""
+        if file is sys.stdout:
+            print_result(message.removesuffix("\n"))
+        else:
+            super()._print_message(message, file)
 
 
 def _reworded(message: str) -> str:

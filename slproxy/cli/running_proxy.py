@@ -16,7 +16,7 @@ from slproxy.config import ListenSettings, Secret, Settings
 from slproxy.errors import KeyRequired, OtherUserError, SlproxyError
 from slproxy.server import reachable, url_of
 from slproxy.sockets import Peers
-from slproxy.untrusted import parse_json
+from slproxy.untrusted import parse_json, printable
 
 # How long a proxy on this machine may take to answer for itself, and for SalesLoft, in seconds.
 OWN_TIMEOUT, UPSTREAM_TIMEOUT = 2.0, 30.0
@@ -89,7 +89,8 @@ def described(listen: ListenSettings, proxy: Mapping[str, object]) -> str:
     """Return what a ``status.json`` says of who listens there, in a sentence; empty where it is no slproxy."""
     where = address(listen)
     if "version" in proxy:
-        return f"slproxy is already running at {where} (pid {proxy.get('pid')}, profile {proxy.get('profile')})."
+        pid, profile = printable(str(proxy.get("pid"))), printable(str(proxy.get("profile")))
+        return f"slproxy is already running at {where} (pid {pid}, profile {profile})."
     if proxy.get("type") == KeyRequired.type:
         return f"slproxy is already running at {where}, with another local key."
     return str(proxy["detail"]) if "uid" in proxy else ""
@@ -116,7 +117,8 @@ async def identity_by(settings: Settings, proxy: Mapping[str, object]) -> tuple[
     except (OSError, http.client.HTTPException) as error:
         raise SlproxyError(f"The proxy at {where} did not answer.", hint="Run: slproxy status") from error
     if status != 401 and isinstance(reason := proxy.get("reason"), dict):
-        raise SlproxyError(f"The proxy at {where} is not ready: {reason.get('detail')}", hint=str(reason.get("hint")))
+        detail, hint = printable(str(reason.get("detail"))), printable(str(reason.get("hint")))
+        raise SlproxyError(f"The proxy at {where} is not ready: {detail}", hint=hint)
     grant = token.get("grant") if isinstance(token, dict) else None
     return parse_identity(status, body, grant=grant), body
 

@@ -43,6 +43,9 @@ _UPSTREAM_ONLY = frozenset(
 )
 _UPSTREAM_ONLY_PREFIXES = ("access-control-", "x-slproxy-")
 
+# A token of so many bytes is in no reply by chance.
+LONG_TOKEN = 20
+
 # A member of a list (RFC 9110 §5.6.1); a quoted string that does not end takes in the rest.
 _MEMBER = re.compile(r'(?:[^",]|"(?:[^"\\]|\\.)*"?)+')
 _MANGLED = re.compile(r"^\s|[\x00-\x1f\x7f]")
@@ -110,7 +113,10 @@ def returning(headers: RawHeaders, *, api_url: str, host: str) -> Fields:
 
 
 def holds(headers: RawHeaders, reason: str, tokens: Collection[str]) -> bool:
-    """Tell whether the head of a reply gives away one of the tokens, percent-encoded or in another case as well."""
+    """Tell whether the head of a reply gives away one of the tokens, percent-encoded or in another case as well.
+
+    One that is so short that it may be a word, as no token of SalesLoft's is, counts where it stands by itself.
+    """
     for token in tokens:
         size = len(token)  # which most of a head is shorter than
         for name, value in headers:
@@ -122,7 +128,10 @@ def holds(headers: RawHeaders, reason: str, tokens: Collection[str]) -> bool:
 
 
 def _shows(text: bytes, token: str) -> bool:
-    return token.lower().encode() in (text + unquote_to_bytes(text)).lower()
+    text, needle = b"%b\n%b" % (text, unquote_to_bytes(text)), token.encode()
+    if len(needle) >= LONG_TOKEN:
+        return needle.lower() in text.lower()
+    return re.search(rb"(?<![\w.-])%b(?![\w.-])" % re.escape(needle), text) is not None
 
 
 # Names repeat from request to request; both verdicts are pure, and bounded in what they remember.

@@ -13,9 +13,10 @@ from urllib.parse import unquote
 from slproxy.errors import MethodRefused, NotFound
 from slproxy.http import ByName
 
-_METHOD = re.compile(r"(?:x-)?(?:http-|original-|override-)?method(?:-override)?")
+_METHOD = re.compile(r"(?:x-)?(?:http-|original-|override-|request-|requested-|rest-)*(?:method|verb)(?:-override)?")
 _PATH = re.compile(
-    r"(?:x-)?(?:http-)?(?:original|rewrite|override|request|destination)-?(?:url|uri|path)(?:-override)?"
+    r"(?:x-)?(?:http-|ms-|arr-|waws-|envoy-)?(?:(?:original|rewrite|override|request|destination|unencoded|proxy)-?)*"
+    r"(?:url|uri|path)(?:-override)?"
 )
 # Of a query or a form: Rack's, and so Rails'; others take the header's name. A form comes with a POST, which read-only
 # does not let pass, and rules for paths say nothing of methods.

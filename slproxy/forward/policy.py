@@ -50,6 +50,8 @@ ALL_PATHS = ("/v2/",)
 OWN_METHODS = ("GET", "HEAD")
 # Orchestrators ask these with whatever Host they like and without a key; they tell nothing but "up" and "ready".
 PROBES = (OWN_PAGES + "healthz", OWN_PAGES + "readyz")
+# What only browsers send, and tells who asks.
+_OF_BROWSERS = frozenset({b"origin", b"sec-fetch-site", b"sec-fetch-dest", b"service-worker"})
 _VERSION = re.compile(r".*?/v[0-9]+(?=/|$)", re.IGNORECASE)
 _LIKE_A_VERSION = re.compile(r"/v[0-9]", re.IGNORECASE)
 
@@ -151,7 +153,7 @@ def _check_sender(policy: Policy, inbound: Inbound, headers: ByName) -> None:
     """Check where a request comes from, and by which name it calls the proxy."""
     host = _check_host(policy, headers)
     # Only browsers send these, and a client that is none could send anything.
-    if b"origin" in headers or b"sec-fetch-site" in headers or b"service-worker" in headers:
+    if not _OF_BROWSERS.isdisjoint(headers):
         check_origin(headers, host, policy.allow_origins)
     if inbound.other_user is not None and policy.key is None and not policy.allow_other_users:
         raise _user_refused(inbound.other_user)

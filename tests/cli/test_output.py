@@ -106,6 +106,16 @@ async def test_whatever_listens_on_the_port_status_has_its_rows(tmp_path: Path, 
     assert "\x1b" not in out
 
 
+async def test_what_a_running_proxy_says_of_itself_begins_no_line_of_ours(tmp_path: Path) -> None:
+    said = {"version": "1", "profile": "default", "pid": "1\nslproxy: x", "reason": {"detail": "a\nb", "hint": "c\nd"}}
+    async with as_me(json.dumps(said).encode()) as other:
+        env = {"SLPROXY_LISTEN__PORT": str(port_of(other.url))}
+        _, _, err = await run_here("whoami", home=tmp_path, env=env)
+        _, _, busy = await shell("slproxy serve", tmp_path, env | {"SALESLOFT_API_KEY": KEY})
+    assert err == f"slproxy: The proxy at 127.0.0.1:{port_of(other.url)} is not ready: a\\nb\n  c\\nd\n"
+    assert "(pid 1\\nslproxy: x, profile default)" in busy
+
+
 async def test_a_log_line_for_a_person_obeys_nothing(tmp_path: Path) -> None:
     async with as_me(ME) as upstream:
         env = pointed_at(upstream.url, SALESLOFT_API_KEY=KEY, SLPROXY_LOG__FORMAT="pretty")
@@ -133,8 +143,9 @@ async def test_lost_output_is_one_line_and_exit_1_and_who_has_gone_need_not_be_t
     gone, closed = os.pipe()
     os.close(gone)
     with os.fdopen(os.open(FULL, os.O_WRONLY), "wb") as full, os.fdopen(closed, "wb") as unread:
-        for arguments in RESULTS:
-            code, err = await with_output(arguments, tmp_path, env, full.fileno())
+        for number, arguments in enumerate(RESULTS):
+            unbuffered = {"PYTHONUNBUFFERED": "1"[number % 2 :]}  # as many images have it
+            code, err = await with_output(arguments, tmp_path, env | unbuffered, full.fileno())
             assert (code, err.splitlines()[:1]) == (1, [f"{LOST}: No space left on device."]), (arguments, err)
             assert len(err.splitlines()) == 2, err
             assert await with_output(arguments, tmp_path, env, unread.fileno()) == (1, ""), arguments

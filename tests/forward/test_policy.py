@@ -418,6 +418,8 @@ OVERRIDES = {
     **dict.fromkeys(("x-http-method-override", "X_HTTP_Method_Override", "X-Http_Method-Override"), ("GET", 405)),
     **dict.fromkeys(("X-Original-URL", "X-Rewrite-URL", "X-Original-URI", "X-Override-URL"), ("/v2/people", 404)),
     **dict.fromkeys(("x-original-url", "X_Rewrite_Url", "X-HTTP-DestinationURL"), ("/v2/people", 404)),
+    **dict.fromkeys(("X-HTTP-Path-Override", "X-MS-Original-URL", "X-Original-Request-URI"), ("/v2/people", 404)),
+    **dict.fromkeys(("X-HTTP-Verb", "X-Request-Method-Override", "X-REST-Method"), ("DELETE", 405)),
 }
 NARROWED = {
     "read_only": replace(OPEN, read_only=True),
@@ -452,7 +454,8 @@ def test_so_is_rails_parameter_for_another_method(query: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "headers", [["X-Original-Name: a"], ["X-Methodical: 1"], ["X-Request-Id: 1"], ["Referer: /v2/x"]]
+    "headers",
+    [["X-Original-Name: a"], ["X-Methodical: 1"], ["X-Request-Id: 1"], ["X-Path-Length: 1"], ["Referer: /v2/x"]],
 )
 def test_a_header_that_only_looks_like_it_passes(headers: list[str]) -> None:
     for policy in NARROWED.values():

@@ -8,6 +8,7 @@ import re
 
 import pytest
 
+from slproxy.config import AuthSettings, Secret
 from tests.support.pair import SOON, asked, chunked, lines_of, opened, pair, problem
 from tests.support.proxies import API_KEY, proxy, settings_for
 from tests.support.raw_http import Message, get, port_of, read_message, reply
@@ -124,7 +125,7 @@ async def test_whoever_else_asks_gets_the_reply_as_it_came(headers: list[str]) -
 
 async def test_a_script_for_a_service_worker_never_goes_up() -> None:
     async with pair() as (upstream, app):
-        for header in ("Service-Worker: script", "Sec-Fetch-Dest: serviceworker\r\nSec-Fetch-Site: same-origin"):
+        for header in ("Service-Worker: script", "Sec-Fetch-Dest: serviceworker"):
             problem(await asked(app.urls[0], get("/v2/a.js", header)), status=403, kind="origin-refused")
     assert upstream.seen == []
 
@@ -164,6 +165,17 @@ async def test_nothing_of_a_reply_that_shows_the_live_token_is_passed_on(caplog:
             for leaked in (TOKEN, TOKEN.upper(), "the body"):
                 assert leaked not in (response.head.raw + response.body).decode(), leak
                 assert leaked not in caplog.text, leak
+
+
+async def test_a_token_as_short_as_a_word_is_not_found_within_words() -> None:
+    auth = AuthSettings(api_key=Secret("test-key"))
+    harmless, telling = "X-Request-Id: test-key-4711, my.test-key", "Location: /b?t=test-key"
+    async with (
+        ScriptedUpstream(replies(reply("200 OK", b"{}", harmless), reply("302 F", b"", telling))) as upstream,
+        proxy(settings_for(upstream.url, auth=auth)) as app,
+    ):
+        assert (await asked(app.urls[0], get("/v2/a"))).head.status == 200
+        problem(await asked(app.urls[0], get("/v2/b")), status=502, kind="upstream-unreachable")
 
 
 async def test_nor_of_one_that_was_kept_for_want_of_a_better_one() -> None:

@@ -75,7 +75,7 @@ async def _listen(app: App) -> None:
         if there is None or not (known := running_proxy.described(listen, there)):
             raise
         pid, other = there.get("pid"), "--uds" if listen.uds else f"port, such as --port {listen.port + 8}"
-        stop = f"stop it (kill {pid}), " if type(pid) is int else ""
+        stop = f"stop it (kill {pid}), " if type(pid) is int and pid > 1 else ""
         hint = error.hint if "uid" in there else f"Use that one, {stop}or choose another {other}."
         raise ConfigError(f"{error.detail} {known}", hint=hint) from error
 
