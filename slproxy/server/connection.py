@@ -198,9 +198,10 @@ class ClientConnection(RequestHandler):
         if self._is_idle or self._linger is not None:
             return False
         self.client.has_ended = True
-        # Where there is none, its turn is yet to come (`begin_request`).
         if (request := self.current_request) is not None:
             self._end_with(request.content)
+        elif not self.queue:  # else its turn is yet to come (`begin_request`)
+            self.close()  # just answered, or just about to begin
         return True
 
     def _end_with(self, body: StreamReader) -> None:

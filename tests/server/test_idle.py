@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
+import sys
+from pathlib import Path
+
+import pytest
 
 from slproxy.app import App
 from slproxy.server.admission import KEEPALIVE
 from slproxy.server.connection import ClientConnection
 from tests.support.pair import SOON, pair
+from tests.support.programs import program
 from tests.support.raw_http import Message, get, port_of, reply
 from tests.support.waiting import until
 
@@ -65,3 +71,21 @@ async def test_a_connection_with_a_request_in_flight_is_not_idle() -> None:
             go_on.set()
             async with asyncio.timeout(SOON):
                 assert (await loop.sock_recv(sock, 65536)).startswith(b"HTTP/1.1 200 ")
+
+
+def ask_and_leave(port: int, *, times: int) -> None:
+    """Ask, and leave as soon as the answer is there, each time on a new connection."""
+    for _ in range(times):
+        with socket.create_connection(("127.0.0.1", port)) as client:
+            client.sendall(get("/_slproxy/healthz"))
+            assert client.recv(65536).startswith(b"HTTP/1.1 200 ")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a process's open files are counted in /proc")
+async def test_no_connection_stays_whose_client_left_right_after_its_answer(tmp_path: Path) -> None:
+    """uvloop reads the client's end before aiohttp has come back from the request that it has just answered."""
+    async with program("serve", "--sandbox", "--port", "0", home=tmp_path) as running:
+        files = Path(f"/proc/{running.process.pid}/fd")
+        before = len(os.listdir(files))  # noqa: PTH208  # its entries go while they are looked at
+        await asyncio.to_thread(ask_and_leave, port_of(running.url), times=200)
+        await until(lambda: len(os.listdir(files)) <= before, timeout=SOON)  # noqa: PTH208
