@@ -86,20 +86,24 @@ class Credentials:
         self._renewals = 0
         self._last_renewal: dict[str, object] | None = None
 
-    async def load(self) -> None:
-        """Read the store and select the grant. Raises StoreError when what is there cannot be trusted."""
+    async def load(self, *, had_login: bool = False) -> None:
+        """Read the store and select the grant; ``had_login``: as is known already. Raises StoreError, of damage too."""
         # Who needs no login is not stopped by what became of an old one.
-        needs_none = self._auth.grant in ("api_key", "client_credentials") or (
-            self._auth.grant == "auto" and self._auth.api_key is not None
-        )
+        is_auto, key = self._auth.grant == "auto", self._auth.api_key
+        needs_none = self._auth.grant in ("api_key", "client_credentials") or (is_auto and key is not None)
         record = None if needs_none else await self._login.read()
-        had_login = self._auth.grant == "auto" and not needs_none and await self._login.store.had_login()
+        if is_auto and not needs_none:
+            had_login = await self._login.store.had_login() or had_login
         self._select_grant(record, had_login=had_login)
+
+    @property
+    def has_login(self) -> bool:
+        """Whether a login is in use."""
+        return self.selection.grant == "authorization_code" and self._in_use.record is not None
 
     async def hides_login(self) -> bool:
         """Tell whether an API key goes before a login that is stored. Raises StoreError."""
-        by_itself = self._auth.grant == "auto" and self.selection.grant == "api_key"
-        return by_itself and await self._login.read() is not None
+        return self._auth.grant == "auto" and self.selection.grant == "api_key" and await self._login.read() is not None
 
     def keep_fresh(self) -> None:
         """Start renewing in the background, until ``close``."""
@@ -224,8 +228,7 @@ class Credentials:
 
     async def settled(self) -> None:
         """Wait until no renewal and no write is under way."""
-        tasks = {task for task in (self._renewal, self._saving) if task is not None}
-        if tasks:
+        if tasks := {task for task in (self._renewal, self._saving) if task is not None}:
             await asyncio.wait(tasks)
 
     @property

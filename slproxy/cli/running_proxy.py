@@ -13,7 +13,7 @@ from slproxy.auth import Identity, parse_identity
 from slproxy.cli.output import print_note
 from slproxy.cli.process import in_daemon_thread
 from slproxy.config import ListenSettings, Secret, Settings
-from slproxy.errors import KeyRequired, OtherUserError, SlproxyError
+from slproxy.errors import KeyRequired, LoginRequired, OtherUserError, SlproxyError
 from slproxy.server import reachable, url_of
 from slproxy.sockets import Peers
 from slproxy.untrusted import parse_json, printable
@@ -118,7 +118,8 @@ async def identity_by(settings: Settings, proxy: Mapping[str, object]) -> tuple[
         raise SlproxyError(f"The proxy at {where} did not answer.", hint="Run: slproxy status") from error
     if status != 401 and isinstance(reason := proxy.get("reason"), dict):
         detail, hint = printable(str(reason.get("detail"))), printable(str(reason.get("hint")))
-        raise SlproxyError(f"The proxy at {where} is not ready: {detail}", hint=hint)
+        kind = LoginRequired if reason.get("type") == LoginRequired.type else SlproxyError
+        raise kind(f"The proxy at {where} is not ready: {detail}", hint=hint)
     grant = token.get("grant") if isinstance(token, dict) else None
     return parse_identity(status, body, grant=grant), body
 

@@ -6,7 +6,7 @@ import asyncio
 import logging
 
 from slproxy.app import App
-from slproxy.auth import parse_identity
+from slproxy.auth import Credentials, parse_identity
 from slproxy.errors import DamagedError, LoginRequired, SlproxyError, StoreError
 
 log = logging.getLogger("slproxy")
@@ -16,18 +16,19 @@ POLL_INTERVAL, CHECK_INTERVAL = 2.0, 30.0
 
 
 async def keep_verifying(app: App) -> None:
-    """Say who is authenticated, or what is wrong; then, while the token is rejected, look whether it still is.
+    """Say once for all credentials who is authenticated, or what is wrong; look whether rejected ones still are.
 
     With no traffic nothing else would tell that SalesLoft accepts it again, and an orchestrator sends none to a proxy
     that is not ready.
     """
     await _tell_of_hidden_login(app)
-    verified = False
+    verified: Credentials | None = None
     while True:
         pause = POLL_INTERVAL
         try:
-            if not verified and not isinstance(app.credentials.problem(), LoginRequired):
-                verified = True
+            # Others, after a reload, are as unknown as the first.
+            if app.credentials is not verified and not isinstance(app.credentials.problem(), LoginRequired):
+                verified = app.credentials
                 await _verify(app)
                 pause = CHECK_INTERVAL if app.credentials.needs_check else POLL_INTERVAL
             elif app.credentials.needs_check:

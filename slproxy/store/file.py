@@ -25,6 +25,9 @@ from slproxy.store.token_store import stale_write
 
 log = logging.getLogger("slproxy.store")
 
+# What follows the name of a file that was quarantined.
+ASIDE = ".aside-"
+
 
 class FileStore:
     """A token in a file of its own."""
@@ -49,7 +52,7 @@ class FileStore:
         return not await asyncio.to_thread(private_file.any_exists, self._path, self._logout_mark)
 
     async def had_login(self) -> bool:
-        return await asyncio.to_thread(private_file.any_exists, self._path, self._login_mark, self._logout_mark)
+        return await asyncio.to_thread(self._had_login)
 
     async def write(self, record: Record) -> None:
         await asyncio.to_thread(self.write_blocking, record)
@@ -93,6 +96,16 @@ class FileStore:
         if found is None or found[0] != text:
             raise StoreError(f"{path} does not read back as it was written.", hint="Check the disk of the folder.")
 
+    def _had_login(self) -> bool:
+        if private_file.any_exists(self._login_mark, self._logout_mark):
+            return True
+        # Earlier versions left no mark, so that these are all there is to tell.
+        had = private_file.any_exists(self._path, *private_file.beside(self._path, ASIDE))
+        if had:
+            with contextlib.suppress(OSError):  # whoever asks next tries again
+                self._login_mark.touch(mode=0o600)
+        return had
+
     def _mark_login(self) -> None:
         if not os.path.lexists(self._login_mark):
             self._login_mark.touch(mode=0o600)
@@ -115,7 +128,7 @@ class FileStore:
     def _quarantine(self, inode: int | None) -> Path:
         """Give the file another name; a file that is not the one with ``inode`` gets its name back."""
         stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
-        aside = self._path.with_name(f"{self._path.name}.aside-{stamp}-{secrets.token_hex(3)}")
+        aside = self._path.with_name(f"{self._path.name}{ASIDE}{stamp}-{secrets.token_hex(3)}")
         try:
             self._login_mark.touch(mode=0o600)
             self._path.rename(aside)

@@ -35,8 +35,7 @@ class KeyringStore:
         return await asyncio.to_thread(lambda: not any(map(self._keyring().get, (self._name, f"{self._name}-logout"))))
 
     async def had_login(self) -> bool:
-        names = (self._name, f"{self._name}-login", f"{self._name}-logout")
-        return await asyncio.to_thread(lambda: any(map(self._keyring().get, names)))
+        return await asyncio.to_thread(self._had_login)
 
     async def write(self, record: Record) -> None:
         await asyncio.to_thread(self._write, record)
@@ -92,9 +91,19 @@ class KeyringStore:
             with contextlib.suppress(StoreError):  # it goes the same way, or is still there
                 keyring.delete(self._name) if earlier is None else keyring.set(self._name, earlier)
             raise
+        self._mark_login()
+        self._keyring().delete(f"{self._name}-logout")
+
+    def _mark_login(self) -> None:
         if self._keyring().get(f"{self._name}-login") is None:
             self._keyring().set(f"{self._name}-login", "1")
-        self._keyring().delete(f"{self._name}-logout")
+
+    def _had_login(self) -> bool:
+        had = any(map(self._keyring().get, (self._name, f"{self._name}-login", f"{self._name}-logout")))
+        if had:
+            with contextlib.suppress(StoreError):  # earlier versions left no mark; whoever asks next tries again
+                self._mark_login()
+        return had
 
     def _try_out(self) -> None:
         name = f"{self._name}-trial"

@@ -167,6 +167,11 @@ def unfinished(path: Path) -> list[Path]:
     return list(path.parent.glob(f".{glob.escape(path.name)}.{'?' * 8}"))  # as mkstemp(3) names them
 
 
+def beside(path: Path, ending: str) -> list[Path]:
+    """Return the files beside a file whose names go on with ``ending``."""
+    return list(path.parent.glob(f"{glob.escape(path.name + ending)}*"))
+
+
 def make_folder(folder: Path) -> None:
     """Make a folder and those above it, as far as they are missing, each for this user alone."""
     # One by one: `parents=True` makes all but the last by the umask alone, and who can write to a folder above can

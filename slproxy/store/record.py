@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 
 from slproxy.store.token import Token
 
-# What a login belongs to that was stored before the API's origin was.
-FIRST_API_URL = "https://api.salesloft.com"
+# SalesLoft's own: what a login belongs to that was stored before the API's origin was.
+FIRST_ACCOUNTS_URL, FIRST_API_URL = "https://accounts.salesloft.com", "https://api.salesloft.com"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -6,7 +6,7 @@ import json
 import math
 from typing import Any
 
-from slproxy.store.record import FIRST_API_URL, Record
+from slproxy.store.record import FIRST_ACCOUNTS_URL, FIRST_API_URL, Record
 from slproxy.store.token import Token
 from slproxy.untrusted import parse_json
 
@@ -53,11 +53,12 @@ def _record_in(document: Any) -> Record:
         raise ValueError("another format")
     expires_at, refresh_token = document["expires_at"], document["refresh_token"]
     user_id, team_id = document.get("user_id"), document.get("team_id")
+    accounts_url = _text(document["accounts_url"])
     return Record(
         client_id=_text(document["client_id"]),
-        accounts_url=_text(document["accounts_url"]),
+        accounts_url=accounts_url,
         profile=_text(document["profile"]),
-        api_url=_text(document.get("api_url", FIRST_API_URL)),  # an earlier version did not write it
+        api_url=_text(document.get("api_url", _first_api_url(accounts_url))),  # an earlier version did not write it
         login=_whole(document.get("login", 1)),  # an earlier version did not write it
         generation=_whole(document["generation"]),
         refused=_text(document["refused"]),
@@ -72,6 +73,11 @@ def _record_in(document: Any) -> Record:
             scope=_text(document["scope"]),
         ),
     )
+
+
+def _first_api_url(accounts_url: str) -> str:
+    """Return the API of a login that does not name it: SalesLoft's, or that of a sandbox, which has one address."""
+    return FIRST_API_URL if accounts_url == FIRST_ACCOUNTS_URL else accounts_url
 
 
 def _text(value: object) -> str:

@@ -86,7 +86,11 @@ class RedisStore:
         return not await self._run(self._redis.exists(self._token, self._logout_mark))
 
     async def had_login(self) -> bool:
-        return bool(await self._run(self._redis.exists(self._token, self._logout_mark, self._login_mark)))
+        had = bool(await self._run(self._redis.exists(self._token, self._logout_mark, self._login_mark)))
+        if had:
+            with contextlib.suppress(StoreError):  # earlier versions left no mark; whoever asks next tries again
+                await self._run(self._redis.set(self._login_mark, "1", nx=True))
+        return had
 
     async def write(self, record: Record) -> None:
         encrypted = await asyncio.to_thread(self._cipher.encrypt, serialize_record(record))

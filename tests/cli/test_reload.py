@@ -7,6 +7,7 @@ import json
 import os
 import pty
 import re
+import shutil
 import signal
 import sys
 from dataclasses import replace
@@ -296,6 +297,20 @@ async def test_a_token_that_is_only_in_memory_is_never_given_up_for_other_settin
         kept = await FileStore(path).read()
     assert kept is not None
     assert kept.token.access_token == "access-2"
+
+
+async def test_a_login_whose_folder_has_gone_is_not_replaced_by_client_credentials_at_a_reload(tmp_path: Path) -> None:
+    path = tmp_path / "state" / "token.json"
+    async with running_sandbox() as sandbox:
+        await FileStore(path).write(login_at(sandbox))
+        settings = replace(settings_for(sandbox.url, path=path), auth=sandbox_auth(sandbox, grant="auto"))
+        async with proxy(settings) as app:
+            assert (await raw(app.urls[0], get("/v2/me.json"))).head.status == 200
+            shutil.rmtree(path.parent)
+            await app.reload(replace(settings, auth=replace(settings.auth, leeway=60.0)))
+            assert app.credentials.selection.grant == "authorization_code"
+            assert (await raw(app.urls[0], get("/v2/me.json"))).head.status == 503
+        assert not sandbox.token_requests
 
 
 async def test_a_socket_that_others_reach_never_loses_its_key(tmp_path: Path) -> None:

@@ -62,7 +62,7 @@ async def test_the_proxy_that_is_asked_may_itself_be_in_trouble(tmp_path: Path) 
     assert (code, out, err.splitlines()[0]) == (3, "", "slproxy: No credentials are set.")
     async with program("serve", home=home, env=env):
         code, out, err = await run_here("whoami", home=home, env=env)
-    assert (code, out) == (1, "")
+    assert (code, out) == (3, ""), "a login is needed, whoever says so"
     assert "is not ready: No credentials are set." in err
 
 

@@ -135,3 +135,9 @@ async def test_another_key_is_not_known_to_be_rejected(tmp_path: Path) -> None:
             await until(lambda: "settings reloaded" in server.output)
             assert (await ready(server.url))[0] == 200
             assert (await raw(server.url, get("/v2/me.json"))).head.status == 200
+            await until(lambda: "Authenticated as: Jane Smith" in server.output)
+            mounted.write_text(KEY.upper())
+            server.process.send_signal(signal.SIGHUP)
+            async with asyncio.timeout(5.0):  # nobody sends anything
+                while (await ready(server.url))[0] == 200:
+                    await asyncio.sleep(0.05)

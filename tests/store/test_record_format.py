@@ -82,3 +82,8 @@ def test_an_encrypted_record_of_an_earlier_version_is_decrypted() -> None:
     cipher = TokenCipher("key", key=Secret("a phrase of the test"), keyring=lambda: None)
     assert cipher.decrypt(ENCRYPTED) == PLAIN
     assert json.loads(cipher.encrypt(PLAIN)).keys() == json.loads(ENCRYPTED).keys()
+
+
+def test_an_earlier_version_s_login_at_a_sandbox_belongs_to_that_sandbox() -> None:
+    document = {**json.loads(PLAIN), "accounts_url": "http://127.0.0.1:8643"}
+    assert parse_record(json.dumps(document).encode()).api_url == "http://127.0.0.1:8643"

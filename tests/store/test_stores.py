@@ -260,3 +260,17 @@ async def test_a_place_that_has_held_a_login_remembers_that_whatever_became_of_i
             await asyncio.to_thread(path.unlink)
     assert await store.read() is None
     assert await store.had_login()
+
+
+async def test_what_an_earlier_version_left_of_a_login_counts_and_is_remembered(store: TokenStore, path: Path) -> None:
+    if not isinstance(store, FileStore):
+        return
+    marks = (path.with_name("token.json.login"), path.with_name("token.json.logout"))
+    for left in (path, path.with_name("token.json.aside-20260101T000000-abcdef")):
+        left.write_text("{")
+        assert await store.had_login()
+        left.unlink()  # by hand
+        assert await store.had_login()
+        for mark in marks:
+            mark.unlink(missing_ok=True)
+    assert not await store.had_login()
