@@ -155,8 +155,9 @@ class Account:
         has_told = not reply.refused or (not is_closing and reply.remaining is not None)
         if self.probe.is_wanted and sent_in == self.minute.number and (closed or has_told):
             self.probe.done()
-        if reservation.is_probe and has_told and not reply.unauthorized:
-            self.endpoints.acquit_budget(now)
+        if has_told and not reply.unauthorized:
+            is_probe, sent = reservation.is_probe, reservation.sent
+            self.endpoints.note_served(reservation.endpoint, sent=sent, is_probe=is_probe, now=now)
         if minute != sent_in or minute != booked_in:
             return cost, None
         return cost, reply.remaining if not is_closing else 0 if closed else None
@@ -167,7 +168,7 @@ class Account:
         if not reply.is_about_budget(max(reservation.cost, reservation.page_cost)):
             return False
         is_limited = reply.remaining is None and self.endpoints.is_limited(reservation.endpoint)
-        if not is_limited or not (self.minute.remaining is None or self._is_plenty_left(now)):
+        if not is_limited or not (self.minute.remaining is None or self._is_plenty_left(reservation, now)):
             reservation.refusal = Refusal.BUDGET
             return True
         if reply.retry_after is not None:
@@ -175,9 +176,10 @@ class Account:
             self.endpoints.hold(reservation.endpoint, now + reply.retry_after, now)
         return False
 
-    def _is_plenty_left(self, now: float) -> bool:
+    def _is_plenty_left(self, reservation: Reservation, now: float) -> bool:
         """Tell whether replies have said of this minute that there is more left than others spend in a moment."""
         is_told = self.sliding is not None or self.minute.remaining is not None
+        is_told |= self.endpoints.is_outlived(reservation.endpoint)
         return is_told and self.team_left(now) > self.limit * EXHAUSTED_SHARE
 
     def _take_off(self, reservation: Reservation, cost: int, *, until: float, now: float) -> None:
@@ -230,12 +232,12 @@ class Account:
         asked = reply.retry_after if reply.retry_after is not None and reply.retry_after <= MINUTE else None
         if minute < self.minute.number and asked is None:
             return False
-        if reply.remaining is None and not reservation.is_probe and self._is_plenty_left(now):
+        if reply.remaining is None and not reservation.is_probe and self._is_plenty_left(reservation, now):
             reservation.refusal = Refusal.REQUEUED
             until = now + (self.time.until(minute + 1, now) if asked is None else asked)
             self.endpoints.suspect(reservation.endpoint, until, now, was_told=asked is not None)
             return False
-        self.endpoints.end_doubt()
+        self.endpoints.stop_all(reservation.endpoint, now, is_told=reply.remaining is not None)
         self.minute.refused += 1
         if asked is not None:
             if asked > 0:

@@ -105,8 +105,17 @@ class Budget:
         account.roll(now)
         if now < account.held_until(now) or (account.sliding is not None and now < account.sliding.next_at):
             return None
+        if account.endpoints.have_stopped_all and account.endpoints.gives_way(reservation.endpoint):
+            reservation = self._first_of_others(now) or reservation
         fits = min(reservation.cost, account.quota) <= account.left(now)
         return reservation if fits or account.is_untouched() else None
+
+    def _first_of_others(self, now: float) -> Reservation | None:
+        """Return the first to an endpoint that has not stopped all, if it can go: it must not wait for one that has."""
+        queue, endpoints, left = self.queue, self.account.endpoints, self.account.left(now)
+        waiting = (each for each in (*queue.interactive, *queue.bulk) if not endpoints.gives_way(each.endpoint))
+        first = next((each for each in waiting if now >= endpoints.held_until(each.endpoint)), None)
+        return first if first is not None and first.cost <= left else None
 
     def send(self, reservation: Reservation, now: float) -> None:
         """Spend what a reservation costs: it has waited, and goes now."""

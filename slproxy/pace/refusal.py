@@ -32,6 +32,10 @@ class Endpoints:
 
     They are suspects until another endpoint's request has found out whether the budget is spent. If it is not, a
     ``Retry-After`` was theirs alone. Times are monotonic.
+
+    Where nothing had told that there is plenty, such a 429 has closed the minute, and its endpoint has *stopped all*.
+    It may do so once: the others go before it then, and when it is refused once more although one of them was served
+    since, that is looked into.
     """
 
     def __init__(self) -> None:
@@ -40,6 +44,22 @@ class Endpoints:
         self._suspects: dict[str, bool] = {}
         # Those which were found to have a limit of their own.
         self._limited: dict[str, None] = {}
+        # Those which have stopped all and when, and those of them since whose refusal another was served.
+        self._stopped_all: dict[str, float] = {}
+        self._outlived: set[str] = set()
+
+    @property
+    def have_stopped_all(self) -> bool:
+        """Whether there are any that have stopped all, and were not served since."""
+        return bool(self._stopped_all)
+
+    def gives_way(self, endpoint: str) -> bool:
+        """Tell whether an endpoint has stopped all, and no other was served in this minute."""
+        return endpoint in self._stopped_all and endpoint not in self._outlived
+
+    def is_outlived(self, endpoint: str) -> bool:
+        """Tell whether another endpoint was served, in this minute, after this one had stopped all."""
+        return endpoint in self._outlived
 
     @property
     def are_held(self) -> bool:
@@ -69,16 +89,35 @@ class Endpoints:
         self.hold(endpoint, until, now)
         self._suspects[endpoint] = was_told
 
+    def note_served(self, endpoint: str, *, sent: float, is_probe: bool, now: float) -> None:
+        """Note that a request, which was or was not to find out about the suspects, was not refused."""
+        if is_probe:
+            self.acquit_budget(now)
+        if self._stopped_all:
+            self._stopped_all.pop(endpoint, None)
+            self._outlived.discard(endpoint)
+            self._outlived.update(each for each, at in self._stopped_all.items() if sent > at)
+
     def acquit_budget(self, now: float) -> None:
         """The budget is not spent: the suspects have limits of their own."""
         for endpoint, was_told in self._suspects.items():
             if not was_told:
                 self._until[endpoint] = now + FIRST_BACKOFF
             self._limited[endpoint] = None
+            self._stopped_all.pop(endpoint, None)
             if len(self._limited) > MAX_LIMITED:
                 del self._limited[next(iter(self._limited))]
         self._suspects.clear()
 
+    def stop_all(self, endpoint: str, now: float, *, is_told: bool) -> None:
+        """Take the budget for spent after an endpoint's 429, which ``is_told`` or may be about something else."""
+        for each in () if is_told else (*self._suspects, endpoint):
+            self._stopped_all[each] = now
+            if len(self._stopped_all) > MAX_LIMITED:
+                del self._stopped_all[next(iter(self._stopped_all))]
+        self.end_doubt()
+
     def end_doubt(self) -> None:
-        """The budget is spent, or another minute has begun."""
+        """The budget is known to be spent, or another minute has begun."""
         self._suspects.clear()
+        self._outlived.clear()

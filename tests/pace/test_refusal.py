@@ -205,6 +205,55 @@ def test_a_bare_429_closes_a_minute_of_which_little_or_nothing_was_told() -> Non
         assert it.left() == 0
 
 
+@pytest.mark.parametrize("left", [None, 550], ids=["that never tells", "that tells"])
+@pytest.mark.parametrize(("more", "held"), [({}, 50.0), ({"retry_after": 30.0}, 30.0)])
+def test_an_endpoint_that_closed_the_budget_goes_behind_the_others_and_closes_it_no_more(
+    more: dict[str, Any], held: float, left: int | None
+) -> None:
+    it = desk(10.0)
+    odd = again(it, refused(it, **more))
+    others = [ask(it, name, max_wait=75.0) for name in ("a", "b", "a")]
+    for each in others:
+        assert it.budget.enqueue(each, it.now) is None
+    it.now += held
+    gone = it.go()
+    assert gone[0] is others[0]
+    it.reply(gone.pop(0), left)
+    gone += it.go()
+    assert set(gone) == {*others[1:], odd}
+    it.reply(odd, refused=True, **more)
+    # Not at once: what was sent before it was refused is no proof.
+    for each in others[1:]:
+        it.reply(each, left)
+    odd, other = again(it, odd), ask(it, "a")
+    assert it.budget.try_send(other, it.now)
+    it.reply(other, left)
+    # From now on it is known.
+    it.budget.queue.cancel(odd)
+    for _ in range(3):
+        it.now += 60.0
+        odd, other = ask(it), ask(it, "a")
+        assert [it.budget.enqueue(each, it.now) for each in (odd, other)] == [None, None]
+        gone = it.go()
+        it.reply(odd, refused=True)
+        assert (odd.refusal, gone + it.go()) == (Refusal.OTHER, [odd, other])
+        it.reply(other, left)
+
+
+def test_one_that_closed_the_budget_goes_in_its_turn_once_another_was_served() -> None:
+    it = desk(10.0)
+    odd = again(it, refused(it))
+    others = [ask(it, "a") for _ in range(3)]
+    for each in others:
+        assert it.budget.enqueue(each, it.now) is None
+    it.now += 50.0
+    assert it.go() == [others[0]], "which finds out whether the budget is back"
+    it.reply(others[0])
+    assert it.go() == [odd, *others[1:]]
+    it.reply(odd)
+    assert goes_at_once(it, "odd")
+
+
 def test_what_is_held_can_be_given_up_and_is_gone_with_its_time() -> None:
     it, odd = doubtful(retry_after=20.0)
     it.budget.queue.cancel(odd)
