@@ -70,6 +70,6 @@ async def exchange_code(
         profile=settings.profile,
         api_url=settings.upstream.api_url,
         token=token,
-        # The issuer's time, which goes on when our clock is set back.
-        login=int(token.obtained_at * 1000),
+        # The issuer's time, which goes on when our clock is set back; whatever that says, it counts up from 1.
+        login=max(int(token.obtained_at * 1000), 1),
     )

@@ -33,12 +33,14 @@ class Token:
         """Return the seconds until its expiry, below zero once it has expired.
 
         Our clock may be as wrong as it was when the token was obtained, or right by now: no token is left for longer
-        than its lifetime, which tells one from the other.
+        than its lifetime, which tells one from the other. Where both are possible, it is as wrong as it was.
         """
         if self.expires_at is None:
             return math.inf
         left = self.expires_at - now
-        possible = [each for each in (left, left - self.clock_offset) if each <= self.lifetime + CLOCK_TOLERANCE]
+        possible = [each for each in (left - self.clock_offset, left) if each <= self.lifetime + CLOCK_TOLERANCE]
+        if possible and possible[0] > 0.0:
+            return possible[0]
         return max(possible, default=min(left, left - self.clock_offset))
 
     def is_from_the_future(self, now: float) -> bool:

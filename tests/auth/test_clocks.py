@@ -51,6 +51,15 @@ def test_a_token_expires_when_its_issuer_says_by_a_clock_as_wrong_as_before_and_
     assert token.expires_at == pytest.approx(TRUE + LIFETIME, abs=60.0)
 
 
+@pytest.mark.parametrize("ahead", [-3600.0, -600.0, -100.0, 100.0, 600.0, 3600.0, 7100.0])
+def test_a_clock_that_stays_a_little_wrong_believes_no_token_for_longer_or_shorter_than_its_issuer(
+    ahead: float,
+) -> None:
+    token = obtained(ahead)
+    for since in (0.0, 600.0, LIFETIME / 2, LIFETIME - 1):
+        assert token.remaining(TRUE + since + ahead) == LIFETIME - since
+
+
 @pytest.mark.parametrize("date", [None, 0.0, TRUE - YEARS, TRUE + YEARS])
 def test_a_date_that_is_missing_or_absurd_does_no_harm_to_a_clock_that_is_right(date: float | None) -> None:
     token = obtained(0.0, date=date)

@@ -9,11 +9,13 @@ import pytest
 
 from slproxy.auth.callback import parse_callback
 from slproxy.auth.callback_server import callback_server
-from slproxy.auth.login import begin_login
+from slproxy.auth.login import begin_login, exchange_code
 from slproxy.auth.login_attempt import LoginAttempt
-from slproxy.auth.oauth import pkce_challenge
+from slproxy.auth.oauth import Form, pkce_challenge
+from slproxy.auth.token_reply import TokenEndpointReply
 from slproxy.config import AuthSettings, Secret, Settings, StoreSettings
 from slproxy.errors import ConfigError, ForeignCallbackError, LoginError
+from slproxy.store.record_format import parse_record, serialize_record
 
 ATTEMPT = LoginAttempt(url="https://u", redirect_uri="http://localhost:3000/callback", state="S", verifier="v" * 43)
 
@@ -53,6 +55,16 @@ def test_a_login_without_a_client_id_says_what_to_set() -> None:
     with pytest.raises(ConfigError) as caught:
         begin_login(settings(AuthSettings()))
     assert "SALESLOFT_CLIENT_ID" in caught.value.hint
+
+
+async def test_a_login_can_be_read_again_whatever_the_issuer_s_clock_says() -> None:
+    async def granting(form: Form) -> TokenEndpointReply:
+        headers = {"date": "Mon, 01 Jan 1900 00:00:00 GMT"}
+        return TokenEndpointReply(status=200, headers=headers, body=b'{"access_token":"a","refresh_token":"r"}')
+
+    given = settings(AuthSettings(client_id="c", client_secret=Secret("hidden")))
+    record = await exchange_code(given, ATTEMPT, "C", post_form=granting, now=lambda: 1_795_000_000.0)
+    assert parse_record(serialize_record(record)) == record
 
 
 FOREIGN = [

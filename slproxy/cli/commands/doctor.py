@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import email.utils
 import functools
 import json
 import os
@@ -31,6 +30,7 @@ from slproxy.cli.output import DONE, FAILED, print_result
 from slproxy.cli.process import in_daemon_thread
 from slproxy.config import SCHEMA, Settings, is_loopback
 from slproxy.errors import ConfigError, SlproxyError, UpstreamFault
+from slproxy.http import parsed_date
 from slproxy.server import listen_at
 from slproxy.sockets import Peers
 from slproxy.store import token_store
@@ -181,9 +181,7 @@ async def _host(upstream: Upstream, url: str, *, accounts: bool) -> list[Finding
 
 
 def _clock(date: str, host: str, *, between: tuple[float, float]) -> Finding:
-    try:
-        theirs = email.utils.parsedate_to_datetime(date).timestamp()
-    except ValueError:
+    if (theirs := parsed_date(date)) is None:
         return Finding("clock", "skipped", f"{host} sends no Date")
     # The date was cut to the second, and made between these two.
     ahead = max(between[0] - (theirs + 1), 0.0) + min(between[1] - theirs, 0.0)
