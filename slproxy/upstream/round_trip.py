@@ -30,6 +30,8 @@ MAX_HEADER_COUNT = 1000
 MAX_INFORMATIONAL = 100
 # A client that moves less than this within `STALL_TIMEOUT` counts as one that moves nothing, in bytes.
 PROGRESS = 16 * 1024
+# What every peer's kernel takes of a request although nobody reads it yet, in bytes.
+SURELY_BUFFERED = 16 * 1024
 
 
 class RoundTrip:
@@ -46,6 +48,8 @@ class RoundTrip:
         self._content: aiohttp.StreamReader | None = None
         self._deadline: asyncio.TimerHandle | None = None
         self._closed = False
+        # Whether the peer may leave for long what was sent.
+        self._is_patient = False
         self._loop = asyncio.get_running_loop()
         # How long all that was missing was the client (the next piece of its body, or its taking of the last one of the
         # reply's), in seconds, and since when it is, in loop time.
@@ -79,9 +83,11 @@ class RoundTrip:
         protocol.watch = watch = ReplyWatch(outbound.method)
         writer = StreamWriter(protocol, self._loop)
         self.maybe_sent = True
-        if callable(outbound.body):
+        if callable(outbound.body) or len(outbound.body or b"") > SURELY_BUFFERED:
             # A peer that takes its time to read acknowledges nothing more once its buffer is full.
+            self._is_patient = True
             set_unacknowledged_timeout(socket_of(self._connection), 0)
+        if callable(outbound.body):
             await writer.write(head, drain=False)
             uploading = self._stream(writer, outbound, response_timeout=response_timeout)
             self._upload = asyncio.create_task(uploading, name="slproxy: stream a request's body")
@@ -223,5 +229,5 @@ class RoundTrip:
         if transport is None or transport.is_closing():
             return
         self.protocol.idle_since = self._loop.time()
-        if self._upload is not None:
+        if self._is_patient:
             set_unacknowledged_timeout(socket_of(self._connection), UNACKNOWLEDGED_TIMEOUT)

@@ -136,26 +136,31 @@ async def test_the_kernel_watches_for_the_end_of_an_upstream_but_of_none_that_ta
     timeout, keepalive = (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT), (socket.SOL_SOCKET, socket.SO_KEEPALIVE)
     idle = (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE)
     watched = [int(UNACKNOWLEDGED_TIMEOUT * 1000), 1, KEEPALIVE_IDLE]
-    uploading = asyncio.Event()
+    uploading, reads_on = asyncio.Event(), asyncio.Event()
 
     async def script(message: Message, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         uploading.set()
         if message.head.method == "POST":
-            await reader.readexactly(100_000)
+            await reads_on.wait()
+            await reader.readexactly(int(message.head.get("Content-Length") or 0))
         writer.write(reply())
 
     async with machine(script, whole=False) as (_, upstream, app):
         await raw(app.urls[0], get("/v2/a"))
         assert options(upstream, timeout, keepalive, idle) == [watched]
-        uploading.clear()
-        reader, writer = await asyncio.open_connection("127.0.0.1", port_of(app.urls[0]))
-        writer.write(get("/v2/a", "Content-Length: 100000", method="POST") + b"a" * 50_000)
-        await uploading.wait()
-        assert options(upstream, timeout, keepalive, idle) == [[0, 1, KEEPALIVE_IDLE]]
-        writer.write(b"a" * 50_000)
-        assert (await read_message(reader)).head.status == 200
-        writer.close()
-        await until(lambda: options(upstream, timeout, keepalive, idle) == [watched])
+        # Streamed, and sent at once.
+        for size in (100_000, 60_000):
+            uploading.clear()
+            reads_on.clear()
+            reader, writer = await asyncio.open_connection("127.0.0.1", port_of(app.urls[0]))
+            writer.write(get("/v2/a", f"Content-Length: {size}", method="POST") + b"a" * size)
+            await uploading.wait()
+            assert options(upstream, timeout, keepalive, idle) == [[0, 1, KEEPALIVE_IDLE]]
+            reads_on.set()
+            assert (await read_message(reader)).head.status == 200
+            writer.close()
+            await until(lambda: options(upstream, timeout, keepalive, idle) == [watched])
+        assert upstream.connections == 1
 
 
 @pytest.fixture
