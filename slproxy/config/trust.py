@@ -48,7 +48,8 @@ def distrust_of(status: os.stat_result, path: Path) -> Distrust | None:
         return _belongs_to_another(status, path)
     # A sticky folder is no better: in /tmp anyone may make a file that this user has not made yet.
     if sys.platform != "win32" and (
-        status.st_mode & stat.S_IWOTH or (status.st_mode & stat.S_IWGRP and not _is_own_group(status.st_gid))
+        status.st_mode & stat.S_IWOTH
+        or (status.st_mode & stat.S_IWGRP and (_has_acl(path) or not _is_own_group(status.st_gid)))
     ):
         mode = f"{stat.S_IMODE(status.st_mode):04o}"
         repair = f"repair it: chmod go-w {shlex.quote(str(path))}"
@@ -66,7 +67,23 @@ def _is_own_group(gid: int) -> bool:
         user, group = pwd.getpwuid(os.geteuid()), grp.getgrgid(gid)
     except KeyError:
         return False
-    return (user.pw_gid, user.pw_name) == (gid, group.gr_name) and gid != 0 and set(group.gr_mem) <= {user.pw_name}
+    if (user.pw_gid, user.pw_name) != (gid, group.gr_name) or gid == 0 or set(group.gr_mem) - {user.pw_name}:
+        return False
+    # Whose first group it is, is not among its members.
+    return all(each.pw_gid != gid or each.pw_uid == user.pw_uid for each in pwd.getpwall())
+
+
+def _has_acl(path: Path) -> bool:
+    """Tell whether a list of users and groups goes with a mode, which then shows for the group what any of them may do.
+
+    See acl(5).
+    """
+    if sys.platform != "linux":
+        return False
+    try:
+        return bool(os.getxattr(path, "system.posix_acl_access"))
+    except OSError:  # it has none, or its file system keeps none
+        return False
 
 
 def _is_ours(status: os.stat_result) -> bool:

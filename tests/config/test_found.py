@@ -5,6 +5,7 @@ from __future__ import annotations
 import grp
 import os
 import pwd
+import struct
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,8 @@ from tests.support.users import another_user
 
 READ_ONLY = {"slproxy.toml": "[policy]\nread_only = true\n", ".env": "SLPROXY_POLICY__READ_ONLY=true\n"}
 STRANGER = 65534
+# Of an entry that names nobody.
+NOBODY = 0xFFFFFFFF
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
 
 
@@ -155,6 +158,31 @@ def test_a_group_that_has_this_user_alone_in_it_may_write(group: str, counts: bo
                 assert loaded(folder).policy.read_only
             else:
                 assert f"others can write to {folder} " in refusal(folder)
+
+
+@as_root
+def test_an_access_control_list_is_no_group() -> None:
+    """The mode shows as the group's what a list gives to another user: acl(5)."""
+    acl = b"".join(
+        struct.pack("<HHI", tag, rights, uid)
+        for tag, rights, uid in ((1, 6, NOBODY), (2, 6, STRANGER), (4, 4, NOBODY), (16, 6, NOBODY), (32, 4, NOBODY))
+    )
+    try:
+        user = pwd.getpwnam("www-data")
+    except KeyError:
+        pytest.skip("no user here has a group alone")
+    with tempfile.TemporaryDirectory() as name:
+        path = plain(Path(name), "slproxy.toml")
+        for each in (path, path.parent):
+            os.chown(each, user.pw_uid, user.pw_gid)
+        try:
+            os.setxattr(path, "system.posix_acl_access", struct.pack("<I", 2) + acl)
+        except (OSError, AttributeError):
+            pytest.skip("no access control lists here")
+        with another_user(user.pw_uid):
+            assert f"others can write to {path} " in refusal(path.parent)
+            path.chmod(0o644)  # which takes it from all of them
+            assert loaded(path.parent).policy.read_only
 
 
 def test_a_file_that_a_found_env_file_names_is_found_as_well(tmp_path: Path) -> None:
