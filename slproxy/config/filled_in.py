@@ -18,18 +18,19 @@ _API_KEY = re.compile(r"(v2_ak_[A-Za-z0-9-]+|ak)_[0-9A-Fa-f]{64}")
 _QUOTED = re.compile(r"""(["'`]).*\1""", re.DOTALL)
 _ASSIGNED = re.compile(r"(export\s+)?(SALESLOFT|SLPROXY)_\w+\s*=")
 _SCHEME = re.compile(r"(bearer|basic|token)\s|bearer:", re.IGNORECASE)
-# ${NAME}, $(NAME) as Kubernetes has it, {{ name }}; and where no dollar can be the user's own, $NAME and %NAME%.
-_REFERENCE = re.compile(r"\$\{.*\}|\$\(.*\)|\{\{.*\}\}")
+# ${NAME}, #{NAME}, $(NAME) as Kubernetes has it, {{ name }}; where no dollar can be the user's own, $NAME and %NAME%.
+_REFERENCE = re.compile(r"[$#]\{.*\}|\$\(.*\)|\{\{.*\}\}")
 _BARE_REFERENCE = re.compile(r"\$[A-Za-z_]\w*|%[A-Za-z_]\w*%")
 # Words in small letters, with a hyphen between them.
 _PLACEHOLDER = re.compile(
     r"<.*>"
-    r"|(.*-)?your-.*|.*-here|(insert|enter|paste)-.*"
+    r"|(.*-)?your-.*|.*-here|(insert|enter|paste)-.*|fill-?(me-?)?in|-+[a-z-]+-+|@+[a-z-]+@+"
     r"|(change|replace)-?(me|this|it|with)([^a-z].*)?"
     r"|(todo|tbd|fixme)([^a-z0-9].*)?|placeholder|redacted|null|none|nil|undefined"
 )
 _SALESLOFTS_PLACEHOLDER = re.compile(
-    r".*<[a-z0-9 -]+>.*|\[.*\]|\{.*\}|your.*|.*\.\.\.|salesloft-(api-key|client-id|client-secret)"
+    r".*<[a-z0-9 -]+>.*|\[.*\]|\{.*\}|your.*|.*\.\.\.|n/a"
+    r"|(my|the|salesloft|example)-(api-key|client-id|client-secret)"
 )
 _ROW = re.compile(r"(v2)?(ak)?[x*.?#]{3,}")
 

@@ -16,7 +16,7 @@ your-api-key your_client_id YOUR_API_KEY yourapikey your.key ak_your_key <your-a
 v2_ak_<team>_<hex> {api_key} [API_KEY] changeme CHANGE_ME change-this changeme! replace-me REPLACE_ME
 replace_with_api_key todo TODO TODO:key tbd FIXME xxx xxxxxxxx XXXX-XXXX ak_xxxxxxxxxxxx ak_... ... ak_12ab... *****
 insert_key_here insert-api-key paste-key-here API_KEY_HERE enter_your_key placeholder null None undefined
-SALESLOFT_API_KEY salesloft-client-secret
+SALESLOFT_API_KEY salesloft-client-secret my-api-key the_client_id __API_KEY__ @@KEY@@ FILL_ME_IN fill-in n/a
 """.split()  # noqa: SIM905
 OTHER_MISTAKES = {
     f'"{SECRET}"': "quotes",
@@ -29,6 +29,7 @@ OTHER_MISTAKES = {
     "$(cat /run/secrets/key)": "reference",
     "{{ api_key }}": "reference",
     "%API_KEY%": "reference",
+    "#{API_KEY}#": "reference",
     f"{SECRET}${{SUFFIX}}": "reference",
     f"Bearer {SECRET}": "Bearer",
     f"bearer {SECRET}": "Bearer",
