@@ -11,6 +11,7 @@ from pathlib import Path
 from slproxy.errors import DamagedError, StoreError
 from slproxy.store.cipher import TRIAL
 from slproxy.store.file_lock import file_lock
+from slproxy.store.private_file import any_exists
 from slproxy.store.record import Record
 from slproxy.store.record_format import parse_record, serialize_record
 from slproxy.store.system_keyring import SERVICE, SystemKeyring, find
@@ -26,6 +27,8 @@ class KeyringStore:
         self.encryption = "protected by it"
         self._name = f"token-{profile}"
         self._lock_path = lock_path
+        # What a login leaves beside the lock as well: a keyring may be made anew, or be another one.
+        self._login_mark = lock_path.with_suffix(".login")
         self._found: SystemKeyring | None = None
 
     async def read(self) -> Record | None:
@@ -74,7 +77,7 @@ class KeyringStore:
         aside = f"{self._name}-aside-{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}"
         if stored is not None:
             self._keyring().set(aside, stored)
-            self._keyring().set(f"{self._name}-login", "1")
+            self._mark_login()
             self._keyring().delete(self._name)
         return aside
 
@@ -95,11 +98,14 @@ class KeyringStore:
         self._keyring().delete(f"{self._name}-logout")
 
     def _mark_login(self) -> None:
+        with contextlib.suppress(OSError):  # as good as the keyring's own, where there is a folder
+            self._login_mark.touch(mode=0o600)
         if self._keyring().get(f"{self._name}-login") is None:
             self._keyring().set(f"{self._name}-login", "1")
 
     def _had_login(self) -> bool:
-        had = any(map(self._keyring().get, (self._name, f"{self._name}-login", f"{self._name}-logout")))
+        names = (self._name, f"{self._name}-login", f"{self._name}-logout")
+        had = any(map(self._keyring().get, names)) or any_exists(self._login_mark)
         if had:
             with contextlib.suppress(StoreError):  # earlier versions left no mark; whoever asks next tries again
                 self._mark_login()

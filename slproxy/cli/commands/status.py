@@ -102,7 +102,7 @@ def _proxy_text(proxy: Mapping[str, object] | None, settings: Settings) -> str:
     if _serves_another(proxy, settings):
         parts.append(f"forwarding to {proxy['upstream']}")
     if isinstance(token, dict):
-        parts.append(f"using {token.get('grant')}")
+        parts.append(f"using {token.get('grant') or 'no grant'}")
     parts.append(f"not ready: {reason.get('detail')} {reason.get('hint')}" if isinstance(reason, dict) else "ready")
     if isinstance(proxy.get("warning"), str):
         parts.append(f"WARNING: {proxy['warning']}")
