@@ -57,7 +57,7 @@ class CallbackServer:
         self.start_url = f"http://{redirect.netloc}{self._start_path}"
         self._code: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._page: asyncio.Future[tuple[str, str]] = asyncio.get_running_loop().create_future()
-        self._connections: set[asyncio.Task[None]] = set()
+        self._connections: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
         self._answering: set[asyncio.Task[None]] = set()
 
     async def code(self) -> str:
@@ -80,7 +80,7 @@ class CallbackServer:
         """Answer one request of the browser."""
         task = asyncio.current_task()
         assert task is not None
-        self._connections.add(task)
+        self._connections[task] = writer
         try:
             head = b""
             with contextlib.suppress(TimeoutError, asyncio.LimitOverrunError):
@@ -97,7 +97,7 @@ class CallbackServer:
         except (OSError, EOFError, TimeoutError):
             pass  # the browser has gone, or had opened the connection only in case
         finally:
-            self._connections.discard(task)
+            del self._connections[task]
             self._answering.discard(task)
             writer.close()
 
@@ -106,8 +106,9 @@ class CallbackServer:
         self.show("Not logged in", "The login was cancelled in the terminal.")
         if self._answering:
             await asyncio.wait(self._answering, timeout=PAGE_TIMEOUT)
-        for task in self._connections:
-            task.cancel()
+        # To cancel who serves them would be logged, by Python 3.11 (python/cpython#113538).
+        for writer in self._connections.values():
+            writer.transport.abort()
         await asyncio.gather(*self._connections, return_exceptions=True)
         if self._code.done() and not self._code.cancelled():
             self._code.exception()  # a denial that a pasted code has overtaken
