@@ -12,9 +12,12 @@ import sys
 from typing import TextIO
 
 from slproxy.errors import OutputError, SlproxyError
+from slproxy.observe import BackgroundStream
 from slproxy.untrusted import printable
 
 DONE, FAILED = 0, 1
+# How long the notes before a line of standard output are waited for, in seconds: their reader may have stalled.
+NOTES_TIMEOUT = 0.5
 
 
 def print_result(text: str) -> None:
@@ -48,7 +51,12 @@ def print_error(error: SlproxyError) -> None:
 
 
 def print_if_read(text: str) -> None:
-    """Print to standard output what is no result: a proxy goes on serving although nobody reads what it says."""
+    """Print to standard output what is no result: a proxy goes on serving although nobody reads what it says.
+
+    It comes after the notes before it, for whoever reads them once this line is there.
+    """
+    if isinstance(sys.stderr, BackgroundStream):
+        sys.stderr.settle(NOTES_TIMEOUT)
     with contextlib.suppress(OutputError, BrokenPipeError):
         print_result(text)
 

@@ -1,6 +1,7 @@
 """Observability: a record of each request, and its listeners, such as the access log."""
 
 from slproxy.observe.access_log import AccessLog
+from slproxy.observe.background_writer import BackgroundStream
 from slproxy.observe.exchange import Attempt, Exchange, Renewal, Wait, loggable_path
 from slproxy.observe.logging_setup import start_logging
 from slproxy.observe.observer import Listener, Observer
@@ -8,6 +9,7 @@ from slproxy.observe.observer import Listener, Observer
 __all__ = [
     "AccessLog",
     "Attempt",
+    "BackgroundStream",
     "Exchange",
     "Listener",
     "Observer",

@@ -16,6 +16,7 @@ import os
 import select
 import signal
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
@@ -28,6 +29,8 @@ CAPACITY = 1_000
 DELAY = 0.05
 # How much is written at once, in characters, so that a slow reader makes room in steps.
 BATCH = 64 * 1024
+# How often it is looked at whether all is written, in seconds.
+SETTLE_INTERVAL = 0.001
 
 
 class BackgroundWriter:
@@ -42,7 +45,7 @@ class BackgroundWriter:
         self._queue: deque[str | int] = deque()
         self._dropped = 0
         # Set by who wakes the thread, so that one wake-up does for many.
-        self._awake = self._hurried = self._closing = False
+        self._awake = self._hurried = self._closing = self._writing = False
         self._wakes: SimpleQueue[None] = SimpleQueue()
         # The rest of a line that was cut short, as by a full disk: nothing else may begin before its end.
         self._rest = b""
@@ -72,6 +75,13 @@ class BackgroundWriter:
             self._hurried = True
             self._wakes.put(None)
 
+    def settle(self, timeout: float) -> None:
+        """Wait until what is queued is written, for ``timeout`` seconds at most."""
+        self.hurry()
+        deadline = time.monotonic() + timeout
+        while (self._queue or self._writing) and time.monotonic() < deadline:
+            time.sleep(SETTLE_INTERVAL)
+
     def close(self, timeout: float) -> bool:
         """Write what is queued, for ``timeout`` seconds at most; return whether that came to its end."""
         self._closing = True
@@ -95,12 +105,14 @@ class BackgroundWriter:
         self._write_queue()
 
     def _write_queue(self) -> None:
+        self._writing = True
         while batch := self._next_batch():
             lines = [self._encoded(line) for line in batch]
             if unwritten := self._write(self._rest + b"".join(lines)):
                 self._give_up(batch, lines, unwritten)
-                return
+                break
             self._rest = b""
+        self._writing = False
 
     def _next_batch(self) -> list[str | int]:
         if not self._queue and self._dropped:
@@ -174,6 +186,10 @@ class BackgroundStream(io.TextIOBase):
                 return len(text)
         self._writer.put(text)
         return len(text)
+
+    def settle(self, timeout: float) -> None:
+        """Wait until what was written is in the file, for ``timeout`` seconds at most."""
+        self._writer.settle(timeout)
 
     def flush(self) -> None:
         """Let what was written be written soon; do not wait for it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import select
 import socket
 import time
 from collections.abc import Iterator
@@ -67,6 +68,21 @@ def test_a_line_waits_for_others_only_for_a_moment() -> None:
         assert time.monotonic() - began > DELAY / 2, "others had the time to come with it"
         assert DELAY <= 0.1
         assert writer.close(PATIENCE)
+
+
+def test_who_waits_for_the_lines_so_far_finds_them_written_and_waits_no_longer_for_a_reader_who_stalls() -> None:
+    with pipe() as (reading, writing):
+        writer = writer_to(writing)
+        writer.put("a line\n")
+        writer.settle(PATIENCE)
+        assert select.select([reading], [], [], 0)[0]
+        assert os.read(reading, 100) == b"a line\n"
+        writer.put("x" * 200_000 + "\n")
+        began = time.monotonic()
+        writer.settle(0.05)
+        assert 0.05 <= time.monotonic() - began < PATIENCE
+        while not writer.close(0.01):
+            os.read(reading, LONG)
 
 
 def test_a_reader_who_stalls_keeps_nobody_waiting_and_is_told_how_much_it_missed_and_where() -> None:
