@@ -59,9 +59,6 @@ class Acceptor:
             except OSError as error:
                 self._wait(error)
                 return
-            connection.setblocking(False)
-            if connection.family != getattr(socket, "AF_UNIX", None):
-                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             task = self._timers.create_task(self._connect(connection))
             self._connecting.add(task)
             task.add_done_callback(self._connecting.discard)

@@ -31,11 +31,10 @@ class ClientEnd:
 
     __slots__ = ("_is_local", "_peers", "_request", "_seen_waiting", "_transport", "has_ended", "is_held")
 
-    def __init__(self, transport: asyncio.Transport, peers: Peers) -> None:
+    def __init__(self, transport: asyncio.Transport, peers: Peers, *, is_local: bool) -> None:
+        """``is_local``: the kernel knows who has the client's socket open."""
         self._transport = transport
-        self._peers = peers
-        client = transport.get_extra_info("socket")
-        self._is_local = client is not None and peers.is_open(client) is True
+        self._peers, self._is_local = peers, is_local
         self._request: web.BaseRequest | None = None
         self._seen_waiting = 0
         self.is_held = False

@@ -159,14 +159,15 @@ class ClientConnection(RequestHandler):
         """Limit what the kernel buffers, and begin to wait for a head."""
         super().connection_made(transport)
         stream = cast("asyncio.Transport", transport)  # uvloop's are none of asyncio's classes
-        self.client = ClientEnd(stream, self._server.peers)
         # Every byte that waits is watched (`pause_writing`), and the kernel's share of them is small, or a client that
         # reads slowly would look like one that does not: Linux says that there is room only once a third is free.
         stream.set_write_buffer_limits(high=0)
+        is_local = False
         if (peer := stream.get_extra_info("socket")) is not None:
             peer.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
             # At once: whose a socket was cannot be told once its client has closed it.
-            self.other_user = self._server.peers.foreign_client(peer)
+            self.other_user, is_local = self._server.peers.client(peer)
+        self.client = ClientEnd(stream, self._server.peers, is_local=is_local)
         self.over_limit = not self._server.admission.register(self)
         if self.transport is None:
             return  # turned away at once

@@ -77,17 +77,25 @@ class Peers:
 
         ``None`` also where the client may be on another machine, or the kernel does not tell.
         """
+        return self.client(connection)[0]
+
+    def client(self, connection: Connection) -> tuple[int | None, bool]:
+        """Return ``foreign_client``, and whether ``is_open`` is true: both by one question to the kernel."""
+        is_loopback = True
         try:
             if connection.family == _AF_UNIX:
-                return self._foreign(_unix_peer(connection))
+                return self._foreign(_unix_peer(connection)), True
             near, far = _address(connection.getsockname()), _address(connection.getpeername())
+            if self.untold is not None or self._kernel is None:
+                return None, False
             # Either end: a client may have bound an address of this machine that is no loopback one.
-            if self.untold is not None or self._kernel is None or not (_is_loopback(near) or _is_loopback(far)):
-                return None
+            is_loopback = _is_loopback(near) or _is_loopback(far)
             uid = sock_diag.owner(self._kernel, far, near)
         except OSError:
-            return GONE
-        return GONE if uid is None else self._foreign(uid)
+            return GONE if is_loopback else None, False
+        if not is_loopback:
+            return None, uid is not None
+        return GONE if uid is None else self._foreign(uid), uid is not None
 
     def foreign_listener(self, connection: Connection) -> int | None:
         """Return the uid of who listens where a connection leads, if it is neither this user nor root.
