@@ -112,6 +112,8 @@ def find() -> SystemKeyring | None:
     """
     try:
         chosen = CHOICE in os.environ or load_config() is not None
+    except RuntimeError:
+        return None  # Path.home's, of a user without a home folder: nor is there a keyring in it
     except Exception as error:  # plug-ins have no errors in common
         raise _failed(error) from error
     if not chosen and sys.platform == "linux" and DESKTOP not in os.environ:

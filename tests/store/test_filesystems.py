@@ -120,6 +120,7 @@ async def test_a_login_on_a_file_system_without_locks_ends_before_anybody_is_sen
 ME = os.geteuid()
 # A user whom neither HOME nor an account gives a home.
 HOMELESS = "import os, sys; del os.environ['HOME']; from slproxy.cli.main import main; main(sys.argv[1:])"
+KEYRING = "import os; del os.environ['HOME']; from slproxy.store.system_keyring import find; print(find())"
 NOWHERE = {"XDG_CONFIG_HOME": "", "XDG_STATE_HOME": ""}
 
 
@@ -213,6 +214,11 @@ def test_who_needs_no_login_needs_no_home(open_folder: Path) -> None:
         _, out, err = as_another(open_folder, "-c", HOMELESS, "status", env={**NOWHERE, **more})
         assert f"{more.get('SLPROXY_AUTH__GRANT', 'api_key')} (" in out
         assert err == ""
+
+
+def test_who_has_no_home_has_no_keyring_and_may_store_a_login_elsewhere(open_folder: Path) -> None:
+    code, out, err = as_another(open_folder, "-c", KEYRING, env=NOWHERE)
+    assert (code, out) == (0, "None\n"), err
 
 
 def test_every_error_that_has_a_hint_of_its_own_is_one_that_a_file_system_answers() -> None:
