@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from dotenv.parser import parse_stream
@@ -15,18 +15,23 @@ from slproxy.config.variables import Variable
 from slproxy.errors import ConfigError
 
 # Others keep their own .env in a folder that is shared; it is none of our business.
-_OURS = re.compile(rb"^\s*(export\s+)?['\"]?(SLPROXY|SALESLOFT)_", re.MULTILINE | re.IGNORECASE)
+_OURS = re.compile(rb"^\s*(?:export\s+)?['\"]?((?:SLPROXY|SALESLOFT)_\w*)", re.MULTILINE | re.IGNORECASE)
 
 
-def from_dotenv(cwd: Path) -> Iterator[Variable]:
+def from_dotenv(cwd: Path, environ: Mapping[str, str]) -> Iterator[Variable]:
     """Yield the variables of ``.env``. A line that does not parse is an error only where it sets one of ours."""
     path = cwd / ".env"
+
+    def matters(untrusted: bytes) -> bool:
+        """Tell whether it sets anything of ours that is not set in the environment, which goes before it."""
+        return any(not environ.get(name.decode(), "").strip() for name in _OURS.findall(untrusted))
+
     # A folder of this name is somebody's virtual environment.
     content = (
         None
         if path.is_dir()
         else read_found(
-            path, "the file of environment variables", accept="set its variables in the environment", matters=_OURS
+            path, "the file of environment variables", accept="set its variables in the environment", matters=matters
         )
     )
     if content is None:

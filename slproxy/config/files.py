@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import codecs
 import os
-import re
 import stat
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -37,12 +36,12 @@ def read(path: Path, what: str) -> bytes | None:
         raise _unreadable(path, what) from error
 
 
-def read_found(path: Path, what: str, *, accept: str, matters: re.Pattern[bytes] | None = None) -> bytes | None:
+def read_found(path: Path, what: str, *, accept: str, matters: Callable[[bytes], bool] | None = None) -> bytes | None:
     """Return the content of a file that nobody named, or None if it does not exist.
 
     It counts only if nobody but this user and root could have put it there: else whoever shares a folder with this user
     decides where the token goes. To leave it out without a word would be no better: it may hold ``read_only = true``.
-    One that others could have written, and in which ``matters`` finds nothing, is as good as none.
+    One that others could have written, and of whose content nothing ``matters``, is as good as none.
 
     Raises:
         ConfigError: others could have written it; ``accept`` says how to let it count nonetheless.
@@ -56,7 +55,7 @@ def read_found(path: Path, what: str, *, accept: str, matters: re.Pattern[bytes]
                 content = file.read()
             if reason is None:
                 return content.removeprefix(codecs.BOM_UTF8)
-        if matters is not None and not _holds(path, matters):
+        if matters is not None and not _matters(path, matters):
             return None
     except (FileNotFoundError, NotADirectoryError):
         return None
@@ -68,12 +67,12 @@ def read_found(path: Path, what: str, *, accept: str, matters: re.Pattern[bytes]
     )
 
 
-def _holds(path: Path, pattern: re.Pattern[bytes]) -> bool:
-    """Tell whether a file that is not trusted holds something, without waiting for it or taking all of it."""
+def _matters(path: Path, matters: Callable[[bytes], bool]) -> bool:
+    """Tell whether what a file that is not trusted holds matters, without waiting for it or taking all of it."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | getattr(os, "O_NONBLOCK", 0))
     with open(descriptor, "rb") as file:  # noqa: PTH123  # a descriptor, not a path
         is_file = stat.S_ISREG(os.fstat(descriptor).st_mode)
-        return not is_file or pattern.search(file.read(MAX_UNTRUSTED)) is not None
+        return not is_file or matters(file.read(MAX_UNTRUSTED))
 
 
 def _unreadable(path: Path, what: str) -> ConfigError:

@@ -60,7 +60,7 @@ def load(
     Raises ConfigError, with every error found, one a line.
     """
     variables = from_environ(environ)
-    dotenv = list(from_dotenv(cwd))
+    dotenv = list(from_dotenv(cwd, environ))
     errors: list[ConfigError] = []
     chosen = _profile(profile, _first("SLPROXY_PROFILE", variables, dotenv))
     path, content, found = _toml_file(config, _first("SLPROXY_CONFIG", variables, dotenv), environ, cwd)
@@ -115,7 +115,7 @@ def _doubts(settings: Settings) -> Iterator[str]:
 
 def profiles(*, config: Path | None, environ: Mapping[str, str], cwd: Path) -> list[str]:
     """Return the names of the profiles that have a table in the file or a token in the state folder."""
-    variable = _first("SLPROXY_CONFIG", from_environ(environ), from_dotenv(cwd))
+    variable = _first("SLPROXY_CONFIG", from_environ(environ), from_dotenv(cwd, environ))
     path, content, _ = _toml_file(config, variable, environ, cwd)
     stored = set(logins_in(state_folder(environ)))
     return sorted(name for name in {"default", *stored, *profiles_in(path, content, cwd)} if PROFILE.fullmatch(name))

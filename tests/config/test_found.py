@@ -211,6 +211,18 @@ def test_an_env_file_of_others_that_sets_nothing_of_ours_is_none_of_our_business
     assert ".env" in refusal(tmp_path)
 
 
+def test_an_env_file_of_others_is_overridden_by_setting_its_variables_as_its_hint_says(tmp_path: Path) -> None:
+    """As `env_file: .env` does in a container that has the folder mounted with the owner outside."""
+    dotenv = tmp_path / ".env"
+    dotenv.write_text(f"SALESLOFT_API_KEY={SECRET}\nSLPROXY_POLICY__READ_ONLY=true\n")
+    dotenv.chmod(0o666)
+    environ = {"SALESLOFT_API_KEY": f"{SECRET}2", "SLPROXY_POLICY__READ_ONLY": "false"}
+    assert value(loaded(tmp_path, env=environ), "auth.api_key") == f"{SECRET}2"
+    for name in environ:
+        # Compose passes on an unset variable as an empty one, which counts for nothing.
+        assert "set its variables in the environment" in refusal(tmp_path, env={**environ, name: ""})
+
+
 # What a found file decides.
 
 ELSEWHERE = "https://api.stranger.test"
