@@ -156,8 +156,7 @@ class Account:
         if self.probe.is_wanted and sent_in == self.minute.number and (closed or has_told):
             self.probe.done()
         if has_told and not reply.unauthorized:
-            is_probe, sent = reservation.is_probe, reservation.sent
-            self.endpoints.note_served(reservation.endpoint, sent=sent, is_probe=is_probe, now=now)
+            self.endpoints.note_served(reservation.endpoint, reservation.sent, now, is_probe=reservation.is_probe)
         if minute != sent_in or minute != booked_in:
             return cost, None
         return cost, reply.remaining if not is_closing else 0 if closed else None
@@ -232,7 +231,8 @@ class Account:
         asked = reply.retry_after if reply.retry_after is not None and reply.retry_after <= MINUTE else None
         if minute < self.minute.number and asked is None:
             return False
-        if reply.remaining is None and not reservation.is_probe and self._is_plenty_left(reservation, now):
+        is_doubtful = reply.remaining is None and self._is_plenty_left(reservation, now)
+        if is_doubtful and not (reservation.is_probe and self.endpoints.is_proof(reservation.endpoint)):
             reservation.refusal = Refusal.REQUEUED
             until = now + (self.time.until(minute + 1, now) if asked is None else asked)
             self.endpoints.suspect(reservation.endpoint, until, now, was_told=asked is not None)

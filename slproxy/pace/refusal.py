@@ -13,6 +13,8 @@ from slproxy.retry import FIRST_BACKOFF
 
 # How many endpoints with a limit of their own are remembered.
 MAX_LIMITED = 100
+# So many paths may be suspected of a limit of their own at a time, whatever the method, before the budget is.
+MAX_SUSPECTS = 3
 
 
 class Refusal(enum.Enum):
@@ -47,6 +49,8 @@ class Endpoints:
         # Those which have stopped all and when, and those of them since whose refusal another was served.
         self._stopped_all: dict[str, float] = {}
         self._outlived: set[str] = set()
+        # Those which have served something in this minute.
+        self._served: set[str] = set()
 
     @property
     def have_stopped_all(self) -> bool:
@@ -89,8 +93,17 @@ class Endpoints:
         self.hold(endpoint, until, now)
         self._suspects[endpoint] = was_told
 
-    def note_served(self, endpoint: str, *, sent: float, is_probe: bool, now: float) -> None:
+    def is_proof(self, endpoint: str) -> bool:
+        """Tell whether the budget is spent if an endpoint refuses as well while there are suspects.
+
+        One that has served nothing in this minute may be like them.
+        """
+        paths = {each.partition(" ")[2] for each in (*self._suspects, endpoint)}
+        return endpoint in self._served or len(paths) > MAX_SUSPECTS
+
+    def note_served(self, endpoint: str, sent: float, now: float, *, is_probe: bool) -> None:
         """Note that a request, which was or was not to find out about the suspects, was not refused."""
+        self._served.add(endpoint)
         if is_probe:
             self.acquit_budget(now)
         if self._stopped_all:
@@ -121,3 +134,4 @@ class Endpoints:
         """The budget is known to be spent, or another minute has begun."""
         self._suspects.clear()
         self._outlived.clear()
+        self._served.clear()

@@ -104,7 +104,10 @@ def test_a_dear_request_that_does_not_fit_closes_the_minute() -> None:
 def doubtful(**more: Any) -> tuple[Desk, Reservation]:
     """Return a minute of which plenty was left, and one that a bare 429 has sent back to the queue."""
     it = desk(10.0)
-    it.spend(left=552)
+    it.spend(left=553)
+    other = ask(it, "other")
+    assert it.budget.try_send(other, it.now)
+    it.reply(other, 552)
     return it, again(it, refused(it, **more))
 
 
@@ -165,6 +168,29 @@ def test_a_bare_429_to_another_endpoint_too_closes_the_minute(more: dict[str, An
     it.now += 0.1
     assert it.go()[0] is odd
     assert other in it.budget.queue or other.sent is not None
+
+
+def test_so_does_one_to_several_others_and_none_to_others_that_may_have_a_limit_too() -> None:
+    it, odd = doubtful()
+    for method in ("POST", "PUT", "DELETE"):
+        each = it.budget.reservation(method, "/v2/odd", client="", bulk=False, now=it.now, max_wait=FOREVER)
+        assert it.budget.try_send(each, it.now)
+        it.reply(each, refused=True)
+        again(it, each)
+    for endpoint in ("odder", "oddest"):
+        again(it, refused(it, endpoint))
+    assert (it.account.minute.refused, it.left()) == (0, 552)
+    probe = ask(it, "other")
+    assert it.budget.try_send(probe, it.now)
+    it.reply(probe, 551)
+    assert goes_at_once(it, "other")
+    it.now += 0.5
+    assert odd in it.go()
+
+    it, odd = doubtful()
+    for endpoint in ("odder", "oddest", "too many"):
+        again(it, refused(it, endpoint))
+    assert (it.account.minute.refused, it.left()) == (1, 0)
 
 
 def test_a_bare_429_that_nobody_looks_into_holds_its_endpoint_until_the_next_minute() -> None:
