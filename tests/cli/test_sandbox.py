@@ -29,6 +29,7 @@ SENSELESS = {
         "http://h/c#f",
         "http://h/a b",
         "http://h:x/",
+        "http://h:65536/",
     ],
     "--rotation": ["", "never"],
 }

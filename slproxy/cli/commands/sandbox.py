@@ -39,6 +39,8 @@ class _Flag:
         return self.low == -math.inf or self.low <= float(text) <= self.high
 
 
+# Up to 65535.
+_PORT = r"([0-9]{1,4}|[1-5][0-9]{4}|6([0-4][0-9]{3}|5([0-4][0-9]{2}|5([0-2][0-9]|3[0-5]))))"
 _TEXT, _INTEGER, _NUMBER = r"[!-~]+", r"[0-9]{1,9}", r"[0-9]{1,9}(\.[0-9]{1,9})?"
 _FLAGS: Mapping[str, _Flag] = MappingProxyType(
     {
@@ -47,7 +49,7 @@ _FLAGS: Mapping[str, _Flag] = MappingProxyType(
         "client_id": _Flag("visible ASCII characters", _TEXT),
         "redirect_uri": _Flag(
             "an absolute http or https URL without fragment, such as http://localhost:3000/callback",
-            r"https?://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?([/?][!-\"$-~]*)?",
+            rf"https?://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:{_PORT})?([/?][!-\"$-~]*)?",
         ),
         "token_lifetime": _Flag("a number of seconds from 1 to 31536000", _NUMBER, 1, 31_536_000),
         "budget": _Flag("an integer from 1 to 1000000", _INTEGER, 1, 1_000_000),
