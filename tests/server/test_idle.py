@@ -14,7 +14,7 @@ from slproxy.app import App
 from slproxy.server.admission import KEEPALIVE
 from slproxy.server.connection import ClientConnection
 from tests.support.pair import SOON, pair
-from tests.support.programs import program
+from tests.support.programs import program, verified
 from tests.support.raw_http import Message, get, port_of, reply
 from tests.support.waiting import until
 
@@ -86,6 +86,8 @@ async def test_no_connection_stays_whose_client_left_right_after_its_answer(tmp_
     """uvloop reads the client's end before aiohttp has come back from the request that it has just answered."""
     async with program("serve", "--sandbox", "--port", "0", home=tmp_path) as running:
         files = Path(f"/proc/{running.process.pid}/fd")
+        # Its connection to the sandbox stays.
+        await verified(running)
         before = len(os.listdir(files))  # noqa: PTH208  # its entries go while they are looked at
         await asyncio.to_thread(ask_and_leave, port_of(running.url), times=200)
         await until(lambda: len(os.listdir(files)) <= before, timeout=SOON)  # noqa: PTH208
