@@ -26,11 +26,10 @@ class Acceptance:
 
     def after_rejection(self, token: str, *, is_check: bool, now: float) -> Acceptance:
         """Return what is known once a request with this token was answered 401, and no renewal has cured that."""
-        if token != self.token:
-            return Acceptance(token, rejected=True)
         if is_check or now >= self.trusted_until:
-            return replace(self, rejected=True, doubted=False)
-        return replace(self, doubted=True)
+            return replace(self, token=token, rejected=True, doubted=False)
+        # Trust outlives the token: each pause, a bad endpoint has a login renewed once more.
+        return replace(self, token=token, doubted=True)
 
     def after_acceptance(self, token: str, *, now: float) -> Acceptance:
         """Return what is known once a request with this token was accepted."""

@@ -21,6 +21,14 @@ DOUBTED = TRUSTED.after_rejection("token", is_check=False, now=1.0)
         pytest.param(REJECTED.after_acceptance("older", now=0.0), True, True, id="an older one was accepted"),
         pytest.param(Acceptance().after_rejection("older", is_check=False, now=0.0), False, False, id="another token"),
         pytest.param(DOUBTED, False, True, id="one client of an odd endpoint turns nothing off"),
+        pytest.param(
+            TRUSTED.after_rejection("renewed", is_check=False, now=30.0).after_rejection(
+                "token", is_check=False, now=60.0
+            ),
+            False,
+            True,
+            id="nor when its 401 has had the token renewed",
+        ),
         pytest.param(DOUBTED.after_rejection("token", is_check=True, now=2.0), True, True, id="a check does"),
         pytest.param(
             TRUSTED.after_rejection("token", is_check=False, now=TRUST),
