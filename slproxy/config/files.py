@@ -48,6 +48,8 @@ def read_found(path: Path, what: str, *, accept: str, matters: Callable[[bytes],
     """
     try:
         reason = distrust(path)
+        if _is_null(path):
+            return None
         if reason is None:
             with path.open("rb") as file:
                 # What was opened is what counts: it may be another file by now.
@@ -65,6 +67,12 @@ def read_found(path: Path, what: str, *, accept: str, matters: Callable[[bytes],
         f"{what} {path} was found, not named, and {reason.detail}",
         hint=f"{accept} if you trust it, or {reason.repair}",
     )
+
+
+def _is_null(path: Path) -> bool:
+    """Tell whether it is the null device, which hides a file of a folder that is mounted in a container."""
+    status = path.stat()
+    return stat.S_ISCHR(status.st_mode) and status.st_rdev == Path(os.devnull).stat().st_rdev
 
 
 def _matters(path: Path, matters: Callable[[bytes], bool]) -> bool:

@@ -211,6 +211,13 @@ def test_an_env_file_of_others_that_sets_nothing_of_ours_is_none_of_our_business
     assert ".env" in refusal(tmp_path)
 
 
+@pytest.mark.parametrize("name", READ_ONLY)
+def test_the_null_device_hides_a_file(name: str, tmp_path: Path) -> None:
+    """As `--volume /dev/null:/app/.env` does, for a container that has the project mounted."""
+    (tmp_path / name).symlink_to(os.devnull)
+    assert not loaded(tmp_path).policy.read_only
+
+
 def test_an_env_file_of_others_is_overridden_by_setting_its_variables_as_its_hint_says(tmp_path: Path) -> None:
     """As `env_file: .env` does in a container that has the folder mounted with the owner outside."""
     dotenv = tmp_path / ".env"
