@@ -12,6 +12,7 @@ from slproxy import config
 from slproxy.cli.output import print_note
 from slproxy.cli.parser import Command
 from slproxy.config import Settings
+from slproxy.errors import ConfigError
 
 # Flags that are settings.
 FLAGS: Mapping[str, str] = MappingProxyType(
@@ -28,7 +29,7 @@ def load_settings(args: argparse.Namespace, profile: str | None, cwd: Path | Non
         profile=profile,
         flags=flags,
         environ=os.environ,
-        cwd=cwd or Path.cwd(),
+        cwd=cwd or _working_folder(),
         # To run a fake SalesLoft takes no credentials.
         sandbox=bool(args.sandbox) or not command.flags_are_settings,
     )
@@ -36,7 +37,7 @@ def load_settings(args: argparse.Namespace, profile: str | None, cwd: Path | Non
 
 def profile_names(args: argparse.Namespace) -> list[str]:
     """Return the profiles that have settings or a login. Raises ConfigError."""
-    return config.profiles(config=args.config, environ=os.environ, cwd=Path.cwd())
+    return config.profiles(config=args.config, environ=os.environ, cwd=_working_folder())
 
 
 def warn_of_unknown_profile(settings: Settings, args: argparse.Namespace) -> None:
@@ -49,3 +50,12 @@ def warn_of_unknown_profile(settings: Settings, args: argparse.Namespace) -> Non
     if settings.profile not in known:
         nothing = f"the profile {settings.profile} has neither settings nor a login"
         print_note(f"slproxy: warning: {nothing}; known are: {', '.join(known)}")
+
+
+def _working_folder() -> Path:
+    try:
+        return Path.cwd()
+    except OSError as error:  # somebody has removed it, or its parents may not be looked into
+        raise ConfigError(
+            "The folder that this was started in cannot be found.", hint="Change to one that exists, with cd."
+        ) from error

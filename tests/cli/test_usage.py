@@ -292,3 +292,11 @@ async def test_exit_codes_tell_done_failed_and_login_needed(tmp_path: Path) -> N
         no_secret_in(out, err)
         if wanted == 3 and "--json" not in arguments:
             assert "slproxy login" in out + err, (arguments, out, err)
+
+
+async def test_a_folder_that_was_removed_is_told(tmp_path: Path) -> None:
+    gone = ["sh", "-c", 'mkdir gone && cd gone && rmdir ../gone && exec "$@"', "sh"]
+    process = await spawn(["config"], tmp_path, {}, stdin=asyncio.subprocess.DEVNULL, before=gone)
+    out, err = await process.communicate()
+    assert (process.returncode, out) == (2, b"")
+    assert err.startswith(b"slproxy: The folder that this was started in cannot be found.\n")
