@@ -69,7 +69,9 @@ async def _addresses(host: str, port: int) -> list[str]:
         )
     except OSError as error:
         raise cannot_listen(host, port, error) from error
-    return list(dict.fromkeys(str(each[4][0]) for each in found))
+    addresses = list(dict.fromkeys(str(each[4][0]) for each in found))
+    # However it is spelt, such as 0:0:0:0:0:0:0:1.
+    return list(_LOCALHOST.get(addresses[0], addresses)) if len(addresses) == 1 else addresses
 
 
 def _listening(address: str, port: int) -> socket.socket:
