@@ -54,8 +54,11 @@ def warn_of_unknown_profile(settings: Settings, args: argparse.Namespace) -> Non
 
 def _working_folder() -> Path:
     try:
-        return Path.cwd()
-    except OSError as error:  # somebody has removed it, or its parents may not be looked into
+        folder = Path.cwd()
+        Path(os.curdir).stat()  # what it holds may be looked at: after `sudo -u` it often may not
+    except OSError as error:
         raise ConfigError(
-            "The folder that this was started in cannot be found.", hint="Change to one that exists, with cd."
+            f"The folder that this was started in cannot be used: {os.strerror(error.errno or 0)}.",
+            hint="Change to another, with cd.",
         ) from error
+    return folder

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import socket
 import sys
 from collections.abc import Mapping
@@ -294,9 +295,13 @@ async def test_exit_codes_tell_done_failed_and_login_needed(tmp_path: Path) -> N
             assert "slproxy login" in out + err, (arguments, out, err)
 
 
-async def test_a_folder_that_was_removed_is_told(tmp_path: Path) -> None:
-    gone = ["sh", "-c", 'mkdir gone && cd gone && rmdir ../gone && exec "$@"', "sh"]
-    process = await spawn(["config"], tmp_path, {}, stdin=asyncio.subprocess.DEVNULL, before=gone)
+@pytest.mark.parametrize("end", ["rmdir ../there", "chmod 0 ."])
+async def test_a_folder_that_cannot_be_used_is_told(end: str, tmp_path: Path) -> None:
+    """It was removed, or belongs to who ran `sudo -u`."""
+    if os.geteuid() == 0 and "chmod" in end:
+        pytest.skip("root may look into every folder")
+    there = ["sh", "-c", f'mkdir there && cd there && {end} && exec "$@"', "sh"]
+    process = await spawn(["config"], tmp_path, {}, stdin=asyncio.subprocess.DEVNULL, before=there)
     out, err = await process.communicate()
     assert (process.returncode, out) == (2, b"")
-    assert err.startswith(b"slproxy: The folder that this was started in cannot be found.\n")
+    assert err.startswith(b"slproxy: The folder that this was started in cannot be used: ")
