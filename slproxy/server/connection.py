@@ -210,9 +210,18 @@ class ClientConnection(RequestHandler):
         if self.queue:
             return
         if not body.is_eof() and body.exception() is None:
-            body.set_exception(web.RequestPayloadError("the client ended within the body"))
-            self.skip_rest_of_body()  # aiohttp would read on, and raise it once more
+            self._fail(body, web.RequestPayloadError("the client ended within the body"))
         self.close()
+
+    def _fail(self, body: StreamReader, error: Exception) -> None:
+        """Let the reader of a body fail; aiohttp would read on, and raise it once more.
+
+        A reader looks for an error only before it waits (aiohttp/streams.py, ``read``). One that the end of a chunk has
+        just woken would wait again, without end: so it is told once more after that.
+        """
+        body.set_exception(error)
+        self.loop.call_soon(body.set_exception, error)
+        self.skip_rest_of_body()
 
     def _start_head_timer(self, timeout: float | None = None) -> None:
         if self._head_timer is None:
@@ -343,8 +352,7 @@ class ClientConnection(RequestHandler):
         if not body.is_eof() and body.exception() is None:
             # The reason is in the queue; a trailer over the limit is told as a header is, however it was cut in pieces.
             problem = limit_problem(self.queued_error(), max_line_size=self.max_line_size)
-            body.set_exception(problem or web.RequestPayloadError("the body does not parse"))
-            self.skip_rest_of_body()  # aiohttp would read on, and raise it once more
+            self._fail(body, problem or web.RequestPayloadError("the body does not parse"))
 
     def handle_error(
         self,

@@ -236,3 +236,30 @@ async def test_connections_that_linger_do_not_hold_up_the_way_down() -> None:
         await app.__aexit__(None, None, None)
         assert time.monotonic() - began < LINGER_SILENCE / 2
         assert (await read_to_end(sock)).startswith(b"HTTP/1.1 400 ")
+
+
+@pytest.mark.parametrize("rest", [b"\r\nzz\r\n", b"\r\n0\r\n\n\r"], ids=["a chunk", "a trailer"])
+@pytest.mark.parametrize("half", [False, True], ids=["goes on", "ends its half"])
+async def test_a_body_that_does_not_parse_right_behind_a_chunk_is_refused_at_once(rest: bytes, half: bool) -> None:
+    """aiohttp's reader, woken by the end of the chunk, waited again in place of looking at the error."""
+    has_come = asyncio.Event()
+
+    async def script(_: object, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"ab")
+        has_come.set()
+        await reader.read()
+
+    loop = asyncio.get_running_loop()
+    async with (
+        ScriptedUpstream(script, whole=False) as upstream,
+        proxy(settings_for(upstream.url)) as app,
+        connected(app.urls[0]) as sock,
+        asyncio.timeout(PATIENCE),
+    ):
+        request = get("/v2/a", "Transfer-Encoding: chunked", method="POST")
+        await loop.sock_sendall(sock, request + b"2\r\nab")
+        await has_come.wait()
+        await loop.sock_sendall(sock, rest)
+        if half:
+            sock.shutdown(socket.SHUT_WR)
+        assert (await read_to_end(sock)).startswith(b"HTTP/1.1 400 ")
