@@ -74,9 +74,8 @@ class Replicas:
 
     async def close(self) -> None:
         """Tell Redis the last of it, and close the connections."""
-        for task in (self._reserving, self._settling):
-            if task is not None:
-                await asyncio.wait({task})
+        while (task := self._reserving or self._settling) is not None:
+            await asyncio.wait({task})
         if self.redis is not None:
             await self.redis.close()
 
