@@ -11,6 +11,8 @@ import logging
 import socket
 from collections.abc import Callable
 
+from slproxy.server.reading import READ_SIZE, BufferedReads
+
 log = logging.getLogger("slproxy.server")
 
 # Connections accepted in one go: others have their turn in between, and may close some.
@@ -30,6 +32,7 @@ class Acceptor:
         """``run_out`` is called when there is no descriptor for a connection: it may close others."""
         self._listener = listener
         self._make, self._run_out = make, run_out
+        self._buffer = memoryview(bytearray(READ_SIZE))
         self._timers = asyncio.get_running_loop()
         self._connecting: set[asyncio.Task[object]] = set()
         self._pause: asyncio.TimerHandle | None = None
@@ -65,10 +68,13 @@ class Acceptor:
 
     async def _connect(self, connection: socket.socket) -> None:
         try:
-            await self._timers.connect_accepted_socket(self._make, connection)
+            await self._timers.connect_accepted_socket(self._read_by_buffer, connection)
         except OSError as error:
             connection.close()
             log.debug("a connection was lost at once: %s", error)
+
+    def _read_by_buffer(self) -> BufferedReads:
+        return BufferedReads(self._make(), self._buffer)
 
     def _wait(self, error: OSError) -> None:
         """Accept nothing for a while: the listening socket would be reported as ready again and again."""
