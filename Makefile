@@ -33,7 +33,7 @@ types: $(VENV)/linted ## check types
 
 check: test lint types ## what CI does
 
-bench: $(VENV)/installed ## measure requests per second beside a bare passthrough
+bench: $(VENV)/linted ## measure requests per second beside a bare passthrough and Envoy
 	$(BIN)/python -m benchmarks.throughput
 
 clean: ## remove what the other commands made

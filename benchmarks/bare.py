@@ -43,4 +43,9 @@ if __name__ == "__main__":
     bare.router.add_route("*", "/{tail:.*}", passthrough)
     bare.on_startup.append(start)
     bare.on_cleanup.append(stop)
-    web.run_app(bare, host="127.0.0.1", port=int(sys.argv[2]), access_log=None, print=lambda _: None)
+    loop = None
+    if "uvloop" in sys.argv[3:]:
+        import uvloop
+
+        loop = uvloop.new_event_loop()
+    web.run_app(bare, host="127.0.0.1", port=int(sys.argv[2]), access_log=None, print=lambda _: None, loop=loop)

@@ -36,7 +36,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
-from benchmarks.throughput import cpu_seconds
+from benchmarks.programs import cpu_seconds
 from slproxy.sandbox import Fault, Options, Sandbox
 from slproxy.sandbox.limits.faults import Faults, Side, parse_fault
 

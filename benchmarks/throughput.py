@@ -1,182 +1,132 @@
-"""Requests per second, p50 and p99: direct to an upstream, through a bare aiohttp passthrough, and through slproxy.
+"""Requests per second and latency of slproxy, beside a bare passthrough on aiohttp and Envoy's credential injector.
 
-``python -m benchmarks.throughput`` runs the three side by side in one go, in turns, and prints a table with the ratio
-slproxy/bare of each turn's pair. Everything is on loopback and ends by itself.
+``python -m benchmarks.throughput`` runs all of them at once and loads them in turns, GET and POST over 32 connections
+and GET over one. It prints a table for each load: medians of the turns, and the ratios of each turn, which is all that
+means much on a machine whose speed varies. Everything is on loopback and ends by itself.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
-import contextlib
 import os
-import socket
 import statistics
-import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+import tempfile
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, ExitStack
+from functools import partial
+from itertools import product
 from pathlib import Path
-from subprocess import DEVNULL, Popen
+from typing import NamedTuple
 
-from aiohttp import web
+from benchmarks import programs
+from benchmarks.load import Figures, load
+from benchmarks.programs import ROOT, Program
 
-ROOT = Path(__file__).resolve().parent.parent
-BODY = b'{"data":{"id":1,"name":"Jane Smith","email":"jane@company.com"},"padding":"' + b"x" * 1200 + b'"}'
+LOADS: Mapping[str, Mapping[str, int]] = {
+    "GET, 32 connections": {"connections": 32, "post": 0},
+    "POST of 10 kB, 32 connections": {"connections": 32, "post": 10_000},
+    "GET, one connection": {"connections": 1, "post": 0},
+}
+BARE, ENVOY = "bare", "envoy"
+# What ratios are taken of, where it takes part.
+BASES = (BARE, ENVOY)
 
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
-
-
-async def _upstream(port: int) -> None:
-    """Answer like the API does, as fast as aiohttp can."""
-
-    async def handle(request: web.BaseRequest) -> web.Response:
-        await request.read()
-        headers = {"x-ratelimit-endpoint-cost": "1", "x-ratelimit-remaining-minute": "900000000"}
-        return web.Response(body=BODY, headers=headers, content_type="application/json")
-
-    runner = web.ServerRunner(web.Server(handle, access_log=None))
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", port, backlog=1024).start()
-    await asyncio.Event().wait()
+Starts = Callable[[], AbstractContextManager[Program]]
 
 
-class Load:
-    """A fixed number of keep-alive connections that each ask again as soon as they are answered."""
+class Turn(NamedTuple):
+    """One program under one load for one turn."""
 
-    def __init__(self, port: int, *, connections: int, seconds: float, post: int) -> None:
-        self._port, self._connections, self._seconds = port, connections, seconds
-        head = f"Host: localhost:{port}\r\nUser-Agent: bench\r\nAccept: */*\r\n"
-        if post:
-            head += f"Content-Type: application/json\r\nContent-Length: {post}\r\n"
-        method = "POST" if post else "GET"
-        self._request = f"{method} /v2/people.json?per_page=100 HTTP/1.1\r\n{head}\r\n".encode() + b"x" * post
-        self.latencies: list[float] = []
+    figures: Figures
+    cpu: float  # seconds a request
 
-    async def run(self) -> float:
-        """Return requests per second."""
-        ends = time.perf_counter() + self._seconds
-        began = time.perf_counter()
-        await asyncio.gather(*(self._client(ends) for _ in range(self._connections)))
-        return len(self.latencies) / (time.perf_counter() - began)
-
-    async def _client(self, ends: float) -> None:
-        reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
-        while (asked := time.perf_counter()) < ends:
-            writer.write(self._request)
-            head = await reader.readuntil(b"\r\n\r\n")
-            if not head.startswith(b"HTTP/1.1 200"):
-                raise SystemExit(f"not a 200: {head!r}")
-            lower = head.lower()
-            if (at := lower.find(b"content-length:")) >= 0:
-                await reader.readexactly(int(lower[at + 15 : lower.index(b"\r", at)]))
-            else:
-                while size := int(await reader.readuntil(b"\r\n"), 16):
-                    await reader.readexactly(size + 2)
-                await reader.readexactly(2)
-            self.latencies.append(time.perf_counter() - asked)
-        writer.close()
-        with contextlib.suppress(ConnectionError):
-            await writer.wait_closed()
+    @property
+    def rate(self) -> float:
+        return self.figures.requests / self.figures.seconds
 
 
-def cpu_seconds(pid: int) -> float:
-    """Return the processor time that a process has used (proc_pid_stat(5), fields 14 and 15)."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+def contestants(upstream: Program, folder: Path, before: Path | None) -> dict[str, Starts]:
+    """Return how each program that takes part is started, by its name."""
+    origin = f"http://127.0.0.1:{upstream.port}"
+    loops = {"": False, **({" uvloop": True} if programs.has_uvloop() else {})}
+    checkouts = {**({"before": before} if before else {}), "slproxy": ROOT}
+    found: dict[str, Starts] = {}
+    if program := programs.installed("envoy"):
+        found[ENVOY] = partial(programs.envoy, program, upstream.port, folder)
+    for suffix, uvloop in loops.items():
+        found[BARE + suffix] = partial(programs.bare, origin, uvloop=uvloop)
+    for (name, checkout), mode, (suffix, uvloop) in product(checkouts.items(), ("off", "pace"), loops.items()):
+        found[f"{name} {mode}{suffix}"] = partial(
+            programs.slproxy, origin, uvloop=uvloop, checkout=checkout, PACE__MODE=mode
+        )
+    return found
 
 
-@contextmanager
-def processes(*, uvloop: bool) -> Iterator[dict[str, tuple[int, int]]]:
-    """Start the upstream and both proxies, each a process of its own; yield their ports and process ids."""
-    ports = {"direct": free_port(), "bare": free_port(), "slproxy": free_port()}
-    origin = f"http://127.0.0.1:{ports['direct']}"
-    env = {name: value for name, value in os.environ.items() if not name.startswith(("SLPROXY_", "SALESLOFT_"))}
-    settings = {
-        "SALESLOFT_API_KEY": "ak_" + "5a" * 32,
-        "SLPROXY_UPSTREAM__API_URL": origin,
-        "SLPROXY_UPSTREAM__ACCOUNTS_URL": origin,
-        "SLPROXY_LISTEN__PORT": str(ports["slproxy"]),
-        "SLPROXY_STORE__KIND": "memory",
-        "SLPROXY_PACE__LIMIT": "900000000",
-    }
-    python = [sys.executable] if uvloop else [sys.executable, "-c", _WITHOUT_UVLOOP]
-    started: list[Popen[bytes]] = []
-    try:
-        for command, more in (
-            ([sys.executable, "-m", "benchmarks.throughput", "--upstream", str(ports["direct"])], {}),
-            ([sys.executable, "-m", "benchmarks.bare", origin, str(ports["bare"])], {}),
-            ([*python, "-m", "slproxy", "serve"] if uvloop else [*python, "serve"], settings),
-        ):
-            started.append(Popen(command, cwd=ROOT, env={**env, **more}, stdout=DEVNULL, stderr=DEVNULL))
-        for port in ports.values():
-            _wait_for(port)
-        yield {name: (port, process.pid) for (name, port), process in zip(ports.items(), started, strict=True)}
-    finally:
-        for process in started:
-            process.terminate()
-        for process in started:
-            process.wait(timeout=10)
+def measured(starts: Mapping[str, Starts], *, turns: int, seconds: int) -> dict[str, dict[str, list[Turn]]]:
+    """Return the turns of each program under each load; the first seconds of a program count for nothing."""
+    taken: dict[str, dict[str, list[Turn]]] = {what: {name: [] for name in starts} for what in LOADS}
+    with ExitStack() as stack:
+        running = {name: stack.enter_context(start()) for name, start in starts.items()}
+        for program in running.values():
+            load(program.port, seconds=1, **LOADS["GET, 32 connections"])
+        for _ in range(turns):
+            for what, how in LOADS.items():
+                for name, program in running.items():
+                    before = program.cpu_seconds()
+                    figures = load(program.port, seconds=seconds, **how)
+                    cpu = (program.cpu_seconds() - before) / figures.requests
+                    taken[what][name].append(Turn(figures, cpu))
+    return taken
 
 
-_WITHOUT_UVLOOP = "import sys; sys.modules['uvloop'] = None; from slproxy.cli import main; main()"
+def rows(turns: Mapping[str, list[Turn]]) -> list[list[str]]:
+    """Return the table of one load."""
+    bases = [base for base in BASES if base in turns]
+    head = ["req/s", "p50 ms", "p99 ms", "cpu µs"]
+    for base in bases:
+        head += [f"/{base}: req/s", "req/cpu s", "p50"]
+    table = [["", *head]]
+    for name, mine in turns.items():
+        row = [
+            f"{statistics.median(turn.rate for turn in mine):,.0f}",
+            f"{statistics.median(turn.figures.p50 for turn in mine):.2f}",
+            f"{statistics.median(turn.figures.p99 for turn in mine):.2f}",
+            f"{statistics.median(turn.cpu for turn in mine) * 1e6:.0f}",
+        ]
+        for base in bases:
+            pairs = [*zip(mine, turns[base], strict=True)]
+            row += [
+                spread([one.rate / other.rate for one, other in pairs]),
+                spread([other.cpu / one.cpu for one, other in pairs]),
+                f"{statistics.median(one.figures.p50 / other.figures.p50 for one, other in pairs):.2f}",
+            ]
+        table.append([name, *row])
+    return table
 
 
-def _wait_for(port: int) -> None:
-    deadline = time.monotonic() + 15
-    while time.monotonic() < deadline:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
-            return
-        time.sleep(0.05)
-    raise SystemExit(f"nothing listens on port {port}")
+def spread(ratios: list[float]) -> str:
+    return f"{statistics.median(ratios):.2f} ({min(ratios):.2f}-{max(ratios):.2f})"
 
 
 def main() -> None:
-    """Run the turns and print the table."""
+    """Run the turns and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--turns", type=int, default=5, help="how often each is measured (default: %(default)s)")
-    parser.add_argument("--seconds", type=float, default=3.0, help="length of one measurement (default: %(default)s)")
-    parser.add_argument("--connections", type=int, default=32, help="connections at a time (default: %(default)s)")
-    parser.add_argument("--post", type=int, default=0, metavar="BYTES", help="POST a body of this size instead of GET")
-    parser.add_argument("--uvloop", action="store_true", help="let slproxy use uvloop, which bare does not")
-    parser.add_argument("--upstream", type=int, metavar="PORT", help=argparse.SUPPRESS)
+    parser.add_argument("names", nargs="*", help='what takes part, such as "slproxy off" or bare (default: all)')
+    parser.add_argument("--turns", type=int, default=5, help="how often each is loaded (default: %(default)s)")
+    parser.add_argument("--seconds", type=int, default=1, help="length of one turn (default: %(default)s)")
+    parser.add_argument("--before", type=Path, help="another checkout of slproxy, measured in the same turns")
     args = parser.parse_args()
-    if args.upstream:
-        asyncio.run(_upstream(args.upstream))
-    rates: dict[str, list[float]] = {"direct": [], "bare": [], "slproxy": []}
-    latencies: dict[str, list[float]] = {name: [] for name in rates}
-    costs: dict[str, list[float]] = {name: [] for name in rates}
-    with processes(uvloop=args.uvloop) as targets:
-        for turn in range(args.turns + 1):
-            for name, (port, pid) in targets.items():
-                seconds = args.seconds if turn else 1.0
-                load = Load(port, connections=args.connections, seconds=seconds, post=args.post)
-                before = cpu_seconds(pid)
-                rate = asyncio.run(load.run())
-                cost = (cpu_seconds(pid) - before) / len(load.latencies)
-                if turn:  # the first turn warms up
-                    rates[name].append(rate)
-                    latencies[name] += load.latencies
-                    costs[name].append(cost)
-    print(f"{'':8} {'req/s':>8} {'p50 ms':>8} {'p99 ms':>8} {'cpu us/req':>11}")
-    for name, measured in rates.items():
-        cuts = statistics.quantiles(latencies[name], n=100)
-        print(
-            f"{name:8} {statistics.median(measured):8.0f} {cuts[49] * 1000:8.2f} {cuts[98] * 1000:8.2f} "
-            f"{statistics.median(costs[name]) * 1e6:11.0f}"
-        )
-    ratios = sorted(mine / bare for mine, bare in zip(rates["slproxy"], rates["bare"], strict=True))
-    print(f"slproxy/bare, req/s: median {statistics.median(ratios):.2f}, from {ratios[0]:.2f} to {ratios[-1]:.2f}")
-    # Processor time is what a busy machine distorts least.
-    work = sorted(bare / mine for mine, bare in zip(costs["slproxy"], costs["bare"], strict=True))
-    print(
-        f"slproxy/bare, req per cpu second: median {statistics.median(work):.2f}, from {work[0]:.2f} to {work[-1]:.2f}"
-    )
+    with tempfile.TemporaryDirectory() as folder, programs.upstream() as upstream:
+        starts = contestants(upstream, Path(folder), args.before)
+        if unknown := set(args.names) - set(starts):
+            parser.error(f"{', '.join(sorted(unknown))}: there are {', '.join(starts)}")
+        chosen = {name: start for name, start in starts.items() if name in (args.names or starts)}
+        for what, turns in measured(chosen, turns=args.turns, seconds=args.seconds).items():
+            print(f"\n{what}, {args.turns} turns of {args.seconds} s; load average {os.getloadavg()[0]:.1f}\n")
+            for number, row in enumerate(rows(turns)):
+                print("| " + " | ".join(row) + " |")
+                if not number:
+                    print("|---" * len(row) + "|")
 
 
 if __name__ == "__main__":
