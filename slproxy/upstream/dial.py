@@ -1,8 +1,15 @@
-"""Dial: how a connection to the upstream is made and verified."""
+"""Dial: how a connection to the upstream is made and verified.
+
+1. Every address of a name gets its chance (RFC 8305).
+2. The certificate is verified before a byte of the request, and so of the token, is written; no setting turns it off.
+3. A session of TLS is resumed where the host allows it. Its certificate was verified when it began, by the same rules.
+4. Foreign exceptions end here, as an ``UpstreamFault`` whose ``maybe_sent`` is false.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import socket
 import ssl
 from collections.abc import Callable
@@ -12,8 +19,16 @@ from urllib.parse import urlsplit
 
 from slproxy.config import UpstreamSettings
 from slproxy.errors import ConfigError
+from slproxy.upstream.addresses import Names, connect
+from slproxy.upstream.connect_faults import connect_fault
+from slproxy.upstream.tls import Tls
 
-P = TypeVar("P", bound=asyncio.BaseProtocol)
+P = TypeVar("P", bound=asyncio.BufferedProtocol)
+
+# What is read of a TLS connection in one go, in bytes: two records of the largest size (RFC 8446 §5.1).
+READ_SIZE = 32 * 1024
+# A session is resumed for so long after a certificate was verified for it, in seconds; then one is looked at again.
+SESSION_LIFETIME = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,23 +51,81 @@ class Dialer:
     """Makes connections: names, addresses, TLS."""
 
     def __init__(self, rules: UpstreamSettings) -> None:
+        """Raises ConfigError where ``upstream.ca_file`` holds no certificates."""
         self._rules = rules
-        self._tls = _tls_context(rules)
+        self._context = _tls_context(rules)
+        self._names = Names()
+        self._buffer = memoryview(bytearray(READ_SIZE))
+        # What may be resumed with a host and port, and until when, in loop time.
+        self._sessions: dict[tuple[str, int], tuple[float, ssl.SSLSession]] = {}
 
     async def dial(self, origin: Origin, make: Callable[[], P]) -> P:
-        """Return the protocol of a new connection whose certificate is good.
+        """Return the protocol of a new connection: connected, its certificate verified, no byte of a request written.
+
+        What ``make`` makes is told ``connection_made`` when all that is done. Its transport reads and writes plain
+        bytes, whether there is TLS below or not, and ``get_extra_info("socket")`` is the socket.
 
         Raises:
-            UpstreamFault: there is none within ``upstream.connect_timeout``.
+            UpstreamFault: there is none within ``upstream.connect_timeout``; the cause is the foreign exception.
         """
-        loop = asyncio.get_running_loop()
-        tls = self._tls if origin.scheme == "https" else None
-        async with asyncio.timeout(self._rules.connect_timeout):
-            infos = await asyncio.to_thread(socket.getaddrinfo, origin.host, origin.port, type=socket.SOCK_STREAM)
-            _, protocol = await loop.create_connection(
-                make, infos[0][4][0], origin.port, ssl=tls, server_hostname=origin.host if tls else None
-            )
-        return protocol
+        try:
+            async with asyncio.timeout(self._rules.connect_timeout):
+                return await self._dial(origin, make)
+        except (OSError, UnicodeError) as error:  # the second of a label that no name can have
+            raise connect_fault(error) from error
+
+    async def _dial(self, origin: Origin, make: Callable[[], P]) -> P:
+        sock = await self._connect(origin.host, origin.port)
+        if origin.scheme == "http":
+            _, protocol = await _over(sock, make)
+            return protocol
+        transport, tls = await _over(sock, functools.partial(self._tls, origin.host, origin.port, make))
+        return await _secured(transport, tls)
+
+    async def _connect(self, host: str, port: int) -> socket.socket:
+        try:
+            return await connect(await self._names.addresses(host, port))
+        except OSError:
+            self._names.forget(host, port)
+            raise
+
+    def _tls(self, host: str, port: int, make: Callable[[], P]) -> Tls[P]:
+        assert self._context is not None, "made where an origin is https"
+        key, now = (host, port), asyncio.get_running_loop().time()
+        until, session = self._sessions.get(key, (0.0, None))
+
+        def keep_session(fresh: ssl.SSLSession, is_resumed: bool) -> None:
+            self._sessions[key] = (until if is_resumed else now + SESSION_LIFETIME, fresh)
+
+        return Tls(
+            self._context,
+            host.removesuffix("."),  # certificates do not spell the root's
+            make,
+            self._buffer,
+            session=session if now < until else None,
+            keep_session=keep_session,
+        )
+
+
+Q = TypeVar("Q", bound=asyncio.BaseProtocol)
+
+
+async def _over(sock: socket.socket, make: Callable[[], Q]) -> tuple[asyncio.Transport, Q]:
+    """Return a transport over a connected socket, which is closed where there is none."""
+    try:
+        return await asyncio.get_running_loop().create_connection(make, sock=sock)
+    except BaseException:
+        sock.close()
+        raise
+
+
+async def _secured(transport: asyncio.Transport, tls: Tls[P]) -> P:
+    """Return the protocol above TLS once its handshake is done; else the connection is closed."""
+    try:
+        return await tls.secured
+    except BaseException:
+        transport.abort()
+        raise
 
 
 def _tls_context(rules: UpstreamSettings) -> ssl.SSLContext | None:
@@ -60,6 +133,8 @@ def _tls_context(rules: UpstreamSettings) -> ssl.SSLContext | None:
     if not rules.api_url.startswith("https:") and not rules.accounts_url.startswith("https:"):
         return None  # loopback only; reading the system's CAs takes 20 ms
     context = ssl.create_default_context()
+    # A renegotiation, which TLS 1.3 did away with, would want to read in the middle of a write.
+    context.options |= ssl.OP_NO_RENEGOTIATION
     if rules.ca_file is not None:
         try:
             context.load_verify_locations(cafile=rules.ca_file)
