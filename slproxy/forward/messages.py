@@ -69,8 +69,9 @@ class ReplyBody(Protocol):
     status: int
     reason: str
     headers: RawHeaders
-    # Returns the first value of a header, by any case of its name.
-    header: Callable[[str], str | None]
+
+    def header(self, name: str, /) -> str | None:
+        """Return the first value of a header, by any case of its name."""
 
     @property
     def ended(self) -> bool: ...

@@ -1,8 +1,8 @@
 """The upstream: sends one request to SalesLoft, once."""
 
 from slproxy.upstream.client import Upstream
-from slproxy.upstream.framing import MAX_LENGTH
 from slproxy.upstream.outbound import Outbound
+from slproxy.upstream.parser import MAX_LENGTH
 from slproxy.upstream.reply import Reply
 from slproxy.upstream.reuse import suspended
 from slproxy.upstream.slots import Slot

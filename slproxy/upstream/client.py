@@ -1,18 +1,22 @@
-"""The client of SalesLoft: it sends one request, once. Only this area knows aiohttp's client.
+"""The client of SalesLoft: it sends one request, once.
 
 1. The target goes out byte for byte, to one fixed origin. No URL is joined or normalised, and no redirect followed.
 2. One call is one request on the wire. A pooled connection that died while it was idle is noticed before a byte is
    written, and replaced.
 3. Nothing is added: no User-Agent, Accept, Content-Type or Content-Length that the client did not send; no cookies;
    nothing is decompressed.
-4. Foreign exceptions end here: whatever aiohttp raises becomes an ``UpstreamFault`` that knows whether a byte of the
+4. Foreign exceptions end here: whatever goes wrong becomes an ``UpstreamFault`` that knows whether a byte of the
    request may have been sent.
 5. The certificate is verified before a byte of the request, and so of the token, is written; no setting turns it off.
 
-It stands on aiohttp's connector (names, TLS, the pool) and response parser, not on its session. The session repeats
-idempotent requests by itself (``retry_persistent_connection``), merges headers that differ in case only
-(``_prepare_headers``), adds ``Content-Length: 0`` to a POST without a body, and takes a third of a request's time
-(benchmarks/README.md); for none of these it has a switch.
+A request on its way::
+
+    client        _send: a connection, a round trip, a reply, or the fault that it came to
+    ├ pool        an idle connection that is still good, or a new one
+    │ └ dial      names, addresses, TLS
+    └ round_trip  writes the request, reads the reply
+      ├ connection  bytes, with back-pressure both ways
+      └ parser      the reply's head and body from its bytes
 """
 
 from __future__ import annotations
@@ -21,19 +25,16 @@ import asyncio
 import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Self
-from urllib.parse import urlsplit
-
-import aiohttp
-from aiohttp.http import HttpProcessingError
-from yarl import URL
 
 from slproxy.auth import Form, TokenEndpointReply
 from slproxy.config import UpstreamSettings
 from slproxy.retry import REPEATABLE
 from slproxy.upstream import forms
-from slproxy.upstream.faults import EvictedError, evicted, fault_of, is_silence, not_http
+from slproxy.upstream.dial import Dialer, Origin
+from slproxy.upstream.faults import EvictedError, evicted, fault_of, is_silence
 from slproxy.upstream.outbound import Outbound, request_head
-from slproxy.upstream.pool import Connector, connector
+from slproxy.upstream.parser import NotHTTPError
+from slproxy.upstream.pool import Pool
 from slproxy.upstream.reply import Reply
 from slproxy.upstream.reuse import suspended
 from slproxy.upstream.round_trip import RoundTrip
@@ -43,16 +44,6 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 
-class _Origin:
-    """Where requests go: fixed at the start, so that nothing a client sends can change it."""
-
-    def __init__(self, url: str) -> None:
-        parts = urlsplit(url)
-        self.host = parts.netloc
-        # What aiohttp's connector knows an origin by. It is never sent.
-        self.request = aiohttp.ClientRequest("GET", URL(url), loop=asyncio.get_running_loop())
-
-
 def _nothing() -> None:
     """Do nothing, where a request takes no slot and has no client."""
 
@@ -60,28 +51,26 @@ def _nothing() -> None:
 class Upstream:
     """The client of SalesLoft: a pool of connections to the API's and to the accounts' origin."""
 
-    _connector: Connector
-    _api: _Origin
-    _accounts: _Origin
+    _pool: Pool
 
     def __init__(self, rules: UpstreamSettings, *, suspended: Callable[[], float] = suspended) -> None:
         """``suspended`` tells for how many seconds the machine has slept, more or less a constant."""
         self._rules = rules
         self._suspended = suspended
-        self._connect_timeout = aiohttp.ClientTimeout(connect=rules.connect_timeout)
+        self._api, self._accounts = Origin.of(rules.api_url), Origin.of(rules.accounts_url)
         # What a reply of the accounts host may take in all, in seconds.
         self.accounts_timeout = forms.ACCOUNTS_TIMEOUT
         self.slots = Slots(rules.max_connections, timeout=rules.response_timeout)
 
     async def __aenter__(self) -> Self:
-        self._connector = connector(self._rules, self._suspended)
-        self._api, self._accounts = _Origin(self._rules.api_url), _Origin(self._rules.accounts_url)
+        self._pool = Pool(Dialer(self._rules), self._suspended)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._connector.close()
+        self._pool.close()
+        await asyncio.sleep(0)  # asyncio closes sockets in the next turn of its loop
 
     async def send(
         self, outbound: Outbound, slot: Slot, *, response_timeout: float, before_first_byte: Callable[[], None]
@@ -123,7 +112,7 @@ class Upstream:
 
     async def _send(
         self,
-        origin: _Origin,
+        origin: Origin,
         outbound: Outbound,
         *,
         response_timeout: float,
@@ -131,29 +120,30 @@ class Upstream:
         before_first_byte: Callable[[], None] = _nothing,
     ) -> Reply:
         """Make the one physical send; ``on_close`` is called once the reply is done with."""
-        head = request_head(outbound, origin.host)
+        head = request_head(outbound, origin.authority)
+        pool = self._pool
         round_trip: RoundTrip | None = None
         try:
-            connection = await self._connector.take(
-                origin.request, self._connect_timeout, repeatable=outbound.method in REPEATABLE
-            )
-            round_trip = RoundTrip(connection, on_close, self.slots.round_trips)
+            connection = await pool.take(origin, repeatable=outbound.method in REPEATABLE)
+
+            def closed(keep: bool) -> None:
+                pool.release(origin, connection, keep=keep)
+                on_close()
+
+            round_trip = RoundTrip(connection, outbound.method, closed, self.slots.round_trips)
             before_first_byte()
-            message, content = await round_trip.exchange(head, outbound, response_timeout=response_timeout)
-            if message.code < 200:
+            await round_trip.exchange(head, outbound, response_timeout=response_timeout)
+            if round_trip.reply.status < 200:
                 # 101 without having asked for an upgrade, which is not passed on (RFC 9110 §15.2.2).
-                raise not_http()
-            if not content.is_eof():
-                self._connector.bodies[round_trip.protocol].content = content
-            return Reply(message, content, round_trip, idle_timeout=self._rules.idle_timeout)
+                raise NotHTTPError("an upgrade that nobody asked for")
+            return Reply(round_trip, idle_timeout=self._rules.idle_timeout)
         except BaseException as error:
             if round_trip is not None:
-                round_trip.close(keep=False)  # which releases its slot; the caller does where there was none
-            if is_silence(error):
-                self._connector.era.end()  # the next attempt must not get another connection of the same age
+                round_trip.close()  # which releases its slot; the caller does where there was none
+            if is_silence(error) or is_silence(error.__cause__):
+                pool.era.end()  # the next attempt must not get another connection of the same age
             if isinstance(error, EvictedError):
                 raise evicted() from error
-            if isinstance(error, aiohttp.ClientError | HttpProcessingError | OSError):
-                maybe_sent = round_trip is not None and round_trip.maybe_sent
-                raise fault_of(error, maybe_sent=maybe_sent, timeout=response_timeout) from error
+            if isinstance(error, OSError | NotHTTPError):
+                raise fault_of(error, timeout=response_timeout) from error
             raise

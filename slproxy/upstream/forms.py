@@ -39,7 +39,7 @@ async def post_form(form: Form, send: Callable[[Outbound], Awaitable[Reply]], *,
             finally:
                 reply.close()
     except TimeoutError as error:
-        raise fault_of(error, maybe_sent=True, timeout=within) from error
+        raise fault_of(error, timeout=within) from error
     return TokenEndpointReply(status=reply.status, headers=headers_by_name(reply), body=content)
 
 

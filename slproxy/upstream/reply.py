@@ -2,40 +2,34 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Callable
-from typing import TYPE_CHECKING
-
-import aiohttp
-from aiohttp.http import HttpProcessingError
+from collections.abc import AsyncIterator
 
 from slproxy.errors import Problem, UpstreamTimeout, UpstreamUnreachable
 from slproxy.http import RawHeaders
 from slproxy.retry import Outcome
 from slproxy.upstream.faults import EvictedError, evicted
+from slproxy.upstream.parser import NotHTTPError
 from slproxy.upstream.round_trip import RoundTrip
-
-if TYPE_CHECKING:
-    from aiohttp.http import RawResponseMessage
 
 
 class Reply:
     """The upstream's reply: its head, and a body that is read once. Close it, or read it to the end."""
 
-    def __init__(
-        self, message: RawResponseMessage, content: aiohttp.StreamReader, round_trip: RoundTrip, *, idle_timeout: float
-    ) -> None:
-        self._idle_timeout = idle_timeout
-        self._content = content
+    def __init__(self, round_trip: RoundTrip, *, idle_timeout: float) -> None:
         self._round_trip = round_trip
-        # How the connection ends is part of a body that lasts until then (RFC 9112 §8); aiohttp takes a reset for it.
-        until_close = not message.chunked and "Content-Length" not in message.headers and not content.is_eof()
-        self._end = round_trip.protocol.closed if until_close else None
-        self.status = message.code
-        self.reason = message.reason
-        self.headers: RawHeaders = message.raw_headers
-        # Returns the first value of a header, by any case of its name.
-        self.header: Callable[[str], str | None] = message.headers.get
+        self._idle_timeout = idle_timeout
+        parsed = round_trip.reply
+        self.status = parsed.status
+        self.reason = parsed.reason
+        self.headers: RawHeaders = parsed.headers
+        self._first: dict[bytes, bytes] | None = None
+
+    def header(self, name: str) -> str | None:
+        """Return the first value of a header, by any case of its name."""
+        if self._first is None:
+            self._first = {name.lower(): value for name, value in reversed(self.headers)}
+        value = self._first.get(name.lower().encode())
+        return None if value is None else value.decode("utf-8", "surrogateescape")
 
     @property
     def outcome(self) -> Outcome:
@@ -46,19 +40,16 @@ class Reply:
 
     @property
     def ended(self) -> bool:
-        """Whether the whole body has been read. Raises UpstreamFault when it was not whole."""
-        if not self._content.at_eof():
-            return False
-        self._check_end()
-        return True
+        """Whether the whole body has been read."""
+        return self._round_trip.is_read
 
     def read_nowait(self) -> bytes:
         """Return what has arrived of the body and was not read yet, perhaps nothing. Raises UpstreamFault."""
-        if not self._content.is_eof():
+        if not self._round_trip.is_complete:
             self._round_trip.client_wait_started()
         try:
-            return self._content.read_nowait()
-        except (aiohttp.ClientError, HttpProcessingError) as error:
+            return self._round_trip.take()
+        except (OSError, NotHTTPError, EvictedError) as error:
             raise self._broken(error) from error
 
     async def chunks(self) -> AsyncIterator[bytes]:
@@ -67,34 +58,22 @@ class Reply:
         Raises:
             UpstreamFault: the body broke off, or nothing came for ``upstream.idle_timeout``.
         """
-        self._round_trip.client_wait_ended(moved=0)
+        round_trip = self._round_trip
+        round_trip.client_wait_ended(moved=0)
         try:
-            while chunk := self._content.read_nowait() or await self._next():
-                self._round_trip.client_wait_started()
+            while chunk := await round_trip.take_more(idle_timeout=self._idle_timeout):
+                round_trip.client_wait_started()
                 yield chunk
-                self._round_trip.client_wait_ended(moved=len(chunk))
-        except (aiohttp.ClientError, HttpProcessingError) as error:
+                round_trip.client_wait_ended(moved=len(chunk))
+        except (OSError, NotHTTPError, EvictedError) as error:
             raise self._broken(error) from error
-        self._check_end()
         self.close()
 
-    async def _next(self) -> bytes:
-        """Wait for more of the body. aiohttp's own timer starts again with each byte, be it none of a body."""
-        try:
-            async with asyncio.timeout(self._idle_timeout):
-                return await self._content.readany()
-        except TimeoutError as error:
-            raise aiohttp.SocketTimeoutError from error
-
-    def _check_end(self) -> None:
-        if self._end is not None and self._end.done() and (error := self._end.exception()) is not None:
-            raise self._broken(error) from error
-
-    def _broken(self, error: BaseException) -> Problem:
+    def _broken(self, error: Exception) -> Problem:
         self.close()
         if isinstance(error, EvictedError):
             return evicted()
-        if isinstance(error, aiohttp.SocketTimeoutError):
+        if isinstance(error, TimeoutError):
             return UpstreamTimeout(
                 "SalesLoft sent nothing for upstream.idle_timeout in the middle of a body.",
                 maybe_sent=True,
@@ -108,4 +87,4 @@ class Reply:
 
     def close(self) -> None:
         """Give the connection back if both bodies were carried to their ends, else close it. May be called again."""
-        self._round_trip.close(keep=self._content.is_eof())
+        self._round_trip.close()

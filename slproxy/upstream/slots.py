@@ -35,8 +35,8 @@ def room_in(waiting: int, *, released: int, within: float) -> int:
 class Slots:
     """The slots of ``upstream.max_connections``; a wait for one takes ``timeout`` seconds at most.
 
-    aiohttp's own pool has no limit here: a wait for a connection is the proxy's, and must not look like a timeout of
-    the upstream (docs/hazards.md, trap 13).
+    The pool has no limit: a wait for a connection is the proxy's, and must not look like a timeout of the upstream
+    (docs/hazards.md, trap 13).
     """
 
     def __init__(self, limit: int, *, timeout: float) -> None:

@@ -10,9 +10,9 @@ import time
 from dataclasses import replace
 
 import pytest
-from aiohttp.client_proto import ResponseHandler
 
 from slproxy.config import RetrySettings
+from slproxy.upstream.connection import Connection
 from tests.support.proxies import proxy, settings_for
 from tests.support.raw_http import Message, get, port_of, raw, reply
 from tests.support.scripted import ScriptedUpstream, replies
@@ -131,7 +131,7 @@ async def test_a_header_of_the_budget_that_is_no_number_is_passed_on_and_not_lea
 async def test_what_a_closed_connection_carried_is_freed_with_it() -> None:
     def connections() -> int:
         gc.collect()
-        return sum(isinstance(each, ResponseHandler) for each in gc.get_objects())
+        return sum(isinstance(each, Connection) for each in gc.get_objects())
 
     async def breaks_off(message: Message, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nabc")

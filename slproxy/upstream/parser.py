@@ -1,0 +1,157 @@
+"""Reply parser: one reply from its bytes, interim ones before it included. Sans-IO; the parser is llhttp's.
+
+1. Strict where a reply can be read in two ways: what llhttp refuses, and besides that what it lets pass: another
+   protocol's name or version, control characters in the reason, and any transfer coding but ``chunked`` alone.
+2. Lenient where real servers are and nothing is at stake: bare line feeds in a head (RFC 9112 §2.2), spaces behind a
+   chunk's size.
+3. What comes behind a reply is no part of it, and the connection is not used again.
+"""
+
+from __future__ import annotations
+
+import re
+
+import httptools
+
+from slproxy.http import RawHeaders
+
+# A length beyond a signed 64-bit number overflows somewhere.
+MAX_LENGTH = 2**63 - 1
+# More than any server sends, in bytes: of heads and what stands around chunks; of a header; and how many of these.
+MAX_HEAD = 512 * 1024
+MAX_HEADER = 64 * 1024
+MAX_HEADER_COUNT = 1000
+# A server says 100, 102 or 103 once or a few times before it replies.
+MAX_INFORMATIONAL = 100
+SWITCHING_PROTOCOLS = 101
+
+_CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+_LINE_ENDS = b"\r\n"
+
+
+class NotHTTPError(Exception):
+    """A reply that does not parse, or that can be read in two ways."""
+
+
+class ReplyParser:
+    """Parses one reply; ``has_body`` is false for the reply to HEAD, which has none whatever its headers say."""
+
+    def __init__(self, *, has_body: bool) -> None:
+        self._has_body = has_body
+        self._parser = httptools.HttpResponseParser(self)
+        self._parser.set_dangerous_leniencies(lenient_optional_cr_before_lf=True, lenient_spaces_after_chunk_size=True)
+        self._has_begun = False
+        self._informational = 0
+        # Bytes that came and were none of a body.
+        self._overhead = 0
+        self._reason = b""
+        self._headers: list[tuple[bytes, bytes]] = []
+        self.status = 0
+        self.has_head = self.is_complete = False
+        # Whether the body is as long as the connection lasts (RFC 9112 §6.3).
+        self.is_until_close = False
+        # Whether the connection may carry another request once the reply is complete.
+        self.keeps_alive = False
+        # What has arrived of the body and was not taken yet.
+        self.body = bytearray()
+
+    @property
+    def headers(self) -> RawHeaders:
+        """The headers, once there is a head."""
+        return self._headers
+
+    @property
+    def reason(self) -> str:
+        """The reason phrase, once there is a head."""
+        return self._reason.decode("utf-8", "surrogateescape")
+
+    def feed(self, data: memoryview) -> None:
+        """Parse what arrived. Raises NotHTTPError."""
+        if self._is_behind_reply():
+            return
+        if not self._has_begun and (start := bytes(data[:64]).lstrip(_LINE_ENDS)):
+            self._has_begun = True
+            if not start.startswith(b"H"):  # llhttp parses RTSP and ICE as well
+                raise NotHTTPError("another protocol")
+        before = len(self.body)
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade as error:
+            raise NotHTTPError("another protocol") from error
+        except httptools.HttpParserError as error:
+            if not self._is_behind_reply():
+                raise NotHTTPError(str(error)) from error
+            return
+        self._overhead += len(data) - (len(self.body) - before)
+        if self._overhead > MAX_HEAD:
+            raise NotHTTPError("no end of a head, or of what stands around chunks")
+
+    def _is_behind_reply(self) -> bool:
+        """Return whether the reply is complete, so that what comes is no part of it, and spoils the connection."""
+        if self.is_complete:
+            self.keeps_alive = False
+        return self.is_complete
+
+    def end(self) -> bool:
+        """Take the end of the connection; return whether the reply is whole."""
+        self.keeps_alive = False
+        if self.is_until_close and self.has_head:
+            self.is_complete = True
+        return self.is_complete
+
+    # What llhttp calls; what is raised here comes out of `feed_data`.
+
+    def on_message_begin(self) -> None:
+        self._is_behind_reply()
+
+    def on_status(self, reason: bytes) -> None:
+        if not self.has_head:
+            self._reason += reason
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self.has_head:
+            return  # a trailer, which stops here
+        if len(self._headers) >= MAX_HEADER_COUNT or len(name) + len(value) > MAX_HEADER:
+            raise NotHTTPError("more of headers than any server sends")
+        self._headers.append((name, value.rstrip(b" \t")))
+
+    def on_headers_complete(self) -> None:
+        if self._is_behind_reply():
+            return
+        status = self._parser.get_status_code()
+        if status < 100 or self._parser.get_http_version() not in ("1.1", "1.0") or _CONTROL.search(self._reason):
+            raise NotHTTPError("no status line of HTTP/1.1")
+        if status < 200 and status != SWITCHING_PROTOCOLS:
+            self._informational += 1
+            if self._informational > MAX_INFORMATIONAL:
+                raise NotHTTPError("no end of informational replies")
+            self._headers, self._reason = [], b""
+            return
+        self.has_head, self.status = True, status
+        lengths, codings = [], []
+        for name, value in self._headers:
+            if len(name) == 14 and name.lower() == b"content-length":
+                lengths.append(value)
+            elif len(name) == 17 and name.lower() == b"transfer-encoding":
+                codings.append(value.lower())
+        if codings and codings != [b"chunked"]:
+            raise NotHTTPError("a transfer coding that is not chunked alone")
+        if lengths and int(lengths[0]) > MAX_LENGTH:
+            raise NotHTTPError("a length beyond all reason")
+        self.keeps_alive = self._parser.should_keep_alive()
+        if not self._has_body:
+            self.is_complete = True
+        elif not lengths and not codings and status not in (204, 304):
+            self.is_until_close = True
+        # Sizes of chunks are read in one way only.
+        self._parser.set_dangerous_leniencies(lenient_optional_cr_before_lf=False)
+
+    def on_body(self, data: bytes) -> None:
+        if not self.has_head:
+            raise NotHTTPError("a body behind an informational reply")
+        if not self._is_behind_reply():
+            self.body += data
+
+    def on_message_complete(self) -> None:
+        if self.has_head:
+            self.is_complete = True
