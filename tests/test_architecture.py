@@ -227,10 +227,12 @@ def aiohttp_names(module: str) -> set[str]:
     }
 
 
-def test_only_upstream_knows_the_client_of_aiohttp() -> None:
+def test_nobody_uses_the_client_of_aiohttp_nor_the_inside_of_asyncio() -> None:
     client = re.compile(r"aiohttp(\.client\w*|\.connector|\.ClientRequest|\.ClientSession|\.TCPConnector|$)")
-    users = {module for module in modules() if any(client.fullmatch(name) for name in aiohttp_names(module))}
-    assert {module.split(".")[0] for module in users} == {"upstream"}
+    inside = re.compile(r"\b(asyncio|ssl|uvloop)\.(\w+\.)*_[a-z]\w*|\basyncio\.(selector_events|sslproto|base_events)\b")
+    for module in modules():
+        assert [name for name in aiohttp_names(module) if client.fullmatch(name)] == [], module
+        assert inside.search(ast.unparse(tree(module))) is None, module
 
 
 def test_only_retrying_builds_loops_of_tenacity() -> None:

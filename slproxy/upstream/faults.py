@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 
 from slproxy.errors import Overloaded, UpstreamFault, UpstreamTimeout, UpstreamUnreachable
+from slproxy.upstream.connect_faults import CHECK_NETWORK
 from slproxy.upstream.parser import NotHTTPError
 
 # A connection that waits for nothing but its client for so long is given to a request that waits, in seconds.
@@ -22,8 +23,6 @@ def evicted() -> Overloaded:
         hint="Read and send without pauses, or raise upstream.max_connections.",
     )
 
-
-CHECK_NETWORK = "Check the network and upstream.api_url."
 
 # How the kernel says that a peer has answered nothing, by the last it heard of the network (tcp(7), TCP_USER_TIMEOUT).
 _SILENCE = {errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN}
