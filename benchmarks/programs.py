@@ -63,8 +63,9 @@ def on_core(core: int) -> list[str]:
     return ["taskset", "-c", str(core)] if shutil.which("taskset") and (os.cpu_count() or 1) > 1 else []
 
 
-def has_uvloop() -> bool:
-    return find_spec("uvloop") is not None
+def loops() -> dict[str, bool]:
+    """Return whether to use uvloop, by what the name of a program then ends in."""
+    return {"": False, **({" uvloop": True} if find_spec("uvloop") else {})}
 
 
 def installed(script: str) -> str | None:

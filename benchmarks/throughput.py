@@ -48,14 +48,15 @@ class Turn(NamedTuple):
 def contestants(upstream: Program, folder: Path, before: Path | None) -> dict[str, Starts]:
     """Return how each program that takes part is started, by its name."""
     origin = f"http://127.0.0.1:{upstream.port}"
-    loops = {"": False, **({" uvloop": True} if programs.has_uvloop() else {})}
     checkouts = {**({"before": before} if before else {}), "slproxy": ROOT}
     found: dict[str, Starts] = {}
     if program := programs.installed("envoy"):
         found[ENVOY] = partial(programs.envoy, program, upstream.port, folder)
-    for suffix, uvloop in loops.items():
+    for suffix, uvloop in programs.loops().items():
         found[BARE + suffix] = partial(programs.bare, origin, uvloop=uvloop)
-    for (name, checkout), mode, (suffix, uvloop) in product(checkouts.items(), ("off", "pace"), loops.items()):
+    for (name, checkout), mode, (suffix, uvloop) in product(
+        checkouts.items(), ("off", "pace"), programs.loops().items()
+    ):
         found[f"{name} {mode}{suffix}"] = partial(
             programs.slproxy, origin, uvloop=uvloop, checkout=checkout, PACE__MODE=mode
         )
