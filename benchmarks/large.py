@@ -21,7 +21,7 @@ from benchmarks.programs import ROOT
 from benchmarks.throughput import Starts, spread
 from benchmarks.upstream import LARGE
 
-REQUEST = b"GET /v2/large HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+REQUEST = b"GET /v2/large HTTP/1.1\r\nHost: localhost\r\n\r\n"
 NGINX = "nginx"
 
 
@@ -31,10 +31,10 @@ def megabytes_a_second(port: int) -> float:
     received = 0
     with socket.create_connection(("127.0.0.1", port)) as sock:
         sock.sendall(REQUEST)
-        while size := sock.recv_into(buffer):
+        while received < LARGE:
+            if not (size := sock.recv_into(buffer)):
+                raise SystemExit(f"the reply ended after {received} bytes: {bytes(buffer[:200])!r}")
             received += size
-    if received < LARGE:
-        raise SystemExit(f"the reply ended after {received} bytes: {bytes(buffer[:200])!r}")
     return received / 1e6 / (time.perf_counter() - began)
 
 

@@ -75,7 +75,13 @@ def installed(script: str) -> str | None:
 
 @contextmanager
 def running(
-    command: list[str], port: int, *, core: int = MEASURED, cwd: Path = ROOT, env: Mapping[str, str] | None = None
+    command: list[str],
+    port: int,
+    *,
+    host: str = "127.0.0.1",
+    core: int = MEASURED,
+    cwd: Path = ROOT,
+    env: Mapping[str, str] | None = None,
 ) -> Iterator[Program]:
     """Run a program until the block ends; it listens on ``port``, and knows nothing of this person's settings."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("SLPROXY_", "SALESLOFT_"))}
@@ -83,26 +89,27 @@ def running(
         [*on_core(core), *command], cwd=cwd, env={**clean, **(env or {})}, stdin=DEVNULL, stdout=DEVNULL, stderr=DEVNULL
     )
     try:
-        _wait_for(port, process)
+        _wait_for((host, port), process)
         yield Program(port, process.pid)
     finally:
         process.terminate()
         process.wait(timeout=10)
 
 
-def _wait_for(port: int, process: Popen[bytes]) -> None:
+def _wait_for(address: tuple[str, int], process: Popen[bytes]) -> None:
     deadline = time.monotonic() + 15
     while time.monotonic() < deadline and process.poll() is None:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+        with contextlib.suppress(OSError), socket.create_connection(address, timeout=1):
             return
         time.sleep(0.02)
-    raise SystemExit(f"nothing listens on port {port}: {process.args!r}")
+    raise SystemExit(f"nothing listens on {address}: {process.args!r}")
 
 
-def upstream(*, certificate: Path | None = None) -> contextlib.AbstractContextManager[Program]:
+def upstream(*, host: str = "127.0.0.1", certificate: Path | None = None) -> contextlib.AbstractContextManager[Program]:
     port = free_port()
-    command = [sys.executable, "-m", "benchmarks.upstream", str(port), *([str(certificate)] if certificate else [])]
-    return running(command, port, core=BESIDE)
+    files = [str(certificate)] if certificate else []
+    command = [sys.executable, "-m", "benchmarks.upstream", host, str(port), *files]
+    return running(command, port, host=host, core=BESIDE)
 
 
 def bare(origin: str, *, uvloop: bool = False) -> contextlib.AbstractContextManager[Program]:

@@ -1,7 +1,7 @@
 """An upstream that costs as little as one in Python can, so that a turn measures the proxy before it.
 
-``python -m benchmarks.upstream PORT [CERTIFICATE]`` answers each request once it is whole: ``/v2/large`` with 300 MB,
-all else with 1.3 kB of JSON. ``CERTIFICATE`` is a PEM file of a certificate and its key, for TLS.
+``python -m benchmarks.upstream HOST PORT [CERTIFICATE]`` answers each request once it is whole: ``/v2/large`` with
+300 MB, all else with 1.3 kB of JSON. ``CERTIFICATE`` is a PEM file of a certificate and its key, for TLS.
 """
 
 from __future__ import annotations
@@ -65,15 +65,13 @@ class Upstream(asyncio.Protocol):
             self._transport.write(PIECE)
 
 
-async def _serve(port: int, certificate: str | None) -> None:
+async def _serve(host: str, port: int, certificate: str | None) -> None:
     answer = _head(len(BODY)) + BODY
     tls = None
     if certificate is not None:
         tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         tls.load_cert_chain(certificate)
-    server = await asyncio.get_running_loop().create_server(
-        lambda: Upstream(answer), "127.0.0.1", port, ssl=tls, backlog=1024
-    )
+    server = await asyncio.get_running_loop().create_server(lambda: Upstream(answer), host, port, ssl=tls, backlog=1024)
     await server.serve_forever()
 
 
@@ -82,4 +80,4 @@ if __name__ == "__main__":
         import uvloop
 
         uvloop.install()
-    asyncio.run(_serve(int(sys.argv[1]), sys.argv[2] if sys.argv[2:] else None))
+    asyncio.run(_serve(sys.argv[1], int(sys.argv[2]), sys.argv[3] if sys.argv[3:] else None))
