@@ -48,6 +48,8 @@ class ReplyParser:
         self._headers: list[tuple[bytes, bytes]] = []
         self.status = 0
         self.has_head = self.is_complete = False
+        # Whether the body comes in chunks, and whether llhttp has seen one.
+        self._is_chunked = self._has_chunks = False
         # Whether the body is as long as the connection lasts (RFC 9112 §6.3).
         self.is_until_close = False
         # Whether the connection may carry another request once the reply is complete.
@@ -138,6 +140,7 @@ class ReplyParser:
             raise NotHTTPError("a transfer coding that is not chunked alone")
         if lengths and int(lengths[0]) > MAX_LENGTH:
             raise NotHTTPError("a length beyond all reason")
+        self._is_chunked = bool(codings)
         self.keeps_alive = self._parser.should_keep_alive()
         if not self._has_body:
             self.is_complete = True
@@ -146,9 +149,12 @@ class ReplyParser:
         # Sizes of chunks are read in one way only.
         self._parser.set_dangerous_leniencies(lenient_optional_cr_before_lf=False)
 
+    def on_chunk_header(self) -> None:
+        self._has_chunks = True
+
     def on_body(self, data: bytes) -> None:
-        if not self.has_head:
-            raise NotHTTPError("a body behind an informational reply")
+        if not self.has_head or self._has_chunks is not self._is_chunked:
+            raise NotHTTPError("a body where there is none, or that llhttp frames otherwise")
         if not self._is_behind_reply():
             self.body += data
 

@@ -57,6 +57,7 @@ FAULTY = {
     "gzip": OK + b"Transfer-Encoding: gzip\r\n\r\n",
     "gzip and chunked": OK + b"Transfer-Encoding: gzip, chunked\r\n\r\n",
     "chunked twice": OK + b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n",
+    "chunked and a tab, which llhttp takes for another": OK + b"Transfer-Encoding: chunked\t\r\n\r\n2\r\nab\r\n",
     "an empty coding": OK + b"Transfer-Encoding:\r\n\r\n",
     "a chunk that is longer than its size": CHUNKED + b"2\r\nabc\r\n0\r\n\r\n",
     "a chunk that is shorter than its size": CHUNKED + b"3\r\nab\r\n0\r\n\r\n",
