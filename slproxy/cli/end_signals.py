@@ -9,6 +9,7 @@ import signal
 import threading
 from types import FrameType
 
+from slproxy.cli import held_signals
 from slproxy.cli.output import DONE
 from slproxy.cli.process import end_within
 from slproxy.cli.terminal import has_terminal
@@ -40,10 +41,10 @@ class EndSignals:
         heard, signalled = os.pipe()
         os.set_blocking(signalled, False)
         for number in (*NAMES, signal.SIGHUP):
-            self._loop.remove_signal_handler(number)
             signal.signal(number, _heard)
         signal.set_wakeup_fd(signalled)
         threading.Thread(target=self._listen, args=(heard,), name="slproxy: signals", daemon=True).start()
+        held_signals.release()
 
     def _listen(self, heard: int) -> None:
         has_begun = False

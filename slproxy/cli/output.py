@@ -12,12 +12,24 @@ import sys
 from typing import TextIO
 
 from slproxy.errors import OutputError, SlproxyError
-from slproxy.observe import BackgroundStream
 from slproxy.untrusted import printable
 
 DONE, FAILED = 0, 1
-# How long the notes before a line of standard output are waited for, in seconds: their reader may have stalled.
-NOTES_TIMEOUT = 0.5
+
+
+def open_standard_streams() -> None:
+    """Open what was closed at the start (``slproxy login <&-``): the next file would take its place.
+
+    What is written to standard output then is an error, as it would be on one that is closed; of standard error it is
+    lost.
+    """
+    for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_WRONLY if name == "stderr" else os.O_RDONLY)
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(descriptor, "w" if descriptor else "r", closefd=False))  # noqa: SIM115
 
 
 def print_result(text: str) -> None:
@@ -48,17 +60,6 @@ def print_note(text: str) -> None:
 def print_error(error: SlproxyError) -> None:
     """Tell a person what went wrong, and what to do."""
     print_note(f"slproxy: {error.detail}" + (f"\n  {error.hint}" if error.hint else ""))
-
-
-def print_if_read(text: str) -> None:
-    """Print to standard output what is no result: a proxy goes on serving although nobody reads what it says.
-
-    It comes after the notes before it, for whoever reads them once this line is there.
-    """
-    if isinstance(sys.stderr, BackgroundStream):
-        sys.stderr.settle(NOTES_TIMEOUT)
-    with contextlib.suppress(OutputError, BrokenPipeError):
-        print_result(text)
 
 
 def flushed(code: int) -> int:

@@ -7,21 +7,24 @@ A new command is a file in ``cli/commands`` that has ``async def run(settings, a
 from __future__ import annotations
 
 import argparse
-import difflib
 import importlib
 import re
 import sys
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 import slproxy
+from slproxy.cli import held_signals
 from slproxy.cli.output import print_result
-from slproxy.config import Settings
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from _typeshed import SupportsWrite
+
+    from slproxy.config import Settings
+
+    Run = Callable[[Settings, argparse.Namespace], Coroutine[object, object, int]]
 
 # Where the fake SalesLoft listens by default.
 SANDBOX_HOST, SANDBOX_PORT = "127.0.0.1", 8643
@@ -30,16 +33,22 @@ _ADDRESS = frozenset({"host", "port", "uds"})
 SERVE_FLAGS = _ADDRESS | {"read_only", "sandbox"}
 _STORES = ("file", "keyring", "redis")
 
-Run = Callable[[Settings, argparse.Namespace], Coroutine[object, object, int]]
+
+def _path(text: str) -> Path:
+    from pathlib import Path  # noqa: PLC0415  # see Command
+
+    return Path(text)
 
 
 def _add_nothing(parser: argparse.ArgumentParser) -> None:
     pass
 
 
-@dataclass(frozen=True, kw_only=True)
-class Command:
-    """One command. What it does is ``run`` in ``cli/commands/<name>.py``, which is loaded only when it is called."""
+class Command(NamedTuple):
+    """One command. What it does is ``run`` in ``cli/commands/<name>.py``, which is loaded only when it is called.
+
+    It is no dataclass, nor is a path made one before it is needed: a help would load for half as long again.
+    """
 
     name: str
     summary: str
@@ -52,6 +61,8 @@ class Command:
     warns_of_unknown_profile: bool = True
     # It logs what log.level asks for; the others say themselves what failed.
     logs: bool = False
+    # SIGTERM and Ctrl-C are how it ends, and it ends well by them; it releases them once it handles them.
+    handles_signals: bool = False
     # Its --host and --port are settings of the proxy.
     flags_are_settings: bool = True
 
@@ -97,7 +108,10 @@ def _add_store_move_flags(parser: argparse.ArgumentParser) -> None:
 
 def _add_store_rekey_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--new-key-file", type=Path, metavar="FILE", help="file with the new key (default: a random key in the keyring)"
+        "--new-key-file",
+        type=_path,
+        metavar="FILE",
+        help="file with the new key (default: a random key in the keyring)",
     )
 
 
@@ -126,7 +140,12 @@ def _add_sandbox_flags(parser: argparse.ArgumentParser) -> None:
 
 
 SERVE = Command(
-    name="serve", summary="run the proxy (the default)", add_flags=_add_serve_flags, takes=SERVE_FLAGS, logs=True
+    name="serve",
+    summary="run the proxy (the default)",
+    add_flags=_add_serve_flags,
+    takes=SERVE_FLAGS,
+    logs=True,
+    handles_signals=True,
 )
 DOCTOR = Command(
     name="doctor",
@@ -165,6 +184,7 @@ COMMANDS = (
         takes=frozenset({"host", "port"}),
         warns_of_unknown_profile=False,
         logs=True,
+        handles_signals=True,
         flags_are_settings=False,
     ),
 )
@@ -193,6 +213,7 @@ class Parser(argparse.ArgumentParser):
 
     def _print_message(self, message: str, file: SupportsWrite[str] | None = None) -> None:
         """Print a help like any result: argparse says nothing where it could not write."""
+        held_signals.release()  # whoever reads it may have stalled
         if file is sys.stdout:
             print_result(message.removesuffix("\n"))
         else:
@@ -207,6 +228,8 @@ def _reworded(message: str) -> str:
         unknown = f"unknown: {' '.join(flags)}" if flags else "there is a word too many, which is no flag"
         return f"{known}{unknown} (--help shows what there is)"
     if choice := re.search(r"^argument (.*?): invalid choice: (.*) \(choose from (.*)\)$", message, re.DOTALL):
+        import difflib  # noqa: PLC0415  # only for a typo
+
         names = re.findall(r"[\w-]+", choice[3])
         near = difflib.get_close_matches(choice[2].strip("'\""), names, n=1)
         meant = f"did you mean {near[0]}? " if near else ""
@@ -251,7 +274,7 @@ def _add_command(parsers: argparse._SubParsersAction[Parser], name: str, command
 def _add_common_flags(parser: argparse.ArgumentParser) -> None:
     unset = argparse.SUPPRESS
     parser.add_argument(
-        "--config", type=Path, metavar="FILE", default=unset, help="settings file (default: ./slproxy.toml)"
+        "--config", type=_path, metavar="FILE", default=unset, help="settings file (default: ./slproxy.toml)"
     )
     parser.add_argument("--profile", metavar="NAME", default=unset, help="profile whose settings and token to use")
 

@@ -1,16 +1,16 @@
-"""The process: its standard streams, event loop, signals, threads and limits."""
+"""The process: its event loop, signals and threads."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import os
-import signal
-import sys
 import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
+
+from slproxy.cli import held_signals
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -42,32 +42,19 @@ class DaemonThreads(ThreadPoolExecutor):
         """Wait for nothing."""
 
 
-def open_standard_streams() -> None:
-    """Open what was closed at the start (``slproxy login <&-``): the next file would take its place.
+def run_in_loop(work: Coroutine[object, object, int], *, handles_signals: bool = False) -> int:
+    """Run a command in an event loop, uvloop's where the extra is installed; SIGTERM and SIGINT cancel it.
 
-    What is written to standard output then is an error, as it would be on one that is closed; of standard error it is
-    lost.
+    One that ``handles_signals`` itself gets them held, and releases them.
     """
-    for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
-        try:
-            os.fstat(descriptor)
-        except OSError:
-            os.open(os.devnull, os.O_WRONLY if name == "stderr" else os.O_RDONLY)
-        if getattr(sys, name) is None:
-            setattr(sys, name, open(descriptor, "w" if descriptor else "r", closefd=False))  # noqa: SIM115
-
-
-def run_in_loop(work: Coroutine[object, object, int]) -> int:
-    """Run a command in an event loop, uvloop's where the extra is installed; SIGTERM and SIGINT cancel it."""
     factory: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop
     with contextlib.suppress(ImportError):
         import uvloop  # noqa: PLC0415  # optional: the extra `uvloop`
 
         factory = uvloop.new_event_loop
 
-    # While the loop is made and taken down a signal would be a traceback: there it waits.
-    ends = (signal.SIGTERM, signal.SIGINT)
-    signal.pthread_sigmask(signal.SIG_BLOCK, ends)
+    # While the loop is made and taken down a signal would be a traceback, or lost.
+    held_signals.hold()
 
     async def working() -> int:
         task = asyncio.current_task()
@@ -83,9 +70,10 @@ def run_in_loop(work: Coroutine[object, object, int]) -> int:
             elif len(ended_by) > 2:
                 end_within(0.0, 128 + ended_by[0])
 
-        for number in ends:
-            asyncio.get_running_loop().add_signal_handler(number, end, number)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, ends)
+        if not handles_signals:
+            for number in held_signals.ENDS:
+                asyncio.get_running_loop().add_signal_handler(number, end, number)
+            held_signals.release()
         try:
             return await work
         except asyncio.CancelledError:
@@ -93,7 +81,7 @@ def run_in_loop(work: Coroutine[object, object, int]) -> int:
                 raise
             return 128 + ended_by[0]
         finally:
-            signal.pthread_sigmask(signal.SIG_BLOCK, ends)
+            held_signals.hold()
 
     with asyncio.Runner(loop_factory=factory) as runner:
         runner.get_loop().set_default_executor(DaemonThreads())

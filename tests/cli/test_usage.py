@@ -106,15 +106,6 @@ async def test_wrong_usage_is_told_without_what_was_typed(line: str, told: str, 
     assert "marker-typed" not in err
 
 
-@pytest.mark.parametrize("argv", [["--help"], ["config"]], ids=" ".join)
-async def test_what_does_not_talk_http_starts_without_aiohttp(tmp_path: Path, argv: list[str]) -> None:
-    program = f"import sys; from slproxy.cli.main import run; run({argv}); sys.exit('aiohttp' in sys.modules)"
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-c", program), cwd=tmp_path, env=environment(tmp_path), stdout=asyncio.subprocess.DEVNULL
-    )
-    assert await process.wait() == 0, "aiohttp takes as long to load as all the rest"
-
-
 async def test_without_a_command_it_serves(tmp_path: Path) -> None:
     async with ScriptedUpstream() as upstream:
         env = pointed_at(upstream.url, SALESLOFT_API_KEY=KEY)

@@ -28,7 +28,7 @@ import pytest
 from aiohttp import ClientSession
 from keyrings.alt.file import PlaintextKeyring
 
-from slproxy.cli.main import run as run_command
+from slproxy.cli.program import run as run_command
 from slproxy.sandbox import Options, Sandbox
 from slproxy.store import FileStore
 from tests.support.programs import Program, environment, spawn
@@ -248,7 +248,7 @@ def _run(arguments: Sequence[str], home: Path, env: Mapping[str, str], outcome: 
             os.dup2(stdin, 0)
         stack.enter_context(contextlib.redirect_stdout(outcome.out))
         stack.enter_context(contextlib.redirect_stderr(outcome.err))
-        outcome.code = run_command(arguments)
+        outcome.code = run_command(arguments, in_loop=lambda work, _: asyncio.run(work))
 
 
 @contextmanager

@@ -9,14 +9,15 @@ import functools
 import math
 import os
 import re
-import signal
 import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 import slproxy
-from slproxy.cli.output import DONE, print_if_read, print_note
+from slproxy.cli import held_signals
+from slproxy.cli.announcement import print_if_read
+from slproxy.cli.output import DONE, print_note
 from slproxy.cli.parser import SANDBOX_HOST, SANDBOX_PORT
 from slproxy.config import Settings
 from slproxy.errors import ConfigError
@@ -61,8 +62,9 @@ async def run(settings: Settings, args: argparse.Namespace) -> int:
     """Run ``slproxy sandbox``."""
     _check(args)
     stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in held_signals.ENDS:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    held_signals.release()
     options = _options(args)
     sandbox = Sandbox(options, answered=functools.partial(_log, args.listeners))
     host, port = args.host or SANDBOX_HOST, SANDBOX_PORT if args.port is None else int(args.port)

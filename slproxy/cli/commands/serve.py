@@ -15,9 +15,10 @@ import slproxy
 from slproxy import config
 from slproxy.app import App
 from slproxy.cli import running_proxy
+from slproxy.cli.announcement import print_if_read
 from slproxy.cli.describe import describe_other_users
 from slproxy.cli.end_signals import EndSignals
-from slproxy.cli.output import DONE, print_if_read, print_note
+from slproxy.cli.output import DONE, print_note
 from slproxy.cli.reload import keep_reloading, stamps
 from slproxy.cli.settings import load_settings
 from slproxy.cli.verification import keep_verifying

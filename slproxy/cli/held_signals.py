@@ -1,0 +1,34 @@
+"""Held signals: SIGTERM and Ctrl-C end the program at any moment, from its first line to its last.
+
+1. Before anything heavy is imported they are blocked. Python has no handler for SIGTERM, so that as PID 1 of a
+   container the kernel would drop it (pid_namespaces(7)), and Python's own for Ctrl-C is a traceback wherever it comes.
+2. Once it is known which command this is, and until its event loop runs, one ends the process at once: nothing has
+   begun that could be cut short.
+3. The command's own handlers follow, in ``process`` and ``end_signals``; while one takes the other's place they are
+   blocked, as they are at the end, while the interpreter takes itself apart.
+
+A process that is started has the mask of the thread that starts it: nothing is started while they are blocked.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+
+ENDS = (signal.SIGTERM, signal.SIGINT)
+
+
+def hold() -> None:
+    """Let the signals wait."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, ENDS)
+
+
+def release() -> None:
+    """Let the signals come, those that waited first."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDS)
+
+
+def end_at_once(*, ends_well: bool) -> None:
+    """Let a signal end the process, with its own exit code or, where a command ends well by it, with 0."""
+    for number in ENDS:
+        signal.signal(number, lambda number, _: os._exit(0 if ends_well else 128 + number))

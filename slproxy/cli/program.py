@@ -1,0 +1,87 @@
+"""The program: from a command line to an exit code."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Coroutine, Sequence
+
+from slproxy.cli import held_signals
+from slproxy.cli.output import DONE, FAILED, flushed, open_standard_streams, print_error, print_note
+from slproxy.cli.parser import DOCTOR, SERVE_FLAGS, Command, build_parser
+from slproxy.errors import ConfigError, SlproxyError
+
+# Runs a command in an event loop; the second argument tells whether it handles the signals that end it.
+InLoop = Callable[[Coroutine[object, object, int], bool], int]
+
+
+def run_as_process(argv: Sequence[str]) -> int:
+    """Run a command as this process, with its signals, which are held so far; return its exit code."""
+    held_signals.end_at_once(ends_well=False)
+    open_standard_streams()
+    code = run(argv, in_loop=_in_loop, parsed=_let_signals_end)
+    # From here on they would only be a traceback: all is done, and the interpreter ends within a moment.
+    held_signals.hold()
+    return flushed(code)
+
+
+def _let_signals_end(handles_signals: bool) -> None:
+    held_signals.end_at_once(ends_well=handles_signals)
+    held_signals.release()
+
+
+def _in_loop(work: Coroutine[object, object, int], handles_signals: bool) -> int:
+    from slproxy.cli.process import run_in_loop  # noqa: PLC0415  # asyncio takes longer to load than a help to show
+
+    return run_in_loop(work, handles_signals=handles_signals)
+
+
+def _ignore(handles_signals: bool) -> None:
+    pass
+
+
+def run(argv: Sequence[str], *, in_loop: InLoop, parsed: Callable[[bool], None] = _ignore) -> int:
+    """Run a command and return its exit code: 0 done, 1 failed, 2 bad usage or configuration, 3 login needed.
+
+    ``parsed`` is told, before the command begins, whether it handles the signals that end it.
+    """
+    try:
+        args = build_parser().parse_args(argv)
+        command: Command = args.command
+        for name in SERVE_FLAGS - command.takes:
+            if getattr(args, name) is not None:
+                # It stood before the command: if ignored, `--sandbox whoami` would ask the real SalesLoft.
+                args.refuse(f"--{name.replace('_', '-')} is a flag of serve; this command does not take it")
+        parsed(command.handles_signals)
+        return _run(command, args, in_loop)
+    except SystemExit as end:  # --help, --version, or wrong usage
+        return int(end.code or DONE)
+    except SlproxyError as error:
+        print_error(error)
+        return error.exit_code
+    except BrokenPipeError:
+        return FAILED  # whoever read our output has gone (`slproxy config | head`), and knows
+
+
+def _run(command: Command, args: argparse.Namespace, in_loop: InLoop) -> int:
+    from slproxy.cli.settings import load_settings, warn_of_unknown_profile  # noqa: PLC0415  # no help needs them
+    from slproxy.observe import start_logging  # noqa: PLC0415  # as above
+
+    try:
+        settings = load_settings(args, args.profile)
+        args.listeners = start_logging(
+            level=settings.log.level if command.logs else "error", form=settings.log.format, background=command.logs
+        )
+        if command.warns_of_unknown_profile and not args.sandbox:
+            warn_of_unknown_profile(settings, args)
+        if command is not DOCTOR:
+            for warning in settings.warnings:
+                print_note(f"slproxy: warning: {warning}")
+        return in_loop(command.load()(settings, args), command.handles_signals)
+    except ConfigError as error:
+        if command is not DOCTOR:
+            raise
+        # A mistake in the settings is a finding like any other.
+        from slproxy.cli.commands import doctor  # noqa: PLC0415  # takes long to load
+
+        doctor.print_findings([doctor.finding_from("config", error)], as_json=args.json)
+        return error.exit_code

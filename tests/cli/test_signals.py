@@ -1,0 +1,150 @@
+"""A signal at any moment, from the program's first line to the interpreter's last: a clean end, and no traceback.
+
+A moment is a system call: strace sends the signal as the nth of its kind begins, so that it does not depend on how
+fast the machine is. As PID 1 of a container the kernel drops a signal that nothing handles (pid_namespaces(7)).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from tests.support.commands import interactive, pointed_at
+from tests.support.programs import environment
+from tests.support.proxies import API_KEY
+from tests.support.waiting import PATIENCE, until
+
+pytestmark = [
+    pytest.mark.heavy,
+    pytest.mark.skipif(shutil.which("strace") is None, reason="strace sends the signals"),
+]
+
+NOBODY = pointed_at("http://127.0.0.1:9", SALESLOFT_API_KEY=API_KEY)
+LOGIN = pointed_at("http://127.0.0.1:9", SALESLOFT_CLIENT_ID="marker-id", SALESLOFT_CLIENT_SECRET="marker-secret")
+SLPROXY = (sys.executable, "-m", "slproxy")
+# What makes a process the first of a container.
+CONTAINER = ("unshare", "--pid", "--fork", "--mount-proc")
+# The handlers change hands at the last two, and of the first there is one a file that is imported or read.
+CALLS = ("openat", "rt_sigaction", "rt_sigprocmask")
+
+
+@cache
+def is_container_allowed() -> bool:
+    return shutil.which("unshare") is not None and not subprocess.run([*CONTAINER, "true"], check=False).returncode
+
+
+@dataclass
+class Ended:
+    code: int
+    said: str
+
+
+async def ended(home: Path, env: dict[str, str], command: Sequence[str], *, number: int = 0) -> Ended:
+    """Run a command to its end, without input; what listens or asks for input gets ``number`` then, if that is given.
+
+    A signal makes it end within ``PATIENCE``, or at once: what hangs fails here.
+    """
+    process = await asyncio.create_subprocess_exec(
+        *command,
+        cwd=home,
+        env=environment(home, **env),
+        stdin=asyncio.subprocess.PIPE,  # and it stays open: a person types nothing
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    said = ""
+    try:
+        async with asyncio.timeout(PATIENCE):
+            while line := (await process.stdout.readline()).decode():
+                said += line
+                if number and re.match(r"Listening on |Then paste ", line):
+                    os.killpg(process.pid, number)
+            return Ended(await process.wait(), said)
+    finally:
+        if process.returncode is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            await process.wait()
+
+
+async def seen(home: Path, env: dict[str, str], line: str, number: int) -> dict[str, tuple[int, int]]:
+    """Return, for each of ``CALLS``, how many a command makes before its signals are held, and in all."""
+    trace = home / "trace"
+    tracing = ("strace", "-o", str(trace), "-e", f"trace={','.join(CALLS)}")
+    await ended(home, env, [*tracing, *SLPROXY, *line.split()], number=number)
+    calls = [call.partition("(") for call in trace.read_text().splitlines()]
+    held = next(i for i, (name, _, rest) in enumerate(calls) if name == CALLS[2] and rest.startswith("SIG_BLOCK, [INT"))
+    return {name: tuple(sum(each[0] == name for each in some) for some in (calls[:held], calls)) for name in CALLS}  # type: ignore[misc]
+
+
+# With ``--long`` at every moment, else at some; the second list only then.
+CASES = {
+    "serve": (NOBODY, signal.SIGTERM, {0}, True),
+    "login --no-browser": (LOGIN, signal.SIGINT, {130}, False),
+    "--version": (NOBODY, signal.SIGINT, {130, 0}, False),
+}
+MORE = {
+    "sandbox --port 0": ({}, signal.SIGINT, {0}, False),
+    "status": (NOBODY, signal.SIGINT, {130, 0}, False),
+    "doctor": (NOBODY, signal.SIGTERM, {143, 1}, True),
+    "config": (NOBODY, signal.SIGINT, {130, 0}, False),
+    "--wrong": (NOBODY, signal.SIGTERM, {143, 2}, True),
+}
+
+
+def moments(call: str, first: int, last: int, *, are_all: bool) -> list[int]:
+    """Return at which of the calls of a kind the signal is sent."""
+    if are_all:
+        return list(range(first + 1, last + 1))
+    # While modules are imported; and the last handlers that change hands, up to those of the interpreter's end.
+    return (
+        [first + 1, (first + last) // 2]
+        if call == "openat"
+        else [each for each in (last - 4, last - 2, last) if each > first]
+    )
+
+
+@pytest.mark.parametrize("line", [*CASES, *MORE])
+async def test_a_signal_at_any_moment_ends_a_command_without_a_traceback(
+    tmp_path: Path, line: str, pytestconfig: pytest.Config
+) -> None:
+    is_long = bool(pytestconfig.getoption("--long"))
+    if line in MORE and not is_long:
+        pytest.skip("with --long")
+    env, number, codes, is_first = (CASES | MORE)[line]
+    before = CONTAINER if is_first and is_container_allowed() else ()
+    for call, (first, last) in (await seen(tmp_path, env, line, number)).items():
+        for moment in moments(call, first, last, are_all=is_long):
+            when = f"inject={call}:signal={signal.Signals(number).name}:when={moment}"
+            # The program is beneath strace, and in the container its first process.
+            tracing = ("strace", "-f", "-o", os.devnull, "-e", f"trace={call}", "-e", when)
+            end = await ended(tmp_path, env, [*tracing, *before, *SLPROXY, *line.split()], number=number)
+            assert end.code in codes, (call, moment, end)
+            assert "Traceback" not in end.said, (call, moment, end)
+            assert "KeyboardInterrupt" not in end.said, (call, moment, end)
+
+
+async def test_a_browser_that_is_started_hears_signals(tmp_path: Path) -> None:
+    """What blocks them blocks them in all that is started meanwhile (sigprocmask(2))."""
+    opened = tmp_path / "opened"
+    browser = tmp_path / "browser"
+    browser.write_text(f"#!/bin/sh\ngrep SigBlk /proc/self/status > {opened}.new && mv {opened}.new {opened}\n")
+    browser.chmod(0o755)
+    async with interactive("login", home=tmp_path, env={**LOGIN, "BROWSER": f"{browser} %s"}) as login:
+        await login.url()
+        await until(opened.exists)
+        login.process.send_signal(signal.SIGINT)
+        assert await login.end() == 130
+    assert opened.read_text().split() == ["SigBlk:", "0" * 16]
