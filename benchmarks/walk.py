@@ -2,7 +2,8 @@
 
 ``python -m benchmarks.walk`` sends a warm GET, a POST whose token is rejected once (401) and a POST that is refused
 once (429) through a proxy in this process, and counts with ``sys.setprofile`` what of slproxy is called on the way: a
-coroutine that goes on after a wait counts again. ``--show get`` prints the walk itself, file by file.
+coroutine that goes on after a wait counts again. What libraries call besides is counted in one sum, in which are the
+client and the upstream of this file too. ``--show get`` prints the walk itself, file by file.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ WALKS = {"get": (GET, ""), "401": (POST, "401 Unauthorized"), "429": (POST, "429
 AFTERWARDS = 0.2
 
 Call = tuple[str, str]
+ELSEWHERE: Call = ("", "")
 
 
 class Upstream:
@@ -74,12 +76,14 @@ class Upstream:
 
 
 def counting(calls: list[Call]) -> Callable[[FrameType, str, object], None]:
-    """Return a profile function that notes each call of slproxy's own code, less the sandbox."""
+    """Return a profile function that notes each call of Python's: whose of slproxy's code, less the sandbox, it is."""
 
     def profile(frame: FrameType, event: str, _: object) -> None:
+        if event != "call":
+            return
         path = Path(frame.f_code.co_filename)
-        if event == "call" and path.is_relative_to(PACKAGE) and not path.is_relative_to(SANDBOX):
-            calls.append((str(path.relative_to(PACKAGE)), frame.f_code.co_qualname))
+        is_ours = path.is_relative_to(PACKAGE) and not path.is_relative_to(SANDBOX)
+        calls.append((str(path.relative_to(PACKAGE)), frame.f_code.co_qualname) if is_ours else ELSEWHERE)
 
     return profile
 
@@ -119,6 +123,7 @@ async def walks() -> dict[str, list[Call]]:
         for name in WALKS:
             taken[name] = await ask(name)
         writer.close()
+    await asyncio.sleep(AFTERWARDS)
     return taken
 
 
@@ -127,10 +132,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--show", choices=WALKS, help="print this walk, file by file")
     shown = parser.parse_args().show
-    for name, calls in asyncio.run(walks()).items():
+    for name, all_calls in asyncio.run(walks()).items():
+        calls = [call for call in all_calls if call != ELSEWHERE]
         jumps = sum(one[0] != other[0] for one, other in pairwise(calls))
         files, functions = {path for path, _ in calls}, set(calls)
-        print(f"{name:<4} {len(calls)} calls, {len(functions)} functions, {len(files)} files, {jumps} jumps")
+        print(
+            f"{name:<4} {len(calls)} calls, {len(functions)} functions, {len(files)} files, {jumps} jumps; "
+            f"{len(all_calls)} calls with libraries"
+        )
         if name == shown:
             at = ""
             for path, function in calls:
