@@ -14,12 +14,12 @@ import sys
 import tempfile
 import time
 from contextlib import ExitStack
+from itertools import product
 from pathlib import Path
 
-import trustme
-
 from benchmarks import programs
-from benchmarks.programs import ROOT, Program, free_port
+from benchmarks.programs import Program, free_port
+from benchmarks.throughput import spread
 
 WHEN = ("first", "next", "after the pause", "next after it")
 
@@ -41,42 +41,41 @@ def main() -> None:
     parser.add_argument("--pause", type=float, default=60.0, help="seconds without a request (default: %(default)s)")
     parser.add_argument("--settled", type=float, default=1.0, help="seconds from the start on (default: %(default)s)")
     parser.add_argument("--round-trip", type=float, default=0.04, help="in seconds (default: %(default)s)")
-    parser.add_argument("--before", type=Path, help="another checkout of slproxy, measured instead")
+    programs.add_checkouts(parser)
     args = parser.parse_args()
-    taken: dict[str, list[float]] = {when: [] for when in WHEN}
-    ratios: dict[str, list[float]] = {when: [] for when in WHEN}
-    direct: list[float] = []
+    names = programs.checkouts(args.beside)
+    taken: dict[tuple[str, str], list[tuple[float, float]]] = {one: [] for one in product(names, WHEN)}
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        authority, certificate, ca = trustme.CA(), folder / "certificate.pem", folder / "ca.pem"
-        authority.cert_pem.write_to_path(ca)
-        authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(certificate)
+        certificate, ca = programs.certificate_for("127.0.0.1", folder)
         upstream = stack.enter_context(programs.upstream(certificate=certificate))
         port = free_port()
         relay = [sys.executable, "-m", "benchmarks.relay", str(port), str(upstream.port), str(args.round_trip / 2)]
         stack.enter_context(programs.running(relay, port, core=programs.BESIDE))
         origin = f"https://127.0.0.1:{port}"
 
-        def ask(proxy: Program, when: str) -> None:
-            direct.append(seconds(f"{origin}/v2/me.json", "--cacert", str(ca)))
-            taken[when].append(seconds(f"http://127.0.0.1:{proxy.port}/v2/me.json"))
-            ratios[when].append(taken[when][-1] / direct[-1])
+        def ask(name: str, program: Program, when: str) -> None:
+            direct = seconds(f"{origin}/v2/me.json", "--cacert", str(ca))
+            taken[name, when].append((seconds(f"http://127.0.0.1:{program.port}/v2/me.json"), direct))
 
-        checkout = args.before or ROOT
-        proxies = [
-            stack.enter_context(programs.slproxy(origin, uvloop=False, checkout=checkout, UPSTREAM__CA_FILE=str(ca)))
+        running = [
+            (
+                name,
+                stack.enter_context(programs.slproxy(origin, uvloop=False, checkout=folder, UPSTREAM__CA_FILE=str(ca))),
+            )
+            for name, folder in names.items()
             for _ in range(args.starts)
         ]
         time.sleep(args.settled)
-        for pause, (first, following) in {0.0: WHEN[:2], args.pause: WHEN[2:]}.items():
+        for pause, (first, following) in ((0.0, WHEN[:2]), (args.pause, WHEN[2:])):
             time.sleep(pause)
-            for proxy in proxies:
-                ask(proxy, first)
-                ask(proxy, following)
-    print(f"direct: {statistics.median(direct) * 1000:.0f} ms\n\n|  | ms | of the direct call |\n|---|---|---|")
-    for when in WHEN:
-        low, median, high = min(ratios[when]), statistics.median(ratios[when]), max(ratios[when])
-        print(f"| {when} | {statistics.median(taken[when]) * 1000:.0f} | {median:.2f} ({low:.2f}-{high:.2f}) |")
+            for name, program in running:
+                ask(name, program, first)
+                ask(name, program, following)
+    print("|  |  | ms | direct, ms | of the direct call |\n" + "|---" * 5 + "|")
+    for (name, when), pairs in taken.items():
+        mine, direct = (statistics.median(each) * 1000 for each in zip(*pairs, strict=True))
+        print(f"| {name} | {when} | {mine:.0f} | {direct:.0f} | {spread([one / other for one, other in pairs])} |")
 
 
 if __name__ == "__main__":

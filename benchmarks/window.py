@@ -25,11 +25,8 @@ from collections import deque
 from contextlib import ExitStack
 from pathlib import Path
 
-import trustme
-
 from benchmarks import programs
 from benchmarks.large import REQUEST
-from benchmarks.programs import ROOT
 from benchmarks.upstream import LARGE
 
 # Of the network that is meant for documentation (RFC 5737 §3): what is sent to the second comes from it to the first.
@@ -89,7 +86,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--round-trip", type=float, default=0.04, help="in seconds (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=5.0, help="of each (default: %(default)s)")
-    parser.add_argument("--before", type=Path, help="another checkout of slproxy, measured as well")
+    programs.add_checkouts(parser)
     args = parser.parse_args()
     if INSIDE not in os.environ:
         command = ["unshare", "--net", *([] if os.geteuid() == 0 else ["--map-root-user"]), sys.executable]
@@ -97,9 +94,7 @@ def main() -> None:
     reflect(args.round_trip / 2)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        authority, certificate, ca = trustme.CA(), folder / "certificate.pem", folder / "ca.pem"
-        authority.cert_pem.write_to_path(ca)
-        authority.issue_cert(THERE).private_key_and_cert_chain_pem.write_to_path(certificate)
+        certificate, ca = programs.certificate_for(THERE, folder)
         upstream = stack.enter_context(programs.upstream(certificate=certificate, host=HERE))
         print("|  | MB/s | receive buffer, KiB |\n|---|---|---|")
 
@@ -111,7 +106,7 @@ def main() -> None:
         direct = socket.create_connection((THERE, upstream.port))
         context = ssl.create_default_context(cafile=str(ca))
         tell("direct", context.wrap_socket(direct, server_hostname=THERE))
-        for name, checkout in {**({"before": args.before} if args.before else {}), "slproxy": ROOT}.items():
+        for name, checkout in programs.checkouts(args.beside).items():
             for suffix, uvloop in programs.loops().items():
                 origin = f"https://{THERE}:{upstream.port}"
                 with programs.slproxy(origin, uvloop=uvloop, checkout=checkout, UPSTREAM__CA_FILE=str(ca)) as proxy:
