@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 import time
 
 _GREY, RED, YELLOW, GREEN, _RESET = "\x1b[90m", "\x1b[31m", "\x1b[33m", "\x1b[32m", "\x1b[0m"
@@ -12,8 +13,17 @@ _GREY, RED, YELLOW, GREEN, _RESET = "\x1b[90m", "\x1b[31m", "\x1b[33m", "\x1b[32
 def json_line(fields: dict[str, object], *, at: float, level: str = "info") -> str:
     """Return one JSON object for a collector; ``at`` is Unix time."""
     second = int(at)
-    stamp = f"{_utc(second)}.{int((at - second) * 1000):03d}Z"
-    return json.dumps({"time": stamp, "level": level, **fields})
+    start = f'{{"time": "{_utc(second)}.{int((at - second) * 1000):03d}Z", "level": "{level}"'
+    return start + "".join([f', "{name}": {_value(value)}' for name, value in fields.items()]) + "}"
+
+
+def _value(value: object) -> str:
+    """Return what ``json.dumps`` does, and at once where nothing has to be escaped: each request has such a line."""
+    if type(value) is str and value.isascii() and value.isprintable() and '"' not in value and "\\" not in value:
+        return f'"{value}"'
+    if type(value) is int or (type(value) is float and math.isfinite(value)):
+        return repr(value)
+    return json.dumps(value)
 
 
 @functools.lru_cache(maxsize=1)  # the lines of a second share it

@@ -11,6 +11,8 @@ import time
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from slproxy.observe import AccessLog, Attempt, Exchange, loggable_path
 from slproxy.observe.access_log import fields, pretty
@@ -72,6 +74,18 @@ def test_a_json_line_is_one_object_with_time_and_level() -> None:
     assert "\n" not in line
     assert json.loads(line) == {"time": "2026-11-18T11:06:40.250Z", "level": "info", "a": 'b"\n', "c": 1}
     assert json.loads(json_line({}, at=AT, level="error"))["level"] == "error"
+
+
+@given(
+    st.dictionaries(
+        st.from_regex(r"x_[a-z]+", fullmatch=True),
+        st.one_of(st.text(), st.integers(), st.floats(), st.booleans(), st.none()),
+    )
+)
+@example({"path": "/v2/me.json", "quoted": 'a"b', "slash": "a\\b", "tab": "\t", "del": "\x7f", "wide": "\u00e9\ud83d"})
+@settings(max_examples=300, deadline=None)
+def test_a_json_line_is_byte_for_byte_what_json_would_write(fields: dict[str, object]) -> None:
+    assert json_line(fields, at=AT) == json.dumps({"time": "2026-11-18T11:06:40.250Z", "level": "info", **fields})
 
 
 @pytest.mark.parametrize(
