@@ -8,14 +8,16 @@ from __future__ import annotations
 
 from slproxy.errors import OriginRefused
 from slproxy.forward.host import HOST
-from slproxy.http import ByName, Fields
+from slproxy.http import ByName, encoded
 
 # What a browser makes a document or a worker of, with the rights of the origin that it came from.
 _RUN = frozenset(
     {b"document", b"embed", b"fencedframe", b"frame", b"iframe", b"object", b"sharedworker", b"worker", b"xslt"}
 )
 # For what runs in no origin: https://www.w3.org/TR/CSP3/#directive-sandbox. A second policy only narrows the first.
-_ISOLATION = (("Content-Security-Policy", "sandbox"), ("X-Content-Type-Options", "nosniff"))
+ISOLATION = encoded([("Content-Security-Policy", "sandbox"), ("X-Content-Type-Options", "nosniff")])
+# What the upstream says of the same, which is left out.
+ISOLATED = frozenset({"x-content-type-options"})
 
 
 def check_origin(headers: ByName, host: str, allow_origins: frozenset[str]) -> None:
@@ -68,18 +70,11 @@ def _same_origin(origin: str, host: str) -> bool:
     return (page["name"].lower(), int(page["port"] or 80)) == (proxy["name"].lower(), int(proxy["port"] or 80))
 
 
-def isolated(fields: Fields, asked: ByName) -> Fields:
-    """Return a reply's fields so that a page or a worker made of it has none of the rights of the proxy's origin.
+def is_run(asked: ByName) -> bool:
+    """Tell whether a browser makes a document or a worker of the reply, which is to be isolated then.
 
-    HTML from the API would run there, read whatever the proxy answers, and act as the user (docs/hazards.md, B1).
-    """
-    if not _is_run(asked):
-        return fields
-    return [*((name, value) for name, value in fields if name.lower() != "x-content-type-options"), *_ISOLATION]
-
-
-def _is_run(asked: ByName) -> bool:
-    """Tell whether a browser makes a document or a worker of the reply.
+    HTML from the API would run in the proxy's origin, read whatever it answers, and act as the user (docs/hazards.md,
+    B1).
 
     To a host that is not "potentially trustworthy", such as one of ``listen.accept_hosts``, it does not say what for;
     of its documents it says that they may be upgraded (W3C Upgrade Insecure Requests §3.2.1).

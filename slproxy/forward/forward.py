@@ -293,16 +293,24 @@ class Forwarder:
     def _answer(self, reply: ReplyBody, request: Request, attempts: Attempts, *, asked: ByName) -> Answer:
         """Return the upstream's reply as the client gets it: as it came, less what stops here, plus what we say."""
         try:
-            fields = passed_on(reply, asked=asked, api_url=self._api_url, tokens=attempts.tokens)
+            passed = passed_on(reply, asked=asked, api_url=self._api_url, tokens=attempts.tokens)
         except Problem:
             reply.close()
             raise
         exchange, total = request.exchange, self._monotonic() - attempts.began
         timing = header_rules.server_timing(total=total, upstream=exchange.upstream, wait=exchange.waited)
-        fields += [("Via", self._via), ("Server-Timing", timing)]
-        if "ratelimit" not in [name.lower() for name, _ in fields]:
-            fields += self._pacer.fields()
+        own, names = [("Via", self._via), ("Server-Timing", timing)], b"\n" + passed.lower()
+        if b"\nratelimit:" not in names:
+            own += self._pacer.fields()
         body = request.body
         if attempts.sent > 1 or body is not None:
-            fields += attempts.headers(replayable=body is None or not body.too_large)
-        return Answer(status=reply.status, reason=reply.reason, headers=fields, body=reply, request_body=body)
+            own += attempts.headers(replayable=body is None or not body.too_large)
+        return Answer(
+            status=reply.status,
+            reason=reply.reason,
+            passed=passed,
+            headers=own,
+            has_length=b"\ncontent-length:" in names,
+            body=reply,
+            request_body=body,
+        )

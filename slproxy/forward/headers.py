@@ -43,6 +43,8 @@ _UPSTREAM_ONLY = frozenset(
 )
 _UPSTREAM_ONLY_PREFIXES = ("access-control-", "x-slproxy-")
 
+_KEEP_ALIVE = frozenset({"keep-alive"})
+
 # A token of so many bytes is in no reply by chance.
 LONG_TOKEN = 20
 
@@ -66,10 +68,7 @@ def stripped(headers: RawHeaders) -> Fields:
     for raw_name, raw_value in headers:
         name, key, stops = _client_header(raw_name)
         if not stops and key not in named:
-            try:
-                fields.append((name, raw_value.decode("utf-8")))
-            except UnicodeDecodeError:
-                raise _inexact(raw_name) from None
+            fields.append((name, _decoded(raw_name, raw_value)))
     return fields
 
 
@@ -87,29 +86,32 @@ def sends_via(setting: Via, *, api_url: str) -> bool:
     return setting == "on" or (setting == "auto" and api_url != SCHEMA["upstream.api_url"].default)
 
 
-def returning(headers: RawHeaders, *, api_url: str, host: str) -> Fields:
-    """Return the upstream's headers as the client gets them, with ``Location`` pointing back at the proxy.
+def returning(headers: RawHeaders, *, api_url: str, host: str, without: frozenset[str] = frozenset()) -> bytes:
+    """Return the upstream's headers as the client gets them, a line each, with ``Location`` pointing at the proxy.
 
     ``host`` is what the client called the proxy (its ``Host`` header); ``api_url`` is the upstream's origin.
+    ``without`` names what is left out besides.
 
     Raises:
-        InexactHeaderError: a header holds bytes that could not be passed on exactly.
+        InexactHeaderError: a header holds bytes that are not UTF-8.
     """
-    named = _named_by_connection(headers)
-    fields: Fields = []
-    for raw_name, raw_value in headers:
-        name, key, stops = _upstream_header(raw_name)
-        if not stops and key not in named:
-            try:
-                value = raw_value.decode("utf-8")
-            except UnicodeDecodeError:
-                raise _inexact(raw_name) from None
-            if key == "proxy-status":
-                value = _without_ours(value)
-                if not value:
-                    continue
-            fields.append((name, _at_the_proxy(value, api_url, host) if key == "location" else value))
-    return fields
+    left_out = _named_by_connection(headers) | without
+    lines: list[bytes] = []
+    for name, value in headers:
+        key, stops = _upstream_header(name)
+        if stops or key in left_out:
+            continue
+        if key == "location":
+            lines.append(b"%b: %b\r\n" % (name, _at_the_proxy(_decoded(name, value), api_url, host).encode()))
+        elif key != "proxy-status":
+            lines.append(b"%b: %b\r\n" % (name, value))
+        elif members := _without_ours(_decoded(name, value)):
+            lines.append(b"%b: %b\r\n" % (name, members.encode()))
+    passed = b"".join(lines)
+    if not passed.isascii():
+        for line in lines:
+            _decoded(line.partition(b":")[0], line)
+    return passed
 
 
 def holds(headers: RawHeaders, reason: str, tokens: Collection[str]) -> bool:
@@ -140,18 +142,17 @@ def _shows(text: bytes, token: str) -> bool:
 @functools.lru_cache(maxsize=512)
 def _client_header(raw: bytes) -> tuple[str, str, bool]:
     """Return a header's name, the key it goes by, and whether it stops here on its way up."""
-    name = _decoded_name(raw)
+    name = _decoded(raw, raw)
     # Rack and WSGI read `_` as `-`: Authorization spelt with an underscore would be a second credential.
     key = name.lower().replace("_", "-")
     return name, key, key in _HOP_BY_HOP | _CLIENT_ONLY or key.startswith(_CLIENT_ONLY_PREFIXES)
 
 
 @functools.lru_cache(maxsize=512)
-def _upstream_header(raw: bytes) -> tuple[str, str, bool]:
-    """Return a header's name, the key it goes by, and whether it stops here on its way down."""
-    name = _decoded_name(raw)
-    key = name.lower()
-    return name, key.replace("_", "-"), key in _HOP_BY_HOP | _UPSTREAM_ONLY or key.startswith(_UPSTREAM_ONLY_PREFIXES)
+def _upstream_header(raw: bytes) -> tuple[str, bool]:
+    """Return the key that a header goes by, and whether it stops here on its way down."""
+    key = raw.decode("utf-8", "surrogateescape").lower()
+    return key.replace("_", "-"), key in _HOP_BY_HOP | _UPSTREAM_ONLY or key.startswith(_UPSTREAM_ONLY_PREFIXES)
 
 
 def _named_by_connection(headers: RawHeaders) -> frozenset[str]:
@@ -162,15 +163,18 @@ def _named_by_connection(headers: RawHeaders) -> frozenset[str]:
             lines.append(value)
     if not lines:
         return frozenset()
+    if lines == [b"keep-alive"]:  # as most replies say
+        return _KEEP_ALIVE
     tokens = b",".join(lines).decode("latin-1").lower().replace("_", "-").split(",")
     return frozenset(token.strip() for token in tokens) - {"content-length"}
 
 
-def _decoded_name(raw: bytes) -> str:
+def _decoded(name: bytes, raw: bytes) -> str:
+    """Return a header's name or value as text."""
     try:
         return raw.decode("utf-8")
     except UnicodeDecodeError:
-        raise _inexact(raw) from None
+        raise _inexact(name) from None
 
 
 def _inexact(name: bytes) -> InexactHeaderError:

@@ -85,11 +85,17 @@ class ReplyBody(Protocol):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Answer:
-    """What the client gets: ``reason`` ``None`` means the standard phrase."""
+    """What the client gets: ``reason`` ``None`` means the standard phrase.
+
+    ``passed`` are SalesLoft's headers as they go over the wire, ``headers`` the proxy's own. ``has_length`` is false
+    where none of them says how long the body is.
+    """
 
     status: int
     reason: str | None = None
+    passed: bytes = field(default=b"", repr=False)
     headers: Fields = field(repr=False)
+    has_length: bool = True
     body: ReplyBody | bytes = field(repr=False)
     close_connection: bool = False
     # The upstream may answer while it still takes the request's body, so that is freed last.

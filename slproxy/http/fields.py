@@ -20,3 +20,15 @@ def by_name(headers: RawHeaders) -> ByName:
 def size(headers: RawHeaders) -> int:
     """Return how many bytes a header block takes on the wire: each name and value, a colon, a space and a line end."""
     return sum(len(name) + len(value) + 4 for name, value in headers)
+
+
+def encoded(fields: Fields) -> bytes:
+    """Return headers as they go over the wire, a line each.
+
+    Raises:
+        ValueError: one holds a line end, and would be two.
+    """
+    lines = "".join([f"{name}: {value}\r\n" for name, value in fields])
+    if lines.count("\n") != len(fields) or lines.count("\r") != len(fields):
+        raise ValueError("a line end within a header")
+    return lines.encode("utf-8")

@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from aiohttp import __version__, hdrs, web, web_protocol
-from aiohttp.http import HttpVersion11
+from aiohttp import __version__, web, web_protocol
 
 
 class Private(NamedTuple):
@@ -71,48 +70,6 @@ PRIVATE_NAMES = (
         "web_protocol.py, RequestHandler.data_received",
         "The parser's error, which tells a limit from nonsense.",
     ),
-    Private(
-        web.StreamResponse,
-        "_send_headers_immediately",
-        "web_response.py, StreamResponse._write_headers",
-        "Headers go out with the first bytes of the body, not in a packet of their own.",
-    ),
-    Private(
-        web.StreamResponse,
-        "_prepare_headers",
-        "web_response.py, StreamResponse._start",
-        "It adds Content-Type, Date and Server to every response, and has no switch for it.",
-    ),
-    Private(
-        web.StreamResponse,
-        "_write_headers",
-        "web_response.py, StreamResponse._start",
-        "It repeats the client's version in the status line, be it 2.0.",
-    ),
-    Private(
-        web.StreamResponse,
-        "_req",
-        "web_response.py, StreamResponse._start",
-        "The request in hand tells how its response may be framed.",
-    ),
-    Private(
-        web.StreamResponse,
-        "_payload_writer",
-        "web_response.py, StreamResponse._start",
-        "The writer is told of a length or of chunks.",
-    ),
-    Private(
-        web.StreamResponse,
-        "_must_be_empty_body",
-        "web_response.py, StreamResponse.prepare",
-        "A response to HEAD, a 204 or a 304 has no body, whatever its headers say.",
-    ),
-    Private(
-        web.StreamResponse,
-        "_keep_alive",
-        "web_response.py, StreamResponse.keep_alive",
-        "The public property cannot be set, and start() closes the connection by it.",
-    ),
 )
 
 
@@ -148,38 +105,3 @@ class RequestHandler(web.RequestHandler):
         """Return the parser's error where one is next in the queue."""
         message = self.queue[0][0]
         return message.exc if isinstance(message, web_protocol._ErrInfo) else None
-
-
-class StreamResponse(web.StreamResponse):
-    """aiohttp's response, framed for this hop, with the headers it was given and no others."""
-
-    _send_headers_immediately = False
-
-    @property
-    def must_be_empty(self) -> bool:
-        """Whether the response has no body, whatever its headers say."""
-        return bool(self._must_be_empty_body)
-
-    async def _prepare_headers(self) -> None:
-        request, writer = self._req, self._payload_writer
-        assert request is not None
-        assert writer is not None
-        keep_alive = request.keep_alive if self._keep_alive is None else self._keep_alive
-        if not self._must_be_empty_body:
-            length = self.headers.get(hdrs.CONTENT_LENGTH)
-            if length is not None:
-                writer.length = int(length)
-            elif request.version >= HttpVersion11:
-                writer.enable_chunking()
-                self.headers[hdrs.TRANSFER_ENCODING] = "chunked"
-            else:
-                keep_alive = False
-        self._keep_alive = keep_alive
-        if not keep_alive:
-            self.headers[hdrs.CONNECTION] = "close"
-        elif request.version < HttpVersion11:
-            self.headers[hdrs.CONNECTION] = "keep-alive"
-
-    async def _write_headers(self) -> None:
-        assert self._payload_writer is not None
-        await self._payload_writer.write_headers(f"HTTP/1.1 {self.status} {self.reason}", self.headers)

@@ -145,7 +145,7 @@ class ClientConnection(RequestHandler):
     def _tell_over_limit(self) -> None:
         self._server.admission.turned_away()
         if self.transport is not None:
-            self.transport.write(on_the_wire(problem_answer(self._server.overloaded()), "Service Unavailable"))
+            self.transport.write(on_the_wire(problem_answer(self._server.overloaded())))
 
     def evictable_for(self, now: float) -> float:
         """Return for how many seconds it could have been closed for a newcomer; less than none where it cannot yet."""
@@ -247,18 +247,17 @@ class ClientConnection(RequestHandler):
                     f"The request's head did not come within {timeout:g} s (limits.header_timeout).",
                     hint="Send it at once.",
                     status=408,
-                ),
-                "Request Timeout",
+                )
             )
         else:
             self.linger()
 
-    def _reply_and_close(self, problem: Problem, reason: str) -> None:
+    def _reply_and_close(self, problem: Problem) -> None:
         """Answer where no request has parsed, and close."""
         answer = problem_answer(problem)
         self._server.record_unparsed(answer, problem.type)
         if self.transport is not None:
-            self.transport.write(on_the_wire(answer, reason))
+            self.transport.write(on_the_wire(answer))
         self.linger()
 
     def linger(self) -> None:
@@ -326,7 +325,7 @@ class ClientConnection(RequestHandler):
         before = self.requests_begun
         if not (before or self._partial) and (other := other_protocol(data)) is not None:
             log.info("a client began another protocol: %s", other.detail)
-            self._reply_and_close(other, "Bad Request")
+            self._reply_and_close(other)
             return
         super().data_received(data)
         parsed = self.requests_begun - before
@@ -354,13 +353,13 @@ class ClientConnection(RequestHandler):
             problem = limit_problem(self.queued_error(), max_line_size=self.max_line_size)
             self._fail(body, problem or web.RequestPayloadError("the body does not parse"))
 
-    def handle_error(
+    def handle_error(  # type: ignore[override]  # a response of ours has what aiohttp asks of one
         self,
         request: web.BaseRequest,  # aiohttp's signature, here and below
         status: int = 500,  # noqa: ARG002
         exc: BaseException | None = None,
         message: str | None = None,  # noqa: ARG002
-    ) -> web.StreamResponse:
+    ) -> Response:
         """Answer with a problem: aiohttp's own page names its version and echoes the offending bytes.
 
         Raises ConnectionError, with which aiohttp ends the connection, where the client has left, or where an answer
@@ -378,6 +377,4 @@ class ClientConnection(RequestHandler):
             problem = InternalError("slproxy failed on this request.", hint=REPORT)
         answer = problem_answer(problem)
         self._server.record_unparsed(answer, problem.type)
-        response = Response(self, status=answer.status, reason=None, headers=answer.headers, whole=problem.body())
-        response.force_close()
-        return response
+        return Response(self, request, answer, last=True)

@@ -6,15 +6,18 @@ import asyncio
 import socket
 import struct
 import time
+from http import HTTPStatus
 from typing import Protocol
 
-from multidict import CIMultiDict
+from aiohttp import web
+from aiohttp.http import HttpVersion11
 
 from slproxy.errors import Overloaded, Problem
 from slproxy.forward import Answer
-from slproxy.http import Fields, http_date
-from slproxy.server.aiohttp_private import StreamResponse
+from slproxy.http import Fields, encoded, http_date
 
+# The standard phrases (RFC 9110 §15).
+PHRASES = {each.value: each.phrase for each in HTTPStatus}
 REPORT = "Please report it, with the traceback in the log."
 
 
@@ -42,11 +45,16 @@ def overloaded(room_in: int) -> Overloaded:
     )
 
 
-def on_the_wire(answer: Answer, reason: str) -> bytes:
+def on_the_wire(answer: Answer) -> bytes:
     """Return a problem as bytes, for a connection on which no request has parsed."""
     assert isinstance(answer.body, bytes), "a problem is short"
-    lines = [f"HTTP/1.1 {answer.status} {reason}", *(f"{name}: {value}" for name, value in answer.headers)]
-    return "\r\n".join([*lines, "Connection: close", "", ""]).encode() + answer.body
+    return b"%bConnection: close\r\n\r\n%b" % (_head(answer), answer.body)
+
+
+def _head(answer: Answer) -> bytes:
+    """Return the status line and the headers that an answer has by itself."""
+    reason = PHRASES.get(answer.status, "") if answer.reason is None else answer.reason
+    return f"HTTP/1.1 {answer.status} {reason}\r\n".encode() + answer.passed + encoded(answer.headers)
 
 
 class Lingers(Protocol):
@@ -58,21 +66,57 @@ class Lingers(Protocol):
     def linger(self) -> None: ...
 
 
-class Response(StreamResponse):
-    """A response of the proxy; the connection lingers after its last one."""
+class Response:
+    """An answer on its way to the client, framed for this hop; the connection lingers after its last one.
 
-    def __init__(
-        self, connection: Lingers, *, status: int, reason: str | None, headers: Fields, whole: bytes = b""
-    ) -> None:
-        """``whole`` is the body, where it need not be streamed."""
-        super().__init__(status=status, reason=reason, headers=CIMultiDict(headers))
-        self._connection = connection
-        self._whole = whole
+    ``prepare``, ``write_eof`` and ``keep_alive`` are all that aiohttp's server asks of a response (web_protocol.py,
+    ``finish_response``). Its own would add Content-Type, Date and Server, and repeat the client's version.
+    """
 
-    async def write_eof(self, data: bytes = b"") -> None:
-        """End the response; aiohttp calls this without arguments on whatever a handler returns."""
-        whole = self._whole if self._whole and not self.must_be_empty else b""
-        await super().write_eof(data or whole)
+    __slots__ = ("_connection", "_has_body", "_head", "_is_chunked", "_is_ended", "_whole", "_writer", "keep_alive")
+
+    def __init__(self, connection: Lingers, request: web.BaseRequest, answer: Answer, *, last: bool) -> None:
+        """The ``last`` one closes; so does one whose end an HTTP/1.0 client would not see otherwise."""
+        self._connection, self._writer = connection, request.writer
+        self._whole = answer.body if isinstance(answer.body, bytes) else b""
+        # A reply to HEAD, a 204 or a 304 has none, whatever its headers say (RFC 9112 §6.3).
+        self._has_body = request.method != "HEAD" and answer.status not in (204, 304)
+        is_unframed, is_old = self._has_body and not answer.has_length, request.version < HttpVersion11
+        self._is_chunked = is_unframed and not is_old
+        self.keep_alive = request.keep_alive and not last and not (is_unframed and is_old)
+        self._is_ended = False
+        head = _head(answer)
+        if self._is_chunked:
+            head += b"Transfer-Encoding: chunked\r\n"
+        if not self.keep_alive:
+            head += b"Connection: close\r\n"
+        elif is_old:
+            head += b"Connection: keep-alive\r\n"
+        # Goes out in one write with the first bytes of the body.
+        self._head = head + b"\r\n"
+
+    async def prepare(self, _: web.BaseRequest) -> None:
+        """Do nothing: the head waits for the body."""
+
+    async def write(self, data: bytes) -> None:
+        """Write a piece of the body, once the client has taken those before; an empty one sends the head alone."""
+        head, self._head = self._head, b""
+        if self._is_chunked and data:
+            data = b"%x\r\n%b\r\n" % (len(data), data)
+        await self._writer.write(head + data)
+
+    async def write_eof(self, last: bytes = b"") -> None:
+        """Write the last piece of the body; aiohttp calls this for whatever a handler returns."""
+        if self._is_ended:
+            return
+        self._is_ended = True
+        head, self._head = self._head, b""
+        data = (last or self._whole) if self._has_body else b""
+        if self._is_chunked:
+            data = b"%x\r\n%b\r\n0\r\n\r\n" % (len(data), data) if data else b"0\r\n\r\n"
+        if data := head + data:
+            await self._writer.write(data)
+            await self._writer.drain()
         if not self.keep_alive or self._connection.is_closing:
             self._connection.linger()
 

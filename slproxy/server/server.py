@@ -80,7 +80,8 @@ class Server(web.Server):
                 "aiohttp was installed without its compiled HTTP parser.",
                 hint="Install its wheel: pip install --force-reinstall --only-binary :all: aiohttp",
             )
-        super().__init__(self._serve, handler_cancellation=True)
+        # A response of ours has what aiohttp asks of one.
+        super().__init__(self._serve, handler_cancellation=True)  # type: ignore[arg-type]
         self._loop_time = asyncio.get_running_loop().time
         self.handle = handle
         self._room_in = room_in
@@ -156,7 +157,7 @@ class Server(web.Server):
         self.admission.close()
         await super().shutdown(timeout)
 
-    async def _serve(self, request: web.BaseRequest) -> web.StreamResponse:
+    async def _serve(self, request: web.BaseRequest) -> Response:
         """Serve one request: the outermost frame, where each failure becomes an answer and a line in the log."""
         connection = request.protocol
         assert isinstance(connection, ClientConnection), "our server makes no others"
@@ -311,28 +312,21 @@ def _reader(request: web.BaseRequest, exchange: Exchange, timeout: float) -> Cal
 
 async def _respond(
     request: web.BaseRequest, connection: ClientConnection, answer: Answer, exchange: Exchange, *, last: bool
-) -> web.StreamResponse:
+) -> Response:
     """Send an answer to the client as it arrives, no faster than the client reads it; the ``last`` one closes."""
-    whole = answer.body if isinstance(answer.body, bytes) else b""
-    response = Response(connection, status=answer.status, reason=answer.reason, headers=answer.headers, whole=whole)
-    if last:
-        response.force_close()
-    if isinstance(answer.body, bytes):
-        exchange.bytes_sent = 0 if request.method == "HEAD" else len(answer.body)
-        return response
-    await response.prepare(request)
+    response, body = Response(connection, request, answer, last=last), answer.body
+    if isinstance(body, bytes):
+        exchange.bytes_sent = 0 if request.method == "HEAD" else len(body)
+        return response  # aiohttp writes its end, which is all of it
     try:
-        first = answer.body.read_nowait()
+        first = body.read_nowait()
         exchange.bytes_sent = len(first)
-        if answer.body.ended:
+        if body.ended:
             await response.write_eof(first)
             return response
-        if first:
-            await response.write(first)
-        else:
-            # The head does not wait for the body.
-            request.writer.send_headers()
-        async for chunk in answer.body.chunks():
+        # The head does not wait for the body.
+        await response.write(first)
+        async for chunk in body.chunks():
             await response.write(chunk)
             exchange.bytes_sent += len(chunk)
     except (UpstreamFault, Overloaded) as fault:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import gzip
 import re
+import socket
+import struct
+import sys
 
 import pytest
 
@@ -285,6 +288,49 @@ async def test_a_reply_without_a_body_has_none_and_the_connection_goes_on(
             writer.write(get("/v2/b"))
             assert (await read_message(reader)).body == b"next"
     assert len(upstream.seen) == 3
+
+
+# Where struct tcp_info has the number of segments with data that have come (linux/tcp.h, tcpi_data_segs_in).
+DATA_SEGMENTS = struct.Struct("=152xI")
+
+
+def segments(writer: asyncio.StreamWriter) -> int:
+    """Return how many segments of data have come on a connection: over loopback, each write makes one."""
+    told = writer.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, DATA_SEGMENTS.size)
+    return int(DATA_SEGMENTS.unpack(told)[0])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells how many segments have come")
+async def test_a_request_goes_up_and_what_there_is_of_its_reply_comes_down_in_one_write() -> None:
+    came_up = []
+
+    async def script(message: Message, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        came_up.append(segments(writer))
+        if message.head.target == "/v2/chunked":
+            writer.write(reply("200 OK", chunked(b"a", b"b"), "Transfer-Encoding: chunked", length=False))
+        elif message.head.method == "HEAD":
+            writer.write(reply("200 OK", b"", "Content-Length: 1000", length=False))
+        else:
+            writer.write(reply("200 OK", b"x" * 1000))
+
+    asking = [
+        ("GET", get("/v2/a")),
+        ("GET", get("/v2/chunked")),
+        ("HEAD", get("/v2/a", method="HEAD")),
+        ("POST", get("/v2/a", method="POST", body=b"y" * 1000)),
+        ("GET", get("/nowhere")),
+        ("GET", get("/_slproxy/healthz")),
+    ]
+    came_down = []
+    async with pair(script) as (_, app):
+        reader, writer = await opened(app)
+        for method, request in asking:
+            writer.write(request)
+            async with asyncio.timeout(SOON):
+                await read_message(reader, has_body=method != "HEAD")
+            came_down.append(segments(writer))
+    assert came_up == [1, 2, 3, 4]
+    assert came_down == [1, 2, 3, 4, 5, 6]
 
 
 async def test_an_empty_reply_keeps_its_length_of_zero() -> None:
