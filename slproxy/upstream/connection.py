@@ -10,7 +10,7 @@ from typing import Protocol, cast
 from slproxy.upstream.parser import NotHTTPError
 
 # How much is read at once, in bytes: into a buffer that all connections share, since what came is taken at once.
-READ_SIZE = 64 * 1024
+READ_SIZE = 128 * 1024
 # How much of a reply is read ahead of a client that takes it slowly, in bytes.
 READ_AHEAD = 64 * 1024
 
@@ -18,8 +18,12 @@ READ_AHEAD = 64 * 1024
 class Exchange(Protocol):
     """What a connection carries at the moment."""
 
-    def received(self, data: memoryview) -> bool:
-        """Take what came; return whether more may come. Raises NotHTTPError."""
+    @property
+    def room(self) -> int:
+        """How much may come now, in bytes."""
+
+    def received(self, data: memoryview) -> None:
+        """Take what came. Raises NotHTTPError."""
 
     def ended(self, error: Exception | None) -> None:
         """Take the end of the connection: an ordinary one, or its error."""
@@ -51,20 +55,23 @@ class Connection(asyncio.BufferedProtocol):
         self._poll.register(self.socket.fileno(), select.POLLIN | select.POLLHUP | select.POLLERR)
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002  # asyncio's signature
-        return self._buffer
+        return self._buffer if self.exchange is None else self._buffer[: self.exchange.room]
 
     def buffer_updated(self, nbytes: int) -> None:
-        if self.exchange is None:
+        exchange = self.exchange
+        if exchange is None:
             # Such as a load balancer's 408: the next request must not get it.
             self.transport.abort()
             return
         try:
-            if not self.exchange.received(self._buffer[:nbytes]):
-                self._is_paused = True
-                self.transport.pause_reading()
+            exchange.received(self._buffer[:nbytes])
         except NotHTTPError as error:
             self._end(error)
             self.transport.abort()
+            return
+        if exchange.room <= 0:
+            self._is_paused = True
+            self.transport.pause_reading()
 
     def eof_received(self) -> None:
         self._end(None)

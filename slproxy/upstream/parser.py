@@ -54,8 +54,8 @@ class ReplyParser:
         self.is_until_close = False
         # Whether the connection may carry another request once the reply is complete.
         self.keeps_alive = False
-        # What has arrived of the body and was not taken yet.
-        self.body = bytearray()
+        # What has arrived of the body and was not taken yet; mostly one piece, which is then not copied.
+        self.body: bytes | bytearray = b""
 
     @property
     def headers(self) -> RawHeaders:
@@ -155,8 +155,19 @@ class ReplyParser:
     def on_body(self, data: bytes) -> None:
         if not self.has_head or self._has_chunks is not self._is_chunked:
             raise NotHTTPError("a body where there is none, or that llhttp frames otherwise")
-        if not self._is_behind_reply():
-            self.body += data
+        if self._is_behind_reply():
+            return
+        if not self.body:
+            self.body = data
+            return
+        if isinstance(self.body, bytes):
+            self.body = bytearray(self.body)
+        self.body += data
+
+    def take(self) -> bytes:
+        """Return what has arrived of the body and was not taken yet."""
+        body, self.body = self.body, b""
+        return bytes(body)
 
     def on_message_complete(self) -> None:
         if self.has_head:

@@ -6,7 +6,7 @@ import asyncio
 import math
 from collections.abc import AsyncIterator, Callable
 
-from slproxy.upstream.connection import READ_AHEAD, Connection
+from slproxy.upstream.connection import READ_AHEAD, READ_SIZE, Connection
 from slproxy.upstream.faults import EvictedError
 from slproxy.upstream.outbound import Outbound
 from slproxy.upstream.parser import NotHTTPError, ReplyParser
@@ -52,11 +52,15 @@ class RoundTrip:
 
     # What the connection calls.
 
-    def received(self, data: memoryview) -> bool:
-        """Take what came; return whether more may come. Raises NotHTTPError."""
+    @property
+    def room(self) -> int:
+        """How much may come now, in bytes: much for who waits for it, the rest of ``READ_AHEAD`` for who does not."""
+        return READ_SIZE if self._waiter is not None else READ_AHEAD - len(self.reply.body)
+
+    def received(self, data: memoryview) -> None:
+        """Take what came. Raises NotHTTPError."""
         self.reply.feed(data)
         self._wake()
-        return len(self.reply.body) < READ_AHEAD
 
     def ended(self, error: Exception | None) -> None:
         """Take the end of the connection: an ordinary one, or its error."""
@@ -70,16 +74,14 @@ class RoundTrip:
         self._wake()
 
     def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
 
     async def _news(self) -> None:
         """Wait until something came, or can come no more."""
         self._waiter = self._loop.create_future()
-        try:
-            await self._waiter
-        finally:
-            self._waiter = None
+        await self._waiter
 
     # The request.
 
@@ -186,9 +188,7 @@ class RoundTrip:
         Raises:
             OSError, NotHTTPError, EvictedError: the body broke off there.
         """
-        if body := self.reply.body:
-            data = bytes(body)
-            body.clear()
+        if data := self.reply.take():
             self._connection.resume_reading()
             return data
         if self._error is not None:
@@ -241,7 +241,7 @@ class RoundTrip:
         if self.is_complete:
             self.close()
             return
-        self.reply.body.clear()
+        self.reply.take()
         self._fail(EvictedError())  # `exchange` raises it, and `send` releases the slot, or who reads the body does
         if self.reply.has_head:
             self.close()
