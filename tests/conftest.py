@@ -52,6 +52,20 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
             gc.enable()
 
 
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_collection(session: pytest.Session) -> Generator[None, object, object]:
+    """Load the tests, together with the other workers; collect no garbage meanwhile, nor ever of what they are."""
+    gc.disable()
+    try:
+        worker = getattr(session.config, "workerinput", None)
+        if worker is not None:
+            workers.load(int(worker["workerid"].removeprefix("gw")), worker["workercount"], session.config.args)
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
     """Say what ``-n auto`` means."""
