@@ -289,12 +289,22 @@ class UpstreamFault(Problem):
     """The upstream gave no reply that could be passed on.
 
     ``maybe_sent`` tells whether a byte of the request may have left: where none did, the request was certainly not
-    carried out and may be sent again, whatever its method.
+    carried out and may be sent again, whatever its method. ``is_lasting`` tells that another attempt would meet the
+    same until a person acts, such as a wrong password, which may lock an account if it is tried again and again.
     """
 
-    def __init__(self, detail: str, *, maybe_sent: bool, hint: str = "", proxy_error: str | None = None) -> None:
+    def __init__(
+        self,
+        detail: str,
+        *,
+        maybe_sent: bool,
+        hint: str = "",
+        proxy_error: str | None = None,
+        is_lasting: bool = False,
+    ) -> None:
         super().__init__(detail, hint=hint, proxy_error=proxy_error)
         self.maybe_sent = maybe_sent
+        self.is_lasting = is_lasting
 
 
 class UpstreamUnreachable(UpstreamFault):

@@ -171,7 +171,8 @@ def test_every_proxy_status_that_a_call_names_is_registered() -> None:
 def test_every_proxy_status_that_a_foreign_error_is_translated_to_is_registered() -> None:
     named = {
         node.value
-        for node in ast.walk(ast.parse((PACKAGE / "upstream" / "faults.py").read_text()))
+        for name in ("faults", "connect_faults", "tunnel")
+        for node in ast.walk(ast.parse((PACKAGE / "upstream" / f"{name}.py").read_text()))
         if isinstance(node, ast.Constant)
         and isinstance(node.value, str)
         and re.fullmatch(r"(connection|destination|dns|http|proxy|tls)_[a-z_]+", node.value)

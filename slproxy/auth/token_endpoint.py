@@ -90,7 +90,7 @@ class TokenEndpoint:
         except UpstreamFault as error:
             raise TokenEndpointDown(
                 f"The token endpoint cannot be reached: {error.detail}",
-                hint="Check the network and upstream.accounts_url.",
+                hint=error.hint.replace("upstream.api_url", "upstream.accounts_url"),
             ) from error
         try:
             return parse_token_reply(last.reply, now=self._now(), renews=renews)

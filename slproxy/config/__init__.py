@@ -2,6 +2,7 @@
 
 from slproxy.config.conflicts import check, check_listening
 from slproxy.config.effective import effective
+from slproxy.config.egress import Egress, EgressProxy
 from slproxy.config.found import check_login, has_redirects
 from slproxy.config.hosts import is_loopback
 from slproxy.config.load import load, profiles, secret_in
@@ -27,6 +28,8 @@ __all__ = [
     "OWN_PAGES",
     "SCHEMA",
     "AuthSettings",
+    "Egress",
+    "EgressProxy",
     "Encryption",
     "Grant",
     "LimitSettings",

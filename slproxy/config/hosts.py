@@ -8,9 +8,9 @@ from types import MappingProxyType
 
 # The default port of a scheme.
 PORTS = MappingProxyType({"http": 80, "https": 443})
-_HOST = r"\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_](?:[A-Za-z0-9._-]*[A-Za-z0-9_])?\.?"
-_NAME = re.compile(_HOST)
-_ORIGIN = re.compile(rf"([a-z][a-z0-9+.-]*)://({_HOST})(?::([0-9]{{1,5}}))?", re.IGNORECASE)
+HOST = r"\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_](?:[A-Za-z0-9._-]*[A-Za-z0-9_])?\.?"
+_NAME = re.compile(HOST)
+_ORIGIN = re.compile(rf"([a-z][a-z0-9+.-]*)://({HOST})(?::([0-9]{{1,5}}))?", re.IGNORECASE)
 
 
 def is_loopback(host: str) -> bool:

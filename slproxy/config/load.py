@@ -12,8 +12,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
+from urllib.parse import urlsplit
 
 from slproxy.config.conflicts import check, raise_errors
+from slproxy.config.egress import Egress, from_environment
 from slproxy.config.env_file import from_dotenv
 from slproxy.config.files import (
     NOWHERE,
@@ -80,6 +82,8 @@ def load(
         except ConfigError as error:
             errors.append(error)
     raise_errors(errors)
+    if not sandbox:
+        _add_environment(values, origins, environ)
     if values["store.path"] is None:
         values["store.path"] = token_file(environ, chosen, is_needed=not sandbox and _needs_login(values))
     settings = _build(values, chosen, origins)
@@ -91,6 +95,17 @@ def load(
             error.hint = "; ".join([error.hint, *near] if error.hint else near)
         raise
     return replace(settings, warnings=(*near, *_doubts(settings)))
+
+
+def _add_environment(values: dict[str, object], origins: dict[str, Origin], environ: Mapping[str, str]) -> None:
+    """Let the environment name the egress proxy, where ``upstream.proxy`` leaves that to it."""
+    egress = values["upstream.proxy"]
+    assert isinstance(egress, Egress), "its validator made it"
+    if egress.mode == "env":
+        hosts = [urlsplit(str(values[key])).hostname or "" for key in ("upstream.api_url", "upstream.accounts_url")]
+        values["upstream.proxy"] = egress = from_environment(environ, hosts)
+        if egress.proxy is not None:
+            origins["upstream.proxy"] = Origin(layer="env", place=egress.named_in)
 
 
 def _needs_login(values: Mapping[str, object]) -> bool:

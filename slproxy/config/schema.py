@@ -13,6 +13,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Literal, get_type_hints
 
+from slproxy.config.egress import FROM_ENVIRONMENT, Egress
 from slproxy.config.origin import Origin
 from slproxy.config.secret import Secret
 from slproxy.config.setting import Credential, Doc, Ge, Is, Le, Setting, setting_of
@@ -79,6 +80,11 @@ class UpstreamSettings:
     response_timeout: Annotated[Timeout, Doc("Seconds from sending the request to the response headers.")] = 60.0
     idle_timeout: Annotated[Timeout, Doc("Seconds to wait for the next chunk of a response body.")] = 60.0
     max_connections: Annotated[int, Ge(1), Doc("Connections to SalesLoft at a time.")] = 100
+    proxy: Annotated[
+        Egress,
+        Is("text"),
+        Doc("URL of an egress proxy, http or https; env: HTTPS_PROXY and NO_PROXY as curl reads them; or off."),
+    ] = FROM_ENVIRONMENT
     via: Annotated[Via, Doc("When requests name the proxy in Via; auto: unless api_url is SalesLoft's own.")] = "auto"
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from slproxy.config import patterns
+from slproxy.config.egress import parsed_egress
 from slproxy.config.hosts import PORTS, bare_host, is_loopback, parse_origin
 from slproxy.config.messages import redacted
 from slproxy.errors import ConfigError
@@ -141,6 +142,7 @@ VALIDATORS: Mapping[str, Callable[[object], object]] = MappingProxyType(
         "listen.allow_origins": _allow_origins,
         "upstream.api_url": _upstream_origin,
         "upstream.accounts_url": _upstream_origin,
+        "upstream.proxy": lambda value: parsed_egress(_string(value)),
         "auth.client_id": lambda value: visible_ascii(_string(value)),
         "auth.redirect_uri": _redirect_uri,
         "auth.scope": _scope,

@@ -44,7 +44,9 @@ async def retried(
     def again(state: RetryCallState) -> bool:
         nonlocal wait
         # Whatever else was raised, above all cancellation, is raised on.
-        wait = None if result is None else next_wait(_outcome(result), state.attempt_number)
+        if result is None or (isinstance(result, UpstreamFault) and result.is_lasting):
+            return False
+        wait = next_wait(_outcome(result), state.attempt_number)
         return wait is not None
 
     async def before_sleep(_: RetryCallState) -> None:

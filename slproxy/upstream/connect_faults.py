@@ -6,36 +6,50 @@ import errno
 import socket
 import ssl
 
+from slproxy.config import EgressProxy
 from slproxy.errors import UpstreamUnreachable
 
 CHECK_NETWORK = "Check the network and upstream.api_url."
 CHECK_CA = "If a company proxy re-signs TLS, set upstream.ca_file to its CA. Verification is never turned off."
 
-# RFC 9209 §2.3 has a name for each way in which a connection does not come about.
+# RFC 9209 §2.3 has a name for each way in which a connection does not come about; and what happened, to whom.
 _ERRNO = {
-    errno.ECONNREFUSED: ("connection_refused", "SalesLoft's host refused the connection."),
-    errno.EHOSTUNREACH: ("destination_ip_unroutable", "There is no route to SalesLoft's host."),
-    errno.ENETUNREACH: ("destination_ip_unroutable", "There is no route to SalesLoft's host."),
+    errno.ECONNREFUSED: ("connection_refused", "{host} refused the connection."),
+    errno.EHOSTUNREACH: ("destination_ip_unroutable", "There is no route to {host}."),
+    errno.ENETUNREACH: ("destination_ip_unroutable", "There is no route to {host}."),
 }
-_UNAVAILABLE = ("destination_unavailable", "SalesLoft's host cannot be reached.")
+_UNAVAILABLE = ("destination_unavailable", "{host} cannot be reached.")
 
 
-def connect_fault(error: Exception) -> UpstreamUnreachable:
-    """Return the fault that a foreign exception stands for. Its text stays in the log."""
-    hint = CHECK_NETWORK
+def connect_fault(error: Exception, *, through: EgressProxy | None = None) -> UpstreamUnreachable:
+    """Return what an exception means that came of connecting to SalesLoft. Its text stays in the log."""
+    name, what = _meaning(error)
+    detail = what.format(host="SalesLoft's host", peer="SalesLoft", owner="SalesLoft's")
+    if through is not None:
+        detail = f"{detail[:-1]} (through the proxy {through.name})."
+    hint = CHECK_CA if name == "tls_certificate_error" else CHECK_NETWORK
+    return UpstreamUnreachable(detail, maybe_sent=False, hint=hint, proxy_error=name)
+
+
+def proxy_fault(error: Exception, proxy: EgressProxy, named_in: str) -> UpstreamUnreachable:
+    """Return what an exception means that came of connecting to an egress proxy, which ``named_in`` names."""
+    name, what = _meaning(error)
+    detail = what.format(host=(host := f"the proxy {proxy.name}"), peer=host, owner=f"{host}'s")
+    hint = CHECK_CA if name == "tls_certificate_error" else f"Is the proxy up, and its address right? See {named_in}."
+    return UpstreamUnreachable(detail[0].upper() + detail[1:], maybe_sent=False, hint=hint, proxy_error=name)
+
+
+def _meaning(error: Exception) -> tuple[str, str]:
     match error:
         case ssl.SSLCertVerificationError():
-            name, detail, hint = "tls_certificate_error", "SalesLoft's certificate could not be verified.", CHECK_CA
+            return "tls_certificate_error", "{owner} certificate could not be verified."
         case ssl.SSLEOFError() | ConnectionResetError() | BrokenPipeError() | ConnectionAbortedError():
-            name, detail = "connection_terminated", "SalesLoft's host closed the connection in the TLS handshake."
+            return "connection_terminated", "{host} closed the connection in the TLS handshake."
         case ssl.SSLError():
-            name, detail = "tls_protocol_error", "The TLS handshake with SalesLoft failed."
+            return "tls_protocol_error", "The TLS handshake with {peer} failed."
         case socket.gaierror() | UnicodeError():
-            name, detail = "dns_error", "The name of SalesLoft's host could not be resolved."
+            return "dns_error", "The name of {host} could not be resolved."
         case TimeoutError():
-            name, detail = "connection_timeout", "Connecting to SalesLoft took too long."
-        case OSError():
-            name, detail = _ERRNO.get(error.errno or 0, _UNAVAILABLE)
+            return "connection_timeout", "Connecting to {peer} took too long."
         case _:
-            name, detail = _UNAVAILABLE
-    return UpstreamUnreachable(detail, maybe_sent=False, hint=hint, proxy_error=name)
+            return _ERRNO.get(getattr(error, "errno", None) or 0, _UNAVAILABLE)

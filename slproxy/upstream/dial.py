@@ -3,25 +3,29 @@
 1. Every address of a name gets its chance (RFC 8305).
 2. The certificate is verified before a byte of the request, and so of the token, is written; no setting turns it off.
 3. A session of TLS is resumed where the host allows it. Its certificate was verified when it began, by the same rules.
-4. Foreign exceptions end here, as an ``UpstreamFault`` whose ``maybe_sent`` is false.
+4. Where an egress proxy is set, all but this machine is reached through it (``Tunnel``), by name and with TLS from
+   end to end: the proxy sees where to, and nothing else.
+5. Foreign exceptions end here, as an ``UpstreamFault`` whose ``maybe_sent`` is false.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Self, TypeVar
 from urllib.parse import urlsplit
 
-from slproxy.config import UpstreamSettings
-from slproxy.errors import ConfigError
+from slproxy.config import EgressProxy, UpstreamSettings
+from slproxy.errors import ConfigError, UpstreamUnreachable
 from slproxy.upstream.addresses import Names, connect
-from slproxy.upstream.connect_faults import connect_fault
+from slproxy.upstream.connect_faults import connect_fault, proxy_fault
 from slproxy.upstream.tls import Tls
+from slproxy.upstream.tunnel import Tunnel
 
 P = TypeVar("P", bound=asyncio.BufferedProtocol)
 
@@ -68,19 +72,42 @@ class Dialer:
         Raises:
             UpstreamFault: there is none within ``upstream.connect_timeout``; the cause is the foreign exception.
         """
-        try:
-            async with asyncio.timeout(self._rules.connect_timeout):
-                return await self._dial(origin, make)
-        except (OSError, UnicodeError) as error:  # the second of a label that no name can have
-            raise connect_fault(error) from error
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._rules.connect_timeout
+        proxy = self._rules.proxy.proxy_for(origin.host)
+        if proxy is not None:
+            tunnel = await self._tunnel(proxy, origin, deadline)
+            async with _until(deadline, functools.partial(connect_fault, through=proxy)):
+                tls = self._tls(origin.host, origin.port, make)
+                tunnel.set_protocol(tls)
+                tls.connection_made(tunnel)
+                return await _secured(tunnel, tls)
+        async with _until(deadline, connect_fault):
+            sock = await self._connect(origin.host, origin.port)
+            if origin.scheme == "http":
+                _, protocol = await _over(sock, make)
+                return protocol
+            return await _secured(*await _over(sock, functools.partial(self._tls, origin.host, origin.port, make)))
 
-    async def _dial(self, origin: Origin, make: Callable[[], P]) -> P:
-        sock = await self._connect(origin.host, origin.port)
-        if origin.scheme == "http":
-            _, protocol = await _over(sock, make)
-            return protocol
-        transport, tls = await _over(sock, functools.partial(self._tls, origin.host, origin.port, make))
-        return await _secured(transport, tls)
+    async def _tunnel(self, proxy: EgressProxy, origin: Origin, deadline: float) -> asyncio.Transport:
+        """Return a connection that ends at the origin, although a proxy carries it. Nobody here resolves its name."""
+        named_in = self._rules.proxy.named_in
+        ask = functools.partial(Tunnel, proxy, origin.host, origin.port, named_in=named_in)
+        async with _until(deadline, lambda error: proxy_fault(error, proxy, named_in)):
+            sock = await self._connect(proxy.host, proxy.port)
+            if proxy.scheme == "http":
+                transport, tunnel = await _over(sock, ask)
+            else:
+                transport, tls = await _over(sock, functools.partial(self._tls, proxy.host, proxy.port, ask))
+                tunnel = await _secured(transport, tls)
+                transport = tls
+        try:
+            async with _until(deadline, tunnel.fault_of):
+                await tunnel.opened
+        except BaseException:
+            transport.abort()
+            raise
+        return transport
 
     async def _connect(self, host: str, port: int) -> socket.socket:
         try:
@@ -108,6 +135,16 @@ class Dialer:
 
 
 Q = TypeVar("Q", bound=asyncio.BaseProtocol)
+
+
+@contextlib.asynccontextmanager
+async def _until(deadline: float, fault_of: Callable[[Exception], UpstreamUnreachable]) -> AsyncIterator[None]:
+    """Give a stage the time that is left, and translate what goes wrong in it."""
+    try:
+        async with asyncio.timeout_at(deadline):
+            yield
+    except (OSError, UnicodeError) as error:  # the second of a label that no name can have
+        raise fault_of(error) from error
 
 
 async def _over(sock: socket.socket, make: Callable[[], Q]) -> tuple[asyncio.Transport, Q]:

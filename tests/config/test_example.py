@@ -6,7 +6,7 @@ import json
 import re
 from pathlib import Path
 
-from slproxy.config import SCHEMA
+from slproxy.config import SCHEMA, Egress
 from slproxy.config.schema import SECTIONS
 from slproxy.config.setting import Setting
 from tests.support import ROOT
@@ -26,6 +26,8 @@ def literal(setting: Setting) -> str:
             return f'"{number >> 20} MiB"' if number % 2**20 == 0 else f'"{number >> 10} KiB"'
         case float(number):
             return re.escape(f"{number:g}")
+        case Egress():
+            return '"env"'
         case other:
             return re.escape(json.dumps(other))
 

@@ -237,6 +237,7 @@ REDIRECTS = {
     "api_url": ("upstream", ELSEWHERE),
     "accounts_url": ("upstream", "http://127.0.0.1:9"),
     "ca_file": ("upstream", "ca.pem"),
+    "proxy": ("upstream", "http://stranger.test:3128"),
     "redis_url": ("store", "redis://stranger.test"),
 }
 GIVEN = {

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from slproxy.config import SCHEMA
+from slproxy.config import SCHEMA, Egress
 from slproxy.config.setting import Setting
 from tests.support.settings import SECRET, loaded, refusal, value
 
@@ -31,6 +31,7 @@ def test_with_nothing_set_every_value_is_the_default_of_the_contract(tmp_path: P
         "upstream.response_timeout": 60.0,
         "upstream.idle_timeout": 60.0,
         "upstream.max_connections": 100,
+        "upstream.proxy": Egress(),
         "upstream.via": "auto",
         "auth.grant": "auto",
         "auth.client_id": None,

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import importlib.util
 import socket
 import ssl
 import threading
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,23 +19,8 @@ from slproxy.errors import ConfigError, UpstreamUnreachable
 from slproxy.upstream.addresses import Address, Names, alternating, connect
 from slproxy.upstream.dial import Dialer, Origin
 from tests.support.listener import Listener
+from tests.support.loops import LOOPS, in_loop
 from tests.support.waiting import PATIENCE
-
-LOOPS = ["asyncio", "uvloop"]
-
-
-def in_loop(name: str, work: Coroutine[None, None, None]) -> None:
-    """Run a test in an event loop of this kind."""
-    if name == "uvloop" and importlib.util.find_spec("uvloop") is None:
-        work.close()
-        pytest.skip("uvloop is not installed")
-    factory = asyncio.new_event_loop
-    if name == "uvloop":
-        import uvloop  # noqa: PLC0415  # optional
-
-        factory = uvloop.new_event_loop
-    with asyncio.Runner(loop_factory=factory) as runner:
-        runner.run(asyncio.wait_for(work, PATIENCE))
 
 
 @functools.cache
