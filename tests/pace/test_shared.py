@@ -20,7 +20,7 @@ from redis.asyncio import Redis
 
 from slproxy.config import Secret
 from slproxy.pace import RedisBudget
-from slproxy.pace.shared import FALLBACK_SECONDS, KEY_TTL, TIMEOUT, Allocation, Settlement, minute_key
+from slproxy.pace.shared import KEY_TTL, TIMEOUT, Allocation, Settlement, minute_key
 from slproxy.sandbox import Options, Sandbox
 from tests.support.commands import pointed_at
 from tests.support.pacing import MINUTE, SOON, Line, Ticking, line_to, logged, paced, spend_all, told_at_once
@@ -53,18 +53,30 @@ def redis() -> Iterator[str]:
         yield url
 
 
+# Redis is waited for as long as it takes, however busy the machine: redis-py takes its timeouts from the address.
+PATIENT = f"?socket_timeout={PATIENCE}&socket_connect_timeout={PATIENCE}"
+
+
 @pytest.fixture
 async def url(redis: str) -> str:
-    """Return the address of a Redis that is empty."""
+    """Return the address of a Redis that is empty, and that is waited for."""
     async with looking_into(redis) as client:
         await client.flushall()
-    return redis
+    return redis + PATIENT
 
 
 async def kept(redis: Redis, key: str) -> dict[str, int]:
     """Return what Redis holds of a minute."""
     fields = await cast("asyncio.Future[Mapping[str, str]]", redis.hgetall(key))
     return {name: int(value) for name, value in fields.items()}
+
+
+async def settled(redis: Redis, key: str) -> dict[str, int]:
+    """Return what Redis holds of a minute, once nothing of it is in flight."""
+    async with asyncio.timeout(PATIENCE):
+        while (now := await kept(redis, key))["in_flight"] != 0:
+            await asyncio.sleep(0.02)
+    return now
 
 
 async def process_of(url: str) -> int:
@@ -174,28 +186,27 @@ EMPTY: dict[str, int] = {}
     ],
 )  # fmt: skip
 async def test_a_reservation(
-    before: dict[str, int], cost: int, rules: tuple[int, int, int], answer: tuple[bool, int]
+    url: str, before: dict[str, int], cost: int, rules: tuple[int, int, int], answer: tuple[bool, int]
 ) -> None:
     limit, quota, headroom = rules
-    with redis_server() as url:
-        async with looking_into(url) as redis, contextlib.aclosing(Shared(url)) as budget:
-            if before:
-                await redis.hset(THIS_MINUTE, mapping=before)  # type: ignore[arg-type]
-            reserved = await budget.reserve(
-                int(MINUTE // 60), [cost], limit=limit, quota=quota, headroom=headroom, probing=False
-            )
-            others = max(0, limit - before["remaining"] - before["spent"]) if "remaining" in before else None
-            assert reserved == Allocation(*answer, others)
-            after = await kept(redis, THIS_MINUTE)
-            if not answer[0]:
-                assert after == before
-                return
-            assert after == {
-                **before,
-                "spent": before.get("spent", 0) + cost,
-                "in_flight": before.get("in_flight", 0) + cost,
-            }
-            assert 0 < await redis.pttl(THIS_MINUTE) <= KEY_TTL
+    async with looking_into(url) as redis, contextlib.aclosing(Shared(url)) as budget:
+        if before:
+            await redis.hset(THIS_MINUTE, mapping=before)  # type: ignore[arg-type]
+        reserved = await budget.reserve(
+            int(MINUTE // 60), [cost], limit=limit, quota=quota, headroom=headroom, probing=False
+        )
+        others = max(0, limit - before["remaining"] - before["spent"]) if "remaining" in before else None
+        assert reserved == Allocation(*answer, others)
+        after = await kept(redis, THIS_MINUTE)
+        if not answer[0]:
+            assert after == before
+            return
+        assert after == {
+            **before,
+            "spent": before.get("spent", 0) + cost,
+            "in_flight": before.get("in_flight", 0) + cost,
+        }
+        assert 0 < await redis.pttl(THIS_MINUTE) <= KEY_TTL
 
 
 @pytest.mark.parametrize(
@@ -220,14 +231,15 @@ async def test_a_reservation(
         "not told, so it is taken off", "not told, and cost nothing", "in flight is never below nothing",
     ],
 )  # fmt: skip
-async def test_a_settlement(before: dict[str, int], told: tuple[int, int, int | None], after: dict[str, int]) -> None:
+async def test_a_settlement(
+    url: str, before: dict[str, int], told: tuple[int, int, int | None], after: dict[str, int]
+) -> None:
     reserved, cost, remaining = told
-    with redis_server() as url:
-        async with looking_into(url) as redis, contextlib.aclosing(Shared(url)) as budget:
-            if before:
-                await redis.hset(THIS_MINUTE, mapping=before)  # type: ignore[arg-type]
-            await budget.settle([Settlement(int(MINUTE // 60), reserved, cost, remaining)])
-            assert await kept(redis, THIS_MINUTE) == after
+    async with looking_into(url) as redis, contextlib.aclosing(Shared(url)) as budget:
+        if before:
+            await redis.hset(THIS_MINUTE, mapping=before)  # type: ignore[arg-type]
+        await budget.settle([Settlement(int(MINUTE // 60), reserved, cost, remaining)])
+        assert await kept(redis, THIS_MINUTE) == after
 
 
 async def test_reservations_are_made_in_order_and_none_overtakes(url: str) -> None:
@@ -286,6 +298,17 @@ async def test_one_of_all_replicas_finds_out_whether_the_budget_is_back(url: str
 # Replicas.
 
 
+async def joined(*lines: Line) -> None:
+    """Ask each until it shares the budget with the others."""
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            for line in lines:
+                assert (await line.at_once("/v2/me")).head.status == 200
+            if not any(line.budget["alone"] for line in lines):
+                return
+            await asyncio.sleep(0.4)
+
+
 async def warmed_up(lines: list[Line]) -> None:
     """Let each learn the upstream's minute by one request, and reserve in it by another."""
     for line in (*lines, *lines):
@@ -294,31 +317,28 @@ async def warmed_up(lines: list[Line]) -> None:
 
 @pytest.mark.heavy
 async def test_three_processes_spend_one_budget_all_of_it_and_no_more(url: str, tmp_path: Path) -> None:
-    async with running_sandbox(Options(budget=30), clock=Ticking(57)) as sandbox:
-        async with replicas(3, environment_for(sandbox, url), home=tmp_path) as running:
+    # The first minute has room for three programs that start on a busy machine.
+    async with running_sandbox(Options(budget=30), clock=Ticking(52)) as sandbox:
+        async with replicas(3, environment_for(sandbox, url), home=tmp_path) as running, looking_into(url) as redis:
             # Each learns the minute and the limit, which nobody knows before the first reply: its own, at its start.
             await until(lambda: [request.status for request in sandbox.requests] == [200] * 3)
             for each in running:
                 assert (await ask(each, "/v2/me")).head.status == 200
             answers = await asyncio.gather(*(ask(each, "/v2/me") for each in running for _ in range(18)))
             assert {answer.head.status for answer in answers} == {200}
+            # What is reserved is settled once the reply is here, and the client has it by then.
+            assert await settled(redis, NEXT_MINUTE) == {"spent": 30, "in_flight": 0, "remaining": 0}
         # None was refused, none was left, and nobody waited for a minute more than it takes.
         assert [request.status for request in sandbox.requests] == [200] * 60
         first = sum(request.at < MINUTE + 60 for request in sandbox.requests)
         assert (first, sum(request.at < MINUTE + 120 for request in sandbox.requests)) == (30, 60)
-        async with looking_into(url) as redis:
-            spent = await kept(redis, NEXT_MINUTE)
-        # One whose Redis was late, on a busy machine, went on alone, and what it had reserved may stay in flight.
-        said = [line for each in running for line in each.errors if "level" in line]
-        if not any("Redis does not answer" in line for line in said):
-            assert (spent["spent"], spent["in_flight"], spent["remaining"]) == (30, 0, 0), said
 
 
 @pytest.mark.heavy
 async def test_a_replica_that_is_killed_costs_no_more_than_what_it_had_in_flight(url: str, tmp_path: Path) -> None:
-    async with running_sandbox(Options(budget=30), clock=Ticking(55)) as sandbox:
+    async with running_sandbox(Options(budget=30), clock=Ticking(50)) as sandbox:
         async with replicas(2, environment_for(sandbox, url), home=tmp_path) as (dies, lives):
-            await until(lambda: [request.status for request in sandbox.requests] == [200] * 2, timeout=SOON)
+            await until(lambda: [request.status for request in sandbox.requests] == [200] * 2)
             for each in (dies, lives):
                 assert (await ask(each, "/v2/me")).head.status == 200
             lost = [asyncio.create_task(ask(dies, "/v2/me", "X-Sandbox-Fault: slow=30")) for _ in range(5)]
@@ -353,9 +373,7 @@ async def test_what_was_reserved_is_settled_whatever_came_of_it(url: str) -> Non
             )
         )
         async with looking_into(url) as redis:
-            async with asyncio.timeout(SOON):
-                while (now := await kept(redis, THIS_MINUTE))["in_flight"] != 0:
-                    await asyncio.sleep(0.02)
+            now = await settled(redis, THIS_MINUTE)
             spent = 2 * len(faults) * 10 * 3
             # Two of the first four told the minute.
             assert (now["spent"], sandbox.remaining()) == (spent + 2, 600 - spent - 4)
@@ -421,20 +439,18 @@ async def test_without_redis_each_goes_on_alone_and_joins_again(
         pid = await process_of(url)
         sandbox = await stack.enter_async_context(running_sandbox(clock=Ticking(5)))
         (line, other) = await stack.enter_async_context(in_this_process(2, sandbox, url))
-        for each in (line, other):
-            assert (await each.at_once("/v2/me")).head.status == 200
-            assert each.budget["alone"] is False
+        await joined(line, other)
         os.kill(pid, number)
         since = time.monotonic()
         answers = await asyncio.gather(*(line.at_once("/v2/me") for _ in range(5)))
         # Redis is asked once, connected to at most once, and not again for a while.
-        assert time.monotonic() - since < 2 * TIMEOUT + 1.0
+        assert time.monotonic() - since < 2 * TIMEOUT + SOON
         assert {answer.head.status for answer in answers} == {200}
         assert line.budget["alone"] is True
         since = time.monotonic()
-        for _ in range(5):
+        for _ in range(40):
             assert (await line.at_once("/v2/me")).head.status == 200
-        assert time.monotonic() - since < FALLBACK_SECONDS
+        assert time.monotonic() - since < SOON < 40 * TIMEOUT
         # Alone it is not without measure: SalesLoft's headers tell.
         await spend_all(line, sandbox, but=29)
         told_at_once(await line.at_once("/v2/people?page=501", "Prefer: wait=1"))
@@ -442,24 +458,23 @@ async def test_without_redis_each_goes_on_alone_and_joins_again(
             os.kill(pid, signal.SIGCONT)
         else:
             stack.enter_context(redis_server(urlsplit(url).port))
-        async with asyncio.timeout(PATIENCE):
-            while any(each.budget["alone"] for each in (line, other)):
-                for each in (other, line):
+        await joined(line, other)
+        async with looking_into(url) as redis, asyncio.timeout(PATIENCE):
+            # As soon as Redis is in time for each of them, which it need not be on a busy machine.
+            before = after = 0
+            while after != before + 2:
+                before = (await kept(redis, THIS_MINUTE)).get("spent", 0)
+                for each in (line, other):
                     assert (await each.at_once("/v2/me")).head.status == 200
-                await asyncio.sleep(0.4)
-        async with looking_into(url) as redis:
-            before = (await kept(redis, THIS_MINUTE))["spent"]
-            for each in (line, other):
-                assert (await each.at_once("/v2/me")).head.status == 200
-            assert (await kept(redis, THIS_MINUTE))["spent"] == before + 2
+                after = (await kept(redis, THIS_MINUTE)).get("spent", 0)
         assert {request.status for request in sandbox.requests} == {200}
     said = [record.getMessage() for record in caplog.records if "Redis" in record.getMessage()]
-    assert sum("Redis does not answer" in each for each in said) <= 4
+    assert sum("Redis does not answer" in each for each in said) < 20  # and not at each request
     assert any("Redis answers again" in each for each in said)
     assert "a defect" not in caplog.text
 
 
-@pytest.mark.parametrize("delay", [0.3, 6.0], ids=["answers in time", "answers too late"])
+@pytest.mark.parametrize("delay", [0.3, 3 * PATIENCE], ids=["answers in time", "answers too late"])
 async def test_a_slow_redis_slows_nobody_by_more_than_its_timeout(url: str, delay: float) -> None:
     async with (
         running_sandbox(clock=Ticking(10)) as sandbox,
@@ -473,9 +488,10 @@ async def test_a_slow_redis_slows_nobody_by_more_than_its_timeout(url: str, dela
             assert (await line.ask("/v2/me")).head.status == 200
             return time.monotonic() - since
 
-        took = await asyncio.gather(*(timed() for _ in range(10)))
-        # Twice: it is connected to, and asked. The rest is room for a busy machine, and far less than six seconds.
-        assert max(took) < 2 * TIMEOUT + 2.0, [round(each, 1) for each in took]
+        took = await asyncio.gather(*(timed() for _ in range(100)))
+        # Twice: it is connected to, and asked. The rest is room for a busy machine, and far less than what Redis takes
+        # for one answer, or for a hundred one after the other.
+        assert max(took) < 2 * TIMEOUT + SOON, [round(each, 1) for each in took]
 
 
 async def test_who_waits_for_a_redis_that_answers_nonsense_goes_on_alone(caplog: pytest.LogCaptureFixture) -> None:
@@ -500,16 +516,14 @@ async def test_a_burst_does_not_take_redis_for_away(url: str) -> None:
     async with (
         running_sandbox(clock=Ticking(5)) as sandbox,
         slow_redis(url, 0.002) as slow,
-        in_this_process(1, sandbox, slow) as (line,),
+        in_this_process(1, sandbox, slow + PATIENT) as (line,),
     ):
         await warmed_up([line])
         answers = await asyncio.gather(*(line.ask("/v2/me") for _ in range(299)))
         assert {answer.head.status for answer in answers} == {200}
         assert line.budget["alone"] is False
-        async with looking_into(url) as redis, asyncio.timeout(SOON):
-            while (now := await kept(redis, THIS_MINUTE))["in_flight"] != 0:
-                await asyncio.sleep(0.02)
-        assert now["spent"] == 300
+        async with looking_into(url) as redis:
+            assert (await settled(redis, THIS_MINUTE))["spent"] == 300
 
 
 @pytest.mark.heavy
@@ -527,6 +541,6 @@ async def test_a_proxy_ends_in_time_when_redis_hangs(tmp_path: Path) -> None:
             since = time.monotonic()
             assert await running.stop() == 0
             assert (await slow).head.status == 200
-            assert time.monotonic() - since < 10
+            assert time.monotonic() - since < PATIENCE
             assert not any("Traceback" in line for line in running.errors)
             assert not [line for line in logged(running) if line.get("level") == "error"]
