@@ -51,6 +51,7 @@ def _nothing() -> None:
 class Upstream:
     """The client of SalesLoft: a pool of connections to the API's and to the accounts' origin."""
 
+    _dialer: Dialer
     _pool: Pool
 
     def __init__(self, rules: UpstreamSettings, *, suspended: Callable[[], float] = suspended) -> None:
@@ -63,7 +64,8 @@ class Upstream:
         self.slots = Slots(rules.max_connections, timeout=rules.response_timeout)
 
     async def __aenter__(self) -> Self:
-        self._pool = Pool(Dialer(self._rules), self._suspended)
+        self._dialer = Dialer(self._rules)
+        self._pool = Pool(self._dialer, self._suspended)
         return self
 
     async def __aexit__(
@@ -109,6 +111,10 @@ class Upstream:
         reply = await self._send(origin, outbound, response_timeout=self.accounts_timeout)
         reply.close()
         return TokenEndpointReply(status=reply.status, headers=forms.headers_by_name(reply), body=b"")
+
+    async def check_proxy(self, *, accounts: bool) -> None:
+        """Have the egress proxy, if any, open a connection to one of the two hosts. Raises UpstreamFault."""
+        await self._dialer.check_proxy(self._accounts if accounts else self._api)
 
     async def _send(
         self,

@@ -89,6 +89,12 @@ class Dialer:
                 return protocol
             return await _secured(*await _over(sock, functools.partial(self._tls, origin.host, origin.port, make)))
 
+    async def check_proxy(self, origin: Origin) -> None:
+        """Have the egress proxy open a connection to the origin, and close it. Raises UpstreamFault."""
+        if (proxy := self._rules.proxy.proxy_for(origin.host)) is not None:
+            deadline = asyncio.get_running_loop().time() + self._rules.connect_timeout
+            (await self._tunnel(proxy, origin, deadline)).abort()
+
     async def _tunnel(self, proxy: EgressProxy, origin: Origin, deadline: float) -> asyncio.Transport:
         """Return a connection that ends at the origin, although a proxy carries it. Nobody here resolves its name."""
         named_in = self._rules.proxy.named_in

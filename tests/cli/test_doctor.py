@@ -28,9 +28,12 @@ from slproxy.config import Secret
 from slproxy.sandbox import Sandbox
 from slproxy.store import FileStore, Record, TokenCipher
 from tests.support.commands import KEY, SECRET, free_port, oauth, pointed_at, run_here, sandboxed, token_file
+from tests.support.egress import CREDENTIALS, PASSWORD, USER, Connector
+from tests.support.egress import answering as answering_always
+from tests.support.listener import Listener
 from tests.support.programs import environment, program
 from tests.support.proxies import API_KEY
-from tests.support.raw_http import Message, reply
+from tests.support.raw_http import Message, port_of, reply
 from tests.support.sandboxes import login_at
 from tests.support.scripted import Handler, ScriptedUpstream
 from tests.support.waiting import PATIENCE
@@ -38,7 +41,7 @@ from tests.support.waiting import PATIENCE
 pytestmark = pytest.mark.heavy
 
 ME = json.dumps({"data": {"id": 1, "team": {"id": 3}, "name": "Jane Smith", "email": "jane@company.com"}}).encode()
-CHECKS = ("config", "permissions", "store", "dns", "tls", "clock", "credentials", "users", "port")
+CHECKS = ("config", "permissions", "store", "proxy", "dns", "tls", "clock", "credentials", "users", "port")
 
 Finding = dict[str, str]
 
@@ -247,7 +250,7 @@ async def test_a_name_that_does_not_resolve_is_told_once_and_what_rests_on_it_is
 
 
 @contextlib.contextmanager
-def behind_tls(authority: trustme.CA) -> Iterator[str]:
+def behind_tls(authority: trustme.CA, name: str = "localhost") -> Iterator[str]:
     """An API behind TLS, in a thread of its own: what is tested is a process."""
 
     class Me(BaseHTTPRequestHandler):
@@ -265,13 +268,13 @@ def behind_tls(authority: trustme.CA) -> Iterator[str]:
             """A handshake that was broken off is what is tested."""
 
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("localhost").configure_cert(context)
+    authority.issue_cert(name).configure_cert(context)
     with Quiet(("127.0.0.1", 0), Me) as server:
         server.socket = context.wrap_socket(server.socket, server_side=True)
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()
         try:
-            yield f"https://localhost:{server.server_port}"
+            yield f"https://{name}:{server.server_port}"
         finally:
             server.shutdown()
             thread.join()
@@ -298,6 +301,56 @@ async def test_a_certificate_is_judged_and_a_bad_one_comes_with_what_to_set(
         assert "certificate is valid" in of("tls", findings)[0]["detail"]
     else:
         assert "certificate" in of("tls", findings)[0]["detail"]
+
+
+async def test_the_proxy_in_use_is_named_with_who_named_it_and_tried(tmp_path: Path) -> None:
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    with behind_tls(authority, "api.test") as url, behind_tls(authority) as here:
+        port = port_of(url)
+        settings = pointed_at(url, SALESLOFT_API_KEY=KEY, SLPROXY_UPSTREAM__CA_FILE=str(tmp_path / "ca.pem"))
+        env = on_a_free_port({**settings, "SLPROXY_UPSTREAM__ACCOUNTS_URL": here, "NO_PROXY": "other.test"})
+        async with Connector({f"api.test:{port}": port}) as connector:
+            env["HTTPS_PROXY"] = f"http://{USER}:{PASSWORD}@127.0.0.1:{connector.port}"
+            findings = await diagnosis(tmp_path, env, code=0, hidden=(PASSWORD, CREDENTIALS))
+        shown = f"http://***@127.0.0.1:{connector.port}"
+        assert [each["detail"] for each in of("proxy", findings)] == [
+            "accounts: reached directly, since it is this machine",
+            f"api: by way of {shown} (env HTTPS_PROXY)",
+        ]
+        assert [each["detail"].partition(":")[0] for each in of("dns", findings)] == ["accounts"]
+        assert "certificate is valid" in of("tls", findings)[0]["detail"]
+        assert states("credentials", findings) == ["ok"]
+        assert {*connector.asked} == {f"api.test:{port}"}
+        # The proxy does not do its part.
+        heads: list[bytes] = []
+        async with Listener(answering_always(reply("407 No"), heads=heads)) as refusing:
+            settings["SLPROXY_UPSTREAM__PROXY"] = f"http://{USER}:{PASSWORD}@127.0.0.1:{refusing.port}"
+            findings = await diagnosis(tmp_path, on_a_free_port(settings), code=1, hidden=(PASSWORD, CREDENTIALS))
+        assert [
+            (each["check"], each["state"]) for each in findings if each["check"] in ("proxy", "tls", "credentials")
+        ] == [
+            *[("proxy", "broken"), ("tls", "skipped")] * 2,
+            ("credentials", "skipped"),
+        ]
+        assert f"127.0.0.1:{refusing.port} refused the user name" in of("proxy", findings)[0]["detail"]
+        assert "upstream.proxy" in of("proxy", findings)[0]["remedy"]
+        assert len(heads) == 2, "one for each host, since a wrong password locks an account"
+
+
+@pytest.mark.parametrize(
+    ("env", "why"),
+    [
+        ({}, "no proxy is set"),
+        ({"SLPROXY_UPSTREAM__PROXY": "off", "HTTPS_PROXY": "http://127.0.0.1:1"}, "upstream.proxy is off"),
+        ({"HTTPS_PROXY": "http://127.0.0.1:1", "no_proxy": "invalid"}, "no_proxy names it"),
+    ],
+)
+async def test_where_no_proxy_is_used_it_says_why(env: Mapping[str, str], why: str, tmp_path: Path) -> None:
+    settings = on_a_free_port(pointed_at("https://nothing.invalid", SALESLOFT_API_KEY=KEY))
+    findings = await diagnosis(tmp_path, {**settings, **env}, code=1)
+    assert [each["detail"] for each in of("proxy", findings)] == [f"none is used: {why}"]
+    assert "HTTPS_PROXY" in of("dns", findings)[0]["remedy"]
 
 
 async def test_an_upstream_that_is_down_is_told_and_the_rest_is_looked_at_all_the_same(tmp_path: Path) -> None:

@@ -43,6 +43,7 @@ CLOCK_TOLERANCE, CLOCK_BROKEN = 5.0, 120.0
 # How long one check may take, and that of the credentials, which may have to renew the token first, in seconds.
 DEADLINE, CREDENTIALS_DEADLINE = 5.0, 15.0
 NO_ANSWER = f"no answer in {DEADLINE:g} s"
+CHECK_DNS = "Check the network and its DNS; behind a company's proxy, set HTTPS_PROXY or upstream.proxy to it."
 
 State = Literal["ok", "warning", "broken", "skipped"]
 
@@ -96,21 +97,23 @@ async def _within(check: str, found: Coroutine[object, object, Finding], seconds
 
 async def _online(settings: Settings, store: asyncio.Task[list[Finding]]) -> list[Finding]:
     """Check the two hosts, and then the credentials, which need both of them and the store."""
-    rules = settings.upstream
     try:
-        async with Upstream(rules) as upstream, asyncio.TaskGroup() as group:
+        async with Upstream(settings.upstream) as upstream, asyncio.TaskGroup() as group:
             hosts = [
-                group.create_task(_host(upstream, url, accounts=accounts))
-                for url, accounts in ((rules.api_url, False), (rules.accounts_url, True))
+                group.create_task(_host(upstream, settings, name, url, accounts=accounts))
+                for name, url, accounts in _hosts(settings)
             ]
     except* ConfigError as errors:
         findings = [finding_from("tls", error) for error in errors.exceptions if isinstance(error, ConfigError)]
     else:
-        findings = [finding for host in hosts for finding in host.result()]
+        findings = [*_direct(settings), *(finding for host in hosts for finding in host.result())]
     await asyncio.wait({store})
     if any(each.check == "dns" and each.detail.endswith(NO_ANSWER) for each in findings):
         # Nor would these get one, and each try takes its time.
         return [*findings, Finding("credentials", "skipped", "no name can be resolved")]
+    if any(each.check == "proxy" and each.state == "broken" for each in findings):
+        # A password that is sent again and again locks an account.
+        return [*findings, Finding("credentials", "skipped", "the proxy opens no connection")]
     return [*findings, *await _within("credentials", _credentials(settings), CREDENTIALS_DEADLINE)]
 
 
@@ -145,21 +148,37 @@ async def _store(settings: Settings) -> Finding:
     return Finding("store", "ok", f"{store.description}, {store.encryption}, {describe_renewals(record.generation)}")
 
 
-async def _host(upstream: Upstream, url: str, *, accounts: bool) -> list[Finding]:
-    parts, name = urlsplit(url), "accounts" if accounts else "api"
+def _direct(settings: Settings) -> list[Finding]:
+    """Say which of the hosts are reached without an egress proxy, and why."""
+    egress = settings.upstream.proxy
+    hosts = {name: urlsplit(url).hostname or "" for name, url, _ in _hosts(settings)}
+    whys = {name: egress.why(host) for name, host in hosts.items() if egress.proxy_for(host) is None}
+    if len(whys) == len(hosts) and len({*whys.values()}) == 1:
+        return [Finding("proxy", "ok", f"none is used: {next(iter(whys.values()))}")]
+    return [Finding("proxy", "ok", f"{name}: reached directly, since {why}") for name, why in whys.items()]
+
+
+def _hosts(settings: Settings) -> list[tuple[str, str, bool]]:
+    """Return the name of each host, its URL, and whether it is the accounts host."""
+    rules = settings.upstream
+    return [("api", rules.api_url, False), ("accounts", rules.accounts_url, True)]
+
+
+async def _host(upstream: Upstream, settings: Settings, name: str, url: str, *, accounts: bool) -> list[Finding]:
+    parts = urlsplit(url)
     host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
-    skipped = Finding("tls", "skipped", f"{name}: {host} has no address")
-    try:
-        # In a thread that nobody waits for at the end: what asks a name server may hang for minutes.
-        async with asyncio.timeout(DEADLINE):
-            found = await in_daemon_thread(lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
-    except TimeoutError:
-        return [Finding("dns", "broken", f"{name}: {host}: {NO_ANSWER}", "Check the network and its DNS."), skipped]
-    except OSError as error:
-        detail = f"{name}: cannot resolve {host}: {error.strerror}."
-        return [Finding("dns", "broken", detail, "Check the network and its DNS."), skipped]
-    addresses = ", ".join(sorted({str(each[4][0]) for each in found}))
-    findings = [Finding("dns", "ok", f"{name}: {host} resolves to {addresses}")]
+    proxy = settings.upstream.proxy.proxy_for(host)
+    if proxy is None:
+        first = await _dns(name, host, port)
+    else:
+        route = f"{name}: by way of {proxy} ({settings.origins['upstream.proxy']})"
+        first = await _proxy(upstream, name, route, accounts=accounts)
+    if first.state != "ok":
+        return [
+            first,
+            Finding("tls", "skipped", f"{name}: {host} {'has no address' if proxy is None else 'is not reached'}"),
+        ]
+    findings = [first]
     started = time.time()
     try:
         async with asyncio.timeout(DEADLINE):
@@ -178,6 +197,32 @@ async def _host(upstream: Upstream, url: str, *, accounts: bool) -> list[Finding
     if not accounts:
         findings.append(_clock(answer.headers.get("date", ""), host, between=(started, time.time())))
     return findings
+
+
+async def _dns(name: str, host: str, port: int) -> Finding:
+    try:
+        # In a thread that nobody waits for at the end: what asks a name server may hang for minutes.
+        async with asyncio.timeout(DEADLINE):
+            found = await in_daemon_thread(lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+    except TimeoutError:
+        return Finding("dns", "broken", f"{name}: {host}: {NO_ANSWER}", CHECK_DNS)
+    except OSError as error:
+        return Finding("dns", "broken", f"{name}: cannot resolve {host}: {error.strerror}.", CHECK_DNS)
+    addresses = ", ".join(sorted({str(each[4][0]) for each in found}))
+    return Finding("dns", "ok", f"{name}: {host} resolves to {addresses}")
+
+
+async def _proxy(upstream: Upstream, name: str, route: str, *, accounts: bool) -> Finding:
+    """Have the egress proxy open a connection: it resolves the host's name itself."""
+    try:
+        async with asyncio.timeout(DEADLINE):
+            await upstream.check_proxy(accounts=accounts)
+    except TimeoutError:
+        return Finding("proxy", "broken", f"{route}: {NO_ANSWER}", "Find out whether the proxy is up.")
+    except UpstreamFault as error:
+        fault = finding_from("proxy", error)
+        return replace(fault, detail=f"{name}: {fault.detail}")
+    return Finding("proxy", "ok", route)
 
 
 def _clock(date: str, host: str, *, between: tuple[float, float]) -> Finding:
