@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from aiohttp import __version__, web, web_protocol
+from aiohttp import EMPTY_PAYLOAD, __version__, web, web_protocol
 
 
 class Private(NamedTuple):
@@ -51,6 +51,18 @@ PRIVATE_NAMES = (
         "_messages",
         "web_protocol.py, RequestHandler.data_received",
         "Parsed requests, and errors of the parser, wait in it behind the request in hand.",
+    ),
+    Private(
+        web.RequestHandler,
+        "_max_msg_queue_size",
+        "web_protocol.py, RequestHandler.data_received",
+        "Requests that wait behind the one in hand are limited in number, and 32 heads of 64 KiB are too many.",
+    ),
+    Private(
+        web.RequestHandler,
+        "_msg_queue_resume_size",
+        "web_protocol.py, RequestHandler.start",
+        "Nothing is read on before all of them have been taken.",
     ),
     Private(
         web.RequestHandler,
@@ -96,6 +108,17 @@ class RequestHandler(web.RequestHandler):
     current_request = web.RequestHandler._current_request  # type: ignore[misc]
     queue = web.RequestHandler._messages  # type: ignore[misc]
     is_closing = web.RequestHandler._close  # type: ignore[misc]
+
+    def limit_pipeline(self) -> None:
+        """Read nothing while two requests wait behind the one in hand."""
+        self._max_msg_queue_size, self._msg_queue_resume_size = 2, 0
+
+    def queue_error(self, error: Exception) -> None:
+        """Let an error be answered once all that waits before it is, as aiohttp does with the parser's."""
+        self._request_count += 1
+        self._messages.append((web_protocol._ErrInfo(status=400, exc=error, message=""), EMPTY_PAYLOAD))
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
 
     def skip_rest_of_body(self) -> None:
         """Do not read on in the body of the request in hand once it has its response."""

@@ -7,13 +7,9 @@ pages of its own for what does not parse. Each override says what it is there fo
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import fcntl
 import logging
 import math
 import socket
-import struct
-import termios
 from typing import Protocol, cast
 
 from aiohttp import StreamReader, web
@@ -23,12 +19,14 @@ from slproxy.config import LimitSettings
 from slproxy.errors import BadRequest, InternalError, Problem
 from slproxy.forward import Answer
 from slproxy.server.aiohttp_private import RequestHandler
+from slproxy.server.arrival import Arrival, too_large
 from slproxy.server.client_end import ClientEnd
 from slproxy.server.framing import has_rtsp
 from slproxy.server.lingering import LINGER_TIME, LINGER_TIME_OVER_LIMIT, Linger
 from slproxy.server.response import REPORT, Response, on_the_wire, problem_answer, reset
 from slproxy.server.trailers import TrailerWatch
-from slproxy.server.unparsed import limit_problem, other_protocol, unparsed_problem
+from slproxy.server.unparsed import headers_too_large, limit_problem, other_protocol, unparsed_problem
+from slproxy.server.unsent import unsent
 from slproxy.sockets import Peers
 
 log = logging.getLogger("slproxy.server")
@@ -67,15 +65,6 @@ class Owner(Protocol):
     def overloaded(self) -> Problem: ...
 
 
-def _unsent(transport: asyncio.Transport) -> int:
-    """Return how much of what was written the client has not taken, the kernel's share included, in bytes."""
-    size = transport.get_write_buffer_size()
-    with contextlib.suppress(OSError):
-        unsent = fcntl.ioctl(transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, struct.pack("i", 0))
-        size += struct.unpack("i", unsent)[0]
-    return size
-
-
 class ClientConnection(RequestHandler):
     """One connection of a client: how long it may take for what, and what it is told when it does not parse."""
 
@@ -83,7 +72,9 @@ class ClientConnection(RequestHandler):
     client: ClientEnd
 
     __slots__ = (
+        "_arrival",
         "_head_timer",
+        "_is_too_large",
         "_linger",
         "_partial",
         "_send_timer",
@@ -106,6 +97,10 @@ class ClientConnection(RequestHandler):
         # The part of a head that has arrived.
         self._partial = bytearray()
         self._trailers = TrailerWatch()
+        self._arrival = Arrival(self.max_line_size + self.max_field_size)
+        # Whether what arrives is over the limit, and not read on.
+        self._is_too_large = False
+        self.limit_pipeline()
         # Whether its client speaks another protocol, which the parser takes for HTTP.
         self.not_http = False
         self._head_timer: asyncio.TimerHandle | None = None
@@ -310,7 +305,7 @@ class ClientConnection(RequestHandler):
 
     def _taken(self, transport: asyncio.Transport) -> int:
         """Return how much of the reply the client has read, less what the kernel still holds, in bytes."""
-        return (0 if self.writer is None else self.writer.output_size) - _unsent(transport)
+        return (0 if self.writer is None else self.writer.output_size) - unsent(transport)
 
     def data_received(self, data: bytes) -> None:
         """Parse what arrived; fail a body that does not parse.
@@ -321,6 +316,8 @@ class ClientConnection(RequestHandler):
         """
         if self._linger is not None:
             self._linger.throw_away(len(data))
+            return
+        if self._is_too_large:
             return
         before = self.requests_begun
         if not (before or self._partial) and (other := other_protocol(data)) is not None:
@@ -339,6 +336,11 @@ class ClientConnection(RequestHandler):
                 self.not_http = True
             self._partial.clear()
             self._stop_head_timer()
+        if parsed > 0:
+            self._arrival.begin(self.queue[-1][1])
+        elif (self._partial or not self._is_idle) and self._arrival.is_over(data):
+            self._refuse_rest()
+            return
         chunked = parsed > 1 or (parsed == 1 and getattr(self.queue[-1][0], "chunked", False))
         if (chunked or self._trailers.body is not None) and self._trailers.feed(
             data, list(self.queue)[-parsed:] if parsed else ()
@@ -352,6 +354,20 @@ class ClientConnection(RequestHandler):
             # The reason is in the queue; a trailer over the limit is told as a header is, however it was cut in pieces.
             problem = limit_problem(self.queued_error(), max_line_size=self.max_line_size)
             self._fail(body, problem or web.RequestPayloadError("the body does not parse"))
+
+    def _refuse_rest(self) -> None:
+        """Refuse what is over the limit before it is whole, in its turn; it is the end of this connection."""
+        self._is_too_large = True
+        if self.transport is not None:
+            self.transport.pause_reading()  # until it lingers
+        if (body := self._arrival.body).is_eof():
+            self.queue_error(too_large(self._partial))
+        elif self.current_request is None and not self.queue:
+            self.linger()  # which the rest of a body does not, once its request has been answered
+        else:
+            self._fail(body, headers_too_large())
+            if not self.queue:
+                self.close()
 
     def handle_error(  # type: ignore[override]  # a response of ours has what aiohttp asks of one
         self,

@@ -26,6 +26,7 @@ from slproxy.forward import Answer, Inbound, cors
 from slproxy.http import by_name
 from slproxy.observe import Exchange, Observer, loggable_path
 from slproxy.server.admission import KEEPALIVE, Admission
+from slproxy.server.arrival import most_headers
 from slproxy.server.client_end import broken_body
 from slproxy.server.connection import ClientConnection
 from slproxy.server.framing import request_fault
@@ -113,8 +114,7 @@ class Server(web.Server):
             read_bufsize=BODY_READ_AHEAD,
             max_line_size=self.limits.max_target + REQUEST_LINE_REST,
             max_field_size=self.limits.max_headers,
-            # Their size is limited, not their number: a header takes at least four bytes.
-            max_headers=self.limits.max_headers // 4,
+            max_headers=most_headers(self.limits.max_headers),
         )
 
     def reconfigure(self, limits: LimitSettings, room: Room, *, allow_origins: frozenset[str]) -> None:

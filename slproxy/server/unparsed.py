@@ -20,15 +20,27 @@ def other_protocol(first: bytes) -> BadRequest | None:
     )
 
 
+def target_too_large() -> TooLarge:
+    """Return what to answer to a target over ``limits.max_target``."""
+    return TooLarge("The request target is over the limit.", hint="Send less.", status=414)
+
+
+def headers_too_large() -> TooLarge:
+    """Return what to answer to headers, or trailers, over ``limits.max_headers``."""
+    return TooLarge("The header block is over the limit.", hint="Send less.", status=431)
+
+
 def limit_problem(error: BaseException | None, *, max_line_size: int) -> TooLarge | None:
     """Return what to answer where it was a limit that stopped the parser; ``max_line_size`` is that of a target."""
+    if isinstance(error, TooLarge):
+        return error
     if isinstance(error, LineTooLong) and error.args[1] == max_line_size:
         # Its arguments are the line and the limit that it broke (aiohttp/http_exceptions.py).
-        return TooLarge("The request target is over the limit.", hint="Send less.", status=414)
+        return target_too_large()
     # The limit of their number follows from that of their size; aiohttp has no type for it (_http_parser.pyx).
     many = isinstance(error, HttpProcessingError) and error.message.startswith("Too many headers")
     if many or isinstance(error, LineTooLong):
-        return TooLarge("The header block is over the limit.", hint="Send less.", status=431)
+        return headers_too_large()
     return None
 
 

@@ -10,6 +10,7 @@ import resource
 import socket
 import ssl
 import struct
+import sys
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
@@ -844,6 +845,84 @@ async def test_what_never_ends_is_refused_after_little_of_it(flood: str) -> None
         assert (await raw(app.urls[0], get("/v2/a"))).head.status == 200
         await until(lambda: connections(app) == 0)
     assert [message.head.method for message in upstream.seen] == ["GET"]
+
+
+MANY = b"".join(b"X-%04d: bc\r\n" % number for number in range(900))
+HEAD = b"GET /v2/a HTTP/1.1\r\nHost: localhost\r\n"
+# What is poured, and the statuses of the answers.
+HOARDS = {
+    "a head of long headers": (HEAD, b"X-A: %b\r\n" % (b"a" * 4000), [431]),
+    "a head without a target": (b"GET", b" ", [414]),
+    "long trailers": (FLOODS["trailers"][0], b"X-A: %b\r\n" % (b"a" * 60_000), [431]),
+    "a head behind a request": (get("/v2/a") + HEAD, b"X-A: %b\r\n" % (b"a" * 4000), [200, 431]),
+    "a head behind one in flight": (get("/v2/hold") + HEAD, b"X-A: %b\r\n" % (b"a" * 4000), []),
+    "whole heads behind one in flight": (get("/v2/hold"), HEAD + MANY + b"\r\n", []),
+}
+
+
+async def hoard(url: str, begin: bytes, again: bytes, most: int) -> list[int]:
+    """Pour until the proxy ends the connection or takes no more; return the statuses of its answers."""
+    got = b""
+    piece = again * max(1, 64 * KIB // len(again))
+    async with client(url) as mad:
+
+        async def pour() -> None:
+            with contextlib.suppress(ConnectionError):
+                await mad.send(begin)
+                for _ in range(most // len(piece)):
+                    await mad.send(piece)
+
+        pouring = asyncio.create_task(pour())
+        with contextlib.suppress(ConnectionError, TimeoutError):
+            async with asyncio.timeout(SLACK):
+                while more := await mad.reader.read(MIB):
+                    got += more
+        pouring.cancel()
+        await asyncio.gather(pouring, return_exceptions=True)
+    return [int(each[:3]) for each in got.split(b"HTTP/1.1 ")[1:]]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the most that a process had in memory is told in /proc")
+async def test_a_client_cannot_fill_the_memory_with_heads_and_trailers_that_are_not_whole(tmp_path: Path) -> None:
+    """Nor with whole ones behind a request in flight, nor with many connections."""
+    many = 40
+
+    def peak() -> int:
+        status = Path(f"/proc/{running.process.pid}/status").read_text("ascii")
+        return int(status.partition("VmHWM:")[2].split()[0]) * KIB
+
+    async def script(message: Message, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if message.head.target == "/v2/hold":
+            await asyncio.Event().wait()
+        writer.write(reply())
+
+    async with (
+        ScriptedUpstream(script) as upstream,
+        program("serve", "--port", "0", home=tmp_path, env=environment_of(upstream.url)) as running,
+    ):
+        await raw(running.url, get("/v2/a"))
+        grown: dict[str, float] = {}
+        for name, (begin, again, statuses) in HOARDS.items():
+            before = peak()
+            told = await hoard(running.url, begin, again, 24 * MIB)
+            grown[name] = (peak() - before) / MIB
+            # A reset may overtake an answer, since more was sent than read (RFC 9112 §9.6).
+            assert told in (statuses, statuses[:-1], []), name
+        before = peak()
+        for each in await asyncio.gather(*(_begun(running.url, HEAD + MANY * 5) for _ in range(many))):
+            each.leave()
+        grown["heads that are nearly whole"] = (peak() - before) / MIB / many * 10
+    assert {name: size for name, size in grown.items() if size > 6} == {}, grown
+
+
+async def _begun(url: str, head: bytes) -> Client:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port_of(url))
+    each = Client(reader, writer)
+    await each.send(head)
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(0.3):
+            await reader.read(MIB)
+    return each
 
 
 @pytest.mark.parametrize(
