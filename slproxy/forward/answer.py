@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from slproxy.errors import Loop, UpstreamUnreachable
-from slproxy.forward.browser import ISOLATED, ISOLATION, is_run
+from slproxy.forward.accepted import AcceptedHeaders
+from slproxy.forward.browser import ISOLATED, ISOLATION
 from slproxy.forward.headers import InexactHeaderError, holds, returning
 from slproxy.forward.messages import ReplyBody
-from slproxy.http import ByName
 
 
-def passed_on(reply: ReplyBody, *, asked: ByName, api_url: str, tokens: Collection[str]) -> bytes:
+def passed_on(reply: ReplyBody, *, asked: AcceptedHeaders, api_url: str, tokens: Collection[str]) -> bytes:
     """Return the headers of a reply as they are passed on, a line each.
 
-    ``asked`` are those of the request, ``tokens`` its bearers.
+    ``asked`` are the headers of the request, ``tokens`` its bearers.
 
     Raises:
         UpstreamUnreachable: its head must not be passed on.
@@ -32,9 +32,10 @@ def passed_on(reply: ReplyBody, *, asked: ByName, api_url: str, tokens: Collecti
             "The upstream says that the request goes round in a circle of proxies.",
             hint="Point upstream.api_url at SalesLoft, not at a proxy that leads back here.",
         )
-    runs, host = is_run(asked), asked[b"host"][0].decode("latin-1")
     try:
-        passed = returning(reply.headers, api_url=api_url, host=host, without=ISOLATED if runs else frozenset())
+        passed = returning(
+            reply.headers, api_url=api_url, host=asked.host, without=ISOLATED if asked.is_run else frozenset()
+        )
         reply.reason.encode("utf-8")
     except (InexactHeaderError, UnicodeEncodeError) as error:
         raise UpstreamUnreachable(
@@ -42,4 +43,4 @@ def passed_on(reply: ReplyBody, *, asked: ByName, api_url: str, tokens: Collecti
             maybe_sent=True,
             proxy_error="http_protocol_error",
         ) from error
-    return passed + ISOLATION if runs else passed
+    return passed + ISOLATION if asked.is_run else passed

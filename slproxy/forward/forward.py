@@ -24,6 +24,7 @@ from slproxy.config import LimitSettings, RetrySettings, Via
 from slproxy.errors import BadRequest, Draining, OverBudget, Problem, UpstreamFault
 from slproxy.forward import cors
 from slproxy.forward import headers as header_rules
+from slproxy.forward.accepted import AcceptedHeaders, KnownHeaders, accepted, digest_of
 from slproxy.forward.answer import passed_on
 from slproxy.forward.attempts import Attempts
 from slproxy.forward.body import Body
@@ -35,11 +36,16 @@ from slproxy.forward.policy import Policy, Route, check
 from slproxy.forward.sender import Sender
 from slproxy.http import ByName, by_name, http_date
 from slproxy.observe import Exchange, Observer, loggable_path
-from slproxy.pace import PROBE_TIMEOUT, Pacer, Preferences, parse_preferences
+from slproxy.pace import PROBE_TIMEOUT, Pacer, Preferences
 from slproxy.retry import Outcome, RetryBudget
 from slproxy.upstream import Reply, Upstream
 
 log = logging.getLogger("slproxy.forward")
+
+# What the proxy asks for itself.
+OWN_HEADERS = AcceptedHeaders(
+    onward=b"Accept: application/json\r\n", host="", preferences=Preferences(client="slproxy")
+)
 
 
 class Forwarder:
@@ -74,6 +80,7 @@ class Forwarder:
         self._limits = limits
         self._own_page = own_page
         self._now, self._monotonic, self._sleep, self._jitter = now, monotonic, sleep, jitter
+        self._known = KnownHeaders()
         self._via = f"1.1 {policy.pseudonym}"
         # These two outlive a reload: all forwarders that there are share them.
         self._drain, self._retry_budget = drain, retry_budget
@@ -93,43 +100,43 @@ class Forwarder:
         Raises:
             Problem: the proxy answers itself, as the problem says.
         """
-        named = by_name(inbound.headers)
+        # The check of another user's request, and of a preflight, depends on more than the headers.
+        may_be_known = inbound.other_user is None and inbound.method != "OPTIONS"
+        digest = digest_of(inbound.headers)
+        asked = self._known.get(digest) if may_be_known else None
+        named = by_name(inbound.headers) if asked is None else None
         route, target = check(self._policy, inbound, named)
-        if route in (Route.OWN_PAGE, Route.PROBE):
-            return self._own_page(inbound.method, target.partition("?")[0], route is Route.OWN_PAGE)
-        if route is Route.PREFLIGHT:
-            preflight = [
-                *cors.preflight(named, self._policy.methods),
-                ("Proxy-Status", "slproxy"),
-                ("Date", http_date(self._now())),
-            ]
-            return Answer(status=204, headers=preflight, body=b"")
+        if route is not Route.UPSTREAM:
+            return self._own(route, inbound.method, target, named or {})
         if self._drain.has_begun:
             raise Draining(
                 "The proxy is shutting down.", hint="Send it again, to another instance or once this one has restarted."
             )
-        try:
-            fields = header_rules.stripped(inbound.headers)
-        except InexactHeaderError as error:
-            raise BadRequest(f"The request cannot be passed on exactly: {error}.", hint="Encode the value.") from error
+        if asked is None:
+            try:
+                asked = accepted(inbound.headers, named or {})
+            except InexactHeaderError as error:
+                raise BadRequest(
+                    f"The request cannot be passed on exactly: {error}.", hint="Encode the value."
+                ) from error
+            if may_be_known:
+                self._known.remember(digest, asked)
         limits, body = self._limits, None
         if inbound.has_body and inbound.read is not None:
             body = Body(inbound.read, length=inbound.length, memory=limits.replay_memory, disk=limits.replay_disk)
         request = Request(
             method=inbound.method,
             target=target,
-            fields=fields,
+            asked=asked,
             body=body,
-            may_retry=[value.lower() for value in named.get(b"x-slproxy-retry", ())] != [b"off"],
-            preferences=parse_preferences(named),
             exchange=exchange,
             client=inbound.client,
         )
-        exchange.client = request.preferences.client
+        exchange.client = asked.preferences.client
         attempts = Attempts(began=exchange.began)
         try:
             reply = await self._send(request, attempts)
-            return self._answer(reply, request, attempts, asked=named)
+            return self._answer(reply, request, attempts)
         except BaseException as error:
             attempts.close()
             cause: BaseException = error
@@ -145,6 +152,17 @@ class Forwarder:
                 raise cause from error
             raise
 
+    def _own(self, route: Route, method: str, target: str, named: ByName) -> Answer:
+        """Return what the proxy answers by itself."""
+        if route is not Route.PREFLIGHT:
+            return self._own_page(method, target.partition("?")[0], route is Route.OWN_PAGE)
+        preflight = [
+            *cors.preflight(named, self._policy.methods),
+            ("Proxy-Status", "slproxy"),
+            ("Date", http_date(self._now())),
+        ]
+        return Answer(status=204, headers=preflight, body=b"")
+
     async def fetch(self, target: str, *, is_check: bool = False) -> ReplyBody:
         """Get a page for the proxy itself, past the clients' policy; ``is_check``: without renewing the token."""
         exchange = Exchange(method="GET", path=loggable_path(target), began=self._monotonic(), client="slproxy")
@@ -153,10 +171,8 @@ class Forwarder:
         request = Request(
             method="GET",
             target=target,
-            fields=[("Accept", "application/json")],
+            asked=OWN_HEADERS,
             body=None,
-            may_retry=True,
-            preferences=Preferences(client="slproxy"),
             exchange=exchange,
             is_check=is_check,
         )
@@ -205,7 +221,7 @@ class Forwarder:
 
     def _next_wait(self, request: Request, attempts: Attempts, outcome: Outcome, number: int) -> float | None:
         """Return the seconds to wait before another attempt, or ``None`` when there is to be none."""
-        if not request.may_retry or not request.replayable:
+        if not request.asked.may_retry or not request.replayable:
             return None
         if retry.costs_upstream(outcome) and not self._retry_budget.allows_retry(self._monotonic()):
             return None
@@ -215,7 +231,7 @@ class Forwarder:
             method=request.method,
             rules=self._retry_settings,
             time_left=self._time_left(attempts),
-            max_wait=request.preferences.max_wait,
+            max_wait=request.asked.preferences.max_wait,
             now=self._now(),
             jitter=self._jitter(),
         )
@@ -290,10 +306,10 @@ class Forwarder:
 
     # The answer.
 
-    def _answer(self, reply: ReplyBody, request: Request, attempts: Attempts, *, asked: ByName) -> Answer:
+    def _answer(self, reply: ReplyBody, request: Request, attempts: Attempts) -> Answer:
         """Return the upstream's reply as the client gets it: as it came, less what stops here, plus what we say."""
         try:
-            passed = passed_on(reply, asked=asked, api_url=self._api_url, tokens=attempts.tokens)
+            passed = passed_on(reply, asked=request.asked, api_url=self._api_url, tokens=attempts.tokens)
         except Problem:
             reply.close()
             raise

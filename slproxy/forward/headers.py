@@ -4,10 +4,10 @@
 2. What is injected is injected after everything was stripped, so that a client which names ``Authorization`` in its
    ``Connection`` header cannot take the bearer off (golang/go#50580, CVE-2021-33197).
 3. Repeated headers stay repeated, in order and in the case they came in.
-4. A header that cannot be passed on byte for byte is refused, never altered: aiohttp speaks ``str`` and would silently
-   drop bytes that are not UTF-8.
+4. A header that is not UTF-8 is refused, never altered: servers and clients read such bytes in different ways, or drop
+   them without a word.
 
-Raw headers are ``(name, value)`` pairs of bytes as they stood on the wire; outgoing ones are pairs of ``str``.
+Raw headers are ``(name, value)`` pairs of bytes as they stood on the wire; what is passed on are lines of bytes.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from collections.abc import Collection
 from urllib.parse import unquote_to_bytes, urlsplit
 
 from slproxy.config import SCHEMA, Via
-from slproxy.http import ByName, Fields, RawHeaders
+from slproxy.http import ByName, RawHeaders, encoded
 
 # RFC 9110 §7.6.1, and Keep-Alive of RFC 2068. The proxy frames each hop anew.
 _HOP_BY_HOP = frozenset(
@@ -45,6 +45,9 @@ _UPSTREAM_ONLY_PREFIXES = ("access-control-", "x-slproxy-")
 
 _KEEP_ALIVE = frozenset({"keep-alive"})
 
+# No name of a header that is in use is longer, in bytes.
+SHORT_NAME = 64
+
 # A token of so many bytes is in no reply by chance.
 LONG_TOKEN = 20
 
@@ -57,25 +60,25 @@ class InexactHeaderError(ValueError):
     """A header whose bytes could not be passed on as they came; the message names the header, never its value."""
 
 
-def stripped(headers: RawHeaders) -> Fields:
-    """Return the client's headers, less what is hop-by-hop, what is the proxy's to say, and the client's credentials.
+def stripped(headers: RawHeaders) -> bytes:
+    """Return the client's headers, a line each, less what is hop-by-hop, what is the proxy's to say, and credentials.
 
     Raises:
-        InexactHeaderError: a header holds bytes that could not be passed on exactly.
+        InexactHeaderError: a header holds bytes that are not UTF-8.
     """
     named = _named_by_connection(headers)
-    fields: Fields = []
-    for raw_name, raw_value in headers:
-        name, key, stops = _client_header(raw_name)
+    lines: list[bytes] = []
+    for name, value in headers:
+        key, stops = _client_verdict(name) if len(name) <= SHORT_NAME else _client_verdict.__wrapped__(name)
         if not stops and key not in named:
-            fields.append((name, _decoded(raw_name, raw_value)))
-    return fields
+            lines.append(b"%b: %b\r\n" % (name, value))
+    return _exact(lines)
 
 
-def injected(fields: Fields, *, bearer: str, via: str | None) -> Fields:
-    """Return what goes upstream: the stripped fields, and last our own. ``Host`` follows from where it is sent."""
-    own = ("Authorization", f"Bearer {bearer}")
-    return [*fields, own] if via is None else [*fields, own, ("Via", via)]
+def injected(lines: bytes, *, bearer: str, via: str | None) -> bytes:
+    """Return what goes upstream: the stripped headers, and last our own. ``Host`` follows from where it is sent."""
+    own = [("Authorization", f"Bearer {bearer}")]
+    return lines + encoded(own if via is None else [*own, ("Via", via)])
 
 
 def sends_via(setting: Via, *, api_url: str) -> bool:
@@ -98,7 +101,7 @@ def returning(headers: RawHeaders, *, api_url: str, host: str, without: frozense
     left_out = _named_by_connection(headers) | without
     lines: list[bytes] = []
     for name, value in headers:
-        key, stops = _upstream_header(name)
+        key, stops = _upstream_verdict(name) if len(name) <= SHORT_NAME else _upstream_verdict.__wrapped__(name)
         if stops or key in left_out:
             continue
         if key == "location":
@@ -107,11 +110,7 @@ def returning(headers: RawHeaders, *, api_url: str, host: str, without: frozense
             lines.append(b"%b: %b\r\n" % (name, value))
         elif members := _without_ours(_decoded(name, value)):
             lines.append(b"%b: %b\r\n" % (name, members.encode()))
-    passed = b"".join(lines)
-    if not passed.isascii():
-        for line in lines:
-            _decoded(line.partition(b":")[0], line)
-    return passed
+    return _exact(lines)
 
 
 def holds(headers: RawHeaders, reason: str, tokens: Collection[str]) -> bool:
@@ -136,23 +135,26 @@ def _shows(text: bytes, token: str) -> bool:
     return re.search(rb"(?<![\w.-])%b(?![\w.-])" % re.escape(needle), text) is not None
 
 
-# Names repeat from request to request; both verdicts are pure, and bounded in what they remember.
+# Names repeat from reply to reply. Verdicts are pure; those of short names are remembered.
 
 
 @functools.lru_cache(maxsize=512)
-def _client_header(raw: bytes) -> tuple[str, str, bool]:
-    """Return a header's name, the key it goes by, and whether it stops here on its way up."""
-    name = _decoded(raw, raw)
+def _client_verdict(raw: bytes) -> tuple[str, bool]:
+    """Return the key that a header goes by, and whether it stops here on its way up."""
     # Rack and WSGI read `_` as `-`: Authorization spelt with an underscore would be a second credential.
-    key = name.lower().replace("_", "-")
-    return name, key, key in _HOP_BY_HOP | _CLIENT_ONLY or key.startswith(_CLIENT_ONLY_PREFIXES)
+    key = _key(raw).replace("_", "-")
+    return key, key in _HOP_BY_HOP | _CLIENT_ONLY or key.startswith(_CLIENT_ONLY_PREFIXES)
 
 
 @functools.lru_cache(maxsize=512)
-def _upstream_header(raw: bytes) -> tuple[str, bool]:
+def _upstream_verdict(raw: bytes) -> tuple[str, bool]:
     """Return the key that a header goes by, and whether it stops here on its way down."""
-    key = raw.decode("utf-8", "surrogateescape").lower()
+    key = _key(raw)
     return key.replace("_", "-"), key in _HOP_BY_HOP | _UPSTREAM_ONLY or key.startswith(_UPSTREAM_ONLY_PREFIXES)
+
+
+def _key(raw: bytes) -> str:
+    return raw.decode("utf-8", "surrogateescape").lower()
 
 
 def _named_by_connection(headers: RawHeaders) -> frozenset[str]:
@@ -169,6 +171,15 @@ def _named_by_connection(headers: RawHeaders) -> frozenset[str]:
     return frozenset(token.strip() for token in tokens) - {"content-length"}
 
 
+def _exact(lines: list[bytes]) -> bytes:
+    """Return header lines in one. Raises InexactHeaderError where one is not UTF-8."""
+    joined = b"".join(lines)
+    if not joined.isascii():
+        for line in lines:
+            _decoded(line.partition(b":")[0], line)
+    return joined
+
+
 def _decoded(name: bytes, raw: bytes) -> str:
     """Return a header's name or value as text."""
     try:
@@ -178,7 +189,7 @@ def _decoded(name: bytes, raw: bytes) -> str:
 
 
 def _inexact(name: bytes) -> InexactHeaderError:
-    """Return the error for a header that aiohttp, which encodes to UTF-8, would not send as it came."""
+    """Return the error for a header that others would not read as it came."""
     return InexactHeaderError(f"the header {name.decode('ascii', 'replace')} holds bytes that are not UTF-8")
 
 

@@ -103,16 +103,17 @@ class Policy:
         return READ_METHODS if self.read_only else METHODS
 
 
-def check(policy: Policy, inbound: Inbound, headers: ByName) -> tuple[Route, str]:
+def check(policy: Policy, inbound: Inbound, headers: ByName | None) -> tuple[Route, str]:
     """Return who answers, and the target in origin form, byte for byte as the client spelt it.
 
-    ``headers`` are those of the request, by name.
+    ``headers`` are those of the request, by name; ``None`` where the same bytes were let in before, on their way to the
+    upstream and of this user. Then what remains are the rules about the request line.
 
     Raises:
         Refused: one of its subclasses, the first rule of docs/contract.md, Check, that the request breaks.
     """
     method, target = inbound.method, inbound.target
-    if size(inbound.headers) > policy.max_headers:
+    if headers is not None and size(inbound.headers) > policy.max_headers:
         raise TooLarge(f"The header block is over {policy.max_headers} bytes.", hint="Send less.", status=431)
     # In bytes; a character that is not ASCII takes up to four.
     if len(target) > policy.max_target or (
@@ -126,18 +127,14 @@ def check(policy: Policy, inbound: Inbound, headers: ByName) -> tuple[Route, str
     origin_form = target if target.startswith("/") else _origin_form(policy, target)
     path = exact_path(origin_form)
     if path in PROBES and method in OWN_METHODS:
-        return Route.OWN_PAGE if _knows(policy, inbound, headers) else Route.PROBE, origin_form
+        is_known = headers is None or _knows(policy, inbound, headers)
+        return Route.OWN_PAGE if is_known else Route.PROBE, origin_form
     route = _route(policy, path)
-    _check_sender(policy, inbound, headers)
-    if method == "OPTIONS" and cors.is_preflight(method, headers) and cors.allowed(headers, policy.allow_origins):
-        return Route.PREFLIGHT, origin_form
-    if b"via" in headers and has_passed(headers, policy.pseudonym):
-        raise Loop(
-            "The request has already been through this proxy: its Via header names it.",
-            hint="Point upstream.api_url at SalesLoft, not at a proxy that leads back here.",
-        )
-    if policy.key is not None:
-        _check_key(policy.key, headers)
+    if headers is not None:
+        _check_sender(policy, inbound, headers)
+        if cors.is_preflight(method, headers) and cors.allowed(headers, policy.allow_origins):
+            return Route.PREFLIGHT, origin_form
+        _check_headers(policy, headers)
     if policy.read_only and route is Route.UPSTREAM and method not in READ_METHODS:
         raise MethodRefused(
             f"This proxy is read-only: {method} is not passed on.",
@@ -145,7 +142,7 @@ def check(policy: Policy, inbound: Inbound, headers: ByName) -> tuple[Route, str
             headers=(("Allow", ", ".join(policy.methods)),),
         )
     if policy.narrows and route is Route.UPSTREAM:
-        check_overrides(headers, query=origin_form.partition("?")[2], methods=policy.methods)
+        check_overrides(headers or {}, query=origin_form.partition("?")[2], methods=policy.methods)
     return route, origin_form
 
 
@@ -157,6 +154,17 @@ def _check_sender(policy: Policy, inbound: Inbound, headers: ByName) -> None:
         check_origin(headers, host, policy.allow_origins)
     if inbound.other_user is not None and policy.key is None and not policy.allow_other_users:
         raise _user_refused(inbound.other_user)
+
+
+def _check_headers(policy: Policy, headers: ByName) -> None:
+    """Check what a request that is no preflight has to show, and what it must not."""
+    if b"via" in headers and has_passed(headers, policy.pseudonym):
+        raise Loop(
+            "The request has already been through this proxy: its Via header names it.",
+            hint="Point upstream.api_url at SalesLoft, not at a proxy that leads back here.",
+        )
+    if policy.key is not None:
+        _check_key(policy.key, headers)
 
 
 def _knows(policy: Policy, inbound: Inbound, headers: ByName) -> bool:

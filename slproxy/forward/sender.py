@@ -65,7 +65,7 @@ class Sender:
             outbound = Outbound(
                 method=request.method,
                 target=request.target,
-                headers=header_rules.injected(request.fields, bearer=bearer.token, via=self._via),
+                headers=header_rules.injected(request.asked.onward, bearer=bearer.token, via=self._via),
                 body=body,
             )
             attempts.sent += 1
@@ -114,7 +114,7 @@ class Sender:
             reservation = self._pacer.take(
                 request.method,
                 request.target,
-                request.preferences,
+                request.asked.preferences,
                 ticket=attempts.ticket,
                 waited=attempts.waited,
                 held=attempts.paced,

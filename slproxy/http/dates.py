@@ -7,6 +7,8 @@ import re
 from datetime import UTC
 from email.utils import formatdate, parsedate_to_datetime
 
+# In characters; the longest of the three forms has 33 (RFC 9110 §5.6.7).
+LONGEST_DATE = 64
 _DELTA_SECONDS = re.compile(r"[0-9]+")
 
 
@@ -25,9 +27,14 @@ def retry_after(value: str | None, *, now: float) -> float | None:
     return None if then is None else max(then - now, 0.0)
 
 
-@functools.lru_cache(maxsize=64)
 def parsed_date(value: str) -> float | None:
     """Return the Unix time of an HTTP date, or ``None`` if it is none."""
+    # The replies of a second share it; what is longer than any date is not kept.
+    return _parsed_date(value) if len(value) <= LONGEST_DATE else _parsed_date.__wrapped__(value)
+
+
+@functools.lru_cache(maxsize=64)
+def _parsed_date(value: str) -> float | None:
     try:
         date = parsedate_to_datetime(value)
         # RFC 9110 §5.6.7: every form is in UTC, also asctime's, which does not say so.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 import re
 from dataclasses import dataclass
@@ -42,7 +41,6 @@ def parse_preferences(headers: ByName) -> Preferences:
     return Preferences(client=client, bulk=bulk, max_wait=max_wait)
 
 
-@functools.lru_cache(maxsize=256)
 def _product(agent: bytes) -> str:
-    found = _PRODUCT.match(agent.decode("latin-1"))
+    found = _PRODUCT.match(agent[:64].decode("latin-1"))
     return found[0] if found else "unknown"

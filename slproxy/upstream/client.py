@@ -106,7 +106,7 @@ class Upstream:
 
         Raises UpstreamFault: it cannot be reached, or its certificate is not good.
         """
-        outbound = Outbound(method="GET", target="/", headers=[("Accept", "*/*")])
+        outbound = Outbound(method="GET", target="/", headers=b"Accept: */*\r\n")
         origin = self._accounts if accounts else self._api
         reply = await self._send(origin, outbound, response_timeout=self.accounts_timeout)
         reply.close()

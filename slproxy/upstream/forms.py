@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from slproxy.auth import Form, TokenEndpointReply
+from slproxy.http import encoded
 from slproxy.upstream.faults import fault_of
 from slproxy.upstream.outbound import Outbound
 from slproxy.upstream.reply import Reply
@@ -30,7 +31,7 @@ async def post_form(form: Form, send: Callable[[Outbound], Awaitable[Reply]], *,
     content = b""
     try:
         async with asyncio.timeout(within):
-            reply = await send(Outbound(method="POST", target=form.path, headers=headers, body=body))
+            reply = await send(Outbound(method="POST", target=form.path, headers=encoded(headers), body=body))
             try:
                 async for chunk in reply.chunks():
                     content += chunk

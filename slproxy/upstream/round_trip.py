@@ -101,8 +101,7 @@ class RoundTrip:
             set_unacknowledged_timeout(connection.socket, 0)
         if callable(body):
             connection.transport.write(head)
-            chunked = not any(name.lower() == "content-length" for name, _ in outbound.headers)
-            uploading = self._stream(body(), chunked=chunked, response_timeout=response_timeout)
+            uploading = self._stream(body(), chunked=outbound.is_chunked, response_timeout=response_timeout)
             self._upload = asyncio.create_task(uploading, name="slproxy: stream a request's body")
         else:
             connection.transport.write(head + body if body else head)

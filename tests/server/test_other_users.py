@@ -46,6 +46,8 @@ async def test_another_user_is_refused_and_nothing_goes_up(target: str) -> None:
         assert "listen.key" in str(document["hint"])
         assert upstream.seen == []
         assert (await asked(app.urls[0], get("/v2/a"))).head.status == 200
+        # Although the same bytes were just let in.
+        problem(await asked_by_another_user(app.urls[0], get(target)), status=403, kind="user-refused")
 
 
 @pytest.mark.parametrize(
