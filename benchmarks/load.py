@@ -36,13 +36,23 @@ def load(port: int, *, connections: int, seconds: int, post: int) -> Figures:
     if shutil.which("wrk") is None:
         return asyncio.run(_by_python(port, connections=connections, seconds=seconds, post=post))
     script = str(Path(__file__).with_name("wrk.lua"))
-    command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "-s", script, f"http://127.0.0.1:{port}{TARGET}"]
+    command = [
+        "wrk",
+        "-t1",
+        f"-c{connections}",
+        f"-d{seconds}s",
+        "--timeout",
+        "30s",
+        "-s",
+        script,
+        f"http://127.0.0.1:{port}{TARGET}",
+    ]
     told = subprocess.run(
         [*on_core(BESIDE), *command], env={**os.environ, "POST": str(post)}, check=True, capture_output=True, text=True
     )
     found = json.loads(told.stdout.splitlines()[-1])
-    if found.pop("failed"):
-        raise SystemExit(f"not all requests succeeded:\n{told.stdout}")
+    if found.pop("failed") or not found["requests"]:
+        raise SystemExit(f"not all requests succeeded, or there were none in so short a time:\n{told.stdout}")
     return Figures(**found)
 
 
