@@ -29,8 +29,8 @@ from slproxy.upstream.tunnel import Tunnel
 
 P = TypeVar("P", bound=asyncio.BufferedProtocol)
 
-# What is read of a TLS connection in one go, in bytes: two records of the largest size (RFC 8446 §5.1).
-READ_SIZE = 32 * 1024
+# What is read of a TLS connection in one go, in bytes: four records of the largest size (RFC 8446 §5.1).
+READ_SIZE = 64 * 1024
 # A session is resumed for so long after a certificate was verified for it, in seconds; then one is looked at again.
 SESSION_LIFETIME = 3600.0
 

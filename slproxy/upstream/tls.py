@@ -128,28 +128,47 @@ class Tls(asyncio.Transport, asyncio.BufferedProtocol, Generic[P]):
 
     def _decrypt(self) -> None:
         """Pass on what has come, as far as it is taken."""
-        tls, above = self._tls, self._above
+        above = self._above
         assert above is not None
-        try:
-            while self._is_reading and not (self._is_closing or self._has_ended):
-                buffer = above.get_buffer(-1)
-                size: int = tls.read(len(buffer), buffer)  # type: ignore[arg-type, assignment]  # a count, into a buffer
-                if not size:
-                    self._has_ended = True
-                    if not above.eof_received():
-                        self.close()
-                    break
+        has_more = True
+        while has_more and self._is_reading and not self._is_closing:
+            buffer = memoryview(above.get_buffer(-1))
+            size, has_more = self._fill(buffer)
+            if size:
                 above.buffer_updated(size)
+        if self._outgoing.pending and not self._is_closing:
+            self._flush()  # an answer of TLS itself, such as to a KeyUpdate
+
+    def _fill(self, buffer: memoryview) -> tuple[int, bool]:
+        """Decrypt into a buffer, and return how many bytes, and whether there may be more at once.
+
+        Several records at a time: what is above costs more for each piece of a large reply than the decrypting.
+        """
+        tls, size, room = self._tls, 0, len(buffer)
+        try:
+            while size < room:
+                part = buffer[size:] if size else buffer
+                count: int = tls.read(room - size, part)  # type: ignore[arg-type, assignment]  # a count, into a buffer
+                if not count:
+                    self._loop.call_soon(self._end)
+                    return size, False
+                size += count
                 # All of it was decrypted, as far as it came: asking once more would cost an exception.
                 if not (self._incoming.pending or self._incoming.eof or tls.pending()):
-                    break
+                    return size, False
         except ssl.SSLWantReadError:
-            pass
+            return size, False
         except ssl.SSLError as error:
-            self._fail(error)
-            return
-        if self._outgoing.pending:
-            self._flush()  # an answer of TLS itself, such as to a KeyUpdate
+            self._loop.call_soon(self._fail, error)
+            return size, False
+        return size, True
+
+    def _end(self) -> None:
+        """Take the ``close_notify`` of the peer."""
+        if not self._is_closing and not self._has_ended and self._above is not None:
+            self._has_ended = True
+            if not self._above.eof_received():
+                self.close()
 
     def _flush(self) -> None:
         if self._below is not None and (records := self._outgoing.read()):
@@ -157,6 +176,8 @@ class Tls(asyncio.Transport, asyncio.BufferedProtocol, Generic[P]):
 
     def _fail(self, error: Exception) -> None:
         """End the connection, and say why to either side: the peer gets an alert, unless it takes nothing any more."""
+        if self._is_closing:
+            return
         self._error = error
         self._is_closing = True
         if self._below is not None:
