@@ -65,6 +65,11 @@ class Egress:
     exempt: str = ""
     exempt_in: str = ""
 
+    @property
+    def has_password(self) -> bool:
+        """Whether the setting is a secret."""
+        return self.proxy is not None and self.proxy.credentials is not None
+
     def __str__(self) -> str:
         return str(self.proxy) if self.proxy else self.mode
 

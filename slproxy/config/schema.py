@@ -82,7 +82,7 @@ class UpstreamSettings:
     max_connections: Annotated[int, Ge(1), Doc("Connections to SalesLoft at a time.")] = 100
     proxy: Annotated[
         Egress,
-        Is("text"),
+        Is("proxy"),
         Doc("URL of an egress proxy, http or https; env: HTTPS_PROXY and NO_PROXY as curl reads them; or off."),
     ] = FROM_ENVIRONMENT
     via: Annotated[Via, Doc("When requests name the proxy in Via; auto: unless api_url is SalesLoft's own.")] = "auto"

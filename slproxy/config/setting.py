@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from slproxy.config.secret import Secret
 
-Kind = Literal["text", "integer", "number", "size", "mode", "switch", "list", "path", "file", "secret"]
+Kind = Literal["text", "integer", "number", "size", "mode", "switch", "list", "path", "file", "secret", "proxy"]
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class Setting:
     @property
     def from_file(self) -> bool:
         """Whether ``<name>_file`` may name a mounted file that holds the value."""
-        return self.secret or self.credential
+        return self.secret or self.credential or self.kind == "proxy"  # whose URL may hold a password
 
     @property
     def variables(self) -> tuple[str, ...]:

@@ -148,7 +148,7 @@ class Tls(asyncio.Transport, asyncio.BufferedProtocol, Generic[P]):
         try:
             while size < room:
                 part = buffer[size:] if size else buffer
-                count: int = tls.read(room - size, part)  # type: ignore[arg-type, assignment]  # a count, into a buffer
+                count: int = tls.read(room - size, part)  # type: ignore[assignment]  # a count, into a buffer
                 if not count:
                     self._loop.call_soon(self._end)
                     return size, False

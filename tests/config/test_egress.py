@@ -213,6 +213,14 @@ def test_what_is_no_proxy_stops_the_start_and_is_not_shown(url: str, said: str |
     assert loaded(tmp_path, env={"ALL_PROXY": url}, sandbox=True).upstream.proxy == Egress()
 
 
+def test_a_mounted_file_may_hold_the_url_of_a_proxy(tmp_path: Path) -> None:
+    (tmp_path / "proxy").write_text(f"http://jane:{SECRET}@proxy.test:3128\n")
+    settings = loaded(tmp_path, env={"SLPROXY_UPSTREAM__PROXY_FILE": "proxy"})
+    assert str(settings.upstream.proxy) == "http://***@proxy.test:3128"
+    (tmp_path / "proxy").write_text(f"{SECRET} is no proxy")
+    assert "is no URL of a proxy" in refusal(tmp_path, env={"SLPROXY_UPSTREAM__PROXY_FILE": "proxy"})
+
+
 def test_the_environment_gives_way_to_the_setting_and_a_found_env_file_is_no_environment(tmp_path: Path) -> None:
     environ = {"HTTPS_PROXY": "http://env.test:1", "SALESLOFT_API_KEY": SECRET}
     for given, name in [

@@ -135,6 +135,7 @@ def test_every_setting_can_be_set_from_the_environment(setting: Setting, tmp_pat
         "path": str(tmp_path / "x"),
         "file": str(ca_file),
         "secret": SECRET,
+        "proxy": "http://proxy.test:3128",
         "list": "x",
     }
     pair = {"SALESLOFT_CLIENT_ID": "id"} if setting.key == "auth.client_secret" else {}
