@@ -82,6 +82,7 @@ def _run(command: Command, args: argparse.Namespace, in_loop: InLoop) -> int:
             raise
         # A mistake in the settings is a finding like any other.
         from slproxy.cli.commands import doctor  # noqa: PLC0415  # takes long to load
+        from slproxy.cli.finding import finding_from  # noqa: PLC0415  # the same
 
-        doctor.print_findings([doctor.finding_from("config", error)], as_json=args.json)
+        doctor.print_findings([finding_from("config", error)], as_json=args.json)
         return error.exit_code

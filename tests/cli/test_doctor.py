@@ -325,7 +325,9 @@ async def test_the_proxy_in_use_is_named_with_who_named_it_and_tried(tmp_path: P
         # The proxy does not do its part.
         heads: list[bytes] = []
         async with Listener(answering_always(reply("407 No"), heads=heads)) as refusing:
-            settings["SLPROXY_UPSTREAM__PROXY"] = f"http://{USER}:{PASSWORD}@127.0.0.1:{refusing.port}"
+            settings["SLPROXY_UPSTREAM__PROXY_FILE"] = str(mounted := tmp_path / "proxy")
+            mounted.write_text(f"http://{USER}:{PASSWORD}@127.0.0.1:{refusing.port}")
+            mounted.chmod(0o644)
             findings = await diagnosis(tmp_path, on_a_free_port(settings), code=1, hidden=(PASSWORD, CREDENTIALS))
         assert [
             (each["check"], each["state"]) for each in findings if each["check"] in ("proxy", "tls", "credentials")
@@ -333,6 +335,7 @@ async def test_the_proxy_in_use_is_named_with_who_named_it_and_tried(tmp_path: P
             *[("proxy", "broken"), ("tls", "skipped")] * 2,
             ("credentials", "skipped"),
         ]
+        assert str(mounted) in wrong(findings)["permissions"]["detail"]
         assert f"127.0.0.1:{refusing.port} refused the user name" in of("proxy", findings)[0]["detail"]
         assert "upstream.proxy" in of("proxy", findings)[0]["remedy"]
         assert len(heads) == 2, "one for each host, since a wrong password locks an account"
