@@ -6,10 +6,14 @@ and ``tests/server/test_aiohttp_private.py`` names what a new version has lost. 
 
 from __future__ import annotations
 
+import asyncio
+from abc import abstractmethod
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
-from aiohttp import EMPTY_PAYLOAD, __version__, web, web_protocol
+from aiohttp import EMPTY_PAYLOAD, StreamReader, __version__, web, web_protocol
+from aiohttp.http import StreamWriter
+from aiohttp.http_exceptions import HttpProcessingError
 
 
 class Private(NamedTuple):
@@ -77,6 +81,42 @@ PRIVATE_NAMES = (
         "aiohttp reads on in a body after its response, and would raise once more what did not parse in it.",
     ),
     Private(
+        web.RequestHandler,
+        "_force_close",
+        "web_protocol.py, RequestHandler.force_close",
+        "The loop over requests ends with the connection.",
+    ),
+    Private(
+        web.RequestHandler,
+        "_task_handler",
+        "web_protocol.py, RequestHandler.connection_lost",
+        "aiohttp cancels the task that serves requests by it; one that has ended by itself is none.",
+    ),
+    Private(
+        web.RequestHandler,
+        "_parser",
+        "web_protocol.py, RequestHandler.start",
+        "It stops at so many requests that wait, and goes on when it is told that one was taken.",
+    ),
+    Private(
+        web.RequestHandler,
+        "_buffer_paused",
+        "web_protocol.py, RequestHandler.data_received",
+        "Whether reading has stopped at so many requests that wait.",
+    ),
+    Private(
+        web.RequestHandler,
+        "_msg_queue_resume_size",
+        "web_protocol.py, RequestHandler.start",
+        "Reading goes on when no more requests wait than this.",
+    ),
+    Private(
+        web.RequestHandler,
+        "_resume_reading_if_drained",
+        "web_protocol.py, RequestHandler.start",
+        "It goes on to read requests.",
+    ),
+    Private(
         web_protocol._ErrInfo,
         "exc",
         "web_protocol.py, RequestHandler.data_received",
@@ -94,6 +134,18 @@ def lost(names: Iterable[Private]) -> list[str]:
     ]
 
 
+# How long the rest of a request's body is read and thrown away once it has its response, in seconds; aiohttp's own.
+REST_TIMEOUT = 10.0
+
+
+class Ends(Protocol):
+    """A response, as far as the connection goes."""
+
+    keep_alive: bool
+
+    async def write_eof(self) -> None: ...
+
+
 class RequestHandler(web.RequestHandler):
     """aiohttp's connection, with public names for what the proxy reads of it.
 
@@ -101,6 +153,81 @@ class RequestHandler(web.RequestHandler):
     """
 
     __slots__ = ()
+
+    @abstractmethod
+    async def serve(self, request: web.BaseRequest) -> Ends:
+        """Answer a request; what is left of its response is written by ``write_eof``."""
+
+    @abstractmethod
+    def error_response(self, request: web.BaseRequest, error: BaseException) -> Ends:
+        """Return the response to a request that does not parse, or that failed. Raises ConnectionError for none."""
+
+    async def start(self) -> None:
+        """Serve the requests of the connection, one after the other.
+
+        aiohttp's own starts a task for each, which takes two turns of the event loop and a sixth of a request's time
+        (benchmarks/README.md). ``connection_lost`` cancels this one, and so the request in hand.
+        """
+        while not self._force_close:
+            if not self._messages:
+                self._waiter = self._loop.create_future()
+                try:
+                    await self._waiter
+                finally:
+                    self._waiter = None
+            try:
+                if not await self._serve_next() or self._close:
+                    break
+            except BaseException:
+                self.force_close()
+                raise
+        if not self._force_close:
+            self._task_handler = None
+            if self.transport is not None:
+                self.transport.close()
+
+    async def _serve_next(self) -> bool:
+        """Serve the next request that waits; return whether another may come on the connection."""
+        message, payload = self._messages.popleft()
+        if self._parser is not None:
+            self._parser.message_consumed()
+        if self._buffer_paused and len(self._messages) <= self._msg_queue_resume_size:
+            self._resume_reading_if_drained()
+        error = message.exc if isinstance(message, web_protocol._ErrInfo) else None
+        writer, task = StreamWriter(self, self._loop), self._task_handler
+        assert task is not None, "it is this one"
+        parsed = web_protocol.ERROR if isinstance(message, web_protocol._ErrInfo) else message
+        request = web.BaseRequest(parsed, payload, self, writer, task, self._loop)
+        try:
+            response = await self._response_to(request, error)
+            await response.write_eof()
+        except ConnectionError:
+            return False
+        return response.keep_alive and (payload.is_eof() or await self._has_read_rest(payload))
+
+    async def _response_to(self, request: web.BaseRequest, error: BaseException | None) -> Ends:
+        if error is not None:
+            return self.error_response(request, error)
+        self._current_request = request
+        try:
+            return await self.serve(request)
+        except ConnectionError:
+            raise
+        except Exception as failed:  # noqa: BLE001  # the outermost frame of a request
+            return self.error_response(request, failed)
+        finally:
+            self._current_request = None
+
+    async def _has_read_rest(self, body: StreamReader) -> bool:
+        """Throw away what is left of a body, for a while; return whether its end has come."""
+        if self._lingering_time:
+            try:
+                async with asyncio.timeout(self._lingering_time):
+                    while not body.is_eof():
+                        await body.readany()
+            except (TimeoutError, web.RequestPayloadError, HttpProcessingError):
+                return False
+        return body.is_eof()
 
     loop = web.RequestHandler._loop  # type: ignore[misc]
     requests_begun = web.RequestHandler._request_count  # type: ignore[misc]

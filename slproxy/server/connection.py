@@ -60,6 +60,8 @@ class Owner(Protocol):
     @property
     def admission(self) -> Registry: ...
 
+    async def serve(self, request: web.BaseRequest, connection: ClientConnection) -> Response: ...
+
     def record_unparsed(self, answer: Answer, error: str) -> None: ...
 
     def overloaded(self) -> Problem: ...
@@ -369,27 +371,23 @@ class ClientConnection(RequestHandler):
             if not self.queue:
                 self.close()
 
-    def handle_error(  # type: ignore[override]  # a response of ours has what aiohttp asks of one
-        self,
-        request: web.BaseRequest,  # aiohttp's signature, here and below
-        status: int = 500,  # noqa: ARG002
-        exc: BaseException | None = None,
-        message: str | None = None,  # noqa: ARG002
-    ) -> Response:
+    async def serve(self, request: web.BaseRequest) -> Response:
+        """Answer a request."""
+        return await self._server.serve(request, self)
+
+    def error_response(self, request: web.BaseRequest, error: BaseException) -> Response:
         """Answer with a problem: aiohttp's own page names its version and echoes the offending bytes.
 
-        Raises ConnectionError, with which aiohttp ends the connection, where the client has left, or where an answer
-        has begun: a second one would be written into the first.
+        Raises ConnectionError, with which the connection ends, where an answer has begun: a second one would be written
+        into the first.
         """
-        if isinstance(exc, ConnectionError):
-            raise exc
         if request.writer.output_size > 0:
-            log.error("a defect in slproxy, in the middle of a response", exc_info=exc)
+            log.error("a defect in slproxy, in the middle of a response", exc_info=error)
             reset(request.transport)
-            raise ConnectionError from exc
-        problem = unparsed_problem(exc, max_line_size=self.max_line_size)
+            raise ConnectionError from error
+        problem = unparsed_problem(error, max_line_size=self.max_line_size)
         if problem is None:
-            log.error("a defect in slproxy", exc_info=exc)
+            log.error("a defect in slproxy", exc_info=error)
             problem = InternalError("slproxy failed on this request.", hint=REPORT)
         answer = problem_answer(problem)
         self._server.record_unparsed(answer, problem.type)

@@ -25,7 +25,7 @@ from slproxy.errors import BadRequest, ClientLeft, ConfigError, InternalError, O
 from slproxy.forward import Answer, Inbound, cors
 from slproxy.http import by_name
 from slproxy.observe import Exchange, Observer, loggable_path
-from slproxy.server.admission import KEEPALIVE, Admission
+from slproxy.server.admission import Admission
 from slproxy.server.arrival import most_headers
 from slproxy.server.client_end import broken_body
 from slproxy.server.connection import ClientConnection
@@ -81,8 +81,8 @@ class Server(web.Server):
                 "aiohttp was installed without its compiled HTTP parser.",
                 hint="Install its wheel: pip install --force-reinstall --only-binary :all: aiohttp",
             )
-        # A response of ours has what aiohttp asks of one.
-        super().__init__(self._serve, handler_cancellation=True)  # type: ignore[arg-type]
+        # Called by aiohttp's own loop over requests, which is not used (`aiohttp_private.RequestHandler.start`).
+        super().__init__(self.serve, handler_cancellation=True)  # type: ignore[arg-type]
         self._loop_time = asyncio.get_running_loop().time
         self.handle = handle
         self._room_in = room_in
@@ -109,8 +109,7 @@ class Server(web.Server):
             loop=asyncio.get_running_loop(),
             auto_decompress=False,
             access_log=None,
-            # Not aiohttp's: the admission closes them earlier, and with a linger.
-            keepalive_timeout=2 * KEEPALIVE,
+            keepalive_timeout=0,  # the admission closes them, and with a linger
             read_bufsize=BODY_READ_AHEAD,
             max_line_size=self.limits.max_target + REQUEST_LINE_REST,
             max_field_size=self.limits.max_headers,
@@ -157,10 +156,8 @@ class Server(web.Server):
         self.admission.close()
         await super().shutdown(timeout)
 
-    async def _serve(self, request: web.BaseRequest) -> Response:
+    async def serve(self, request: web.BaseRequest, connection: ClientConnection) -> Response:
         """Serve one request: the outermost frame, where each failure becomes an answer and a line in the log."""
-        connection = request.protocol
-        assert isinstance(connection, ClientConnection), "our server makes no others"
         connection.begin_request(request)
         exchange = Exchange(method=request.method, path=loggable_path(request.raw_path), began=self._monotonic())
         for tell in self._observer.request_began:
