@@ -23,7 +23,7 @@ from slproxy.auth import Credentials, check_found
 from slproxy.changes import changes
 from slproxy.config import Settings
 from slproxy.errors import StoreError, UpstreamUnreachable
-from slproxy.forward import Answer, Drain, Forwarder, Policy
+from slproxy.forward import Answer, Drain, Forwarder, Policy, ReplayMemory
 from slproxy.observe import Listener, Observer
 from slproxy.pace import CallLater, Pacer, RedisBudget, Timer
 from slproxy.retry import RetryBudget
@@ -96,6 +96,7 @@ class App:
         self.pacer = self._pacer(settings)
         self._drain = Drain()
         self._retry_budget = RetryBudget(settings.retry.budget)
+        self._replay_memory = ReplayMemory(settings.limits.replay_memory_total)
         self.forwarder = self._forwarder(settings)
         self.server: Server | None = None
 
@@ -155,6 +156,7 @@ class App:
             via=settings.upstream.via,
             drain=self._drain,
             retry_budget=self._retry_budget,
+            replay_memory=self._replay_memory,
             retry_settings=settings.retry,
             limits=settings.limits,
             own_page=self._own_page,
@@ -250,6 +252,7 @@ class App:
             is_same_team=change.is_same_team,
         )
         self._retry_budget.share = settings.retry.budget
+        self._replay_memory.total = settings.limits.replay_memory_total
         self.forwarder = self._forwarder(settings)
         if self.server is not None:
             self.server.handle = self.forwarder.handle

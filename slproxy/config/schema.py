@@ -189,6 +189,9 @@ class LimitSettings:
     replay_disk: Annotated[Bytes, Ge(0), Doc("Bytes of a request body kept at all; a larger one is streamed once.")] = (
         64 * MIB
     )
+    replay_memory_total: Annotated[
+        Bytes, Ge(0), Doc("Bytes of all request bodies kept in memory together; past it they go to disk at once.")
+    ] = 64 * MIB
     max_connections: Annotated[
         int, Ge(1), Doc("Client connections at a time; fewer where the process may not open as many files.")
     ] = 1000

@@ -1,6 +1,7 @@
 """Forwarding: the life of a request, from check to answer."""
 
 from slproxy.forward import cors
+from slproxy.forward.body import ReplayMemory
 from slproxy.forward.drain import Drain
 from slproxy.forward.forward import Forwarder
 from slproxy.forward.messages import Answer, Inbound
@@ -13,5 +14,6 @@ __all__ = [
     "Forwarder",
     "Inbound",
     "Policy",
+    "ReplayMemory",
     "cors",
 ]

@@ -1,7 +1,8 @@
 """Request body: read from the client once, and sent to the upstream as often as a retry needs it.
 
 What was read is kept: first in memory, then in an unnamed temporary file, up to a limit. A larger body streams through
-once and cannot be replayed. Reading from the client goes no faster than the upstream takes it.
+once and cannot be replayed. Reading from the client goes no faster than the upstream takes it. All bodies share the
+memory for it: when that is taken, what comes goes to disk at once.
 """
 
 from __future__ import annotations
@@ -18,15 +19,47 @@ from io import FileIO
 WHOLE = 64 * 1024
 
 
+class ReplayMemory:
+    """The memory for what is kept of all bodies together, in bytes."""
+
+    def __init__(self, total: int) -> None:
+        self.total = total
+        self.taken = 0
+
+    def take(self, size: int) -> bool:
+        """Take so much of it if there is as much; return whether there was."""
+        if self.taken + size > self.total:
+            return False
+        self.taken += size
+        return True
+
+    def give_back(self, size: int) -> None:
+        """Give back what was taken."""
+        self.taken -= size
+
+
 class Body:
     """One request body; ``disk`` limits what is kept of it for a replay, ``memory`` what of that stays in memory."""
 
-    def __init__(self, read: Callable[[], Awaitable[bytes]], *, length: int | None, memory: int, disk: int) -> None:
-        """``read`` returns the next bytes from the client, or none at the end; ``length`` is None when chunked."""
+    def __init__(
+        self,
+        read: Callable[[], Awaitable[bytes]],
+        *,
+        length: int | None,
+        memory: int,
+        disk: int,
+        of_all: ReplayMemory,
+    ) -> None:
+        """``read`` returns the next bytes from the client, or none at the end; ``length`` is None when chunked.
+
+        Of the memory of all bodies, it takes what it keeps there until it is closed.
+        """
         self._read = read
         self._length = length
         self._memory, self._disk = min(memory, disk), disk
-        self._pieces: list[bytes] = []
+        self._of_all = of_all
+        # Not the pieces that were read: small ones would each cost more than they hold.
+        self._in_memory = bytearray()
         self._file: FileIO | None = None
         self._kept = 0
         self._received = 0
@@ -35,7 +68,7 @@ class Body:
         self.error: Exception | None = None
         # Over the limit, or over the free space of the disk.
         self.too_large = length is not None and length > self._disk
-        self._begun = False
+        self._begun = self._is_closed = False
         # An attempt that was given up and the one that follows never read from the client at the same time.
         self._reading = asyncio.Lock()
 
@@ -71,8 +104,10 @@ class Body:
             yield chunk
 
     def close(self) -> None:
-        """Free what was kept."""
-        self._pieces.clear()
+        """Free what was kept, and keep nothing more."""
+        self._is_closed = True
+        self._kept = 0
+        self._free_memory()
         if self._file is not None:
             self._file.close()
             self._file = None
@@ -88,7 +123,7 @@ class Body:
             raise
         self._received += len(chunk)
         self._ended = not chunk or self._received == self._length
-        if chunk and not self.too_large:
+        if chunk and not (self.too_large or self._is_closed):
             self._keep(chunk)
         return chunk
 
@@ -98,16 +133,16 @@ class Body:
         if size > self._disk:
             self._give_up()
             return
-        if self._file is None and size <= self._memory:
-            self._pieces.append(chunk)
+        if self._file is None and size <= self._memory and self._of_all.take(len(chunk)):
+            self._in_memory += chunk
             self._kept = size
             return
         try:
             if self._file is None:
                 # Unbuffered: a write that finds no room must fail here, not when the file is read or closed.
                 self._file = tempfile.TemporaryFile(prefix="slproxy-", buffering=0)  # noqa: SIM115  # closed by `close`
-                chunk = b"".join([*self._pieces, chunk])
-                self._pieces.clear()
+                chunk = b"".join((self._in_memory, chunk))
+                self._free_memory()
                 self._kept = 0
             self._file.seek(self._kept)
             if self._file.write(chunk) != len(chunk):
@@ -119,15 +154,14 @@ class Body:
 
     def _give_up(self) -> None:
         self.too_large = True
-        self._kept = 0
         self.close()
 
     def _kept_from(self, position: int) -> bytes:
         if self._file is not None:
             self._file.seek(position)
             return self._file.read(min(WHOLE, self._kept - position))
-        for piece in self._pieces:
-            if position < len(piece):
-                return piece[position:]
-            position -= len(piece)
-        raise AssertionError("what is kept covers every position below its size")
+        return bytes(memoryview(self._in_memory)[position : position + WHOLE])
+
+    def _free_memory(self) -> None:
+        self._of_all.give_back(len(self._in_memory))
+        self._in_memory = bytearray()

@@ -27,7 +27,7 @@ from slproxy.forward import headers as header_rules
 from slproxy.forward.accepted import AcceptedHeaders, KnownHeaders, accepted, digest_of
 from slproxy.forward.answer import passed_on
 from slproxy.forward.attempts import Attempts
-from slproxy.forward.body import Body
+from slproxy.forward.body import Body, ReplayMemory
 from slproxy.forward.buffered import buffer_reply
 from slproxy.forward.drain import Drain
 from slproxy.forward.headers import InexactHeaderError
@@ -63,6 +63,7 @@ class Forwarder:
         via: Via,
         drain: Drain,
         retry_budget: RetryBudget,
+        replay_memory: ReplayMemory,
         retry_settings: RetrySettings,
         limits: LimitSettings,
         own_page: Callable[[str, str, bool], Answer],
@@ -82,8 +83,8 @@ class Forwarder:
         self._now, self._monotonic, self._sleep, self._jitter = now, monotonic, sleep, jitter
         self._known = KnownHeaders()
         self._via = f"1.1 {policy.pseudonym}"
-        # These two outlive a reload: all forwarders that there are share them.
-        self._drain, self._retry_budget = drain, retry_budget
+        # These outlive a reload: all forwarders that there are share them.
+        self._drain, self._retry_budget, self._replay_memory = drain, retry_budget, replay_memory
         self._sender = Sender(
             credentials=credentials,
             upstream=upstream,
@@ -123,7 +124,13 @@ class Forwarder:
                 self._known.remember(digest, asked)
         limits, body = self._limits, None
         if inbound.has_body and inbound.read is not None:
-            body = Body(inbound.read, length=inbound.length, memory=limits.replay_memory, disk=limits.replay_disk)
+            body = Body(
+                inbound.read,
+                length=inbound.length,
+                memory=limits.replay_memory,
+                disk=limits.replay_disk,
+                of_all=self._replay_memory,
+            )
         request = Request(
             method=inbound.method,
             target=target,

@@ -59,6 +59,7 @@ def test_with_nothing_set_every_value_is_the_default_of_the_contract(tmp_path: P
         "policy.reject_paths": (),
         "limits.replay_memory": 1024**2,
         "limits.replay_disk": 64 * 1024**2,
+        "limits.replay_memory_total": 64 * 1024**2,
         "limits.max_connections": 1000,
         "limits.header_timeout": 15.0,
         "limits.body_timeout": 60.0,

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from slproxy.forward.body import WHOLE, Body
+from slproxy.forward.body import WHOLE, Body, ReplayMemory
 from tests.support import ROOT
 
 # Longer than anything here takes: what waits this long has failed.
@@ -27,6 +27,10 @@ def client(*pieces: bytes) -> Callable[[], Awaitable[bytes]]:
         return left.pop(0) if left else b""
 
     return read
+
+
+def plenty() -> ReplayMemory:
+    return ReplayMemory(2**30)
 
 
 async def read(body: Body) -> bytes:
@@ -57,7 +61,7 @@ async def test_a_body_goes_up_whole_and_as_often_as_the_limits_allow(
     data = random.Random(size).randbytes(size)
     for seed in range(10):
         pieces = pieces_of(data, random.Random(seed))
-        body = Body(client(*pieces), length=size if known else None, memory=memory, disk=disk)
+        body = Body(client(*pieces), length=size if known else None, memory=memory, disk=disk, of_all=plenty())
         assert await read(body) == data
         assert body.replayable is (size <= disk)
         assert body.too_large is (size > disk)
@@ -72,7 +76,7 @@ async def test_a_body_goes_up_whole_and_as_often_as_the_limits_allow(
 )
 @pytest.mark.parametrize("memory", [10, 100_000, 2**20])
 async def test_pieces_arrive_as_they_came_the_first_time_and_whole_the_second(memory: int, pieces: list[bytes]) -> None:
-    body = Body(client(*pieces), length=None, memory=memory, disk=2**20)
+    body = Body(client(*pieces), length=None, memory=memory, disk=2**20, of_all=plenty())
     assert [chunk async for chunk in body.chunks()] == pieces
     assert await read(body) == b"".join(pieces)
     body.close()
@@ -87,9 +91,9 @@ async def test_a_body_with_a_length_is_not_asked_for_more_than_that() -> None:
         assert asked == 1, "the end of the body is known"
         return b"abc"
 
-    body = Body(read_once, length=3, memory=10, disk=10)
+    body = Body(read_once, length=3, memory=10, disk=10, of_all=plenty())
     assert [await read(body), await read(body)] == [b"abc", b"abc"]
-    none = Body(read_once, length=0, memory=10, disk=10)
+    none = Body(read_once, length=0, memory=10, disk=10, of_all=plenty())
     assert await read(none) == b""
 
 
@@ -101,7 +105,7 @@ async def test_reading_from_the_client_goes_no_faster_than_the_upstream_takes_it
         asked += 1
         return b"x" * 1000
 
-    body = Body(endless, length=None, memory=10_000, disk=10_000)
+    body = Body(endless, length=None, memory=10_000, disk=10_000, of_all=plenty())
     chunks = aiter(body.chunks())
     for number in range(1, 6):
         await anext(chunks)
@@ -113,7 +117,7 @@ async def test_what_is_over_the_memory_lies_in_a_file_without_a_name_until_it_is
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     before = open_files()
-    body = Body(client(b"a" * 10, b"b"), length=11, memory=10, disk=100)
+    body = Body(client(b"a" * 10, b"b"), length=11, memory=10, disk=100, of_all=plenty())
     chunks = aiter(body.chunks())
     await anext(chunks)
     assert open_files() == before
@@ -127,7 +131,7 @@ async def test_what_is_over_the_memory_lies_in_a_file_without_a_name_until_it_is
 
 async def test_a_body_over_the_disk_limit_frees_what_was_kept_of_it() -> None:
     before = open_files()
-    body = Body(client(b"a" * 60, b"b" * 60), length=None, memory=10, disk=100)
+    body = Body(client(b"a" * 60, b"b" * 60), length=None, memory=10, disk=100, of_all=plenty())
     assert await read(body) == b"a" * 60 + b"b" * 60
     assert open_files() == before
 
@@ -137,7 +141,7 @@ async def test_a_body_that_says_it_is_too_large_is_known_before_it_is_read_and_r
     length: int | None, too_large: bool
 ) -> None:
     stream = asyncio.StreamReader()
-    body = Body(lambda: stream.read(1000), length=length, memory=10, disk=100)
+    body = Body(lambda: stream.read(1000), length=length, memory=10, disk=100, of_all=plenty())
     assert (body.too_large, body.replayable) == (too_large, True)
     # From the moment that somebody waits for it: what comes is that reader's, though it may have given up.
     reading = asyncio.create_task(read(body))
@@ -150,7 +154,7 @@ async def test_a_body_that_says_it_is_too_large_is_known_before_it_is_read_and_r
 
 
 async def test_closing_twice_is_no_error() -> None:
-    body = Body(client(b"a" * 20), length=20, memory=10, disk=100)
+    body = Body(client(b"a" * 20), length=20, memory=10, disk=100, of_all=plenty())
     await read(body)
     body.close()
     body.close()
@@ -160,7 +164,7 @@ async def test_closing_twice_is_no_error() -> None:
 
 FULL_DISK = textwrap.dedent("""
     import asyncio, resource, signal, sys
-    from slproxy.forward.body import Body
+    from slproxy.forward.body import Body, ReplayMemory
 
     limit, size, count = map(int, sys.argv[1:])
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -171,7 +175,7 @@ FULL_DISK = textwrap.dedent("""
         left = list(pieces)
         async def read():
             return left.pop(0) if left else b""
-        body = Body(read, length=None, memory=10, disk=10**9)
+        body = Body(read, length=None, memory=10, disk=10**9, of_all=ReplayMemory(2**30))
         for _ in range(2):
             assert b"".join([chunk async for chunk in body.chunks()]) == b"".join(pieces)
             if not body.replayable:
@@ -206,7 +210,7 @@ def test_a_body_that_the_disk_has_no_room_for_streams_whole_and_is_not_repeatabl
 @pytest.mark.parametrize("when", ["waiting", "just as it arrives", "just before it arrives"])
 async def test_the_reader_after_a_cancelled_one_loses_nothing(when: str, memory: int) -> None:
     stream = asyncio.StreamReader()
-    body = Body(lambda: stream.read(1000), length=None, memory=memory, disk=1000)
+    body = Body(lambda: stream.read(1000), length=None, memory=memory, disk=1000, of_all=plenty())
     got_one = asyncio.Event()
 
     async def attempt() -> None:
@@ -255,7 +259,7 @@ async def test_an_attempt_that_lingers_and_the_one_that_follows_both_get_the_who
         finally:
             reading -= 1
 
-    body = Body(read_alone, length=None, memory=memory, disk=1000)
+    body = Body(read_alone, length=None, memory=memory, disk=1000, of_all=plenty())
     readers = [asyncio.create_task(read(body)) for _ in range(3)]
     for number in range(10):
         stream.feed_data(b"%d" % number)
@@ -279,7 +283,7 @@ async def test_a_client_that_breaks_off_is_recorded_and_its_body_is_not_repeatab
         return b"abc"
 
     received: list[bytes] = []
-    body = Body(read_some, length=6, memory=10, disk=10)
+    body = Body(read_some, length=6, memory=10, disk=10, of_all=plenty())
     with pytest.raises(ConnectionResetError) as caught:
         await read(body)
     assert caught.value is broken
@@ -291,7 +295,7 @@ async def test_an_attempt_that_is_cancelled_is_no_fault_of_the_client() -> None:
     async def cancelled() -> bytes:
         raise asyncio.CancelledError
 
-    body = Body(cancelled, length=None, memory=10, disk=10)
+    body = Body(cancelled, length=None, memory=10, disk=10, of_all=plenty())
     with pytest.raises(asyncio.CancelledError):
         await read(body)
     assert body.error is None
@@ -315,7 +319,13 @@ async def test_an_attempt_that_is_cancelled_is_no_fault_of_the_client() -> None:
 )
 async def test_a_small_body_of_a_known_length_comes_in_one_piece(length: int, memory: int, whole: bool) -> None:
     data = random.Random(1).randbytes(length)
-    body = Body(client(*(pieces_of(data, random.Random(1)) if data else [])), length=length, memory=memory, disk=10**6)
+    body = Body(
+        client(*(pieces_of(data, random.Random(1)) if data else [])),
+        length=length,
+        memory=memory,
+        disk=10**6,
+        of_all=plenty(),
+    )
     assert await body.whole() == (data if whole else None)
     # And again for the next attempt, in one piece or not.
     assert await body.whole() == (data if whole else None)
@@ -324,6 +334,6 @@ async def test_a_small_body_of_a_known_length_comes_in_one_piece(length: int, me
 
 
 async def test_a_chunked_body_is_streamed_however_small() -> None:
-    body = Body(client(b"a"), length=None, memory=100, disk=100)
+    body = Body(client(b"a"), length=None, memory=100, disk=100, of_all=plenty())
     assert await body.whole() is None
     assert await read(body) == b"a"

@@ -6,10 +6,13 @@ import asyncio
 import hashlib
 from pathlib import Path
 
+import pytest
+
 from tests.support.programs import program
 from tests.support.proxies import API_KEY, proxy, settings_for
 from tests.support.raw_http import Message, get, port_of, raw, read_message, reply
 from tests.support.scripted import ScriptedUpstream
+from tests.support.waiting import PATIENCE, until
 
 MIB = 1024 * 1024
 CHUNK = bytes(range(256)) * 256  # 64 KiB
@@ -101,6 +104,37 @@ async def test_an_upload_of_200_mb_passes_whole_in_little_memory(tmp_path: Path)
     assert answer.head.get("X-Slproxy-Attempts") == "1; not-replayable"
     assert received.digest() == expected.digest()
     assert growth < GROWTH
+
+
+async def test_uploads_at_once_that_are_kept_for_a_retry_share_a_little_memory(
+    tmp_path: Path, pytestconfig: pytest.Config
+) -> None:
+    """300 of 1 MB in 256 MiB, with the defaults; fewer of them by default, and less."""
+    many, total, most = (300, "64 MiB", 256 * MIB) if pytestconfig.getoption("--long") else (40, "4 MiB", 75 * MIB)
+    upload = get("/v2/up", "Content-Length: 1000000", method="POST") + bytes(1_000_000)
+    seen, go_on = 0, asyncio.Event()
+
+    async def script(message: Message, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal seen
+        await reader.readexactly(int(message.head.get("Content-Length") or 0))
+        if message.head.target == "/v2/up":
+            seen += 1
+            await go_on.wait()
+        writer.write(reply())
+
+    async with ScriptedUpstream(script, whole=False) as upstream:
+        env = environment_of(upstream) | {
+            "SLPROXY_PACE__MODE": "off",
+            "SLPROXY_LIMITS__REPLAY_MEMORY_TOTAL": total,
+            "SLPROXY_UPSTREAM__MAX_CONNECTIONS": str(many),
+        }
+        async with program("serve", "--port", "0", home=tmp_path, env=env) as running:
+            asked = [asyncio.create_task(raw(running.url, upload, timeout=PATIENCE)) for _ in range(many)]
+            await until(lambda: seen == many)
+            peak = peak_memory(running.process.pid)
+            go_on.set()
+            assert {each.head.status for each in await asyncio.gather(*asked)} == {200}
+    assert peak < most, (peak // MIB, most // MIB)
 
 
 async def test_a_client_that_reads_slowly_slows_the_upstream() -> None:
