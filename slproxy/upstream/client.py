@@ -44,6 +44,10 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 
+# How often deadlines are looked at, in seconds: a timer for each request would take 4 % of its time.
+WATCH_EVERY = 0.1
+
+
 def _nothing() -> None:
     """Do nothing, where a request takes no slot and has no client."""
 
@@ -62,6 +66,7 @@ class Upstream:
         # What a reply of the accounts host may take in all, in seconds.
         self.accounts_timeout = forms.ACCOUNTS_TIMEOUT
         self.slots = Slots(rules.max_connections, timeout=rules.response_timeout)
+        self._watching: asyncio.TimerHandle | None = None
 
     async def __aenter__(self) -> Self:
         self._dialer = Dialer(self._rules)
@@ -72,6 +77,8 @@ class Upstream:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._pool.close()
+        if self._watching is not None:
+            self._watching.cancel()
         await asyncio.sleep(0)  # asyncio closes sockets in the next turn of its loop
 
     async def send(
@@ -137,6 +144,8 @@ class Upstream:
                 on_close()
 
             round_trip = RoundTrip(connection, outbound.method, closed, self.slots.round_trips)
+            if self._watching is None:
+                self._watching = asyncio.get_running_loop().call_later(WATCH_EVERY, self._watch)
             before_first_byte()
             await round_trip.exchange(head, outbound, response_timeout=response_timeout)
             if round_trip.reply.status < 200:
@@ -153,3 +162,11 @@ class Upstream:
             if isinstance(error, OSError | NotHTTPError):
                 raise fault_of(error, timeout=response_timeout) from error
             raise
+
+    def _watch(self) -> None:
+        """Fail the requests whose replies are late."""
+        loop = asyncio.get_running_loop()
+        now, round_trips = loop.time(), self.slots.round_trips
+        for round_trip in round_trips:
+            round_trip.check_deadline(now)
+        self._watching = loop.call_later(WATCH_EVERY, self._watch) if round_trips else None

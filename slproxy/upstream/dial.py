@@ -35,7 +35,7 @@ READ_SIZE = 64 * 1024
 SESSION_LIFETIME = 3600.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)  # each is itself: the pool looks it up for each request
 class Origin:
     """Where requests go; ``authority`` is what ``Host`` says."""
 

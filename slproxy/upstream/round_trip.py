@@ -36,7 +36,8 @@ class RoundTrip:
         self._error: Exception | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._upload: asyncio.Task[None] | None = None
-        self._deadline: asyncio.TimerHandle | None = None
+        # Until when there has to be a head, in loop time.
+        self._deadline = math.inf
         self._closed = False
         # Whether the peer may leave for long what was sent.
         self._is_patient = False
@@ -105,8 +106,7 @@ class RoundTrip:
             self._upload = asyncio.create_task(uploading, name="slproxy: stream a request's body")
         else:
             connection.transport.write(head + body if body else head)
-            self._sent = True
-            self._start_reply_timer(response_timeout)
+            self._all_is_sent(response_timeout)
         while not self.reply.has_head:
             if self._error is not None:
                 raise self._error
@@ -114,8 +114,6 @@ class RoundTrip:
         if isinstance(self._error, NotHTTPError):
             raise self._error  # its body came along, and does not parse: nothing of it has been passed on
         self.client_wait_ended(moved=PROGRESS)
-        if self._deadline is not None:
-            self._deadline.cancel()
 
     async def _stream(self, body: AsyncIterator[bytes], *, chunked: bool, response_timeout: float) -> None:
         """Write the client's body as it comes. While it waits for the client, the upstream's silence does not count.
@@ -138,10 +136,9 @@ class RoundTrip:
             self._received_from_client(b"")
             if chunked:
                 write(b"0\r\n\r\n")
-            self._sent = True
-            self._start_reply_timer(response_timeout)
+            self._all_is_sent(response_timeout)
         except TimeoutError:
-            self._time_out()
+            self._fail_without_head()
         except Exception as error:  # noqa: BLE001  # `body.Body` keeps it, and `forward` raises it to the client
             broken = ConnectionError("the client's body broke off")
             broken.__cause__ = error
@@ -160,12 +157,16 @@ class RoundTrip:
             return True
         return self.reply.has_head and (self.reply.status >= 400 or not self.reply.keeps_alive)
 
-    def _start_reply_timer(self, seconds: float) -> None:
-        """Start the timeout of the whole head, however it dribbles in."""
-        if not self.reply.has_head:
-            self._deadline = self._loop.call_later(seconds, self._time_out)
+    def _all_is_sent(self, response_timeout: float) -> None:
+        self._sent = True
+        self._deadline = self._loop.time() + response_timeout
 
-    def _time_out(self) -> None:
+    def check_deadline(self, now: float) -> None:
+        """Fail where there is no whole head in time, however it dribbles in; ``now`` is in loop time."""
+        if now >= self._deadline:
+            self._fail_without_head()
+
+    def _fail_without_head(self) -> None:
         if not self.reply.has_head:
             self._fail(TimeoutError("no head in time"))
 
@@ -256,8 +257,6 @@ class RoundTrip:
         self._others.discard(self)
         if self._upload is not None:
             self._upload.cancel()
-        if self._deadline is not None:
-            self._deadline.cancel()
         connection = self._connection
         connection.exchange = None
         keep = self._sent and self.is_complete and self.reply.keeps_alive and self._error is None
