@@ -26,6 +26,8 @@ import trustme
 
 ROOT = Path(__file__).resolve().parent.parent
 MEASURED, BESIDE = 0, 1  # cores
+# Under valgrind a start takes most of it.
+START_TIMEOUT = 120.0
 API_KEY = "ak_" + "5a" * 32
 
 _SERVE = "from slproxy.cli import main; main(['serve'])"
@@ -109,18 +111,23 @@ def running(
     """Run a program until the block ends; it listens on ``port``, and knows nothing of this person's settings."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("SLPROXY_", "SALESLOFT_"))}
     process = Popen(
-        [*on_core(core), *command], cwd=cwd, env={**clean, **(env or {})}, stdin=DEVNULL, stdout=DEVNULL, stderr=DEVNULL
+        [*on_core(core), *command],
+        cwd=cwd,
+        env={**clean, "PYTHONHASHSEED": "0", **(env or {})},
+        stdin=DEVNULL,
+        stdout=DEVNULL,
+        stderr=DEVNULL,
     )
     try:
         _wait_for((host, port), process)
         yield Program(port, process.pid)
     finally:
         process.terminate()
-        process.wait(timeout=10)
+        process.wait(timeout=30)
 
 
 def _wait_for(address: tuple[str, int], process: Popen[bytes]) -> None:
-    deadline = time.monotonic() + 15
+    deadline = time.monotonic() + START_TIMEOUT
     while time.monotonic() < deadline and process.poll() is None:
         with contextlib.suppress(OSError), socket.create_connection(address, timeout=1):
             return
@@ -135,14 +142,15 @@ def upstream(*, host: str = "127.0.0.1", certificate: Path | None = None) -> con
     return running(command, port, host=host, core=BESIDE)
 
 
-def bare(origin: str, *, uvloop: bool = False) -> contextlib.AbstractContextManager[Program]:
+def bare(origin: str, *, uvloop: bool = False, under: Sequence[str] = ()) -> contextlib.AbstractContextManager[Program]:
+    """Run the bare passthrough; ``under`` is the command that runs it, if it is not Python alone."""
     port = free_port()
     command = [sys.executable, "-m", "benchmarks.bare", origin, str(port), *(["uvloop"] if uvloop else [])]
-    return running(command, port)
+    return running([*under, *command], port)
 
 
 def slproxy(
-    origin: str, *, uvloop: bool, checkout: Path = ROOT, **settings: str
+    origin: str, *, uvloop: bool, checkout: Path = ROOT, under: Sequence[str] = (), **settings: str
 ) -> contextlib.AbstractContextManager[Program]:
     """Run ``slproxy serve`` of a checkout, with everything on that is on by default; ``settings`` by variable."""
     port = free_port()
@@ -157,7 +165,7 @@ def slproxy(
         **{f"SLPROXY_{name}": value for name, value in settings.items()},
     }
     command = [sys.executable, "-c", _SERVE if uvloop else _WITHOUT_UVLOOP]
-    return running(command, port, cwd=checkout, env=env)
+    return running([*under, *command], port, cwd=checkout, env=env)
 
 
 def envoy(program: str, upstream_port: int, folder: Path) -> contextlib.AbstractContextManager[Program]:
