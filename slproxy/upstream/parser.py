@@ -21,6 +21,8 @@ MAX_LENGTH = 2**63 - 1
 MAX_HEAD = 512 * 1024
 MAX_HEADER = 64 * 1024
 MAX_HEADER_COUNT = 1000
+# What stands around a chunk of one byte.
+CHUNK_REST = len(b"1\r\n\r\n")
 # A server says 100, 102 or 103 once or a few times before it replies.
 MAX_INFORMATIONAL = 100
 SWITCHING_PROTOCOLS = 101
@@ -42,7 +44,7 @@ class ReplyParser:
         self._parser.set_dangerous_leniencies(lenient_optional_cr_before_lf=True, lenient_spaces_after_chunk_size=True)
         self._has_begun = False
         self._informational = 0
-        # Bytes that came and were none of a body.
+        # Bytes that came and were none of a body, less what may stand around its chunks.
         self._overhead = 0
         self._reason = b""
         self._headers: list[tuple[bytes, bytes]] = []
@@ -84,7 +86,9 @@ class ReplyParser:
             if not self._is_behind_reply():
                 raise NotHTTPError(str(error)) from error
             return
-        self._overhead += len(data) - (len(self.body) - before)
+        taken = len(self.body) - before
+        # However long a body is, chunks of one byte are sound, and what is longer has less around it.
+        self._overhead = max(0, self._overhead + len(data) - taken - CHUNK_REST * taken)
         if self._overhead > MAX_HEAD:
             raise NotHTTPError("no end of a head, or of what stands around chunks")
 

@@ -207,3 +207,11 @@ def test_a_body_may_be_as_long_as_it_likes(coding: str) -> None:
         parser.feed(memoryview(b"10000\r\n%b\r\n" % piece if coding == "chunked" else piece))
         assert parser.take() == piece
     assert parser.take() == b""
+
+
+def test_a_body_may_come_in_as_many_small_chunks_as_it_likes() -> None:
+    """What stands around them is more than a head may be; a gigabyte in pieces of 8 KiB has as much."""
+    parser = parsed(CHUNKED)
+    for _ in range(200):
+        parser.feed(memoryview(b"1\r\na\r\n" * 1000))
+    assert len(parser.body) == 200_000
