@@ -110,7 +110,7 @@ def from_environment(environ: Mapping[str, str], hosts: Iterable[str]) -> Egress
         try:
             proxy = _parsed_proxy(url)
         except ConfigError as refused:
-            hint = f"fix {name}, or set upstream.proxy, to another or to off"
+            hint = f"{refused.hint}; or set upstream.proxy, to another one or to off"
             raise ConfigError(f"{name}: {refused.detail}", hint=hint) from refused
     return Egress(proxy=proxy, named_in=name, exempt=exempt, exempt_in=exempt_in)
 

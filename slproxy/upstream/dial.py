@@ -15,7 +15,7 @@ import contextlib
 import functools
 import socket
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from typing import Self, TypeVar
 from urllib.parse import urlsplit
@@ -76,18 +76,21 @@ class Dialer:
         deadline = loop.time() + self._rules.connect_timeout
         proxy = self._rules.proxy.proxy_for(origin.host)
         if proxy is not None:
-            tunnel = await self._tunnel(proxy, origin, deadline)
+            transport = await self._tunnel(proxy, origin, deadline)
             async with _until(deadline, functools.partial(connect_fault, through=proxy)):
-                tls = self._tls(origin.host, origin.port, make)
-                tunnel.set_protocol(tls)
-                tls.connection_made(tunnel)
-                return await _secured(tunnel, tls)
+                with _aborted_on_error(transport):
+                    tls = self._tls(origin.host, origin.port, make)
+                    transport.set_protocol(tls)
+                    tls.connection_made(transport)
+                    return await tls.secured
         async with _until(deadline, connect_fault):
             sock = await self._connect(origin.host, origin.port)
             if origin.scheme == "http":
                 _, protocol = await _over(sock, make)
                 return protocol
-            return await _secured(*await _over(sock, functools.partial(self._tls, origin.host, origin.port, make)))
+            transport, tls = await _over(sock, functools.partial(self._tls, origin.host, origin.port, make))
+            with _aborted_on_error(transport):
+                return await tls.secured
 
     async def check_proxy(self, origin: Origin) -> None:
         """Have the egress proxy open a connection to the origin, and close it. Raises UpstreamFault."""
@@ -105,14 +108,12 @@ class Dialer:
                 transport, tunnel = await _over(sock, ask)
             else:
                 transport, tls = await _over(sock, functools.partial(self._tls, proxy.host, proxy.port, ask))
-                tunnel = await _secured(transport, tls)
+                with _aborted_on_error(transport):
+                    tunnel = await tls.secured
                 transport = tls
-        try:
+        with _aborted_on_error(transport):
             async with _until(deadline, tunnel.fault_of):
                 await tunnel.opened
-        except BaseException:
-            transport.abort()
-            raise
         return transport
 
     async def _connect(self, host: str, port: int) -> socket.socket:
@@ -162,10 +163,11 @@ async def _over(sock: socket.socket, make: Callable[[], Q]) -> tuple[asyncio.Tra
         raise
 
 
-async def _secured(transport: asyncio.Transport, tls: Tls[P]) -> P:
-    """Return the protocol above TLS once its handshake is done; else the connection is closed."""
+@contextlib.contextmanager
+def _aborted_on_error(transport: asyncio.Transport) -> Iterator[None]:
+    """Close a connection that does not come to anything."""
     try:
-        return await tls.secured
+        yield
     except BaseException:
         transport.abort()
         raise

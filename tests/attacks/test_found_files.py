@@ -98,7 +98,7 @@ CLIENT = "[auth]\nclient_id = 'sandbox-client'\nclient_secret = 'strangers'\n"
 WITH_A_LOGIN = ("serve --port 0", "whoami", "token", "status", "logout", "store move --to keyring")
 
 
-@pytest.mark.parametrize("name", ["api_url", "accounts_url", "ca_file"])
+@pytest.mark.parametrize("name", ["api_url", "accounts_url", "ca_file", "proxy"])
 async def test_a_stored_login_goes_nowhere_that_a_found_file_says(name: str, tmp_path: Path) -> None:
     """Not even with a client of the file's own, which is the very one that has logged in."""
     async with ScriptedUpstream() as stranger, sandboxed() as sandbox:
@@ -119,7 +119,7 @@ async def test_a_stored_login_goes_nowhere_that_a_found_file_says(name: str, tmp
         assert "a stored login from elsewhere" in out
         # Doctor asks each host whether it answers, and shows it nothing.
         assert all(message.head.get("Authorization") is None and not message.body for message in stranger.seen)
-        if name == "ca_file":
+        if name in ("ca_file", "proxy"):
             code, _, err = await run_here("login", "--no-browser", home=tmp_path, env=named)
             assert code == 2, err
         else:

@@ -37,6 +37,7 @@ from tests.support.listener import Listener, Serve
 from tests.support.loops import LOOPS, in_loop
 from tests.support.proxies import API_KEY, proxy, settings_for
 from tests.support.raw_http import Head, get, raw, reply
+from tests.support.waiting import until
 
 CLIENT_SECRET, TOKEN = "cs_" + "c4" * 32, "at_" + "70" * 32
 # Names that nobody resolves (RFC 6761 §6.4) but the proxies here; and an address that is this machine's, and no
@@ -286,6 +287,15 @@ async def test_the_certificate_is_verified_through_a_proxy_as_ever(ca_file: Path
         told = await fault_of(f"http://127.0.0.1:{connector.port}", f"https://{API}", ca_file)
     assert told.proxy_error == "tls_certificate_error"
     assert "upstream.ca_file" in told.hint
+
+
+async def test_a_name_that_no_certificate_can_have_leaves_no_connection_open(ca_file: Path) -> None:
+    name = f"{'n' * 64}.test"
+    async with Connector({}) as connector, Listener(keeps_silent) as there:
+        connector.places = {f"{name}:443": there.port}
+        told = await fault_of(f"http://127.0.0.1:{connector.port}", f"https://{name}", ca_file)
+        await until(lambda: connector.closed == connector.connections == 1)
+    assert told.proxy_error == "dns_error"
 
 
 async def test_this_machine_is_never_reached_through_a_proxy(ca_file: Path) -> None:
