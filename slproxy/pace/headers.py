@@ -9,13 +9,12 @@ from dataclasses import dataclass
 from slproxy.http import parsed_date, retry_after
 from slproxy.retry import MINUTE
 
-_NUMBER = re.compile(r"[0-9]{1,9}")
 _NEGATIVE = re.compile(r"-[0-9]{1,9}")
 # A 429 that says no more than to wait for so long is about something else than a budget of a minute, in seconds.
 SHORT_WAIT = 5.0
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(kw_only=True, slots=True)
 class RateLimitHeaders:
     """What a reply tells of the budget; ``date`` is Unix time, ``retry_after`` in seconds. ``None`` is not told."""
 
@@ -58,4 +57,4 @@ class RateLimitHeaders:
 
 
 def _number(value: str | None) -> int | None:
-    return int(value) if value is not None and _NUMBER.fullmatch(value) else None
+    return int(value) if value is not None and len(value) <= 9 and value.isascii() and value.isdigit() else None

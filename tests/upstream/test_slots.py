@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from slproxy.errors import Overloaded
@@ -23,3 +25,35 @@ async def test_who_got_none_in_time_is_told_when_to_come_again() -> None:
         await slots.acquire()
     assert told.value.headers == (("Retry-After", "1"),)
     held.release()
+
+
+async def test_a_slot_that_is_put_back_goes_to_who_has_waited_longest() -> None:
+    slots, order = Slots(1, timeout=60.0), []
+    first = await slots.acquire()
+
+    async def wait(name: str) -> None:
+        slot = await slots.acquire()
+        order.append(name)
+        slot.release()
+
+    waiting = [asyncio.create_task(wait(name)) for name in "abc"]
+    await asyncio.sleep(0)
+    assert slots.are_taken
+    waiting[0].cancel()
+    first.release()
+    first.release()  # which changes nothing
+    await asyncio.gather(*waiting, return_exceptions=True)
+    assert order == ["b", "c"]
+    assert not slots.are_taken
+
+
+async def test_a_slot_that_came_for_one_who_leaves_in_that_moment_is_not_lost() -> None:
+    slots = Slots(1, timeout=60.0)
+    first = await slots.acquire()
+    leaving, staying = (asyncio.create_task(slots.acquire()) for _ in range(2))
+    await asyncio.sleep(0)
+    first.release()
+    leaving.cancel()
+    async with asyncio.timeout(5.0):
+        (await staying).release()
+    assert not slots.are_taken
