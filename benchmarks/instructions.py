@@ -35,7 +35,10 @@ def rounds(sockets: Sequence[socket.socket], count: int) -> None:
         for sock in sockets:
             answer = b""
             while not answer.endswith(BODY):
-                answer += sock.recv(2**16)
+                data = sock.recv(2**16)
+                answer += data
+                if not data:
+                    raise SystemExit(f"the answer ended early: {answer!r}")
             if not answer.startswith(b"HTTP/1.1 200"):
                 raise SystemExit(f"not a 200: {answer!r}")
 
