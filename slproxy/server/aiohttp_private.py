@@ -106,12 +106,6 @@ PRIVATE_NAMES = (
     ),
     Private(
         web.RequestHandler,
-        "_msg_queue_resume_size",
-        "web_protocol.py, RequestHandler.start",
-        "Reading goes on when no more requests wait than this.",
-    ),
-    Private(
-        web.RequestHandler,
         "_resume_reading_if_drained",
         "web_protocol.py, RequestHandler.start",
         "It goes on to read requests.",
