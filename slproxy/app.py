@@ -102,7 +102,7 @@ class App:
 
     def _upstream(self, settings: Settings, room: Room) -> Upstream:
         rules = replace(settings.upstream, max_connections=room.upstream)
-        return Upstream(rules, suspended=self._clock.suspended)
+        return Upstream(rules, suspended=self._clock.suspended, jitter=self._clock.jitter)
 
     def _credentials(self, settings: Settings, store: TokenStore, upstream: Upstream) -> Credentials:
         return Credentials(
@@ -236,6 +236,7 @@ class App:
                     )
                 if self.server is not None:
                     credentials.keep_fresh()
+                    upstream.keep_warm()
                 retired.push_async_callback(self.credentials.close)
                 retired.push_async_callback(self._saved, self.credentials)
             shared = self.pacer.shared
@@ -244,6 +245,8 @@ class App:
                 if self.pacer.shared is not None:
                     retired.push_async_callback(self.pacer.shared.close)
             new.pop_all()
+        if upstream is not self.upstream:
+            self.upstream.stop_warming()
         self.settings, self.store, self.upstream, self.credentials = settings, store, upstream, credentials
         self.pacer.reconfigure(
             settings.pace,
@@ -257,9 +260,7 @@ class App:
         if self.server is not None:
             self.server.handle = self.forwarder.handle
             self.server.reconfigure(settings.limits, room, allow_origins=frozenset(settings.listen.allow_origins))
-            retiring = asyncio.create_task(
-                self._retire(self.server, retired), name="slproxy: close what a reload replaced"
-            )
+            retiring = asyncio.create_task(self._retire(self.server, retired), name="slproxy: close what was replaced")
             self._retiring.add(retiring)
             retiring.add_done_callback(self._retiring.discard)
         else:
@@ -314,11 +315,13 @@ class App:
         for sock in sockets:
             self._acceptors.append(Acceptor(sock, self.server, self.server.admission.run_out))
             self._stack.callback(self._acceptors[-1].close)
+        self.upstream.keep_warm()
 
     async def drain(self, *, at_once: asyncio.Event, again: str = "SIGTERM") -> None:
         """Wait for the requests in flight, for ``GRACE`` seconds or until ``at_once`` is set, which ``again`` does."""
         self._drain.begin(ends_at=self._clock.monotonic() + GRACE)
         self.pacer.drain(GRACE)
+        self.upstream.stop_warming()
         if self._runner is None or self.server is None:
             return
         # Before anybody can take its place: the file that another proxy makes from now on is that one's.
@@ -363,13 +366,18 @@ class App:
         """Whether it is shutting down, and takes no more requests."""
         return self._drain.has_begun
 
+    @property
+    def warning(self) -> str | None:
+        """What a person should know although requests are served."""
+        return " ".join(each for each in (self.credentials.warning, self.upstream.warning) if each) or None
+
     def _own_page(self, method: str, path: str, tells_reason: bool) -> Answer:
         return pages.page(
             method,
             path,
             tells_reason=tells_reason,
             not_ready=lambda: pages.not_ready(self.credentials.problem(), draining=self.is_draining),
-            warning=self.credentials.warning,
+            warning=self.warning,
             state=self.state,
         )
 
@@ -381,18 +389,12 @@ class App:
             "pid": os.getpid(),
             "profile": self.settings.profile,
             "ready": problem is None,
-            "reason": None
-            if problem is None
-            else {"type": problem.type, "detail": problem.detail, "hint": problem.hint},
-            "warning": self.credentials.warning,
+            "reason": problem and {"type": problem.type, "detail": problem.detail, "hint": problem.hint},
+            "warning": self.warning,
             "draining": self.is_draining,
             "uptime": round(self._clock.monotonic() - self._started, 1),
             "upstream": self.settings.upstream.api_url,
             "token": self.credentials.snapshot(),
             "budget": self.pacer.state(),
-            "requests": {
-                "served": self.server.served if self.server is not None else 0,
-                "in_flight": self.server.in_flight if self.server is not None else 0,
-                "spared": self.server.spared if self.server is not None else 0,
-            },
+            "requests": {each: getattr(self.server, each, 0) for each in ("served", "in_flight", "spared")},
         }

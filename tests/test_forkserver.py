@@ -50,8 +50,9 @@ async def test_a_signal_ends_it_with_the_same_code(tmp_path: Path, number: int) 
 async def test_it_has_a_process_of_its_own_with_its_folder_and_no_file_of_another(tmp_path: Path) -> None:
     seen = []
     for fresh in (False, True):
-        # Without credentials: those would be verified now, over a connection that comes and goes.
-        async with program("serve", home=tmp_path, env=pointed_at("http://127.0.0.1:9"), fresh=fresh) as server:
+        # Without credentials, which would be verified now, and without a spare: no connection comes and goes.
+        env = pointed_at("http://127.0.0.1:9") | {"SLPROXY_UPSTREAM__WARM": "0"}
+        async with program("serve", home=tmp_path, env=env, fresh=fresh) as server:
             here = f"/proc/{server.process.pid}"
             seen.append((os.readlink(f"{here}/cwd"), len(os.listdir(f"{here}/fd"))))  # noqa: PTH115, PTH208
     assert seen[0] == seen[1]

@@ -85,6 +85,9 @@ class UpstreamSettings:
         Is("proxy"),
         Doc("URL of an egress proxy, http or https; env: HTTPS_PROXY and NO_PROXY as curl reads them; or off."),
     ] = FROM_ENVIRONMENT
+    warm: Annotated[
+        Seconds, Doc("Seconds after the last use for which a connection to the API is kept ready; 0 is off.")
+    ] = 900.0
     via: Annotated[Via, Doc("When requests name the proxy in Via; auto: unless api_url is SalesLoft's own.")] = "auto"
 
 

@@ -76,6 +76,7 @@ class Forwarder:
         self._credentials = credentials
         self._pacer = pacer
         self._observer = observer
+        self._upstream = upstream
         self._api_url = api_url
         self._retry_settings = retry_settings
         self._limits = limits
@@ -122,6 +123,7 @@ class Forwarder:
                 ) from error
             if may_be_known:
                 self._known.remember(digest, asked)
+        self._upstream.mark_used()
         limits, body = self._limits, None
         if inbound.has_body and inbound.read is not None:
             body = Body(

@@ -12,7 +12,7 @@
 A request on its way::
 
     client        _send: a connection, a round trip, a reply, or the fault that it came to
-    ├ pool        an idle connection that is still good, or a new one
+    ├ pool        an idle connection that is still good, such as the spare, or a new one
     │ └ dial      names, addresses, TLS
     └ round_trip  writes the request, reads the reply
       ├ connection  bytes, with back-pressure both ways
@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import random
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Self
 
@@ -39,6 +40,7 @@ from slproxy.upstream.reply import Reply
 from slproxy.upstream.reuse import suspended
 from slproxy.upstream.round_trip import RoundTrip
 from slproxy.upstream.slots import Slot, Slots
+from slproxy.upstream.spare import Spare
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -58,10 +60,17 @@ class Upstream:
     _dialer: Dialer
     _pool: Pool
 
-    def __init__(self, rules: UpstreamSettings, *, suspended: Callable[[], float] = suspended) -> None:
+    def __init__(
+        self,
+        rules: UpstreamSettings,
+        *,
+        suspended: Callable[[], float] = suspended,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
         """``suspended`` tells for how many seconds the machine has slept, more or less a constant."""
         self._rules = rules
-        self._suspended = suspended
+        self._suspended, self._jitter = suspended, jitter
+        self._spare: Spare | None = None
         self._api, self._accounts = Origin.of(rules.api_url), Origin.of(rules.accounts_url)
         # What a reply of the accounts host may take in all, in seconds.
         self.accounts_timeout = forms.ACCOUNTS_TIMEOUT
@@ -70,16 +79,42 @@ class Upstream:
 
     async def __aenter__(self) -> Self:
         self._dialer = Dialer(self._rules)
-        self._pool = Pool(self._dialer, self._suspended)
+        self._pool = Pool(self._dialer, self._suspended, self._last_lost)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._spare is not None:
+            await self._spare.close()
         self._pool.close()
         if self._watching is not None:
             self._watching.cancel()
         await asyncio.sleep(0)  # asyncio closes sockets in the next turn of its loop
+
+    def keep_warm(self) -> None:
+        """Keep a connection to the API ready, for ``upstream.warm`` seconds from now and from each use."""
+        if self._rules.warm and self._spare is None:
+            self._spare = Spare(self._pool, self._api, seconds=self._rules.warm, jitter=self._jitter)
+
+    def stop_warming(self) -> None:
+        """Make no connection any more but for requests."""
+        if self._spare is not None:
+            self._spare.stop()
+
+    def mark_used(self) -> None:
+        """Take note that a client has sent a request to the API."""
+        if self._spare is not None:
+            self._spare.used()
+
+    @property
+    def warning(self) -> str | None:
+        """Why the API cannot be reached, as far as the connection that is to be ready tells."""
+        return None if self._spare is None else self._spare.warning
+
+    def _last_lost(self, origin: Origin, idle: float | None) -> None:
+        if self._spare is not None and origin == self._api:
+            self._spare.lost(idle)
 
     async def send(
         self, outbound: Outbound, slot: Slot, *, response_timeout: float, before_first_byte: Callable[[], None]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import select
 import socket
+from collections.abc import Callable
 from typing import Protocol, cast
 
 from slproxy.upstream.parser import NotHTTPError
@@ -35,9 +36,10 @@ class Connection(asyncio.BufferedProtocol):
     transport: asyncio.Transport
     socket: socket.socket
 
-    def __init__(self, buffer: memoryview) -> None:
-        """Read into ``buffer``, which others may use as well."""
+    def __init__(self, buffer: memoryview, on_lost: Callable[[Connection], None]) -> None:
+        """Read into ``buffer``, which others may use as well; ``on_lost`` is called once the connection is gone."""
         self._buffer = buffer
+        self._on_lost = on_lost
         self._loop = asyncio.get_running_loop()
         self._poll = select.poll()
         self._writable: asyncio.Future[None] | None = None
@@ -79,6 +81,7 @@ class Connection(asyncio.BufferedProtocol):
     def connection_lost(self, error: Exception | None) -> None:
         self._end(error or ConnectionResetError("the connection is closed"))
         self._wake_writer()
+        self._on_lost(self)
 
     def pause_writing(self) -> None:
         self._is_full = True

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 
 # After so long without a sign of the peer it is asked for one, and again, in seconds. A connection lies idle for less
-# than a minute (pool.POOL_KEEPALIVE), so these are few.
+# than a minute (pool.POOL_KEEPALIVE), and only the spare is made anew: 450 segments in 900 s, of some 50 bytes.
 KEEPALIVE_IDLE = 2
 KEEPALIVE_INTERVAL = 1
 # A peer that was asked has had time to answer, in seconds.

@@ -32,6 +32,7 @@ def test_with_nothing_set_every_value_is_the_default_of_the_contract(tmp_path: P
         "upstream.idle_timeout": 60.0,
         "upstream.max_connections": 100,
         "upstream.proxy": Egress(),
+        "upstream.warm": 900.0,
         "upstream.via": "auto",
         "auth.grant": "auto",
         "auth.client_id": None,

@@ -19,10 +19,15 @@ API_KEY = "ak_" + "5a" * 32
 def settings_for(
     upstream: str, *, accounts: str | None = None, auth: AuthSettings | None = None, path: Path | None = None
 ) -> Settings:
-    """Return settings for a proxy on any free port; without ``path`` nothing is written to disk."""
+    """Return settings for a proxy on any free port; without ``path`` nothing is written to disk.
+
+    It makes no connection that no request needs: a test that counts connections counts those of its requests.
+    """
     return Settings(
         listen=ListenSettings(port=0),
-        upstream=UpstreamSettings(api_url=upstream, accounts_url=accounts or upstream, connect_timeout=PATIENCE),
+        upstream=UpstreamSettings(
+            api_url=upstream, accounts_url=accounts or upstream, connect_timeout=PATIENCE, warm=0.0
+        ),
         auth=auth or AuthSettings(api_key=Secret(API_KEY)),
         store=StoreSettings(kind="file" if path else "memory", path=path or Path("unused")),
     )
