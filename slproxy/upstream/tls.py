@@ -75,6 +75,9 @@ class Tls(asyncio.Transport, asyncio.BufferedProtocol, Generic[P]):
             self._shake_hands()
             return
         self._decrypt()
+        self._offer_session()
+
+    def _offer_session(self) -> None:
         if self._keep_session is not None and (session := self._tls.session) is not None:
             self._keep_session(session, bool(self._tls.session_reused))
             self._keep_session = None
@@ -125,6 +128,8 @@ class Tls(asyncio.Transport, asyncio.BufferedProtocol, Generic[P]):
         above.connection_made(self)
         self.secured.set_result(above)
         self._decrypt()
+        if self._tls.version() != "TLSv1.3":
+            self._offer_session()  # which the handshake has made, and nothing may come any more
 
     def _decrypt(self) -> None:
         """Pass on what has come, as far as it is taken."""

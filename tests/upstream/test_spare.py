@@ -23,7 +23,7 @@ from slproxy.upstream.pool import POOL_KEEPALIVE, RENEW_AFTER, Pool
 from slproxy.upstream.spare import POLL_INTERVAL, Warmth
 from tests.support.listener import Listener, to_port
 from tests.support.proxies import proxy, settings_for
-from tests.support.raw_http import Message, get, raw, read_message, reply
+from tests.support.raw_http import Message, get, port_of, raw, read_message, reply
 from tests.support.waiting import until
 
 WARM = 900.0
@@ -207,18 +207,6 @@ def certified(folder: Path, version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3) ->
     return tls, folder / "ca.pem"
 
 
-@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_3], ids=["TLS 1.3"])
-async def test_the_next_one_resumes_the_session_of_the_last_although_that_was_not_used(
-    version: ssl.TLSVersion, tmp_path: Path
-) -> None:
-    tls, ca_file = certified(tmp_path, version)
-    async with Host(tls=tls) as upstream, proxy(warm(upstream, ca_file=ca_file), clock=NO_JITTER):
-        for number in (1, 2, 3):
-            await upstream.has_one(number=number)
-            upstream.hang_up()
-    assert upstream.resumed == [False, True, True]
-
-
 async def test_what_the_start_finds_out_is_logged_once_and_a_warning_until_it_is_over(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -251,19 +239,27 @@ async def test_what_the_start_finds_out_is_logged_once_and_a_warning_until_it_is
     assert [each.getMessage() for each in caplog.records][-1] == f"127.0.0.1:{line.port} can be reached again"
 
 
-async def test_a_reload_and_a_shutdown_end_it() -> None:
+async def test_a_reload_ends_it_although_a_request_from_before_goes_on_and_begins_another() -> None:
+    async with Host() as before, Host() as after, proxy(warm(before), clock=NO_JITTER) as app:
+        await before.has_one(number=1)
+        _, writer = await asyncio.open_connection("127.0.0.1", port_of(app.urls[0]))
+        writer.write(get("/v2/a", "Content-Length: 2", method="POST") + b"1")
+        await until(lambda: app.server is not None and app.server.in_flight == 1)
+        await app.reload(replace(warm(after), listen=app.settings.listen))
+        await after.has_one(number=1)
+        before.hang_up()
+        await asyncio.sleep(0.6)
+        assert before.connections == 1
+        writer.close()
+
+
+async def test_a_shutdown_ends_it() -> None:
     async with Host() as upstream, proxy(warm(upstream), clock=NO_JITTER) as app:
         await upstream.has_one(number=1)
-        settings = warm(upstream)
-        await app.reload(replace(settings, upstream=replace(settings.upstream, idle_timeout=9.0)))
-        for number in (2, 3):
-            await upstream.has_one(number=number)
-            upstream.hang_up()
         await app.drain(at_once=asyncio.Event())
-        number = upstream.connections
         upstream.hang_up()
-        await asyncio.sleep(0.4)
-        assert upstream.connections == number
+        await asyncio.sleep(0.6)
+        assert upstream.connections == 1
 
 
 # The pool's part.
@@ -279,6 +275,20 @@ async def pooled(
     finally:
         pool.close()
         await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3], ids=["TLS 1.2", "TLS 1.3"])
+async def test_the_next_one_resumes_the_session_of_the_last_although_that_carried_nothing(
+    version: ssl.TLSVersion, tmp_path: Path
+) -> None:
+    tls, ca_file = certified(tmp_path, version)
+    slept = 0.0
+    async with Host(tls=tls) as upstream, pooled(warm(upstream, ca_file=ca_file), lambda: slept) as (pool, origin):
+        for number in (1, 2, 3):
+            assert await pool.prepare(origin)
+            await upstream.has_one(number=number)
+            slept += 3600.0
+    assert upstream.resumed == [False, True, True]
 
 
 async def test_one_that_is_older_than_a_sleep_is_replaced_by_one_that_stands_before_it_is_closed() -> None:
