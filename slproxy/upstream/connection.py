@@ -14,6 +14,8 @@ from slproxy.upstream.parser import NotHTTPError
 READ_SIZE = 128 * 1024
 # How much of a reply is read ahead of a client that takes it slowly, in bytes.
 READ_AHEAD = 64 * 1024
+# Within so many turns an event loop has read what has come: in the next one, a task that yields goes first.
+READING_TURNS = 5
 
 
 class Exchange(Protocol):
@@ -99,8 +101,24 @@ class Connection(asyncio.BufferedProtocol):
 
     @property
     def is_readable(self) -> bool:
-        """Whether there is something to read: on an idle connection its end, or bytes not asked for."""
+        """Whether there is something to read: on an idle connection mostly its end, or bytes not asked for."""
         return self.transport.is_closing() or bool(self._poll.poll(0))
+
+    async def outlives_reading(self) -> bool:
+        """Let the event loop read what has come to an idle connection; return whether that was but a ticket of TLS.
+
+        If not, it is closed: it was its end, or bytes not asked for.
+        """
+        try:
+            for _ in range(READING_TURNS):
+                if not self.is_readable:
+                    return True
+                await asyncio.sleep(0)
+            self.transport.abort()
+        except asyncio.CancelledError:
+            self.transport.abort()
+            raise
+        return False
 
     async def drain(self) -> None:
         """Wait until the peer has taken enough of what was written, or the connection is gone."""

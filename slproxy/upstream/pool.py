@@ -54,17 +54,23 @@ class Pool:
         Raises:
             UpstreamFault: there is none.
         """
-        connection = self._take_idle(origin, repeatable=repeatable)
-        if connection is None and origin == self._preparing and self._joined is None:
-            await self._join()
-            connection = self._take_idle(origin, repeatable=repeatable)
-        if connection is None:
-            self._dialing[origin] += 1
-            try:
-                connection = await self._dial(origin)
-            finally:
-                self._dialing[origin] -= 1
-            self._add(origin, connection)
+        idle = self._idle[origin]
+        for may_join in (True, False):
+            while idle:
+                connection = idle.pop()
+                if connection.is_readable and not await connection.outlives_reading():
+                    continue
+                if self._is_good(connection, repeatable=repeatable):
+                    return connection
+                connection.transport.abort()
+            if may_join and origin == self._preparing and self._joined is None:
+                await self._join()
+        self._dialing[origin] += 1
+        try:
+            connection = await self._dial(origin)
+        finally:
+            self._dialing[origin] -= 1
+        self._add(origin, connection)
         return connection
 
     async def _join(self) -> None:
@@ -76,15 +82,6 @@ class Pool:
             self._joined = None
         if joined.done() and (fault := joined.result()) is not None:
             raise fault
-
-    def _take_idle(self, origin: Origin, *, repeatable: bool) -> Connection | None:
-        idle, era = self._idle[origin], self.era.current()
-        while idle:
-            connection = idle.pop()
-            if self._is_good(connection, era, repeatable=repeatable):
-                return connection
-            connection.transport.abort()
-        return None
 
     async def _dial(self, origin: Origin) -> Connection:
         # Looked at before a connection is made: one that was made before a sleep is older than it.
@@ -111,11 +108,10 @@ class Pool:
         if not connections:
             self._on_last_lost(origin, self._timers.time() - connection.idle_since if was_idle else None)
 
-    def _is_good(self, connection: Connection, era: int, *, repeatable: bool) -> bool:
-        if connection.is_readable:
-            return False
+    def _is_good(self, connection: Connection, *, repeatable: bool) -> bool:
         idle = self._timers.time() - connection.idle_since
         heard = last_heard(connection.socket) if idle >= MAX_SILENCE else 0.0
+        era = self.era.current()
         return may_carry(made_in=connection.made_in, era=era, repeatable=repeatable, idle=idle, heard=heard)
 
     def is_open(self, origin: Origin) -> bool:
@@ -128,7 +124,7 @@ class Pool:
         if self._dialing[origin] or len(self._open[origin]) > len(idle):
             return True
         is_young = bool(idle) and self._timers.time() - idle[-1].idle_since < RENEW_AFTER
-        return is_young and self._is_good(idle[-1], self.era.current(), repeatable=True)
+        return is_young and self._is_good(idle[-1], repeatable=True)
 
     async def prepare(self, origin: Origin) -> bool:
         """Make a spare: a connection that lies idle, in the place of those that do. Return whether it stands.

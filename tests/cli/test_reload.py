@@ -281,11 +281,16 @@ async def test_a_token_that_is_only_in_memory_is_never_given_up_for_other_settin
         record = replace(login_at(sandbox), accounts_url=upstream.url, api_url=upstream.url)
         await FileStore(path).write(record)
         settings = replace(settings_for(upstream.url, path=path), auth=sandbox_auth(sandbox))
+        settings = replace(settings, upstream=replace(settings.upstream, warm=900.0))
         async with proxy(settings) as app:
             assert (await raw(app.urls[0], get("/v2/me.json"))).head.status == 200
             ready = await raw(app.urls[0], get("/_slproxy/readyz"))
             assert ready.head.status == 200
             assert json.loads(ready.body)["warning"].startswith("The newest token is only in memory.")
+            await upstream.close()
+            both = r"The newest token is only in memory\. .* SalesLoft's host refused the connection\. "
+            await until(lambda: re.match(both, app.warning or "") is not None)
+            await upstream.listen(port=upstream.port)
             with pytest.raises(StoreError, match=r"only in memory|Not a directory"):
                 await app.reload(replace(settings, auth=replace(settings.auth, leeway=60.0)))
             assert (await raw(app.urls[0], get("/v2/me.json"))).head.status == 200

@@ -85,10 +85,6 @@ def test_what_will_not_pass_by_itself_is_tried_once_until_there_is_a_connection(
     assert warmth.wait(700.0, is_warm=False) == 0.0
 
 
-def test_it_is_replaced_before_the_pool_gives_it_up() -> None:
-    assert RENEW_AFTER + POLL_INTERVAL < POOL_KEEPALIVE
-
-
 # On real sockets.
 
 NO_JITTER = Clock(jitter=lambda: 0.0)
@@ -121,6 +117,9 @@ class Host(Listener):
     async def has_one(self, *, number: int) -> None:
         """Wait until one connection is open, and this was the number of all."""
         await until(lambda: (self.connections, self.connections - self.closed) == (number, 1))
+
+    async def has_none(self) -> None:
+        await until(lambda: self.connections == self.closed)
 
 
 def warm(upstream: Listener, seconds: float = WARM, *, ca_file: Path | None = None) -> Settings:
@@ -289,6 +288,31 @@ async def test_the_next_one_resumes_the_session_of_the_last_although_that_carrie
             await upstream.has_one(number=number)
             slept += 3600.0
     assert upstream.resumed == [False, True, True]
+
+
+async def test_a_ticket_of_tls_that_comes_just_now_is_no_end_of_the_connection(tmp_path: Path) -> None:
+    """It comes after the handshake (RFC 8446 §4.6.1), here some turns of the event loop later."""
+    tls, ca_file = certified(tmp_path)
+    async with Host(tls=tls) as upstream, pooled(warm(upstream, ca_file=ca_file)) as (pool, origin):
+        for turns in range(8):
+            assert await pool.prepare(origin)
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            assert pool.is_warm(origin)
+            connection = await pool.take(origin, repeatable=False)
+            assert upstream.connections <= turns + 1
+            pool.release(origin, connection, keep=False)
+            await upstream.has_none()
+
+
+async def test_one_that_lay_idle_for_long_is_to_be_replaced_before_the_pool_gives_it_up() -> None:
+    assert RENEW_AFTER + POLL_INTERVAL < POOL_KEEPALIVE
+    async with Host() as upstream, pooled(warm(upstream)) as (pool, origin):
+        connection = await pool.take(origin, repeatable=True)
+        pool.release(origin, connection, keep=True)
+        assert pool.is_warm(origin)
+        connection.idle_since -= RENEW_AFTER
+        assert not pool.is_warm(origin)
 
 
 async def test_one_that_is_older_than_a_sleep_is_replaced_by_one_that_stands_before_it_is_closed() -> None:
