@@ -68,10 +68,10 @@ class Slots:
             return Slot(self)
         since = asyncio.get_running_loop().time()
         self._waiting, released = self._waiting + 1, self._released
-        if self._evicting is None:
-            self._evict_stalled()
         waiter = asyncio.get_running_loop().create_future()
         self._waiters.append(waiter)
+        if self._evicting is None:
+            self._evict_stalled()  # which may release one at once, for this waiter
         try:
             async with asyncio.timeout(self._timeout):
                 await waiter

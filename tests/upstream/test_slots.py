@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 
 import pytest
 
 from slproxy.errors import Overloaded
+from slproxy.upstream.connection import Connection
+from slproxy.upstream.outbound import Outbound
+from slproxy.upstream.round_trip import RoundTrip
 from slproxy.upstream.slots import Slots, room_in
 
 
@@ -57,3 +61,21 @@ async def test_a_slot_that_came_for_one_who_leaves_in_that_moment_is_not_lost() 
     async with asyncio.timeout(5.0):
         (await staying).release()
     assert not slots.are_taken
+
+
+async def test_who_comes_gets_the_slot_of_a_reply_that_has_come_whole_and_was_not_read_yet() -> None:
+    slots = Slots(1, timeout=60.0)
+    ours, theirs = socket.socketpair()
+    theirs.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+    _, connection = await asyncio.get_running_loop().create_connection(
+        lambda: Connection(memoryview(bytearray(1024)), lambda _: None), sock=ours
+    )
+    held = await slots.acquire()
+    round_trip = RoundTrip(connection, "GET", lambda keep: held.release(), slots.round_trips)
+    await round_trip.exchange(b"", Outbound(method="GET", target="/", headers=b""), response_timeout=5.0)
+    async with asyncio.timeout(5.0):
+        (await slots.acquire()).release()
+    assert not slots.are_taken
+    connection.transport.abort()
+    await asyncio.sleep(0)
+    theirs.close()
