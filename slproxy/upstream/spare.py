@@ -35,13 +35,11 @@ class Warmth:
 
     def __init__(self, seconds: float, *, now: float) -> None:
         self._seconds = seconds
-        self._used_at = self._due = now
+        # When a client has used the proxy last.
+        self.used_at = now
+        self._due = now
         self._made_at = -math.inf
         self._failures = 0
-
-    def used(self, now: float) -> None:
-        """Take note that a client has used the proxy."""
-        self._used_at = now
 
     def made(self, now: float) -> None:
         """Take note that a spare was made."""
@@ -62,13 +60,13 @@ class Warmth:
 
     def lost(self, now: float, *, idle: float, jitter: float) -> None:
         """Take note that the upstream has closed the last connection, which had lain ``idle`` for so many seconds."""
-        if idle >= LASTING or self._used_at > self._made_at:
+        if idle >= LASTING or self.used_at > self._made_at:
             self._failures = 0
         self.failed(now, jitter=jitter)
 
     def wait(self, now: float, *, is_warm: bool) -> float:
         """Return the seconds until the next look, 0 to make a spare now."""
-        if is_warm or now - self._used_at >= self._seconds:
+        if is_warm or now - self.used_at >= self._seconds:
             return POLL_INTERVAL
         return min(max(self._due - now, 0.0), POLL_INTERVAL)
 
@@ -86,7 +84,7 @@ class Spare:
 
     def used(self) -> None:
         """Take note that a client has used the proxy."""
-        self._warmth.used(self._time())
+        self._warmth.used_at = self._time()
 
     def lost(self, idle: float | None) -> None:
         """Take note that no connection is open any more: the last one was lost in use (``None``), or after so long."""

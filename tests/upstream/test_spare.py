@@ -22,6 +22,7 @@ from slproxy.upstream.dial import Dialer, Origin
 from slproxy.upstream.pool import POOL_KEEPALIVE, RENEW_AFTER, Pool
 from slproxy.upstream.spare import POLL_INTERVAL, Warmth
 from tests.support.listener import Listener, to_port
+from tests.support.loops import LOOPS, in_loop
 from tests.support.proxies import proxy, settings_for
 from tests.support.raw_http import Message, get, port_of, raw, read_message, reply
 from tests.support.waiting import until
@@ -36,7 +37,7 @@ def connections_in(seconds: float, *, stands: float | None, used_every: float, j
     while now < seconds:
         if now >= used + used_every:
             used = now
-            warmth.used(now)
+            warmth.used_at = now
             closes_at = now + stands if stands and closes_at else closes_at
         if closes_at is not None and now >= closes_at:
             assert stands is not None
@@ -79,7 +80,7 @@ def test_what_will_not_pass_by_itself_is_tried_once_until_there_is_a_connection(
     warmth = Warmth(WARM, now=0.0)
     assert warmth.wait(0.0, is_warm=False) == 0.0
     warmth.failed(0.0, jitter=0.5, is_lasting=True)
-    warmth.used(600.0)
+    warmth.used_at = 600.0
     assert [warmth.wait(now, is_warm=False) for now in (1.0, 60.0, 899.0, 1499.0)] == [POLL_INTERVAL] * 4
     warmth.reached(600.0)
     assert warmth.wait(700.0, is_warm=False) == 0.0
@@ -290,19 +291,24 @@ async def test_the_next_one_resumes_the_session_of_the_last_although_that_carrie
     assert upstream.resumed == [False, True, True]
 
 
-async def test_a_ticket_of_tls_that_comes_just_now_is_no_end_of_the_connection(tmp_path: Path) -> None:
+@pytest.mark.parametrize("loop", LOOPS)
+def test_a_ticket_of_tls_that_comes_just_now_is_no_end_of_the_connection(loop: str, tmp_path: Path) -> None:
     """It comes after the handshake (RFC 8446 §4.6.1), here some turns of the event loop later."""
     tls, ca_file = certified(tmp_path)
-    async with Host(tls=tls) as upstream, pooled(warm(upstream, ca_file=ca_file)) as (pool, origin):
-        for turns in range(8):
-            assert await pool.prepare(origin)
-            for _ in range(turns):
-                await asyncio.sleep(0)
-            assert pool.is_warm(origin)
-            connection = await pool.take(origin, repeatable=False)
-            assert upstream.connections <= turns + 1
-            pool.release(origin, connection, keep=False)
-            await upstream.has_none()
+
+    async def work() -> None:
+        async with Host(tls=tls) as upstream, pooled(warm(upstream, ca_file=ca_file)) as (pool, origin):
+            for turns in range(8):
+                assert await pool.prepare(origin)
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+                assert pool.is_warm(origin)
+                connection = await pool.take(origin, repeatable=False)
+                assert upstream.connections <= turns + 1
+                pool.release(origin, connection, keep=False)
+                await upstream.has_none()
+
+    in_loop(loop, work())
 
 
 async def test_one_that_lay_idle_for_long_is_to_be_replaced_before_the_pool_gives_it_up() -> None:
