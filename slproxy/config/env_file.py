@@ -7,8 +7,6 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from dotenv.parser import parse_stream
-
 from slproxy.config.files import decode_text, read_found
 from slproxy.config.origin import Origin
 from slproxy.config.variables import Variable
@@ -36,6 +34,8 @@ def from_dotenv(cwd: Path, environ: Mapping[str, str]) -> Iterator[Variable]:
     )
     if content is None:
         return
+    from dotenv.parser import parse_stream  # noqa: PLC0415  # as long to load as all settings, and few have the file
+
     found: dict[str, Variable] = {}
     # dotenv_values, which uses this parser, gives no line numbers, and does not say which line it could not read.
     for binding in parse_stream(io.StringIO(decode_text(content, ".env"))):

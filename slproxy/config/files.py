@@ -10,13 +10,15 @@ import os
 import stat
 from collections.abc import Callable, Mapping
 from pathlib import Path
-
-from platformdirs import user_config_path, user_state_path
+from typing import TYPE_CHECKING
 
 from slproxy.config.messages import redacted
 from slproxy.config.schema import KIB
 from slproxy.config.trust import distrust, distrust_of
 from slproxy.errors import ConfigError
+
+if TYPE_CHECKING:
+    from platformdirs import PlatformDirs
 
 # Far above any key or token; a larger file is not a secret but a mistake, such as a log or a disk image.
 SECRET_FILE_MAX = 64 * KIB
@@ -129,12 +131,12 @@ def check_readable(path: Path) -> None:
 
 def config_folder(environ: Mapping[str, str]) -> Path | None:
     """Return the user's folder for slproxy's settings, ``None`` for a user without a home."""
-    return _folder(environ, "XDG_CONFIG_HOME", user_config_path)
+    return _folder(environ, "XDG_CONFIG_HOME", lambda system: system.user_config_path)
 
 
 def state_folder(environ: Mapping[str, str]) -> Path | None:
     """Return the user's folder for slproxy's logins, ``None`` for a user without a home."""
-    return _folder(environ, "XDG_STATE_HOME", user_state_path)
+    return _folder(environ, "XDG_STATE_HOME", lambda system: system.user_state_path)
 
 
 def expanded(path: Path) -> Path:
@@ -165,13 +167,15 @@ def logins_in(folder: Path | None) -> list[str]:
         return []  # somebody else's
 
 
-def _folder(environ: Mapping[str, str], variable: str, fallback: Callable[[str], Path]) -> Path | None:
+def _folder(environ: Mapping[str, str], variable: str, fallback: Callable[[PlatformDirs], Path]) -> Path | None:
     # The XDG specification has relative paths ignored.
     named = Path(environ.get(variable, ""))
     if named.is_absolute():
         return named / "slproxy"
+    from platformdirs import PlatformDirs  # noqa: PLC0415  # containers name their folders
+
     try:
-        folder = fallback("slproxy")
+        folder = fallback(PlatformDirs("slproxy"))
     except RuntimeError:  # neither HOME nor an account: any uid may run a container
         return None
     return folder if folder.is_absolute() else None

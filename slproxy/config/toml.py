@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import re
-import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +27,8 @@ def profiles_in(path: Path, content: bytes | None, cwd: Path) -> list[str]:
 
 
 def _tree(content: bytes, label: str) -> dict[str, object]:
+    import tomllib  # noqa: PLC0415  # only where there is a file
+
     source = decode_text(content, label)
     try:
         return tomllib.loads(source)
