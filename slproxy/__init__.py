@@ -17,6 +17,7 @@ The areas, in the order of imports: each imports only from those before it, to w
     forward/   the life of a request: check, strip, inject, pace, send, learn, cure, answer
     server/    the listening side
     changes    what a reload changes
+    access     a token and its store, for commands that serve nothing
     app        builds everything, and reloads it
     cli/       what a person types
     sandbox/   a fake SalesLoft, alone: it imports nothing of the others

@@ -6,19 +6,16 @@ import asyncio
 import contextlib
 import logging
 import os
-import random
 import secrets
-import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Self
-
-from aiohttp import web
+from typing import TYPE_CHECKING, Self
 
 import slproxy
 from slproxy import config
+from slproxy.access import TimeSource, credentials_of
 from slproxy.auth import Credentials, check_found
 from slproxy.changes import changes
 from slproxy.config import Settings
@@ -27,10 +24,15 @@ from slproxy.forward import Answer, Drain, Forwarder, Policy, ReplayMemory
 from slproxy.observe import Listener, Observer
 from slproxy.pace import CallLater, Pacer, RedisBudget, Timer
 from slproxy.retry import RetryBudget
-from slproxy.server import Acceptor, Room, Server, listen_at, listen_at_path, pages, room_for, url_of
-from slproxy.sockets import Peers
-from slproxy.store import TokenStore, owner_of, token_store
+from slproxy.server import Acceptor, Room, listen_at, listen_at_path, pages, room_for
+from slproxy.sockets import Peers, url_of
+from slproxy.store import TokenStore, token_store
 from slproxy.upstream import Upstream, suspended
+
+if TYPE_CHECKING:
+    from aiohttp import web
+
+    from slproxy.server import Server
 
 log = logging.getLogger("slproxy")
 
@@ -49,13 +51,9 @@ def _room(settings: Settings) -> Room:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Clock:
-    """Where time and chance come from; tests bring their own. ``now`` is Unix time, ``jitter`` is uniform in [0, 1)."""
+class Clock(TimeSource):
+    """Where time and chance come from; tests bring their own."""
 
-    now: Callable[[], float] = time.time
-    monotonic: Callable[[], float] = time.monotonic
-    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
-    jitter: Callable[[], float] = random.random
     call_later: CallLater = _call_later
     # By how many seconds a clock that runs on while the machine sleeps is ahead of one that does not.
     suspended: Callable[[], float] = suspended
@@ -105,19 +103,12 @@ class App:
         return Upstream(rules, suspended=self._clock.suspended, jitter=self._clock.jitter)
 
     def _credentials(self, settings: Settings, store: TokenStore, upstream: Upstream) -> Credentials:
-        return Credentials(
-            auth=settings.auth,
-            api_key_from=str(settings.origins["auth.api_key"]) if settings.is_set("auth.api_key") else "",
-            owner=owner_of(settings),
-            redirect_uri_is_set=settings.is_set("auth.redirect_uri"),
-            leeway_is_set=settings.is_set("auth.leeway"),
-            store=store,
+        return credentials_of(
+            settings,
+            store,
             observer=self.observer,
             post_form=upstream.post_form,
-            now=self._clock.now,
-            monotonic=self._clock.monotonic,
-            sleep=self._clock.sleep,
-            jitter=self._clock.jitter,
+            time_source=self._clock,
         )
 
     def _pacer(self, settings: Settings) -> Pacer:
@@ -281,6 +272,11 @@ class App:
 
     async def listen(self) -> None:
         """Start to renew in the background and to serve. Raises ConfigError when the address cannot be had."""
+        # Who only asks SalesLoft something does without aiohttp, which takes as long to load as all the rest.
+        from aiohttp import web  # noqa: PLC0415
+
+        from slproxy.server import Server  # noqa: PLC0415
+
         self.credentials.keep_fresh()
         if self._room.clients < self.settings.limits.max_connections:
             log.warning(

@@ -19,11 +19,11 @@ PACKAGE = Path(slproxy.__file__).parent
 # From the top: each may import those before it. `sandbox` is apart, and `__main__` is the door to cli.
 AREAS = (
     *("errors", "untrusted", "config", "http", "sockets", "retry", "observe", "store", "pace", "auth", "upstream"),
-    *("forward", "server", "changes", "app", "cli", "__main__"),
+    *("forward", "server", "changes", "access", "app", "cli", "__main__"),
 )
 
 # Areas of one file, all of which others may use.
-FILES = {"errors", "untrusted", "changes", "app"}
+FILES = {"errors", "untrusted", "changes", "access", "app"}
 
 # What has a clock, dice, a socket, a file or a loop in it. A path is a value: opening one is what counts.
 TOUCHY = {
@@ -65,6 +65,7 @@ OPENS = {"open", "read_text", "read_bytes", "write_text", "write_bytes", "unlink
 
 # The edges; an area's name stands for all of it. Every other module decides, and touches nothing of the above.
 EDGES = {
+    "access",
     "app",
     "auth.callback_server",
     "auth.credentials",

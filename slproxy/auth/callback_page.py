@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import html
-from http import HTTPStatus
 
 # The page takes the code out of the address bar and the history: neither is a place for it, used or not.
 _SCRIPT = 'history.replaceState(null, "", location.pathname)'
@@ -58,6 +56,9 @@ def page(
 
     It takes itself out of the address bar, unless it ``keeps_url`` for the person to copy.
     """
+    import html  # noqa: PLC0415  # both take their time to load, and only a login shows a page
+    from http import HTTPStatus  # noqa: PLC0415
+
     script = "" if keeps_url else f"<script>{_SCRIPT}</script>"
     shown = {"title": html.escape(title), "text": html.escape(text), "style": _STYLE, "script": script}
     body = _PAGE.format(**shown).encode()

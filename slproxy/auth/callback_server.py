@@ -15,15 +15,16 @@ import errno
 import os
 import secrets
 import socket
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from email.utils import formatdate
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from slproxy.auth.callback import parse_callback
 from slproxy.auth.callback_page import page
 from slproxy.auth.login_attempt import LoginAttempt
 from slproxy.errors import ConfigError, ForeignCallbackError, LoginError
+from slproxy.http import http_date
 from slproxy.sockets import Peers
 
 # How long a person may take in the browser, in seconds: SalesLoft's codes last as long.
@@ -146,7 +147,7 @@ class CallbackServer:
 
 
 def _page(status: int, title: str, text: str, *headers: str, method: str = "GET", keeps_url: bool = False) -> bytes:
-    date = formatdate(usegmt=True)
+    date = http_date(time.time())
     return page(status, title, text, date=date, method=method, headers=headers, keeps_url=keeps_url)
 
 

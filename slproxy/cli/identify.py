@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import http.client
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from slproxy.app import App
 from slproxy.auth import Identity, parse_identity
-from slproxy.cli import running_proxy
+from slproxy.cli import own_request, running_proxy
 from slproxy.config import Settings
-from slproxy.errors import LoginRequired
+from slproxy.errors import LoginRequired, SlproxyError
 from slproxy.untrusted import parse_json, printable
+
+# How long the proxy on this machine may take to ask SalesLoft, in seconds.
+UPSTREAM_TIMEOUT = 30.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,10 +40,28 @@ async def identify(settings: Settings) -> Identified:
         proxy = await running_proxy.serving(settings)
         if proxy is None:
             raise
-    who, body = await running_proxy.identity_by(settings, proxy)
+    who, body = await _identity_by(settings, proxy)
     token = proxy.get("token")
     grant, why = (printable(str(token.get(name))) for name in ("grant", "why")) if isinstance(token, dict) else ("", "")
-    return Identified(who=who, grant=grant, why=why, reply=_object(body), proxy=running_proxy.address(settings.listen))
+    return Identified(who=who, grant=grant, why=why, reply=_object(body), proxy=own_request.address(settings.listen))
+
+
+async def _identity_by(settings: Settings, proxy: Mapping[str, object]) -> tuple[Identity, bytes]:
+    """Ask SalesLoft, through the proxy that is up, whom its token belongs to; return the reply as well.
+
+    Raises SlproxyError.
+    """
+    where, token = own_request.address(settings.listen), proxy.get("token")
+    try:
+        status, body = await running_proxy.ask(settings.listen, "/v2/me.json", within=UPSTREAM_TIMEOUT)
+    except (OSError, http.client.HTTPException) as error:
+        raise SlproxyError(f"The proxy at {where} did not answer.", hint="Run: slproxy status") from error
+    if status != 401 and isinstance(reason := proxy.get("reason"), dict):
+        detail, hint = printable(str(reason.get("detail"))), printable(str(reason.get("hint")))
+        kind = LoginRequired if reason.get("type") == LoginRequired.type else SlproxyError
+        raise kind(f"The proxy at {where} is not ready: {detail}", hint=hint)
+    grant = token.get("grant") if isinstance(token, dict) else None
+    return parse_identity(status, body, grant=grant), body
 
 
 def _object(body: bytes) -> dict[str, object]:

@@ -61,8 +61,8 @@ class Command(NamedTuple):
     warns_of_unknown_profile: bool = True
     # It logs what log.level asks for; the others say themselves what failed.
     logs: bool = False
-    # SIGTERM and Ctrl-C are how it ends, and it ends well by them; it releases them once it handles them.
-    handles_signals: bool = False
+    # It serves until SIGTERM or Ctrl-C, and ends well by them; they are held until it handles them, and releases them.
+    serves: bool = False
     # Its --host and --port are settings of the proxy.
     flags_are_settings: bool = True
 
@@ -145,7 +145,7 @@ SERVE = Command(
     add_flags=_add_serve_flags,
     takes=SERVE_FLAGS,
     logs=True,
-    handles_signals=True,
+    serves=True,
 )
 DOCTOR = Command(
     name="doctor",
@@ -184,7 +184,7 @@ COMMANDS = (
         takes=frozenset({"host", "port"}),
         warns_of_unknown_profile=False,
         logs=True,
-        handles_signals=True,
+        serves=True,
         flags_are_settings=False,
     ),
 )
@@ -251,13 +251,16 @@ def build_parser() -> Parser:
     parser.set_defaults(command=SERVE, config=None, profile=None, json=False, **dict.fromkeys(SERVE_FLAGS))
     _add_common_flags(parser)
     _add_serve_flags(parser)
-    top = parser.add_subparsers(metavar="COMMAND", title="commands")
+    # Named, since argparse loads much to find out the same.
+    top = parser.add_subparsers(metavar="COMMAND", title="commands", prog=parser.prog)
     groups: dict[str, argparse._SubParsersAction[Parser]] = {}
     for command in COMMANDS:
         group, _, name = command.name.rpartition(" ")
         if group and group not in groups:
             described = top.add_parser(group, help=GROUPS[group], description=_sentence(GROUPS[group]))
-            groups[group] = described.add_subparsers(metavar="COMMAND", title="commands", required=True)
+            groups[group] = described.add_subparsers(
+                metavar="COMMAND", title="commands", required=True, prog=described.prog
+            )
         _add_command(groups[group] if group else top, name, command)
     return parser
 

@@ -42,16 +42,17 @@ class DaemonThreads(ThreadPoolExecutor):
         """Wait for nothing."""
 
 
-def run_in_loop(work: Coroutine[object, object, int], *, handles_signals: bool = False) -> int:
-    """Run a command in an event loop, uvloop's where the extra is installed; SIGTERM and SIGINT cancel it.
+def run_in_loop(work: Coroutine[object, object, int], *, serves: bool = False) -> int:
+    """Run a command in an event loop; SIGTERM and SIGINT cancel it.
 
-    One that ``handles_signals`` itself gets them held, and releases them.
+    One that ``serves`` gets them held, and releases them; and uvloop's loop, where the extra is installed.
     """
     factory: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop
-    with contextlib.suppress(ImportError):
-        import uvloop  # noqa: PLC0415  # optional: the extra `uvloop`
+    if serves:
+        with contextlib.suppress(ImportError):
+            import uvloop  # noqa: PLC0415  # optional: the extra `uvloop`
 
-        factory = uvloop.new_event_loop
+            factory = uvloop.new_event_loop
 
     # While the loop is made and taken down a signal would be a traceback, or lost.
     held_signals.hold()
@@ -70,7 +71,7 @@ def run_in_loop(work: Coroutine[object, object, int], *, handles_signals: bool =
             elif len(ended_by) > 2:
                 end_within(0.0, 128 + ended_by[0])
 
-        if not handles_signals:
+        if not serves:
             for number in held_signals.ENDS:
                 asyncio.get_running_loop().add_signal_handler(number, end, number)
             held_signals.release()

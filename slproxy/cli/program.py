@@ -10,7 +10,7 @@ from slproxy.cli.output import DONE, FAILED, flushed, open_standard_streams, pri
 from slproxy.cli.parser import DOCTOR, SERVE_FLAGS, Command, build_parser
 from slproxy.errors import ConfigError, SlproxyError
 
-# Runs a command in an event loop; the second argument tells whether it handles the signals that end it.
+# Runs a command in an event loop; the second argument tells whether it serves until a signal ends it.
 InLoop = Callable[[Coroutine[object, object, int], bool], int]
 
 
@@ -24,25 +24,25 @@ def run_as_process(argv: Sequence[str]) -> int:
     return flushed(code)
 
 
-def _let_signals_end(handles_signals: bool) -> None:
-    held_signals.end_at_once(ends_well=handles_signals)
+def _let_signals_end(serves: bool) -> None:
+    held_signals.end_at_once(ends_well=serves)
     held_signals.release()
 
 
-def _in_loop(work: Coroutine[object, object, int], handles_signals: bool) -> int:
+def _in_loop(work: Coroutine[object, object, int], serves: bool) -> int:
     from slproxy.cli.process import run_in_loop  # noqa: PLC0415  # asyncio takes longer to load than a help to show
 
-    return run_in_loop(work, handles_signals=handles_signals)
+    return run_in_loop(work, serves=serves)
 
 
-def _ignore(handles_signals: bool) -> None:
+def _ignore(serves: bool) -> None:
     pass
 
 
 def run(argv: Sequence[str], *, in_loop: InLoop, parsed: Callable[[bool], None] = _ignore) -> int:
     """Run a command and return its exit code: 0 done, 1 failed, 2 bad usage or configuration, 3 login needed.
 
-    ``parsed`` is told, before the command begins, whether it handles the signals that end it.
+    ``parsed`` is told, before the command begins, whether it serves until a signal ends it.
     """
     try:
         args = build_parser().parse_args(argv)
@@ -51,7 +51,7 @@ def run(argv: Sequence[str], *, in_loop: InLoop, parsed: Callable[[bool], None] 
             if getattr(args, name) is not None:
                 # It stood before the command: if ignored, `--sandbox whoami` would ask the real SalesLoft.
                 args.refuse(f"--{name.replace('_', '-')} is a flag of serve; this command does not take it")
-        parsed(command.handles_signals)
+        parsed(command.serves)
         return _run(command, args, in_loop)
     except SystemExit as end:  # --help, --version, or wrong usage
         return int(end.code or DONE)
@@ -76,7 +76,7 @@ def _run(command: Command, args: argparse.Namespace, in_loop: InLoop) -> int:
         if command is not DOCTOR:
             for warning in settings.warnings:
                 print_note(f"slproxy: warning: {warning}")
-        return in_loop(command.load()(settings, args), command.handles_signals)
+        return in_loop(command.load()(settings, args), command.serves)
     except ConfigError as error:
         if command is not DOCTOR:
             raise

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import re
 from datetime import UTC
-from email.utils import formatdate, parsedate_to_datetime
 
 # In characters; the longest of the three forms has 33 (RFC 9110 §5.6.7).
 LONGEST_DATE = 64
@@ -14,6 +13,8 @@ _DELTA_SECONDS = re.compile(r"[0-9]+")
 
 def http_date(now: float) -> str:
     """Return a Unix time as an HTTP date (RFC 9110 §5.6.7)."""
+    from email.utils import formatdate  # noqa: PLC0415  # takes its time to load, and most commands need no date
+
     return formatdate(now, usegmt=True)
 
 
@@ -35,6 +36,8 @@ def parsed_date(value: str) -> float | None:
 
 @functools.lru_cache(maxsize=64)
 def _parsed_date(value: str) -> float | None:
+    from email.utils import parsedate_to_datetime  # noqa: PLC0415  # as above
+
     try:
         date = parsedate_to_datetime(value)
         # RFC 9110 §5.6.7: every form is in UTC, also asctime's, which does not say so.

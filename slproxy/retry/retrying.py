@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Protocol, TypeVar
-
-from tenacity import AsyncRetrying, RetryCallState
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from slproxy.errors import UpstreamFault
 from slproxy.retry.decision import Outcome
+
+if TYPE_CHECKING:
+    from tenacity import RetryCallState
 
 
 class HasOutcome(Protocol):
@@ -38,6 +39,8 @@ async def retried(
     Raises:
         UpstreamFault: the last attempt got no reply.
     """
+    from tenacity import AsyncRetrying  # noqa: PLC0415  # most requests go without, and most commands
+
     result: R | UpstreamFault | None = first
     wait: float | None = None
 

@@ -1,10 +1,16 @@
 """The listening side: accepts connections and serves requests."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from slproxy.server import pages
 from slproxy.server.acceptor import Acceptor
-from slproxy.server.listen import listen_at, listen_at_path, reachable, url_of
+from slproxy.server.listen import listen_at, listen_at_path
 from slproxy.server.open_files import Room, room_for
-from slproxy.server.server import Server
+
+if TYPE_CHECKING:
+    from slproxy.server.server import Server
 
 __all__ = [
     "Acceptor",
@@ -13,7 +19,14 @@ __all__ = [
     "listen_at",
     "listen_at_path",
     "pages",
-    "reachable",
     "room_for",
-    "url_of",
 ]
+
+
+def __getattr__(name: str) -> type[Server]:
+    """Import the server when it is asked for: it stands on aiohttp, which takes as long to load as all the rest."""
+    if name != "Server":
+        raise AttributeError(name)
+    from slproxy.server.server import Server  # noqa: PLC0415
+
+    return Server

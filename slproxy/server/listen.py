@@ -12,6 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from slproxy.errors import ConfigError
+from slproxy.sockets import url_of
 
 # Connections that the kernel holds while they wait to be accepted; a burst of `limits.max_connections` must fit.
 BACKLOG = 1024
@@ -139,15 +140,3 @@ def _is_live(path: Path) -> bool:
         except OSError:
             return True
     return True
-
-
-def url_of(host: str, port: int) -> str:
-    """Return the URL of an address that is listened on."""
-    return f"http://[{host.strip('[]')}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-
-def reachable(url: str) -> str:
-    """Return the URL with a name of this machine in the place of a wildcard: no client may ask for 0.0.0.0."""
-    for every in ("//0.0.0.0:", "//[::]:", "//:"):
-        url = url.replace(every, "//localhost:")
-    return url

@@ -1,5 +1,6 @@
-"""Sockets: which user of this machine is at the other end, and whether anybody still is."""
+"""Sockets: their addresses, which user of this machine is at the other end, and whether anybody still is."""
 
+from slproxy.sockets.addresses import reachable, url_of
 from slproxy.sockets.peers import GONE, Peers
 from slproxy.sockets.presence import Presence, presence
 
@@ -8,4 +9,6 @@ __all__ = [
     "Peers",
     "Presence",
     "presence",
+    "reachable",
+    "url_of",
 ]

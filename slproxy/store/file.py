@@ -17,7 +17,6 @@ from pathlib import Path
 from slproxy.errors import DamagedError, StoreError
 from slproxy.store import private_file
 from slproxy.store.cipher import TokenCipher
-from slproxy.store.file_lock import file_lock
 from slproxy.store.private_file import store_error, sync_folder
 from slproxy.store.record import Record
 from slproxy.store.record_format import parse_record, serialize_record
@@ -72,6 +71,8 @@ class FileStore:
 
     @contextlib.asynccontextmanager
     async def lock(self) -> AsyncIterator[None]:
+        from slproxy.store.file_lock import file_lock  # noqa: PLC0415  # whoever only reads does without its library
+
         async with file_lock(self._path.with_name(self._path.name + ".lock")):
             with contextlib.suppress(StoreError):  # whoever reads next is told
                 await asyncio.to_thread(self._recover)

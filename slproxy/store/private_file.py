@@ -13,7 +13,6 @@ import glob
 import os
 import shlex
 import stat
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from types import MappingProxyType
@@ -118,6 +117,8 @@ def check_made(path: Path, status: os.stat_result) -> None:
 
 def write(path: Path, content: bytes, *, then: Callable[[], object] = lambda: None) -> None:
     """Replace the content of a file, and do something else in its folder before that is synced. Raises StoreError."""
+    import tempfile  # noqa: PLC0415  # takes its time to load, and most commands only read
+
     try:
         make_folder(path.parent)
         _check_folder(path.parent)

@@ -6,7 +6,7 @@ import argparse
 import json
 from collections.abc import Mapping
 
-from slproxy.app import App
+from slproxy.access import Access
 from slproxy.cli.describe import describe_token
 from slproxy.cli.output import DONE, print_result
 from slproxy.cli.settings import load_settings, profile_names
@@ -19,8 +19,8 @@ async def run(settings: Settings, args: argparse.Namespace) -> int:
     rows: list[Mapping[str, object]] = []
     for name in sorted({settings.profile, *profile_names(args)}):
         try:
-            async with App(load_settings(args, name)) as app:
-                problem, token = app.credentials.problem(), app.credentials.snapshot()
+            async with Access(load_settings(args, name)) as access:
+                problem, token = access.credentials.problem(), access.credentials.snapshot()
             found = {"token": token, "login_needed": isinstance(problem, LoginRequired), "error": None}
         except SlproxyError as error:
             found = {"token": None, "login_needed": None, "error": "; ".join(error.detail.splitlines())}

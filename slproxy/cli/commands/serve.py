@@ -24,7 +24,7 @@ from slproxy.cli.settings import load_settings
 from slproxy.cli.verification import keep_verifying
 from slproxy.config import Settings
 from slproxy.errors import ConfigError, LoginRequired
-from slproxy.server import reachable
+from slproxy.sockets import reachable
 from slproxy.store import TokenStore
 
 log = logging.getLogger("slproxy")

@@ -9,8 +9,8 @@ import time
 from collections.abc import Mapping
 
 import slproxy
-from slproxy.app import App
-from slproxy.cli import running_proxy
+from slproxy.access import Access
+from slproxy.cli import own_request, running_proxy
 from slproxy.cli.describe import count, describe_token
 from slproxy.cli.output import print_result
 from slproxy.config import Settings
@@ -27,8 +27,8 @@ async def run(settings: Settings, args: argparse.Namespace) -> int:
     problem: Problem | None = None
     fault: StoreError | None = None
     try:
-        async with App(settings) as app:
-            problem, here = app.credentials.problem(), app.credentials.snapshot()
+        async with Access(settings) as access:
+            problem, here = access.credentials.problem(), access.credentials.snapshot()
     except StoreError as error:
         fault = error
     proxy = await running_proxy.status_of(settings.listen)
@@ -89,7 +89,7 @@ def _login_rows(token: Mapping[str, object], needed: str | None) -> list[tuple[s
 
 
 def _proxy_text(proxy: Mapping[str, object] | None, settings: Settings) -> str:
-    where = running_proxy.address(settings.listen)
+    where = own_request.address(settings.listen)
     if proxy is None:
         return f"not running at {where}"
     if "version" not in proxy:

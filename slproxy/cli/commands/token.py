@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 
-from slproxy.app import App
-from slproxy.cli import running_proxy
+from slproxy.access import Access
 from slproxy.cli.output import DONE, print_result
 from slproxy.config import Settings
 from slproxy.errors import LoginRequired
@@ -15,13 +14,15 @@ from slproxy.errors import LoginRequired
 async def run(settings: Settings, args: argparse.Namespace) -> int:
     """Run ``slproxy token``."""
     try:
-        async with App(settings) as app:
-            bearer = await app.credentials.bearer()
+        async with Access(settings) as access:
+            bearer = await access.credentials.bearer()
     except LoginRequired as error:
+        from slproxy.cli import own_request, running_proxy  # noqa: PLC0415  # who has a token asks nobody
+
         proxy = await running_proxy.serving(settings)
         if proxy is None or proxy.get("ready") is not True:
             raise
-        where = running_proxy.address(settings.listen)
+        where = own_request.address(settings.listen)
         raise LoginRequired(
             f"{error.detail} The proxy at {where} has a token, and does not hand it out.",
             hint=f"Send requests to that proxy, or get a token of your own. {error.hint}",
