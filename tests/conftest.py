@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Generator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 from xdist.remote import Producer
 
 from slproxy.sandbox import Sandbox
@@ -15,6 +16,14 @@ from tests.support import forkserver, replicas, workers
 from tests.support.costs import Costs
 from tests.support.redis import redis_server
 from tests.support.sandboxes import running_sandbox
+
+# Properties are tried with the same cases each time, and a slow machine fails none of them; others are looked for with
+# ``--hypothesis-profile search``.
+settings.register_profile(
+    "same", max_examples=300, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.register_profile("search", settings.get_profile("same"), max_examples=10_000, derandomize=False)
+settings.load_profile("same")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
