@@ -2,9 +2,9 @@
 
 ``pacer`` is what ``forward`` talks to: it holds the futures and timers. ``budget`` decides: ``account`` knows what is
 left of this ``minute``, ``queue`` who is next, ``estimate`` how long that takes; ``rules`` what part of it is ours,
-``costs`` what a request takes, ``clock`` when the upstream's minute begins, ``probe`` whether it has begun, ``refusal``
-what a 429 is about, ``external`` what others spend, ``sliding`` what if there is no minute. ``replicas`` and ``shared``
-share it all through Redis.
+``seen`` how much there is, ``costs`` what a request takes, ``clock`` when the upstream's minute begins, ``probe``
+whether it has begun, ``refusal`` what a 429 is about, ``external`` what others spend, ``sliding`` what if there is no
+minute. ``replicas`` and ``shared`` share it all through Redis.
 """
 
 from slproxy.pace.headers import RateLimitHeaders

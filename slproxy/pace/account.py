@@ -27,13 +27,12 @@ from slproxy.pace.queue import Queue
 from slproxy.pace.refusal import Endpoints, Refusal
 from slproxy.pace.reservation import Reservation
 from slproxy.pace.rules import Rules
+from slproxy.pace.seen import SeenLimit
 from slproxy.pace.sliding import SlidingWindow, is_sliding
 from slproxy.retry import MINUTE
 
 # How many minutes are remembered.
 HISTORY = 10
-# A limit that no header tells is believed once it was seen in so many minutes running.
-SEEN_MINUTES = 3
 
 
 class Account:
@@ -58,9 +57,11 @@ class Account:
         self._early = 0
         self.in_flight = InFlight()
         self.blocked_until = self._refused_at = -math.inf
-        # What there was of the minute that the last reply is about; and of the last minutes, where it is certain.
+        # What there was at least of the minute that the last reply is about.
         self._opening = math.inf
-        self._seen: deque[int] = deque(maxlen=SEEN_MINUTES)
+        self._seen = SeenLimit()
+        # What was spent in all by what has told nothing of what remains.
+        self._untold = 0
         self.limit, self.is_told = rules.limit, False
         self.set_rules(rules)
 
@@ -83,8 +84,8 @@ class Account:
         """Spend what a reservation costs, whether or not there is so much: it goes now."""
         if now >= self.ends_at:
             self.roll(now)
-        reservation.cost = min(reservation.cost, self.quota)
         reservation.sent, reservation.minute = now, self.minute.number
+        reservation.counted, reservation.untold = self.minute.counted, self._untold
         reservation.is_probe = self.endpoints.are_in_doubt
         self.in_flight.add(reservation)
         self._spend(reservation, reservation.cost, now)
@@ -109,6 +110,7 @@ class Account:
         self.roll(now)
         cost = reservation.cost if maybe_sent else 0
         self._settle(reservation, cost, now)
+        self._untold += cost
         self._take_off(reservation, cost, until=self.time.latest(now), now=now)
 
     def replied(self, reservation: Reservation, now: float, reply: RateLimitHeaders) -> tuple[int, int | None]:
@@ -140,16 +142,20 @@ class Account:
         if reply.limit is not None and (reply.limit != self.limit or not self.is_told):
             self._set_limit(reply.limit)
         sent_in = self.minute.number if reservation.sent >= self._began_at else self.minute.number - 1
+        # What has come back untold since it was sent may be missing in what it tells.
+        missing = self._untold - reservation.untold
+        remaining = None if reply.remaining is None else reply.remaining - missing
         closed = False
         if is_closing:
             closed = self._refused(reservation, reply, minute, now)
         elif self.sliding is not None:
-            self._learn_sliding(self.sliding, reservation.sent, cost, reply.remaining, now)
+            self._learn_sliding(self.sliding, reservation.sent, cost, remaining, now)
         elif reply.remaining is not None and self.minute.number == sent_in == int(until // MINUTE):
             if self.minute.remaining is None:
                 self._learn_skew(reservation.sent, reply.remaining + cost, now)
-            self._learn(reply.remaining, now, exact=reservation is self.in_flight.sole and not reply.refused)
+            self._learn(reservation, cost, told=reply.remaining, missing=missing, now=now)
         elif minute == self.minute.number:
+            self._untold += cost if reply.remaining is None else 0
             self._take_off(reservation, cost, until=until, now=now)
         # Nothing is known by a 429 that tells nothing of the budget.
         has_told = not reply.refused or (not is_closing and reply.remaining is not None)
@@ -159,7 +165,7 @@ class Account:
             self.endpoints.note_served(reservation.endpoint, reservation.sent, now, is_probe=reservation.is_probe)
         if minute != sent_in or minute != booked_in:
             return cost, None
-        return cost, reply.remaining if not is_closing else 0 if closed else None
+        return cost, remaining if not is_closing else 0 if closed else None
 
     def _is_about_budget(self, reservation: Reservation, reply: RateLimitHeaders, now: float) -> bool:
         """Tell whether a 429 is about the budget, and note in the reservation how it is to wait."""
@@ -195,29 +201,30 @@ class Account:
         elif self.minute.remaining is not None:
             self.minute.remaining -= cost
 
-    def _learn(self, remaining: int, now: float, *, exact: bool) -> None:
-        """Learn what remains of this minute; ``exact`` when nothing else was in flight meanwhile."""
+    def _learn(self, reservation: Reservation, cost: int, *, told: int, missing: int, now: float) -> None:
+        """Learn what remains of this minute: what was ``told``, less what is ``missing`` in it."""
         minute = self.minute
-        opening = remaining + minute.spent - self.in_flight.cost
+        if reservation.minute != minute.number:
+            self._spend(reservation, cost, now)
+            reservation.counted = 0
+        # What of ours had been counted then: at least, and at most.
+        counted = reservation.counted + cost
+        spent = minute.spent + minute.early + self.in_flight.cost_of_others(minute.number)
         if minute.remaining is None:
-            # What is in flight may be counted already, and then there was more.
-            last = self.history[-1] if self.history else None
-            if is_sliding(last, minute.number, opening + self.in_flight.cost):
-                self.sliding = SlidingWindow(remaining, now)
+            last = self.history[-1] if self.history and self.time.is_known else None
+            if is_sliding(last, minute.number, told + spent):
+                self.sliding = SlidingWindow(told - missing, now)
                 return
             if self.probe.previous_exhausted:
-                self.external.note_opening(opening)
-        self._opening = opening
-        minute.opening = opening if minute.opening is None else max(opening, minute.opening)
-        if exact and minute.exact_opening is None:
-            minute.exact_opening = opening
-            if opening > self.limit:
-                self._set_limit(opening)
-        external_spend = self.limit - remaining - minute.spent
-        if external_spend > minute.external_spend and not self.rules.is_shared:
-            minute.note_external_spend(external_spend, now - self._began_at)
-        if minute.remaining is None or remaining <= minute.remaining:
-            minute.remaining, minute.told_at = remaining, now
+                self.external.note_opening(told + counted)
+        self._opening = told + counted
+        if counted == spent and minute.exact_opening is None and self._opening > self.limit:
+            self._set_limit(self._opening)
+        minute.note_opening(self._opening, is_exact=counted == spent)
+        if self.limit - told - spent > minute.external_spend and not self.rules.is_shared:
+            minute.note_external_spend(self.limit - told - spent, now - self._began_at)
+        minute.note_remaining(told - missing, now)
+        minute.counted += cost if self.time.is_known else 0
 
     def _learn_sliding(self, window: SlidingWindow, sent: float, cost: int, remaining: int | None, now: float) -> None:
         if remaining is not None and not window.learn(remaining, cost=cost, sent=sent, limit=self.limit, now=now):
@@ -278,8 +285,7 @@ class Account:
     def note_external_spend(self, cost: int, now: float) -> None:
         """Note what another replica has heard of this minute: it is back, and others have spent so much."""
         self.probe.is_wanted = False
-        if cost > self.minute.external_spend:
-            self.minute.note_external_spend(cost, now - self._began_at)
+        self.minute.note_external_spend(cost, now - self._began_at)
 
     # The arithmetic.
 
@@ -303,27 +309,23 @@ class Account:
     def team_left(self, now: float, *, at_best: bool = False) -> float:
         """Return what remains to the whole team, after what is in flight."""
         minute, window = self.minute, self.sliding
-        if window is None and minute.remaining is None:
-            return self.limit - minute.spent - minute.early - self.in_flight.cost_of_others(minute.number)
-        in_flight = self.in_flight.cost
-        if at_best:
-            told_at = minute.told_at if window is None else window.told_at
-            in_flight = self.in_flight.cost_since(told_at)
+        told_at = minute.told_at if window is None else window.told_at
+        in_flight = self.in_flight.cost_since(told_at) if at_best else self.in_flight.cost
         if window is not None:
             return window.remaining(self.limit, now) - in_flight
-        assert minute.remaining is not None
-        return minute.remaining - in_flight
+        # All of ours that it may have counted: a reply tells of what came before it only.
+        left = self.limit - minute.spent - minute.early - self.in_flight.cost_of_others(minute.number)
+        return left if minute.remaining is None else min(left, minute.remaining - in_flight)
 
     def next_quota(self) -> float:
         """Return what will be ours of a minute to come, at best."""
-        headroom = self.headroom
-        return self.external.next_quota(self.minute, limit=self.limit, quota=self.quota, headroom=headroom)
+        return self.external.next_quota(self.minute, limit=self.limit, quota=self.quota, headroom=self.headroom)
 
     def held_until(self, now: float) -> float:
         """Return until when nobody is sent, whatever there is; ``now`` if that is no reason."""
         in_doubt = self.in_flight.first_probe_sent() + PROBE_TIMEOUT if self.endpoints.are_in_doubt else now
         first_sent = self.in_flight.first_sent(self.minute.number) if self.probe.is_wanted else None
-        return max(self.blocked_until, self.probe.waited_for_until(first_sent, now), in_doubt)
+        return max(self.blocked_until, self.probe.waited_for_until(first_sent, self._began_at, now), in_doubt)
 
     def _into_minute(self, now: float) -> float:
         """Return how many seconds of this minute have certainly passed."""
@@ -344,10 +346,8 @@ class Account:
     def _begin(self, number: int, now: float) -> None:
         ended = self.minute
         ended.limit = self.limit
-        if ended.exact_opening is not None:
-            self._seen.append(ended.exact_opening)
-            if len(self._seen) == SEEN_MINUTES and len(set(self._seen)) == 1:
-                self._set_limit(self._seen[0])
+        if (seen := self._seen.note(ended.exact_opening)) is not None:
+            self._set_limit(seen)
         follows = number == ended.number + 1
         awaited = ended.refused > 0 or bool(self._queue.interactive or self._queue.bulk)
         exhausted = ended.remaining is not None and ended.remaining <= ended.limit * EXHAUSTED_SHARE
@@ -358,8 +358,7 @@ class Account:
             self.history.append(ended)
         self.minute = Minute(number=number, early=self._early if follows else 0)
         self._early = 0
-        self._began_at = min(now, self.time.beginning(number))
-        self.ends_at = self.time.beginning(number + 1)
+        self._began_at, self.ends_at = min(now, self.time.beginning(number)), self.time.beginning(number + 1)
 
     def _relabel(self, now: float, *, was_known: bool) -> None:
         """Call this minute what the upstream calls it, which is not what was believed."""
@@ -367,9 +366,11 @@ class Account:
         if was_known and number > self.minute.number:
             self._begin(number, now)  # ours slept
             return
-        if not was_known and self.history:
-            # By our own clock it had begun, which the upstream's first Date denies.
-            self.minute.early += self.history[-1].spent
+        if not was_known:
+            # By our own clock it had begun, which the upstream's first Date denies; or the next one may have.
+            self.minute.early += self.history[-1].spent if self.history else 0
+            next_may_have = self.time.latest(now) >= (number + 1) * MINUTE
+            self._early = self.minute.spent - self.in_flight.cost if next_may_have else 0
         self.in_flight.relabel(self.minute.number, number)
         self.minute.number = number
         self._began_at = self.time.beginning(number)
@@ -395,6 +396,4 @@ class Account:
 
     def resets_in(self, now: float) -> float:
         """Return the seconds until the next minute."""
-        if now < self.ends_at:
-            return self.ends_at - now
-        return self.time.until(self.time.minute(now) + 1, now)
+        return self.ends_at - now if now < self.ends_at else self.time.until(self.time.minute(now) + 1, now)

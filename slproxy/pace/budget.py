@@ -107,8 +107,15 @@ class Budget:
             return None
         if account.endpoints.have_stopped_all and account.endpoints.gives_way(reservation.endpoint):
             reservation = self._first_of_others(now) or reservation
-        fits = min(reservation.cost, account.quota) <= account.left(now)
-        return reservation if fits or account.is_untouched() else None
+        return reservation if self._lacking(reservation, now) <= 0 or account.is_untouched() else None
+
+    def _lacking(self, reservation: Reservation, now: float) -> float:
+        """Return what is missing for a reservation: one for more than our part needs all of that, and the team's."""
+        account, cost = self.account, reservation.cost
+        return max(
+            min(cost, account.quota) - account.left(now),
+            min(cost, account.limit) - account.team_left(now) if cost > account.quota else -math.inf,
+        )
 
     def _first_of_others(self, now: float) -> Reservation | None:
         """Return the first to an endpoint that has not stopped all, if it can go: it must not wait for one that has."""
@@ -163,8 +170,7 @@ class Budget:
         waits += [max(0.0, self._blocked_until(each) - now) for each in self.queue.parked]
         if reservation is None:
             return min(waits) if min(waits) < math.inf else None
-        price = min(reservation.cost, account.quota)
-        lacking = price - account.left(now)
+        lacking = self._lacking(reservation, now)
         held = account.held_until(now) - now
         if held > 0:
             waits.append(held)
@@ -174,6 +180,7 @@ class Budget:
             # It may be over already, before the first reply; then only that brings the next one.
             if now < account.ends_at:
                 waits.append(account.time.until(account.minute.number + 1, now))
+            price = min(reservation.cost, account.limit)
             if (growth := account.rules.growth(account.quota)) and price <= account.team_left(now) - account.headroom:
                 waits.append(max(0.0, lacking / growth))
         soonest = min(waits)

@@ -39,8 +39,11 @@ class ServerTime:
         return agrees
 
     def set_back(self, seconds: float) -> None:
-        """Believe that the clock that counts is so far behind the one that ``Date`` tells, besides what was known."""
-        self.skew += seconds
+        """Believe that the clock that counts is so far behind the one that ``Date`` tells, besides what was known.
+
+        Before the first ``Date`` it is ours that is ahead.
+        """
+        self.skew += seconds if self.is_known else 0.0
         self._low -= seconds
         self._high -= seconds
 

@@ -12,9 +12,8 @@ class InFlight:
 
     def __init__(self) -> None:
         self._reservations: set[Reservation] = set()
+        self._cost_of: dict[int | None, int] = {}
         self.cost = 0
-        # The one that was sent last, while nothing else was in flight: its reply tells exactly what remains.
-        self.sole: Reservation | None = None
 
     def __len__(self) -> int:
         return len(self._reservations)
@@ -24,14 +23,16 @@ class InFlight:
 
     def add(self, reservation: Reservation) -> None:
         """Count a reservation that is sent now."""
-        self.sole = None if self._reservations else reservation
         self._reservations.add(reservation)
+        self._cost_of[reservation.minute] = self._cost_of.get(reservation.minute, 0) + reservation.cost
         self.cost += reservation.cost
 
     def remove(self, reservation: Reservation) -> None:
         """Stop to count a reservation."""
         self._reservations.remove(reservation)
         self.cost -= reservation.cost
+        if left := self._cost_of.pop(reservation.minute, 0) - reservation.cost:
+            self._cost_of[reservation.minute] = left
 
     def cost_since(self, at: float) -> int:
         """Return the cost of those that were sent after some time."""
@@ -39,7 +40,7 @@ class InFlight:
 
     def cost_of_others(self, minute: int) -> int:
         """Return the cost of those that were sent in another minute."""
-        return sum(each.cost for each in self._reservations if each.minute != minute)
+        return self.cost - self._cost_of.get(minute, 0)
 
     def first_sent(self, minute: int) -> float | None:
         """Return when the first of a minute was sent."""
@@ -55,3 +56,5 @@ class InFlight:
         """Call a minute by another number."""
         for reservation in self._reservations:
             reservation.minute = number if reservation.minute == minute else reservation.minute
+        if cost := self._cost_of.pop(minute, 0):
+            self._cost_of[number] = self._cost_of.get(number, 0) + cost

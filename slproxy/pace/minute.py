@@ -16,9 +16,9 @@ MAX_LABELS = 100
 class Minute:
     """The account of one minute; ``number`` counts from 1970.
 
-    ``remaining`` is the least that a reply has told, at ``told_at``. ``opening`` is what there was before we spent of
-    it, as far as replies tell; ``exact_opening`` the same, where no other request was in flight. ``external_spend`` is
-    the most that others were seen to spend, within ``external_seconds`` of the beginning.
+    ``remaining`` is the least that a reply has told, at ``told_at``. ``opening`` is what there was at least before we
+    spent of it, as replies tell; ``exact_opening`` the same, where it was no more. ``external_spend`` is the most that
+    others were seen to spend, within ``external_seconds`` of the beginning.
     """
 
     number: int
@@ -26,6 +26,8 @@ class Minute:
     spent: int = 0
     # What was booked in the minute before, and may have been counted in this one.
     early: int = 0
+    # What of ours was certainly counted in it: replies told what was left.
+    counted: int = 0
     remaining: int | None = None
     told_at: float = -math.inf
     opening: int | None = None
@@ -44,12 +46,23 @@ class Minute:
         for counts, label in ((self.by_client, client), (self.by_endpoint, endpoint)):
             counts[label if label in counts or len(counts) < MAX_LABELS else "others"] += cost
 
+    def note_opening(self, opening: int, *, is_exact: bool) -> None:
+        """Note what there was at least; or exactly, of which the first one counts."""
+        self.opening = opening if self.opening is None else max(opening, self.opening)
+        if is_exact and self.exact_opening is None:
+            self.exact_opening = opening
+
+    def note_remaining(self, remaining: int, now: float) -> None:
+        """Note what remains: a reply that comes late never raises it."""
+        if self.remaining is None or remaining <= self.remaining:
+            self.remaining, self.told_at = remaining, now
+
     def note_wait(self, seconds: float) -> None:
         """Count somebody who has waited and goes now."""
         self.waited += 1
         self.longest_wait = max(self.longest_wait, seconds)
 
     def note_external_spend(self, cost: int, since_beginning: float) -> None:
-        """Note that others have spent more than was known, so many seconds after the beginning."""
-        self.external_spend = cost
-        self.external_seconds = max(since_beginning, MIN_RATE_SECONDS)
+        """Note what others have spent so many seconds after the beginning, if that is more than was known."""
+        if cost > self.external_spend:
+            self.external_spend, self.external_seconds = cost, max(since_beginning, MIN_RATE_SECONDS)

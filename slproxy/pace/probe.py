@@ -55,8 +55,11 @@ class Probe:
         # In whole seconds, as Dates are.
         return min(float(math.floor(into)), MAX_CLOCK_SKEW - known)
 
-    def waited_for_until(self, first_sent: float | None, now: float) -> float:
-        """Return until when all wait for the first of this minute that is in flight; ``now`` if they need not."""
-        if not self.is_wanted or self.is_shared or first_sent is None:
+    def waited_for_until(self, first_sent: float | None, began_at: float, now: float) -> float:
+        """Return until when all wait for the first of this minute that is in flight; ``now`` if they need not.
+
+        One that is sent later in the minute tells nothing of its beginning.
+        """
+        if not self.is_wanted or self.is_shared or first_sent is None or first_sent >= began_at + PROBE_TIMEOUT:
             return now
         return max(now, first_sent + PROBE_TIMEOUT)

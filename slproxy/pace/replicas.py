@@ -106,7 +106,7 @@ class Replicas:
             elif answer.others is not None and minute == account.minute.number:
                 account.note_external_spend(answer.others, now)
             granted = len(asked) if answer is None else answer.granted
-            lowest = min((reservation.cost for reservation in asked[granted:]), default=0)
+            lowest = min((min(each.cost, account.quota) for each in asked[granted:]), default=0)
             for number in range(len(asked)):
                 reservation = asked.pop(0)
                 if reservation in self._cancelled:

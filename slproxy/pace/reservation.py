@@ -30,5 +30,6 @@ class Reservation:
     refusal: Refusal | None = None
     # Whether its reply tells if the budget is spent, which is in doubt.
     is_probe: bool = False
-    # How many had been sent before it, where none of them was in flight: its reply tells exactly what remains.
-    alone: int | None = None
+    # When it was sent: what of its minute was certainly counted, and what had been spent untold in all.
+    counted: int = 0
+    untold: int = 0

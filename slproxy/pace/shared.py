@@ -38,7 +38,7 @@ local granted, sum = 0, 0
 for each = 6, #ARGV do
   local cost = tonumber(ARGV[each])
   if spent + sum > 0 and not remaining and ARGV[5] == '1' then break end
-  if sum + cost > left and (remaining or spent + sum > 0) then break end
+  if sum + math.min(cost, tonumber(ARGV[2])) > left and (remaining or spent + sum > 0) then break end
   granted, sum = granted + 1, sum + cost
 end
 if granted > 0 then

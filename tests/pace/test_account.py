@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from slproxy.pace.account import SEEN_MINUTES
 from slproxy.pace.budget import Budget
 from slproxy.pace.rules import Rules
+from slproxy.pace.seen import SEEN_MINUTES
 from slproxy.retry import MINUTE
 from tests.support.desk import UNIX, Desk, desk
 
@@ -21,6 +21,16 @@ def test_what_is_sent_is_spent_at_once_and_corrected_by_its_reply() -> None:
     assert (it.left(), it.account.minute.spent) == (595, 5)
     # The next one on that page is foreseen to cost 5.
     assert it.ask(30).cost == 5
+
+
+def test_what_costs_nothing_is_in_flight_as_well() -> None:
+    it = desk()
+    it.reply(it.send(), cost=0)
+    free = [it.send(), it.send(), it.send(30)]
+    assert [each.cost for each in free] == [0, 0, 30]
+    for reservation in free:
+        it.reply(reservation)
+    assert (len(it.account.in_flight), it.account.in_flight.cost, it.left()) == (0, 0, 570)
 
 
 @pytest.mark.parametrize(
@@ -67,6 +77,14 @@ def test_what_others_spend_is_taken_note_of() -> None:
     it.spend(left=599)
     # That was at once, so that no more than a fortieth is kept back.
     assert (it.account.headroom, it.left()) == (15, 584)
+
+
+def test_what_is_on_its_way_from_the_last_minute_was_not_spent_by_others() -> None:
+    it = desk(59.9)
+    it.send(30)
+    it.now = 60.5
+    it.spend(left=569)
+    assert it.account.minute.external_spend == 0
 
 
 def test_the_next_minutes_keep_back_what_others_spend_in_three_seconds() -> None:
@@ -142,6 +160,14 @@ def test_a_limit_that_no_header_tells_is_seen() -> None:
     # A higher one is believed at once: so much was there.
     it.spend(left=1199)
     assert it.account.limit == 1200
+
+
+def test_what_was_lost_raises_no_limit() -> None:
+    """SalesLoft never had it: more is left than we believe, and no more than before."""
+    it = desk()
+    it.account.lost(it.send(30), it.now, maybe_sent=True)
+    it.spend(left=599)
+    assert (it.account.limit, it.left()) == (600, 569)
 
 
 @pytest.mark.parametrize(

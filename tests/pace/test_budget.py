@@ -128,8 +128,7 @@ def test_what_costs_more_than_a_minute_goes_when_nothing_is_spent_of_one() -> No
     assert it.go() == []
     it.now = 60.0
     assert it.go() == [great]
-    # All of a minute, which is what replicas can grant at most.
-    assert (great.cost, it.left()) == (10, 0)
+    assert (great.cost, it.left()) == (30, 0)
 
 
 def test_one_minute_that_begins_with_little_sends_nobody_away() -> None:

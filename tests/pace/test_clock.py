@@ -100,6 +100,16 @@ def test_it_is_never_ahead_of_the_upstream(offset: float, replies: list[tuple[fl
         assert 0.0 <= time.until(time.minute(received) + 1, received) <= MINUTE + 1e-6
 
 
+def test_before_the_first_date_it_is_our_own_clock_that_is_ahead() -> None:
+    time = ServerTime(unix=UNIX + 1.0, now=0.0)
+    time.set_back(1.0)
+    assert (time.earliest(0.0), time.skew) == (UNIX, 0.0)
+    # Later it is the upstream's Date.
+    time.learn(UNIX + 2.0, sent=1.0, received=1.0)
+    time.set_back(1.0)
+    assert (time.earliest(1.0), time.skew) == (UNIX + 1.0, 1.0)
+
+
 def test_a_clock_that_was_set_is_followed() -> None:
     time = ServerTime(unix=UNIX, now=0.0)
     time.learn(UNIX, sent=0.0, received=0.1)

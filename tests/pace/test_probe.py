@@ -30,6 +30,16 @@ def test_nobody_waits_for_a_probe_that_does_not_return() -> None:
     assert it.go() == reservations[1:]
 
 
+def test_one_that_is_sent_later_in_the_minute_holds_nobody_up() -> None:
+    it, waiting = awaited(count=1)
+    it.now = 60.0
+    it.left()
+    it.budget.queue.cancel(waiting[0])
+    it.now = 60.0 + PROBE_TIMEOUT
+    reservations = [it.enqueue() for _ in range(2)]
+    assert it.go() == reservations
+
+
 def awaited(*, count: int = 5) -> tuple[Desk, list[Reservation]]:
     """Return a spent minute at second 10, and those who wait for the next one."""
     it = desk(10.0)
