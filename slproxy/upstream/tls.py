@@ -99,6 +99,7 @@ class Tls(asyncio.Transport, asyncio.BufferedProtocol, Generic[P]):
             self._above.connection_lost(error)
         elif not self.secured.done():
             self.secured.set_exception(error or ConnectionResetError("the connection ended in the TLS handshake"))
+            self.secured.exception()  # nobody waits for it where the attempt was given up right before
 
     def pause_writing(self) -> None:
         """Pass it on."""

@@ -30,15 +30,14 @@ from tests.support.programs import program
 from tests.support.proxies import API_KEY, proxy, settings_for
 from tests.support.raw_http import Head, Message, get, port_of, raw, read_message, reply
 from tests.support.scripted import Handler, ScriptedUpstream
-from tests.support.waiting import PATIENCE, until
+from tests.support.waiting import PATIENCE, SLACK, SOON, until
 
 KIB, MIB = 1024, 1024 * 1024
 PIECE = b"x" * 64 * KIB
-# What a busy machine may add to a time that is held to; nothing on loopback takes as long.
-SLACK = 1.5
-SOON = 5.0
 # The deadlines of a proxy that is tested for them.
 SHORT = 0.3
+# When what is poured is taken no more, and nothing comes back either.
+TAKES_NO_MORE = 1.5
 # How often a slow client does a little.
 TRICKLE = 0.5
 # As small as the kernel grants a receive buffer: a client that does not read is noticed early.
@@ -596,8 +595,15 @@ async def stalled_clients(what: str) -> None:
         for each in stalled:
             each.read_on()
         if "upload" in what:
-            ends = await asyncio.gather(*(told_or_reset(each) for each in stalled))
-            assert OVERLOADED in ends, what
+            ends = [asyncio.create_task(told_or_reset(each)) for each in stalled]
+            for end in asyncio.as_completed(ends):
+                if await end == OVERLOADED:
+                    break
+            else:
+                pytest.fail(f"{what}: nobody was told")
+            for each in ends:
+                each.cancel()
+            await asyncio.gather(*ends, return_exceptions=True)
         else:
             # Whoever kept its place reads on for as long as it likes; who lost it has a reset behind what was sent.
             lost = [asyncio.create_task(each.rest(timeout=60.0)) for each in stalled]
@@ -617,7 +623,7 @@ async def stalled_clients(what: str) -> None:
 
 async def told_or_reset(stalled: Client) -> tuple[int, str, str | None] | None:
     try:
-        return problem_in(await stalled.message(timeout=2.0))
+        return problem_in(await stalled.message())
     except (ConnectionError, asyncio.IncompleteReadError, TimeoutError):
         return None
 
@@ -818,7 +824,7 @@ async def test_what_never_ends_is_refused_after_little_of_it(flood: str) -> None
     begin, again, status = FLOODS[flood]
     piece = again * (64 * KIB // len(again))
     sent, told = 0, asyncio.Event()
-    limits = LimitSettings(header_timeout=SHORT, body_timeout=SHORT)
+    limits = LimitSettings(header_timeout=SOON, body_timeout=SOON)
     async with pair(limits=limits) as (upstream, app), client(app.urls[0]) as mad:
 
         async def pour() -> None:
@@ -833,9 +839,9 @@ async def test_what_never_ends_is_refused_after_little_of_it(flood: str) -> None
         began = time.monotonic()
         got = b""  # and none it is where a reset overtakes the answer, since more was sent than read (RFC 9112 §9.6)
         with contextlib.suppress(ConnectionError):
-            async with asyncio.timeout(SHORT + 2 * SLACK):
+            async with asyncio.timeout(SLACK):
                 got = await mad.reader.read(MIB)
-        assert time.monotonic() - began < SHORT + 2 * SLACK
+        assert time.monotonic() - began < SLACK < SOON
         told.set()
         async with asyncio.timeout(SOON):
             await pouring
@@ -874,7 +880,7 @@ async def hoard(url: str, begin: bytes, again: bytes, most: int) -> list[int]:
 
         pouring = asyncio.create_task(pour())
         with contextlib.suppress(ConnectionError, TimeoutError):
-            async with asyncio.timeout(SLACK):
+            async with asyncio.timeout(TAKES_NO_MORE):
                 while more := await mad.reader.read(MIB):
                     got += more
         pouring.cancel()
@@ -1079,7 +1085,8 @@ async def test_others_are_served_while_slow_clients_hold_all_they_can(
             attackers = [asyncio.create_task(attacker(running.url, turn)) for turn in range(number)]
             try:
                 started = time.monotonic()
-                while time.monotonic() - started < seconds:
+                names = [attack.__name__ for attack in attacks]
+                while time.monotonic() - started < seconds or min(began[name] for name in names) < number // 3:
                     await one(lambda: raw(running.url, get("/v2/new")))
                     await one(lambda: kept.ask("/v2/kept", timeout=PATIENCE))
                     await asyncio.sleep(0.1)
@@ -1088,9 +1095,7 @@ async def test_others_are_served_while_slow_clients_hold_all_they_can(
                     task.cancel()
                 await asyncio.gather(*attackers, return_exceptions=True)
             await one(lambda: raw(running.url, get("/v2/after")))
-    assert min(began.values()) >= number // 3
-    assert max(took) < 2.0, sorted(took)[-10:]
-    assert len(took) > seconds
+    assert max(took) < SLACK, sorted(took)[-10:]  # who holds something may do so for a minute
 
 
 # Memory.

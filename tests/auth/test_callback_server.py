@@ -20,6 +20,7 @@ from slproxy.sockets import Peers
 from tests.support.commands import free_port
 from tests.support.raw_http import Head
 from tests.support.users import another_user, needs_users, socket_of_another_user
+from tests.support.waiting import SOON
 
 URL = "https://accounts.example/oauth/authorize?state=S&code_challenge=C"
 
@@ -187,7 +188,7 @@ async def test_an_idle_connection_of_the_browser_does_not_hold_up_the_end_nor_is
     """Chromium opens one in case."""
     told: list[dict[str, object]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
-    async with asyncio.timeout(3):
+    async with asyncio.timeout(SOON):
         async with waiting() as (_, port):
             _, writer = await asyncio.open_connection("127.0.0.1", port)
             await answer(port, "/favicon.ico")

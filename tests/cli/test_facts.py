@@ -21,10 +21,8 @@ from tests.support.commands import (
 )
 from tests.support.programs import program, run, verified
 from tests.support.raw_http import get, raw
-from tests.support.waiting import until
+from tests.support.waiting import SOON, until
 
-# Longer than a command takes, on a machine that is busy.
-SOON = 10.0
 CALLBACK = "http://localhost:3999/callback"
 
 

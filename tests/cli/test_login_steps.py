@@ -29,10 +29,8 @@ from tests.support.commands import (
 )
 from tests.support.programs import environment, program, run
 from tests.support.raw_http import get, raw
-from tests.support.waiting import until
+from tests.support.waiting import PATIENCE, SOON, until
 
-# Longer than a command takes, on a machine that is busy.
-SOON = 10.0
 CALLBACK = "http://localhost:3999/callback"
 
 
@@ -121,7 +119,7 @@ class Stay(urllib.request.HTTPRedirectHandler):
         return None
 
 try:
-    urllib.request.build_opener(Stay).open(sys.argv[1], timeout=5)
+    urllib.request.build_opener(Stay).open(sys.argv[1], timeout=60)
 except urllib.error.HTTPError as redirect:
     url = redirect.headers["Location"]
 query = urllib.parse.parse_qs(urllib.parse.urlsplit(url).query)
@@ -129,7 +127,7 @@ callback, state = query["redirect_uri"][0], query["state"][0]
 
 def fetch(address):
     try:
-        with urllib.request.urlopen(address, timeout=5) as response:
+        with urllib.request.urlopen(address, timeout=60) as response:
             return response.status, response.read().decode()
     except urllib.error.HTTPError as error:
         return error.code, error.read().decode()
@@ -175,7 +173,7 @@ async def test_a_login_works_with_a_browser_that_runs_in_the_terminal(tmp_path: 
         code, out, err = await run("login", home=tmp_path, env=env)
     assert (code, out) == (0, "Authenticated as: Jane Smith (jane@company.com)\n"), err
     assert (tmp_path / "browser.txt").read_text().startswith("end 200 ")
-    assert time.monotonic() - started < 4.0
+    assert time.monotonic() - started < SOON
 
 
 async def test_a_callback_that_is_not_ours_is_refused_and_the_login_goes_on(tmp_path: Path) -> None:
@@ -199,13 +197,8 @@ async def test_ctrl_c_ends_a_login_that_waits_for_a_paste(tmp_path: Path) -> Non
         await login.url()
         await asyncio.sleep(0.2)
         login.process.send_signal(2)
-        started = time.monotonic()
-        try:
-            async with asyncio.timeout(3):
-                await login.process.wait()
-        except TimeoutError:
-            pytest.fail("Ctrl-C did not end the login within 3 s")
-        assert time.monotonic() - started < 3
+        async with asyncio.timeout(SOON):
+            await login.process.wait()
         assert login.process.returncode != 0
         assert login.process.stderr is not None
         assert b"Traceback" not in await login.process.stderr.read()
@@ -222,12 +215,12 @@ async def test_a_login_without_anybody_to_paste_fails_and_does_not_hang(tmp_path
             stderr=asyncio.subprocess.PIPE,
         )
         try:
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(PATIENCE):
                 _, err = await process.communicate()
         except TimeoutError:
             process.kill()
             await process.communicate()
-            pytest.fail("a login with standard input closed did not end within 5 s")
+            pytest.fail("a login with standard input closed did not end")
     assert process.returncode == 1
     assert b"Traceback" not in err
 

@@ -24,8 +24,6 @@ from tests.support.programs import program, run
 from tests.support.raw_http import Message, get, raw, reply
 from tests.support.scripted import ScriptedUpstream
 
-# Longer than a command takes, on a machine that is busy.
-SOON = 10.0
 CALLBACK = "http://localhost:3999/callback"
 
 

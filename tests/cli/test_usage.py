@@ -29,8 +29,6 @@ from tests.support.programs import environment, program, run, spawn
 from tests.support.raw_http import get, port_of, raw
 from tests.support.scripted import ScriptedUpstream
 
-# Longer than a command takes, on a machine that is busy.
-SOON = 10.0
 CALLBACK = "http://localhost:3999/callback"
 
 

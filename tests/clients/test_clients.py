@@ -25,6 +25,7 @@ from tests.support.proxies import API_KEY, proxy, settings_for
 from tests.support.raw_http import reply
 from tests.support.sandboxes import running_sandbox
 from tests.support.scripted import ScriptedUpstream, replies
+from tests.support.waiting import PATIENCE
 
 pytestmark = pytest.mark.heavy
 
@@ -280,10 +281,11 @@ async def test_requests_reads_a_list_with_bracket_parameters(rig: Rig, session: 
 async def test_requests_creates_changes_and_deletes(rig: Rig, session: requests.Session) -> None:
     def work() -> tuple[requests.Response, ...]:
         people = f"{rig.url}/v2/people.json"
-        created = session.post(people, json={"email_address": "ada@requests.example", "first_name": "Ada"}, timeout=10)
+        ada = {"email_address": "ada@requests.example", "first_name": "Ada"}
+        created = session.post(people, json=ada, timeout=PATIENCE)
         person = f"{rig.url}/v2/people/{created.json()['data']['id']}.json"
-        updated = session.put(person, json={"title": "Countess"}, timeout=10)
-        return created, updated, session.delete(person, timeout=10), session.get(person, timeout=10)
+        updated = session.put(person, json={"title": "Countess"}, timeout=PATIENCE)
+        return created, updated, session.delete(person, timeout=PATIENCE), session.get(person, timeout=PATIENCE)
 
     created, updated, deleted, missing = await asyncio.to_thread(work)
 
@@ -295,7 +297,7 @@ async def test_requests_creates_changes_and_deletes(rig: Rig, session: requests.
 
 async def test_requests_streams_an_answer(rig: Rig, session: requests.Session) -> None:
     def stream() -> tuple[int, bytes]:
-        with session.get(f"{rig.url}/v2/people.json?per_page=100", stream=True, timeout=10) as response:
+        with session.get(f"{rig.url}/v2/people.json?per_page=100", stream=True, timeout=PATIENCE) as response:
             return int(response.headers["Content-Length"]), b"".join(response.iter_content(1000))
 
     length, body = await asyncio.to_thread(stream)
@@ -311,7 +313,7 @@ async def test_requests_streams_an_upload_of_unknown_length(rig: Rig, session: r
 
     def send() -> requests.Response:
         headers = {"Content-Type": "application/json"}
-        return session.post(f"{rig.url}/v2/notes.json", data=pieces(), headers=headers, timeout=10)
+        return session.post(f"{rig.url}/v2/notes.json", data=pieces(), headers=headers, timeout=PATIENCE)
 
     response = await asyncio.to_thread(send)
 
@@ -340,7 +342,7 @@ async def test_200_concurrent_requests_of_httpx_are_all_answered_each_with_its_o
     count = 200
     # One connection each: httpx's own limit of 100 would make half of them wait.
     limits = httpx.Limits(max_connections=count)
-    async with httpx.AsyncClient(base_url=rig.url, trust_env=False, limits=limits, timeout=20) as client:
+    async with httpx.AsyncClient(base_url=rig.url, trust_env=False, limits=limits, timeout=PATIENCE) as client:
         answers = await asyncio.gather(*(client.get(f"/v2/people/{1 + n % 100}.json") for n in range(count)))
 
     assert [answer.json()["data"]["id"] for answer in answers] == [1 + n % 100 for n in range(count)]

@@ -14,9 +14,7 @@ import pytest
 
 from slproxy.forward.body import WHOLE, Body, ReplayMemory
 from tests.support import ROOT
-
-# Longer than anything here takes: what waits this long has failed.
-PATIENCE = 20.0
+from tests.support.waiting import PATIENCE
 
 
 def client(*pieces: bytes) -> Callable[[], Awaitable[bytes]]:

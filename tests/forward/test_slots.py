@@ -15,8 +15,8 @@ from tests.support.pacing import Line
 from tests.support.proxies import proxy, settings_for
 from tests.support.raw_http import Message, get, raw, reply
 from tests.support.scripted import ScriptedUpstream
+from tests.support.waiting import SOON
 
-SOON = 5.0
 CLIENT_CREDENTIALS = AuthSettings(grant="client_credentials", client_id="id", client_secret=Secret("secret"))
 
 

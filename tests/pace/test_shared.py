@@ -23,14 +23,14 @@ from slproxy.pace import RedisBudget
 from slproxy.pace.shared import KEY_TTL, TIMEOUT, Allocation, Settlement, minute_key
 from slproxy.sandbox import Options, Sandbox
 from tests.support.commands import pointed_at
-from tests.support.pacing import MINUTE, SOON, Line, Ticking, line_to, logged, paced, spend_all, told_at_once
+from tests.support.pacing import MINUTE, Line, Ticking, line_to, logged, paced, spend_all, told_at_once
 from tests.support.programs import Program
 from tests.support.proxies import settings_for
 from tests.support.raw_http import Message, get, raw
 from tests.support.redis import needs_redis, redis_server
 from tests.support.replicas import replicas
 from tests.support.sandboxes import running_sandbox
-from tests.support.waiting import PATIENCE, until
+from tests.support.waiting import PATIENCE, SOON, until
 
 pytestmark = needs_redis
 

@@ -8,10 +8,10 @@ from contextlib import suppress
 
 import pytest
 
-from tests.support.pair import SOON, asked, chunked, opened, pair, problem
+from tests.support.pair import asked, chunked, opened, pair, problem
 from tests.support.raw_http import Message, get, read_message, reply
 from tests.support.scripted import replies
-from tests.support.waiting import until
+from tests.support.waiting import SOON, until
 
 
 async def test_a_client_of_http_10_is_served_and_its_connection_closed() -> None:

@@ -29,9 +29,8 @@ from tests.support.proxies import API_KEY, proxy, settings_for
 from tests.support.raw_http import Message, get, port_of, read_message, reply
 from tests.support.sandboxes import login_at, running_sandbox, sandbox_auth
 from tests.support.scripted import ScriptedUpstream, replies
-from tests.support.waiting import until
+from tests.support.waiting import SOON, until
 
-SOON = 5.0
 KIB = 1024
 DISK = 256 * KIB
 

@@ -13,10 +13,10 @@ import pytest
 from slproxy.app import App
 from slproxy.server.admission import KEEPALIVE
 from slproxy.server.connection import ClientConnection
-from tests.support.pair import SOON, pair
+from tests.support.pair import pair
 from tests.support.programs import program, verified
 from tests.support.raw_http import Message, get, port_of, reply
-from tests.support.waiting import until
+from tests.support.waiting import SOON, until
 
 # The longest that a client is known to keep its own: Envoy's, an hour.
 AN_HOUR = 3600.0

@@ -24,11 +24,8 @@ from tests.support.programs import Program, program, run, spawn
 from tests.support.proxies import API_KEY, proxy, settings_for
 from tests.support.raw_http import Message, get, port_of, raw, read_message, reply
 from tests.support.scripted import ScriptedUpstream
-from tests.support.waiting import until
+from tests.support.waiting import SLACK, SOON, until
 
-# What a busy machine may add to a time that is held to.
-SLACK = 1.5
-SOON = 5.0
 PIECE = b"x" * 65536
 # Held until the client or the proxy leaves.
 FOR_EVER = 3600.0
@@ -99,9 +96,11 @@ def no_defect_in(running: Program) -> None:
 
 
 async def goes_down(number: signal.Signals, home: Path) -> None:
+    idle_are_closed = asyncio.Event()
+
     async def script(message: Message, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if message.head.target.startswith("/v2/slow"):
-            await asyncio.sleep(2.0)
+            await idle_are_closed.wait()
         writer.write(reply(body=message.head.target.encode()))
 
     async with (
@@ -119,17 +118,15 @@ async def goes_down(number: signal.Signals, home: Path) -> None:
             writer.write(get(f"/v2/slow/{turn}"))
         await until(lambda: sum("slow" in message.head.target for message in upstream.seen) == 20)
 
-        began = time.monotonic()
         running.process.send_signal(number)
         assert await asyncio.gather(*(rest(reader) for reader, _ in idle)) == [(b"", "closed")] * 5
-        assert time.monotonic() - began < 1.0
         assert running.process.returncode is None
         with pytest.raises(ConnectionError):
             await asked(running.url)
+        idle_are_closed.set()
         answers = await asyncio.gather(*(read_message(reader) for reader, _ in busy))
         async with asyncio.timeout(SOON):
             assert await running.process.wait() == 0
-        assert time.monotonic() - began < 2.5 + SLACK
     assert [(answer.head.status, answer.body.decode()) for answer in answers] == [
         (200, f"/v2/slow/{turn}") for turn in range(20)
     ]

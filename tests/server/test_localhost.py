@@ -19,10 +19,11 @@ from slproxy.errors import ConfigError
 from slproxy.server import listen_at
 from tests.support import ROOT
 from tests.support.commands import pointed_at
-from tests.support.pair import SOON, pair
+from tests.support.pair import pair
 from tests.support.programs import run
 from tests.support.raw_http import get, port_of, read_message
 from tests.support.users import another_user, needs_users
+from tests.support.waiting import SOON
 
 LISTEN_AT = "import asyncio; from slproxy.server import listen_at; print(len(asyncio.run(listen_at('127.0.0.1', 0))))"
 

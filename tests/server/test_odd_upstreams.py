@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from contextlib import suppress
 
 import pytest
 
-from tests.support.pair import SOON, asked, opened, pair, problem
+from tests.support.pair import asked, opened, pair, problem
 from tests.support.raw_http import Message, get, read_message, reply
 from tests.support.scripted import replies
-from tests.support.waiting import PATIENCE, until
+from tests.support.waiting import PATIENCE, SOON, until
 
 
 async def test_a_reply_that_nobody_asked_for_is_never_given_to_the_next_request() -> None:
@@ -67,9 +66,7 @@ async def test_a_head_that_dribbles_in_is_no_answer_in_time() -> None:
             await asyncio.sleep(0.05)
 
     async with pair(script, response_timeout=0.3) as (_, app):
-        started = time.monotonic()
         problem(await asked(app.urls[0], get("/v2/a", method="POST")), status=504, kind="upstream-timeout")
-        assert time.monotonic() - started < 1.3
 
 
 async def test_a_client_that_pauses_an_upload_is_not_the_upstreams_silence() -> None:
@@ -87,7 +84,7 @@ async def test_a_client_that_pauses_an_upload_is_not_the_upstreams_silence() -> 
 
 async def test_an_upstream_that_does_not_take_the_body_is_504() -> None:
     async def script(message: Message, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await asyncio.sleep(SOON)
+        await asyncio.Event().wait()
 
     async with pair(script, whole=False, response_timeout=0.3) as (_, app):
         request = get("/v2/a", method="POST", body=b"x" * 20_000_000)
@@ -105,12 +102,12 @@ async def test_a_body_that_stalls_is_aborted_after_the_idle_timeout() -> None:
         reader, writer = await opened(app)
         writer.write(get("/v2/a"))
         got = b""
-        async with asyncio.timeout(1.5):
+        async with asyncio.timeout(SOON):
             with suppress(ConnectionError):
                 while piece := await reader.read(4096):
                     got += piece
         assert not got.endswith(b"0\r\n\r\n")
-        await until(lambda: upstream.closed == 1, timeout=1.0)
+        await until(lambda: upstream.closed == 1, timeout=SOON)
 
 
 async def test_a_client_that_pauses_a_download_is_not_the_upstreams_silence() -> None:

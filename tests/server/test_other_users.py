@@ -17,13 +17,13 @@ import pytest
 from slproxy.config import ListenSettings, Secret
 from tests.support.clock import FakeTime
 from tests.support.commands import pointed_at
-from tests.support.pair import LOCAL_KEY, SOON, asked, pair, problem
+from tests.support.pair import LOCAL_KEY, asked, pair, problem
 from tests.support.programs import program, spawn
 from tests.support.proxies import proxy, settings_for
 from tests.support.raw_http import Message, get, port_of, read_message
 from tests.support.scripted import ScriptedUpstream
 from tests.support.users import ANOTHER_USER, another_user, needs_users, socket_of_another_user
-from tests.support.waiting import until
+from tests.support.waiting import SOON, until
 from tests.support.without_netlink import SOCKET
 
 

@@ -12,10 +12,11 @@ import sys
 import pytest
 
 from slproxy.config import AuthSettings, Secret
-from tests.support.pair import SOON, asked, chunked, lines_of, opened, pair, problem
+from tests.support.pair import asked, chunked, lines_of, opened, pair, problem
 from tests.support.proxies import API_KEY, proxy, settings_for
 from tests.support.raw_http import Message, get, port_of, read_message, reply
 from tests.support.scripted import ScriptedUpstream, replies
+from tests.support.waiting import SOON
 
 
 async def test_status_reason_and_headers_come_down_as_they_came() -> None:

@@ -9,10 +9,11 @@ from dataclasses import replace
 import pytest
 
 from slproxy.config import ListenSettings, Secret
-from tests.support.pair import LOCAL_KEY, SOON, asked, chunked, opened, pair, problem
+from tests.support.pair import LOCAL_KEY, asked, chunked, opened, pair, problem
 from tests.support.proxies import API_KEY, proxy, settings_for
 from tests.support.raw_http import get, read_message
 from tests.support.scripted import ScriptedUpstream
+from tests.support.waiting import SOON
 
 
 async def test_headers_keep_their_order_repeats_case_and_bytes() -> None:

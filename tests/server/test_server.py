@@ -16,9 +16,7 @@ from slproxy.observe import AccessLog
 from tests.support.proxies import proxy, settings_for
 from tests.support.raw_http import Message, get, port_of, read_message, reply
 from tests.support.scripted import ScriptedUpstream
-from tests.support.waiting import until
-
-SOON = 5.0
+from tests.support.waiting import SOON, until
 
 
 async def test_clients_that_leave_in_the_middle_of_a_download_are_no_defects(caplog: pytest.LogCaptureFixture) -> None:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from contextlib import suppress
 
 import pytest
 
-from tests.support.pair import SOON, asked, opened, pair
+from tests.support.pair import asked, opened, pair
 from tests.support.raw_http import Message, abort, get, read_message, reply
-from tests.support.waiting import until
+from tests.support.waiting import SOON, until
 
 
 async def test_a_chunk_reaches_the_client_before_the_next_one_is_sent() -> None:
@@ -30,9 +29,7 @@ async def test_a_chunk_reaches_the_client_before_the_next_one_is_sent() -> None:
         async with asyncio.timeout(SOON):
             head = await reader.readuntil(b"\r\n\r\n")
             go_on.set()
-            started = time.monotonic()
             assert await reader.readuntil(b"a\r\n") == b"1\r\na\r\n"
-            assert time.monotonic() - started < 1.0
             go_on.set()
             assert await reader.readuntil(b"0\r\n\r\n") == b"1\r\nb\r\n0\r\n\r\n"
     assert b"chunked" in head
@@ -132,7 +129,7 @@ async def test_a_client_that_leaves_a_download_ends_it_upstream() -> None:
         await until(lambda: len(upstream.seen) == 1)
         await asyncio.sleep(0.05)
         abort(writer)
-        await until(lambda: upstream.closed == 1, timeout=1.0)
+        await until(lambda: upstream.closed == 1, timeout=SOON)
         assert app.app.state()["requests"]["in_flight"] == 0  # type: ignore[index]
 
 
@@ -146,7 +143,7 @@ async def test_a_client_that_leaves_while_it_waits_ends_the_request_upstream() -
         writer.write(get("/v2/a"))
         await until(lambda: len(upstream.seen) == 1)
         writer.close()
-        await until(lambda: upstream.closed == 1, timeout=1.0)
+        await until(lambda: upstream.closed == 1, timeout=SOON)
 
 
 @pytest.mark.parametrize("framing", ["Transfer-Encoding: chunked", "Content-Length: 500000"])
@@ -164,7 +161,7 @@ async def test_a_client_that_leaves_an_upload_ends_it_upstream_unfinished(framin
         writer.write(get("/v2/a", framing, method="POST") + body)
         await until(lambda: len(got) > 50_000)
         abort(writer)
-        await until(lambda: upstream.closed == 1, timeout=1.0)
+        await until(lambda: upstream.closed == 1, timeout=SOON)
     assert len(upstream.seen) == 1
     assert not got.endswith(b"0\r\n\r\n")
 

@@ -10,9 +10,10 @@ import pytest
 
 from slproxy.config import ListenSettings, Secret
 from tests.support.clock import FakeTime
-from tests.support.pair import LOCAL_KEY, SOON, asked, opened, pair, problem
+from tests.support.pair import LOCAL_KEY, asked, opened, pair, problem
 from tests.support.proxies import API_KEY, proxy, settings_for
 from tests.support.raw_http import get, port_of, read_message
+from tests.support.waiting import SOON
 
 
 @pytest.mark.parametrize("host", ["localhost", "LOCALHOST:1", "127.0.0.1:65535", "127.9.9.9", "[::1]:80", "[::1]"])

@@ -25,9 +25,7 @@ from slproxy.store import FileStore, Record, Token, TokenStore
 from slproxy.store.file_lock import file_lock
 from slproxy.store.record_format import FORMAT
 from tests.support import ROOT
-
-# Longer than anything here takes, even on a machine that is busy: what waits this long has failed.
-PATIENCE = 20.0
+from tests.support.waiting import PATIENCE
 
 RECORD = Record(
     client_id="client-1",

@@ -19,9 +19,7 @@ from slproxy.store import FileStore, MemoryStore, Record, Token, TokenCipher, To
 from slproxy.store.keyring import KeyringStore
 from slproxy.store.redis import RedisStore
 from tests.support.redis import redis_server
-
-# Longer than anything here takes, even on a machine that is busy: what waits this long has failed.
-PATIENCE = 20.0
+from tests.support.waiting import PATIENCE
 
 RECORD = Record(
     client_id="client-1",

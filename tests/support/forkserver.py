@@ -76,10 +76,14 @@ def serve(requests: socket.socket) -> dict[str, Any] | None:
 def main() -> None:
     # Ctrl-C is for those who wait for the programs, and ends this one by closing its socket.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    import slproxy.cli.commands  # noqa: PLC0415 - the tests import this module as well, and not this for it
+    import slproxy  # noqa: PLC0415 - the tests import this module as well, and not this for it
 
-    for module in pkgutil.walk_packages(slproxy.cli.commands.__path__, "slproxy.cli.commands."):
-        importlib.import_module(module.name)
+    # And what the program imports late, or by its name.
+    modules = [module.name for module in pkgutil.walk_packages(slproxy.__path__, "slproxy.")]
+    modules.remove("slproxy.__main__")
+    for name in (*modules, "encodings.idna", "keyring.backends.fail", "redis.asyncio", "uvloop"):
+        with contextlib.suppress(ImportError):  # an extra that is not installed
+            importlib.import_module(name)
     gc.collect()
     gc.freeze()
     with socket.socket(fileno=int(sys.argv[1])) as requests:

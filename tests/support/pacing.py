@@ -22,12 +22,10 @@ from tests.support.programs import Program
 from tests.support.proxies import proxy, settings_for
 from tests.support.raw_http import Head, Message, get, port_of, raw
 from tests.support.sandboxes import running_sandbox
-from tests.support.waiting import PATIENCE, until
+from tests.support.waiting import PATIENCE, SOON, until
 
 # A clock minute begins here; it is days from the clock of whoever runs the tests, which must not matter.
 MINUTE = 1_795_000_020.0
-# Longer than a request takes that nothing holds.
-SOON = 10.0
 
 
 class Ticking:

@@ -16,9 +16,8 @@ from tests.support.clock import FakeTime
 from tests.support.proxies import API_KEY, proxy, settings_for
 from tests.support.raw_http import Head, Message, port_of, raw
 from tests.support.scripted import Handler, ScriptedUpstream
+from tests.support.waiting import SOON
 
-# Nothing here takes a second, even on a machine that is busy.
-SOON = 5.0
 LOCAL_KEY = "local-key-7f3a"
 
 

@@ -16,9 +16,7 @@ from slproxy.upstream.connection import Connection
 from tests.support.proxies import proxy, settings_for
 from tests.support.raw_http import Message, get, port_of, raw, reply
 from tests.support.scripted import ScriptedUpstream, replies
-from tests.support.waiting import until
-
-SOON = 5.0
+from tests.support.waiting import SOON, until
 
 
 def reset(writer: asyncio.StreamWriter) -> None:
