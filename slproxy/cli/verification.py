@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from urllib.parse import urlsplit
 
 from slproxy.app import App
 from slproxy.auth import Credentials, parse_identity
@@ -54,6 +55,9 @@ async def _tell_of_hidden_login(app: App) -> None:
 
 
 async def _verify(app: App) -> None:
+    rules = app.settings.upstream
+    if (proxy := rules.proxy.proxy_for(urlsplit(rules.api_url).hostname or "")) is not None:
+        log.info("SalesLoft is reached through the proxy %s (%s)", proxy, rules.proxy.named_in)
     status, body = await app.ask("/v2/me.json")
     who = parse_identity(status, body, grant=app.credentials.selection.grant)
     log.info("Authenticated as: %s", who)

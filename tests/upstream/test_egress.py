@@ -35,6 +35,7 @@ from tests.support.egress import (
 )
 from tests.support.listener import Listener, Serve
 from tests.support.loops import LOOPS, in_loop
+from tests.support.programs import program
 from tests.support.proxies import API_KEY, proxy, settings_for
 from tests.support.raw_http import Head, get, raw, reply
 from tests.support.waiting import until
@@ -110,6 +111,23 @@ def test_requests_for_tokens_and_to_the_api_go_through_the_proxy_by_name_and_sea
             assert secret.encode() not in wire
 
     in_loop(loop, work())
+
+
+async def test_the_environment_of_a_program_names_its_proxy_and_the_log_tells(ca_file: Path, tmp_path: Path) -> None:
+    async with SalesLoft() as salesloft, Connector({f"{API}:443": salesloft.port}) as connector:
+        settings = {
+            "HTTPS_PROXY": f"http://{USER}:{PASSWORD}@127.0.0.1:{connector.port}",
+            "SLPROXY_UPSTREAM__API_URL": f"https://{API}",
+            "SLPROXY_UPSTREAM__CA_FILE": str(ca_file),
+            "SLPROXY_STORE__KIND": "memory",
+            "SALESLOFT_API_KEY": API_KEY,
+        }
+        async with program("serve", "--port", "0", home=tmp_path, env=settings) as running:
+            assert (await raw(running.url, get("/v2/me.json"))).head.status == 200
+            shown = f"SalesLoft is reached through the proxy http://***@127.0.0.1:{connector.port} (HTTPS_PROXY)"
+            await until(lambda: shown in running.output)
+    assert PASSWORD not in running.output
+    assert {*connector.asked} == {f"{API}:443"}
 
 
 # Proxies that nobody here wrote.
