@@ -601,8 +601,8 @@ async def stalled_clients(what: str) -> None:
                     break
             else:
                 pytest.fail(f"{what}: nobody was told")
-            for each in ends:
-                each.cancel()
+            for end_of_one in ends:
+                end_of_one.cancel()
             await asyncio.gather(*ends, return_exceptions=True)
         else:
             # Whoever kept its place reads on for as long as it likes; who lost it has a reset behind what was sent.
