@@ -824,7 +824,7 @@ async def test_what_never_ends_is_refused_after_little_of_it(flood: str) -> None
     begin, again, status = FLOODS[flood]
     piece = again * (64 * KIB // len(again))
     sent, told = 0, asyncio.Event()
-    limits = LimitSettings(header_timeout=SOON, body_timeout=SOON)
+    limits = LimitSettings(header_timeout=SHORT, body_timeout=SHORT)
     async with pair(limits=limits) as (upstream, app), client(app.urls[0]) as mad:
 
         async def pour() -> None:
@@ -841,7 +841,7 @@ async def test_what_never_ends_is_refused_after_little_of_it(flood: str) -> None
         with contextlib.suppress(ConnectionError):
             async with asyncio.timeout(SLACK):
                 got = await mad.reader.read(MIB)
-        assert time.monotonic() - began < SLACK < SOON
+        assert time.monotonic() - began < SLACK
         told.set()
         async with asyncio.timeout(SOON):
             await pouring

@@ -448,9 +448,9 @@ async def test_without_redis_each_goes_on_alone_and_joins_again(
         assert {answer.head.status for answer in answers} == {200}
         assert line.budget["alone"] is True
         since = time.monotonic()
-        for _ in range(40):
+        for _ in range(60):
             assert (await line.at_once("/v2/me")).head.status == 200
-        assert time.monotonic() - since < SOON < 40 * TIMEOUT
+        assert time.monotonic() - since < SOON < 60 * TIMEOUT
         # Alone it is not without measure: SalesLoft's headers tell.
         await spend_all(line, sandbox, but=29)
         told_at_once(await line.at_once("/v2/people?page=501", "Prefer: wait=1"))
