@@ -48,6 +48,8 @@ class ReplyParser:
         self._overhead = 0
         self._reason = b""
         self._headers: list[tuple[bytes, bytes]] = []
+        # The first value of each header, by its name in lower case.
+        self.first: dict[bytes, bytes] = {}
         self.status = 0
         self.has_head = self.is_complete = False
         # Whether the body comes in chunks, and whether llhttp has seen one.
@@ -134,24 +136,24 @@ class ReplyParser:
             self._headers, self._reason = [], b""
             return
         self.has_head, self.status = True, status
-        lengths, codings = [], []
-        for name, value in self._headers:
-            if len(name) == 14 and name.lower() == b"content-length":
-                lengths.append(value)
-            elif len(name) == 17 and name.lower() == b"transfer-encoding":
-                codings.append(value.lower())
-        if codings and codings != [b"chunked"]:
+        for name, value in reversed(self._headers):
+            self.first[name.lower()] = value
+        length, is_coded = self.first.get(b"content-length"), b"transfer-encoding" in self.first
+        if is_coded and self._codings() != [b"chunked"]:
             raise NotHTTPError("a transfer coding that is not chunked alone")
-        if lengths and int(lengths[0]) > MAX_LENGTH:
+        if length is not None and int(length) > MAX_LENGTH:
             raise NotHTTPError("a length beyond all reason")
-        self._is_chunked = bool(codings)
+        self._is_chunked = is_coded
         self.keeps_alive = self._parser.should_keep_alive()
         if not self._has_body:
             self.is_complete = True
-        elif not lengths and not codings and status not in (204, 304):
+        elif length is None and not is_coded and status not in (204, 304):
             self.is_until_close = True
         # Sizes of chunks are read in one way only.
         self._parser.set_dangerous_leniencies(lenient_optional_cr_before_lf=False)
+
+    def _codings(self) -> list[bytes]:
+        return [value.lower() for name, value in self._headers if name.lower() == b"transfer-encoding"]
 
     def on_chunk_header(self) -> None:
         self._has_chunks = True

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 
 from slproxy.errors import Problem, UpstreamTimeout, UpstreamUnreachable
 from slproxy.http import RawHeaders
@@ -22,13 +22,12 @@ class Reply:
         self.status = parsed.status
         self.reason = parsed.reason
         self.headers: RawHeaders = parsed.headers
-        self._first: dict[bytes, bytes] | None = None
+        # The first value of each header, by its name in lower case.
+        self.first: Mapping[bytes, bytes] = parsed.first
 
     def header(self, name: str) -> str | None:
         """Return the first value of a header, by any case of its name."""
-        if self._first is None:
-            self._first = {name.lower(): value for name, value in reversed(self.headers)}
-        value = self._first.get(name.lower().encode())
+        value = self.first.get(name.lower().encode())
         return None if value is None else value.decode("utf-8", "surrogateescape")
 
     @property
