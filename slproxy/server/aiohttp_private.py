@@ -12,8 +12,9 @@ from collections.abc import Iterable
 from typing import NamedTuple, Protocol
 
 from aiohttp import EMPTY_PAYLOAD, StreamReader, __version__, web, web_protocol
-from aiohttp.http import StreamWriter
 from aiohttp.http_exceptions import HttpProcessingError
+
+from slproxy.server.client_request import ClientRequest
 
 
 class Private(NamedTuple):
@@ -43,12 +44,6 @@ PRIVATE_NAMES = (
         "_waiter",
         "web_protocol.py, RequestHandler.start",
         "It is pending while the connection waits for a request, which is how aiohttp itself tells an idle one.",
-    ),
-    Private(
-        web.RequestHandler,
-        "_current_request",
-        "web_protocol.py, RequestHandler._handle_request",
-        "A body that does not parse, or whose client has ended its half, has to fail for who reads it.",
     ),
     Private(
         web.RequestHandler,
@@ -111,6 +106,18 @@ PRIVATE_NAMES = (
         "It goes on to read requests.",
     ),
     Private(
+        web.RequestHandler,
+        "_paused",
+        "base_protocol.py, BaseProtocol.pause_writing",
+        "Whether the client has not taken what was written.",
+    ),
+    Private(
+        web.RequestHandler,
+        "_drain_helper",
+        "base_protocol.py, BaseProtocol.resume_writing",
+        "It waits until the client has.",
+    ),
+    Private(
         web_protocol._ErrInfo,
         "exc",
         "web_protocol.py, RequestHandler.data_received",
@@ -146,14 +153,18 @@ class RequestHandler(web.RequestHandler):
     They are aliases of its slots, which mypy does not know of, so that reading one costs no call.
     """
 
-    __slots__ = ()
+    # The request in hand, and how much of its response was written, in bytes.
+    current_request: ClientRequest | None
+    written: int
+
+    __slots__ = ("current_request", "written")
 
     @abstractmethod
-    async def serve(self, request: web.BaseRequest) -> Ends:
+    async def serve(self, request: ClientRequest) -> Ends:
         """Answer a request; what is left of its response is written by ``write_eof``."""
 
     @abstractmethod
-    def error_response(self, request: web.BaseRequest, error: BaseException) -> Ends:
+    def error_response(self, request: ClientRequest, error: BaseException) -> Ends:
         """Return the response to a request that does not parse, or that failed. Raises ConnectionError for none."""
 
     async def start(self) -> None:
@@ -187,11 +198,11 @@ class RequestHandler(web.RequestHandler):
             self._parser.message_consumed()
         if self._buffer_paused and len(self._messages) <= self._msg_queue_resume_size:
             self._resume_reading_if_drained()
-        error = message.exc if isinstance(message, web_protocol._ErrInfo) else None
-        writer, task = StreamWriter(self, self._loop), self._task_handler
-        assert task is not None, "it is this one"
-        parsed = web_protocol.ERROR if isinstance(message, web_protocol._ErrInfo) else message
-        request = web.BaseRequest(parsed, payload, self, writer, task, self._loop)
+        error = None
+        if isinstance(message, web_protocol._ErrInfo):
+            error, message = message.exc, web_protocol.ERROR
+        request = ClientRequest(message, payload)
+        self.written = 0
         try:
             response = await self._response_to(request, error)
             await response.write_eof()
@@ -199,10 +210,10 @@ class RequestHandler(web.RequestHandler):
             return False
         return response.keep_alive and (payload.is_eof() or await self._has_read_rest(payload))
 
-    async def _response_to(self, request: web.BaseRequest, error: BaseException | None) -> Ends:
+    async def _response_to(self, request: ClientRequest, error: BaseException | None) -> Ends:
         if error is not None:
             return self.error_response(request, error)
-        self._current_request = request
+        self.current_request = request
         try:
             return await self.serve(request)
         except ConnectionError:
@@ -210,7 +221,21 @@ class RequestHandler(web.RequestHandler):
         except Exception as failed:  # noqa: BLE001  # the outermost frame of a request
             return self.error_response(request, failed)
         finally:
-            self._current_request = None
+            self.current_request = None
+
+    async def write(self, data: bytes) -> None:
+        """Write, and wait until the client has taken it, as far as the kernel does not hold it.
+
+        Raises:
+            ConnectionError: the client has left.
+        """
+        transport = self.transport
+        if transport is None or transport.is_closing():
+            raise ConnectionResetError("the client has left")
+        self.written += len(data)
+        transport.write(data)
+        if self._paused:
+            await self._drain_helper()
 
     async def _has_read_rest(self, body: StreamReader) -> bool:
         """Throw away what is left of a body, for a while; return whether its end has come."""
@@ -226,7 +251,6 @@ class RequestHandler(web.RequestHandler):
     loop = web.RequestHandler._loop  # type: ignore[misc]
     requests_begun = web.RequestHandler._request_count  # type: ignore[misc]
     waiter = web.RequestHandler._waiter  # type: ignore[misc]
-    current_request = web.RequestHandler._current_request  # type: ignore[misc]
     queue = web.RequestHandler._messages  # type: ignore[misc]
     is_closing = web.RequestHandler._close  # type: ignore[misc]
 

@@ -9,9 +9,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 
-from aiohttp import web
-
 from slproxy.errors import BadRequest, ClientLeft, Problem
+from slproxy.server.client_request import ClientRequest
 from slproxy.server.response import reset
 from slproxy.sockets import Peers, Presence, presence
 
@@ -35,13 +34,13 @@ class ClientEnd:
         """``is_local``: the kernel knows who has the client's socket open."""
         self._transport = transport
         self._peers, self._is_local = peers, is_local
-        self._request: web.BaseRequest | None = None
+        self._request: ClientRequest | None = None
         self._seen_waiting = 0
         self.is_held = False
         # Whether its end was read.
         self.has_ended = False
 
-    def hold(self, request: web.BaseRequest) -> None:
+    def hold(self, request: ClientRequest) -> None:
         """Take a request in hand."""
         self._request, self._seen_waiting, self.is_held = request, 0, True
 
@@ -56,7 +55,7 @@ class ClientEnd:
             ClientLeft: the client has left.
             BadRequest: its body is known to be broken.
         """
-        body = self._look(is_unsent=True).content
+        body = self._look(is_unsent=True).body
         if (error := body.exception()) is not None:
             raise broken_body(error) from error
         self.is_held = False
@@ -75,12 +74,12 @@ class ClientEnd:
             return
         is_unread = not self._transport.is_reading()
         # It waits for the proxy, and not for the rest of its own body.
-        self._seen_waiting += self.is_held and (is_unread or self._request.content.is_eof())
+        self._seen_waiting += self.is_held and (is_unread or self._request.body.is_eof())
         if self.has_ended or is_unread:
             with contextlib.suppress(ClientLeft):  # its request is cancelled
                 self._look(is_unsent=self.is_held)
 
-    def _look(self, *, is_unsent: bool) -> web.BaseRequest:
+    def _look(self, *, is_unsent: bool) -> ClientRequest:
         """Return the request of a client that is there. Cut off one that has left, and so what is under way for it.
 
         A client that closes and one that closes its half only look alike. Where nothing tells them apart, what does no

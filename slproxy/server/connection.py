@@ -13,7 +13,6 @@ import socket
 from typing import Protocol, cast
 
 from aiohttp import StreamReader, web
-from aiohttp.abc import AbstractStreamWriter
 
 from slproxy.config import LimitSettings
 from slproxy.errors import BadRequest, InternalError, Problem
@@ -21,6 +20,7 @@ from slproxy.forward import Answer
 from slproxy.server.aiohttp_private import RequestHandler
 from slproxy.server.arrival import Arrival, too_large
 from slproxy.server.client_end import ClientEnd
+from slproxy.server.client_request import ClientRequest
 from slproxy.server.framing import has_rtsp
 from slproxy.server.lingering import LINGER_TIME, LINGER_TIME_OVER_LIMIT, Linger
 from slproxy.server.response import REPORT, Response, on_the_wire, problem_answer, reset
@@ -60,7 +60,7 @@ class Owner(Protocol):
     @property
     def admission(self) -> Registry: ...
 
-    async def serve(self, request: web.BaseRequest, connection: ClientConnection) -> Response: ...
+    async def serve(self, request: ClientRequest, connection: ClientConnection) -> Response: ...
 
     def record_unparsed(self, answer: Answer, error: str) -> None: ...
 
@@ -79,6 +79,7 @@ class ClientConnection(RequestHandler):
         "_is_too_large",
         "_linger",
         "_partial",
+        "_pauses",
         "_send_timer",
         "_server",
         "_trailers",
@@ -88,12 +89,12 @@ class ClientConnection(RequestHandler):
         "not_http",
         "other_user",
         "over_limit",
-        "writer",
     )
 
     def __init__(self, server: Owner, **options: object) -> None:
         super().__init__(server, **options)  # type: ignore[arg-type]  # aiohttp's own options, passed through
         self._server = server
+        self.current_request, self.written = None, 0
         # When its last request ended, in the loop's time.
         self.idle_since = self.loop.time()
         # The part of a head that has arrived.
@@ -109,8 +110,8 @@ class ClientConnection(RequestHandler):
         self._send_timer: asyncio.TimerHandle | None = None
         # From the last answer on.
         self._linger: Linger | None = None
-        # The writer of the response in hand.
-        self.writer: AbstractStreamWriter | None = None
+        # How often its client has not taken at once what was written.
+        self._pauses = 0
         # The uid of its client, where that is another user of this machine.
         self.other_user: int | None = None
         # Past `limits.max_connections`: its one answer is a 503.
@@ -176,6 +177,8 @@ class ClientConnection(RequestHandler):
         for timer in (self._head_timer, self._send_timer, self._linger):
             if timer is not None:
                 timer.cancel()
+        if self.current_request is not None:
+            self.current_request.body.set_exception(exc or ConnectionResetError("the client has left"))
         super().connection_lost(exc)
 
     async def shutdown(self, timeout: float | None = 15.0) -> None:  # noqa: ASYNC109  # aiohttp's signature
@@ -184,12 +187,11 @@ class ClientConnection(RequestHandler):
             reset(self.transport)
         await super().shutdown(timeout)
 
-    def begin_request(self, request: web.BaseRequest) -> None:
+    def begin_request(self, request: ClientRequest) -> None:
         """Serve a request: its client is watched until it is sent."""
-        self.writer = request.writer
         self.client.hold(request)
         if self.client.has_ended:
-            self._end_with(request.content)
+            self._end_with(request.body)
 
     def eof_received(self) -> bool:  # type: ignore[override]  # asyncio asks for it; aiohttp never says yes
         """Keep a half-closed connection: its client may still read the answer, and is looked at from now on."""
@@ -197,7 +199,7 @@ class ClientConnection(RequestHandler):
             return False
         self.client.has_ended = True
         if (request := self.current_request) is not None:
-            self._end_with(request.content)
+            self._end_with(request.body)
         elif not self.queue:  # else its turn is yet to come (`begin_request`)
             self.close()  # just answered, or just about to begin
         return True
@@ -279,27 +281,23 @@ class ClientConnection(RequestHandler):
             self.force_close()  # the client has left with a reset
 
     def pause_writing(self) -> None:
-        """Start the timeout of a client that does not read; asyncio would wait without end."""
+        """Look at a client that does not take what is written; asyncio would wait without end."""
         super().pause_writing()
-        if self.transport is not None:
+        self._pauses += 1
+        if self._send_timer is None and self.transport is not None:
             self._start_send_timer(self.transport)
-
-    def resume_writing(self) -> None:
-        """Stop the timeout of a client that did not read."""
-        super().resume_writing()
-        if self._send_timer is not None:
-            self._send_timer.cancel()
-            self._send_timer = None
 
     def _start_send_timer(self, transport: asyncio.Transport) -> None:
         self._send_timer = self.loop.call_later(
-            self._server.send_timeout, self._check_client_takes, transport, self.writer, self._taken(transport)
+            self._server.send_timeout, self._check_client_takes, transport, self._pauses, self._taken(transport)
         )
 
-    def _check_client_takes(
-        self, transport: asyncio.Transport, writer: AbstractStreamWriter | None, before: int
-    ) -> None:
-        if writer is not self.writer or self._taken(transport) > before:
+    def _check_client_takes(self, transport: asyncio.Transport, pauses: int, taken: int) -> None:
+        """Cut off a client that has taken nothing since there were so many pauses, and it had ``taken`` so much."""
+        self._send_timer = None
+        if not self.writing_paused:
+            return
+        if pauses != self._pauses or self._taken(transport) > taken:
             self._start_send_timer(transport)
         else:
             self.is_stalled = True
@@ -307,7 +305,7 @@ class ClientConnection(RequestHandler):
 
     def _taken(self, transport: asyncio.Transport) -> int:
         """Return how much of the reply the client has read, less what the kernel still holds, in bytes."""
-        return (0 if self.writer is None else self.writer.output_size) - unsent(transport)
+        return self.written - unsent(transport)
 
     def data_received(self, data: bytes) -> None:
         """Parse what arrived; fail a body that does not parse.
@@ -351,7 +349,7 @@ class ClientConnection(RequestHandler):
         request = self.current_request
         if request is None or not self.queue:
             return
-        body = request.content
+        body = request.body
         if not body.is_eof() and body.exception() is None:
             # The reason is in the queue; a trailer over the limit is told as a header is, however it was cut in pieces.
             problem = limit_problem(self.queued_error(), max_line_size=self.max_line_size)
@@ -371,19 +369,19 @@ class ClientConnection(RequestHandler):
             if not self.queue:
                 self.close()
 
-    async def serve(self, request: web.BaseRequest) -> Response:
+    async def serve(self, request: ClientRequest) -> Response:
         """Answer a request."""
         return await self._server.serve(request, self)
 
-    def error_response(self, request: web.BaseRequest, error: BaseException) -> Response:
+    def error_response(self, request: ClientRequest, error: BaseException) -> Response:
         """Answer with a problem: aiohttp's own page names its version and echoes the offending bytes.
 
         Raises ConnectionError, with which the connection ends, where an answer has begun: a second one would be written
         into the first.
         """
-        if request.writer.output_size > 0:
+        if self.written > 0:
             log.error("a defect in slproxy, in the middle of a response", exc_info=error)
-            reset(request.transport)
+            reset(self.transport)
             raise ConnectionError from error
         problem = unparsed_problem(error, max_line_size=self.max_line_size)
         if problem is None:

@@ -9,12 +9,12 @@ import time
 from http import HTTPStatus
 from typing import Protocol
 
-from aiohttp import web
 from aiohttp.http import HttpVersion11
 
 from slproxy.errors import Overloaded, Problem
 from slproxy.forward import Answer
 from slproxy.http import Fields, encoded, http_date
+from slproxy.server.client_request import ClientRequest
 
 # The standard phrases (RFC 9110 §15).
 PHRASES = {each.value: each.phrase for each in HTTPStatus}
@@ -57,27 +57,28 @@ def _head(answer: Answer) -> bytes:
     return f"HTTP/1.1 {answer.status} {reason}\r\n".encode() + answer.passed + encoded(answer.headers)
 
 
-class Lingers(Protocol):
-    """A connection that may end with this response."""
+class Connection(Protocol):
+    """A connection that takes a response, and may end with it."""
 
     @property
     def is_closing(self) -> bool: ...
 
     def linger(self) -> None: ...
 
+    async def write(self, data: bytes) -> None: ...
+
 
 class Response:
     """An answer on its way to the client, framed for this hop; the connection lingers after its last one.
 
-    ``prepare``, ``write_eof`` and ``keep_alive`` are all that aiohttp's server asks of a response (web_protocol.py,
-    ``finish_response``). Its own would add Content-Type, Date and Server, and repeat the client's version.
+    aiohttp's own would add Content-Type, Date and Server, and repeat the client's version.
     """
 
-    __slots__ = ("_connection", "_has_body", "_head", "_is_chunked", "_is_ended", "_whole", "_writer", "keep_alive")
+    __slots__ = ("_connection", "_has_body", "_head", "_is_chunked", "_is_ended", "_whole", "keep_alive")
 
-    def __init__(self, connection: Lingers, request: web.BaseRequest, answer: Answer, *, last: bool) -> None:
+    def __init__(self, connection: Connection, request: ClientRequest, answer: Answer, *, last: bool) -> None:
         """The ``last`` one closes; so does one whose end an HTTP/1.0 client would not see otherwise."""
-        self._connection, self._writer = connection, request.writer
+        self._connection = connection
         self._whole = answer.body if isinstance(answer.body, bytes) else b""
         # A reply to HEAD, a 204 or a 304 has none, whatever its headers say (RFC 9112 §6.3).
         self._has_body = request.method != "HEAD" and answer.status not in (204, 304)
@@ -95,18 +96,15 @@ class Response:
         # Goes out in one write with the first bytes of the body.
         self._head = head + b"\r\n"
 
-    async def prepare(self, _: web.BaseRequest) -> None:
-        """Do nothing: the head waits for the body."""
-
     async def write(self, data: bytes) -> None:
         """Write a piece of the body, once the client has taken those before; an empty one sends the head alone."""
         head, self._head = self._head, b""
         if self._is_chunked and data:
             data = b"%x\r\n%b\r\n" % (len(data), data)
-        await self._writer.write(head + data)
+        await self._connection.write(head + data)
 
     async def write_eof(self, last: bytes = b"") -> None:
-        """Write the last piece of the body; aiohttp calls this for whatever a handler returns."""
+        """Write the last piece of the body, or all of it; may be called again."""
         if self._is_ended:
             return
         self._is_ended = True
@@ -115,8 +113,7 @@ class Response:
         if self._is_chunked:
             data = b"%x\r\n%b\r\n0\r\n\r\n" % (len(data), data) if data else b"0\r\n\r\n"
         if data := head + data:
-            await self._writer.write(data)
-            await self._writer.drain()
+            await self._connection.write(data)
         if not self.keep_alive or self._connection.is_closing:
             self._connection.linger()
 

@@ -28,6 +28,7 @@ from slproxy.observe import Exchange, Observer, loggable_path
 from slproxy.server.admission import Admission
 from slproxy.server.arrival import most_headers
 from slproxy.server.client_end import broken_body
+from slproxy.server.client_request import ClientRequest
 from slproxy.server.connection import ClientConnection
 from slproxy.server.framing import request_fault
 from slproxy.server.open_files import Room
@@ -156,10 +157,10 @@ class Server(web.Server):
         self.admission.close()
         await super().shutdown(timeout)
 
-    async def serve(self, request: web.BaseRequest, connection: ClientConnection) -> Response:
+    async def serve(self, request: ClientRequest, connection: ClientConnection) -> Response:
         """Serve one request: the outermost frame, where each failure becomes an answer and a line in the log."""
         connection.begin_request(request)
-        exchange = Exchange(method=request.method, path=loggable_path(request.raw_path), began=self._monotonic())
+        exchange = Exchange(method=request.method, path=loggable_path(request.target), began=self._monotonic())
         for tell in self._observer.request_began:
             tell(exchange)
         self._in_flight[exchange] = connection
@@ -229,7 +230,7 @@ class Server(web.Server):
             tell(exchange)
         self._request_ended(exchange)
 
-    async def _answer(self, request: web.BaseRequest, connection: ClientConnection, exchange: Exchange) -> Answer:
+    async def _answer(self, request: ClientRequest, connection: ClientConnection, exchange: Exchange) -> Answer:
         try:
             if connection.over_limit and not await self.admission.admit(connection):
                 raise self.overloaded()
@@ -259,26 +260,28 @@ class Server(web.Server):
 
 
 def _inbound(
-    request: web.BaseRequest, connection: ClientConnection, limits: LimitSettings, exchange: Exchange
+    request: ClientRequest, connection: ClientConnection, limits: LimitSettings, exchange: Exchange
 ) -> Inbound:
     length = request.headers.get(hdrs.CONTENT_LENGTH)
     # A body that is said to be empty is a body all the same to who reads headers; there is nothing to read.
-    has_body = request.body_exists and length != "0"
+    has_body = request.has_body and length != "0"
     return Inbound(
         method=request.method,
-        target=request.raw_path,
+        target=request.target,
         headers=request.raw_headers,
         has_body=has_body,
         length=int(length) if length is not None else None,
-        read=_reader(request, exchange, limits.body_timeout) if has_body else None,
+        read=_reader(request, connection, exchange, limits.body_timeout) if has_body else None,
         other_user=connection.other_user,
         client=connection.client,
     )
 
 
-def _reader(request: web.BaseRequest, exchange: Exchange, timeout: float) -> Callable[[], Awaitable[bytes]]:
+def _reader(
+    request: ClientRequest, connection: ClientConnection, exchange: Exchange, timeout: float
+) -> Callable[[], Awaitable[bytes]]:
     """Return a function that reads the next bytes of the body, and sends ``100 Continue`` before the first."""
-    content = request.content
+    content = request.body
     expects = request.headers.get(hdrs.EXPECT, "").lower() == "100-continue"
 
     async def read() -> bytes:
@@ -286,9 +289,8 @@ def _reader(request: web.BaseRequest, exchange: Exchange, timeout: float) -> Cal
         try:
             if expects:
                 expects = False
-                await request.writer.write(CONTINUE)
-                # aiohttp takes written bytes for a response that has begun (web_protocol.py, handle_error).
-                request.writer.output_size = 0
+                await connection.write(CONTINUE)
+                connection.written = 0  # no response has begun
             chunk = content.read_nowait()
             if not chunk and not content.at_eof():
                 async with asyncio.timeout(timeout):
@@ -308,13 +310,13 @@ def _reader(request: web.BaseRequest, exchange: Exchange, timeout: float) -> Cal
 
 
 async def _respond(
-    request: web.BaseRequest, connection: ClientConnection, answer: Answer, exchange: Exchange, *, last: bool
+    request: ClientRequest, connection: ClientConnection, answer: Answer, exchange: Exchange, *, last: bool
 ) -> Response:
     """Send an answer to the client as it arrives, no faster than the client reads it; the ``last`` one closes."""
     response, body = Response(connection, request, answer, last=last), answer.body
     if isinstance(body, bytes):
         exchange.bytes_sent = 0 if request.method == "HEAD" else len(body)
-        return response  # aiohttp writes its end, which is all of it
+        return response  # the connection writes its end, which is all of it
     try:
         first = body.read_nowait()
         exchange.bytes_sent = len(first)
@@ -329,7 +331,7 @@ async def _respond(
     except (UpstreamFault, Overloaded) as fault:
         exchange.aborted = "upstream broke off" if isinstance(fault, UpstreamFault) else "evicted"
         log.warning("%s %s: %s", exchange.method, exchange.path, fault.detail)
-        reset(request.transport)
+        reset(connection.transport)
         return response
     await response.write_eof()
     return response
