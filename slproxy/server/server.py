@@ -18,6 +18,7 @@ import logging
 from collections.abc import Awaitable, Callable
 
 from aiohttp import ClientError, hdrs, web
+from aiohttp.http import HttpVersion11
 from aiohttp.http_parser import HttpRequestParser, HttpRequestParserPy
 
 from slproxy.config import LimitSettings
@@ -97,9 +98,8 @@ class Server(web.Server):
         self._watching: asyncio.TimerHandle | None = None
         # Whether no request comes after those in flight, and whether those that are left are cut off.
         self._draining = self._aborting = False
-        self._ended = asyncio.Event()
-        self._idle = asyncio.Event()
-        self._idle.set()
+        # Made by whoever waits for the end of a request.
+        self._next_end: asyncio.Future[None] | None = None
         self.served = 0
         # Requests that were not sent, or not again, since their clients had left while they waited.
         self.spared = 0
@@ -130,8 +130,13 @@ class Server(web.Server):
         """Wait until the requests that are in flight now have ended."""
         now = set(self._in_flight)
         while now & self._in_flight.keys():
-            self._ended.clear()
-            await self._ended.wait()
+            await self._wait_for_end()
+
+    async def _wait_for_end(self) -> None:
+        """Wait until a request has ended."""
+        if self._next_end is None:
+            self._next_end = asyncio.get_running_loop().create_future()
+        await asyncio.shield(self._next_end)
 
     @property
     def in_flight(self) -> int:
@@ -145,7 +150,8 @@ class Server(web.Server):
             connection.close_if_idle()
         try:
             async with asyncio.timeout(grace):
-                await self._idle.wait()
+                while self._in_flight:
+                    await self._wait_for_end()
         except TimeoutError:
             return False
         finally:
@@ -166,7 +172,6 @@ class Server(web.Server):
         self._in_flight[exchange] = connection
         if self._watching is None:
             self._watching = connection.loop.call_later(WATCH_EVERY, self._watch)
-        self._idle.clear()
         self.served += 1
         answer: Answer | None = None
         try:
@@ -198,9 +203,9 @@ class Server(web.Server):
             connection.client.release()
             connection.idle_since = self._loop_time()
             del self._in_flight[exchange]
-            self._ended.set()
-            if not self._in_flight:
-                self._idle.set()
+            if self._next_end is not None:
+                self._next_end.set_result(None)
+                self._next_end = None
             self._request_ended(exchange)
 
     def _why_aborted(self, connection: ClientConnection) -> str:
@@ -235,12 +240,7 @@ class Server(web.Server):
             if connection.over_limit and not await self.admission.admit(connection):
                 raise self.overloaded()
             connection.over_limit = False
-            fault = request_fault(
-                version=None if connection.not_http else (request.version.major, request.version.minor),
-                codings=request.headers.getall(hdrs.TRANSFER_ENCODING, ()),
-                lengths=request.headers.getall(hdrs.CONTENT_LENGTH, ()),
-            )
-            if fault is not None:
+            if (fault := _fault(request, connection)) is not None:
                 raise BadRequest(f"The request {fault}.", hint="Send HTTP/1.1, with Content-Length or chunked.")
             return await self.handle(_inbound(request, connection, self.limits, exchange), exchange)
         except ClientLeft:
@@ -257,6 +257,18 @@ class Server(web.Server):
                 answered.headers = (("X-Slproxy-Attempts", str(len(exchange.attempts))),)
         exchange.error = answered.type
         return problem_answer(answered)
+
+
+def _fault(request: ClientRequest, connection: ClientConnection) -> str | None:
+    headers = request.headers
+    is_plain = hdrs.TRANSFER_ENCODING not in headers and hdrs.CONTENT_LENGTH not in headers
+    if is_plain and request.version == HttpVersion11 and not connection.not_http:
+        return None
+    return request_fault(
+        version=None if connection.not_http else (request.version.major, request.version.minor),
+        codings=headers.getall(hdrs.TRANSFER_ENCODING, ()),
+        lengths=headers.getall(hdrs.CONTENT_LENGTH, ()),
+    )
 
 
 def _inbound(
