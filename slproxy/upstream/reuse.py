@@ -27,17 +27,24 @@ UNACKNOWLEDGED_TIMEOUT = 10.0
 SHORTEST_SLEEP = 1.0
 
 # A clock that runs on in sleep and one that does not, on Linux and on macOS (clock_gettime(2) and (3) there).
-_CLOCKS = (("CLOCK_BOOTTIME", "CLOCK_MONOTONIC"), ("CLOCK_MONOTONIC", "CLOCK_UPTIME_RAW"))
+_CLOCKS = next(
+    (
+        (getattr(time, runs_on), getattr(time, stands))
+        for runs_on, stands in (("CLOCK_BOOTTIME", "CLOCK_MONOTONIC"), ("CLOCK_MONOTONIC", "CLOCK_UPTIME_RAW"))
+        if hasattr(time, runs_on) and hasattr(time, stands)
+    ),
+    None,
+)
 # In struct tcp_info (linux/tcp.h): how long ago the last data and the last acknowledgement came, in ms.
 _LAST_HEARD = struct.Struct("52xII")
 
 
 def suspended() -> float:
     """Return by how many seconds the clock that runs on in sleep is ahead of the one that does not."""
-    for runs_on, stands in _CLOCKS:
-        if hasattr(time, runs_on) and hasattr(time, stands):
-            return time.clock_gettime(getattr(time, runs_on)) - time.clock_gettime(getattr(time, stands))
-    return time.time() - time.monotonic()
+    if _CLOCKS is None:
+        return time.time() - time.monotonic()
+    runs_on, stands = _CLOCKS
+    return time.clock_gettime(runs_on) - time.clock_gettime(stands)
 
 
 class Era:
