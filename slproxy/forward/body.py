@@ -91,7 +91,7 @@ class Body:
     async def chunks(self) -> AsyncIterator[bytes]:
         """Yield the body from its start. Only a ``replayable`` one can be read a second time."""
         position = 0
-        while True:
+        while not (self._ended and position == self._received):
             async with self._reading:
                 if position < self._kept:
                     chunk = self._kept_from(position)
