@@ -167,6 +167,10 @@ class RequestHandler(web.RequestHandler):
     def error_response(self, request: ClientRequest, error: BaseException) -> Ends:
         """Return the response to a request that does not parse, or that failed. Raises ConnectionError for none."""
 
+    @abstractmethod
+    def linger(self) -> None:
+        """Close once the client can have read the last response."""
+
     async def start(self) -> None:
         """Serve the requests of the connection, one after the other.
 
@@ -188,8 +192,7 @@ class RequestHandler(web.RequestHandler):
                 raise
         if not self._force_close:
             self._task_handler = None
-            if self.transport is not None:
-                self.transport.close()
+            self.linger()
 
     async def _serve_next(self) -> bool:
         """Serve the next request that waits; return whether another may come on the connection."""
@@ -270,6 +273,6 @@ class RequestHandler(web.RequestHandler):
         self._lingering_time = 0.0
 
     def queued_error(self) -> BaseException | None:
-        """Return the parser's error where one is next in the queue."""
-        message = self.queue[0][0]
+        """Return the parser's error where one is the last in the queue."""
+        message = self.queue[-1][0]
         return message.exc if isinstance(message, web_protocol._ErrInfo) else None

@@ -198,16 +198,13 @@ class ClientConnection(RequestHandler):
         if self._is_idle or self._linger is not None:
             return False
         self.client.has_ended = True
-        if (request := self.current_request) is not None:
-            self._end_with(request.body)
-        elif not self.queue:  # else its turn is yet to come (`begin_request`)
-            self.close()  # just answered, or just about to begin
+        self._end_with(self._arrival.body)
         return True
 
     def _end_with(self, body: StreamReader) -> None:
         """Close after the answer to a request, if it is the last one; fail its body if that is not whole."""
         if self.queue:
-            return
+            return  # the turn of the last one is yet to come (`begin_request`)
         if not body.is_eof() and body.exception() is None:
             self._fail(body, web.RequestPayloadError("the client ended within the body"))
         self.close()
@@ -336,6 +333,7 @@ class ClientConnection(RequestHandler):
                 self.not_http = True
             self._partial.clear()
             self._stop_head_timer()
+        body = self._arrival.body
         if parsed > 0:
             self._arrival.begin(self.queue[-1][1])
         elif (self._partial or not self._is_idle) and self._arrival.is_over(data):
@@ -346,11 +344,7 @@ class ClientConnection(RequestHandler):
             data, list(self.queue)[-parsed:] if parsed else ()
         ):
             self.close()
-        request = self.current_request
-        if request is None or not self.queue:
-            return
-        body = request.body
-        if not body.is_eof() and body.exception() is None:
+        if parsed > 0 and not body.is_eof() and body.exception() is None:
             # The reason is in the queue; a trailer over the limit is told as a header is, however it was cut in pieces.
             problem = limit_problem(self.queued_error(), max_line_size=self.max_line_size)
             self._fail(body, problem or web.RequestPayloadError("the body does not parse"))

@@ -188,6 +188,8 @@ class Server(web.Server):
                 or connection.is_closing
                 or answer.close_connection
                 or hdrs.UPGRADE in request.headers
+                # Its client may leave the body out, and what it sends next would be taken for that (RFC 9110 §10.1.1).
+                or (not request.body.is_eof() and hdrs.EXPECT in request.headers)
             )
             return await _respond(request, connection, answer, exchange, last=last)
         except (asyncio.CancelledError, ConnectionError, ClientLeft) as end:
@@ -294,7 +296,8 @@ def _reader(
 ) -> Callable[[], Awaitable[bytes]]:
     """Return a function that reads the next bytes of the body, and sends ``100 Continue`` before the first."""
     content = request.body
-    expects = request.headers.get(hdrs.EXPECT, "").lower() == "100-continue"
+    # HTTP/1.0 knows no interim response (RFC 9110 §10.1.1).
+    expects = request.version >= HttpVersion11 and request.headers.get(hdrs.EXPECT, "").lower() == "100-continue"
 
     async def read() -> bytes:
         nonlocal expects

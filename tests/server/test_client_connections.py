@@ -8,6 +8,7 @@ from contextlib import suppress
 
 import pytest
 
+from slproxy.server.aiohttp_private import REST_TIMEOUT
 from tests.support.pair import asked, chunked, opened, pair, problem
 from tests.support.raw_http import Message, get, read_message, reply
 from tests.support.scripted import replies
@@ -51,6 +52,23 @@ async def test_pipelined_requests_are_answered_in_order() -> None:
         async with asyncio.timeout(SOON):
             bodies = [(await read_message(reader)).body for _ in range(5)]
     assert bodies == [f"/v2/{number}".encode() for number in range(5)]
+
+
+@pytest.mark.parametrize("rest", [b"", b"no chunk\r\n\r\n"], ids=["ends", "breaks off"])
+@pytest.mark.parametrize("before", [b"", get("/v2/a")], ids=["alone", "behind another"])
+async def test_a_refused_upload_that_breaks_off_holds_its_connection_no_longer(rest: bytes, before: bytes) -> None:
+    async with pair() as (_, app):
+        reader, writer = await opened(app)
+        writer.write(before + get("/nothing", "Transfer-Encoding: chunked", method="POST") + b"3\r\nabc\r\n")
+        async with asyncio.timeout(REST_TIMEOUT / 2):
+            if before:
+                assert (await read_message(reader)).head.status == 200
+            assert (await read_message(reader)).head.status == 404
+            if rest:
+                writer.write(rest)
+            else:
+                writer.write_eof()
+            assert await reader.read() == b""
 
 
 async def test_connection_close_of_the_client_is_honoured_and_not_passed_on() -> None:

@@ -240,7 +240,21 @@ async def test_a_request_that_is_refused_gets_no_continue(target: str, headers: 
         request = get(target, "Expect: 100-continue", "Content-Length: 100000", *key, *headers, method="POST")
         response = await asked(app.urls[0], request)
         assert response.head.status == status
+        # It may leave the body out, and what it sends next would be taken for that.
+        assert response.head.get("Connection") == "close"
     assert upstream.seen == []
+
+
+async def test_http_1_0_gets_no_interim_response() -> None:
+    async with pair() as (upstream, app):
+        head = b"POST /v2/a HTTP/1.0\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n"
+        reader, writer = await opened(app)
+        writer.write(head + b"a")
+        await asyncio.sleep(0)
+        writer.write(b"bc")
+        async with asyncio.timeout(SOON):
+            assert (await read_message(reader)).head.status == 200
+    assert [message.body for message in upstream.seen] == [b"abc"]
 
 
 async def test_a_client_that_does_not_wait_for_continue_is_served() -> None:
