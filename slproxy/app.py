@@ -21,7 +21,8 @@ from slproxy.changes import changes
 from slproxy.config import Settings
 from slproxy.errors import StoreError, UpstreamUnreachable
 from slproxy.forward import Answer, Drain, Forwarder, Policy, ReplayMemory
-from slproxy.observe import Listener, Observer
+from slproxy.listeners import Listeners
+from slproxy.observe import Listener
 from slproxy.pace import CallLater, Pacer, RedisBudget, Timer
 from slproxy.retry import RetryBudget
 from slproxy.server import Acceptor, Room, listen_at, listen_at_path, pages, room_for
@@ -74,7 +75,8 @@ class App:
         listeners: Sequence[Listener] = (),
     ) -> None:
         self.settings = settings
-        self.observer = Observer(listeners)
+        self.listeners = Listeners(settings, given=listeners)
+        self.observer = self.listeners.observer
         self._clock = clock
         self._started = clock.monotonic()
         self._stack = contextlib.AsyncExitStack()

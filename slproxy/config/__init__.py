@@ -9,6 +9,7 @@ from slproxy.config.load import load, profiles, secret_in
 from slproxy.config.patterns import covers, matcher, rejects
 from slproxy.config.schema import (
     OWN_PAGES,
+    PROBES,
     SCHEMA,
     AuthSettings,
     Encryption,
@@ -26,6 +27,7 @@ from slproxy.config.secret import Secret
 
 __all__ = [
     "OWN_PAGES",
+    "PROBES",
     "SCHEMA",
     "AuthSettings",
     "Egress",

@@ -22,6 +22,8 @@ PROFILE_NAME = "a name of 1 to 64 letters, digits, '-' or '_'"
 PROFILE = re.compile(r"[A-Za-z0-9_-]{1,64}")
 # Where the proxy's own pages are.
 OWN_PAGES = "/_slproxy/"
+# Orchestrators ask these with whatever Host they like and without a key; they tell nothing but "up" and "ready".
+PROBES = (OWN_PAGES + "healthz", OWN_PAGES + "readyz")
 KIB = 1024
 MIB = 1024 * KIB
 

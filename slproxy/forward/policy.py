@@ -16,7 +16,7 @@ import enum
 import re
 from dataclasses import dataclass, field
 
-from slproxy.config import OWN_PAGES, Secret, covers, matcher, rejects
+from slproxy.config import OWN_PAGES, PROBES, Secret, covers, matcher, rejects
 from slproxy.errors import (
     BadRequest,
     BadTarget,
@@ -48,8 +48,6 @@ _REFUSED_METHODS = ("CONNECT", "TRACE")
 ALL_PATHS = ("/v2/",)
 # What the proxy's own pages take.
 OWN_METHODS = ("GET", "HEAD")
-# Orchestrators ask these with whatever Host they like and without a key; they tell nothing but "up" and "ready".
-PROBES = (OWN_PAGES + "healthz", OWN_PAGES + "readyz")
 # What only browsers send, and tells who asks.
 _OF_BROWSERS = frozenset({b"origin", b"sec-fetch-site", b"sec-fetch-dest", b"service-worker"})
 _VERSION = re.compile(r".*?/v[0-9]+(?=/|$)", re.IGNORECASE)

@@ -2,7 +2,7 @@
 
 from slproxy.observe.access_log import AccessLog
 from slproxy.observe.background_writer import BackgroundStream
-from slproxy.observe.exchange import Attempt, Exchange, Renewal, Wait, loggable_path
+from slproxy.observe.exchange import Attempt, Exchange, Renewal, TokenEvent, Wait, loggable_path
 from slproxy.observe.logging_setup import start_logging
 from slproxy.observe.observer import Listener, Observer
 
@@ -14,6 +14,7 @@ __all__ = [
     "Listener",
     "Observer",
     "Renewal",
+    "TokenEvent",
     "Wait",
     "loggable_path",
     "start_logging",

@@ -8,6 +8,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import Literal
+
+from slproxy.config import PROBES
+from slproxy.operations import operation_of
 
 
 @dataclass(kw_only=True, eq=False, slots=True)
@@ -52,14 +56,16 @@ class Renewal:
 class Exchange:
     """A client's request and its response.
 
-    ``client`` is what the client calls itself; ``error`` the type of the proxy's own answer, such as
-    ``login-required``, and empty for SalesLoft's; ``aborted`` says why the answer did not end well, such as ``client
-    left``. ``renewals`` counts the new tokens that it was sent again with.
+    ``id`` is the client's ``X-Request-Id``, or one that the proxy made; ``client`` what the client calls itself;
+    ``error`` the type of the proxy's own answer, such as ``login-required``, and empty for SalesLoft's; ``aborted``
+    says why the answer did not end well, such as ``client left``, and ``not_retried`` why there was no further attempt
+    after one that failed, such as ``no attempts left``. ``renewals`` counts the new tokens that it was sent again with.
     """
 
     method: str
     path: str
     began: float
+    id: str = ""
     ended: float = math.nan
     client: str = ""
     status: int = 0
@@ -73,6 +79,48 @@ class Exchange:
     bytes_sent: int = 0
     error: str = ""
     aborted: str = ""
+    not_retried: str = ""
+    _operation: str = field(default="", init=False, repr=False)
+
+    @property
+    def operation(self) -> str:
+        """The template of the path, such as ``/v2/people/{id}``, or ``other``."""
+        if not self._operation:
+            self._operation = operation_of(self.path)
+        return self._operation
+
+    @property
+    def is_probe(self) -> bool:
+        """Whether an orchestrator asks for the proxy's health or readiness."""
+        return self.path in PROBES
+
+    @property
+    def cost(self) -> int | None:
+        """What SalesLoft said that all attempts cost together, where it said so."""
+        costs = [each.cost for each in self.attempts if each.cost is not None]
+        return sum(costs) if costs else None
+
+    @property
+    def seconds(self) -> float:
+        """How long it took, once it has ended."""
+        return self.ended - self.began
+
+    @property
+    def own_seconds(self) -> float:
+        """What of that neither SalesLoft nor waiting took: the proxy, and the body on its way to the client."""
+        return max(self.seconds - self.upstream - self.waited, 0.0)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TokenEvent:
+    """What happened to the token besides renewals: a ``login``, a ``logout``, or a ``refusal`` of SalesLoft's.
+
+    ``detail`` says what happened, for a person.
+    """
+
+    kind: Literal["login", "logout", "refusal"]
+    grant: str
+    detail: str
 
 
 def loggable_path(target: str) -> str:

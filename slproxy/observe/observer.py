@@ -1,4 +1,4 @@
-"""Observer: tells listeners of the begin and the end of each request, attempt, wait and renewal.
+"""Observer: tells listeners of the begin and end of each request, attempt, wait and renewal, and of token events.
 
 Whoever makes an event happen tells the observer; who listens is decided in ``app``. An event that nobody listens to
 costs an empty loop::
@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-from slproxy.observe.exchange import Attempt, Exchange, Renewal, Wait
+from slproxy.observe.exchange import Attempt, Exchange, Renewal, TokenEvent, Wait
 
 
 class Listener:
@@ -45,6 +45,9 @@ class Listener:
     def renewal_ended(self, renewal: Renewal) -> None:
         """The token was renewed, or not."""
 
+    def token_event(self, event: TokenEvent) -> None:
+        """A login was found or made, the login is gone, or SalesLoft has refused it."""
+
     def close(self) -> None:
         """Nothing more will happen."""
 
@@ -66,6 +69,7 @@ class Observer:
         self.wait_ended = tuple(each.wait_ended for each in who_overrides("wait_ended"))
         self.renewal_began = tuple(each.renewal_began for each in who_overrides("renewal_began"))
         self.renewal_ended = tuple(each.renewal_ended for each in who_overrides("renewal_ended"))
+        self.token_event = tuple(each.token_event for each in who_overrides("token_event"))
 
     @contextmanager
     def waiting(self, exchange: Exchange, reason: str, monotonic: Callable[[], float]) -> Iterator[None]:

@@ -33,6 +33,7 @@ from slproxy.server.client_request import ClientRequest
 from slproxy.server.connection import ClientConnection
 from slproxy.server.framing import request_fault
 from slproxy.server.open_files import Room
+from slproxy.server.request_ids import RequestIds
 from slproxy.server.response import REPORT, Response, overloaded, problem_answer, reset
 from slproxy.sockets import Peers
 
@@ -100,6 +101,7 @@ class Server(web.Server):
         self._draining = self._aborting = False
         # Made by whoever waits for the end of a request.
         self._next_end: asyncio.Future[None] | None = None
+        self._request_ids = RequestIds()
         self.served = 0
         # Requests that were not sent, or not again, since their clients had left while they waited.
         self.spared = 0
@@ -166,7 +168,12 @@ class Server(web.Server):
     async def serve(self, request: ClientRequest, connection: ClientConnection) -> Response:
         """Serve one request: the outermost frame, where each failure becomes an answer and a line in the log."""
         connection.begin_request(request)
-        exchange = Exchange(method=request.method, path=loggable_path(request.target), began=self._monotonic())
+        exchange = Exchange(
+            method=request.method,
+            path=loggable_path(request.target),
+            began=self._monotonic(),
+            id=self._request_ids.of(request.headers),
+        )
         for tell in self._observer.request_began:
             tell(exchange)
         self._in_flight[exchange] = connection
@@ -232,7 +239,9 @@ class Server(web.Server):
 
     def record_unparsed(self, answer: Answer, error: str) -> None:
         """Tell of a request that did not parse."""
-        exchange = Exchange(method="-", path="-", began=self._monotonic(), status=answer.status, error=error)
+        exchange = Exchange(
+            method="-", path="-", began=self._monotonic(), id=self._request_ids.new(), status=answer.status, error=error
+        )
         for tell in self._observer.request_began:
             tell(exchange)
         self._request_ended(exchange)

@@ -32,9 +32,8 @@ import yaml
 
 import slproxy
 from slproxy.app import GRACE
-from slproxy.config import LimitSettings, ListenSettings
+from slproxy.config import PROBES, LimitSettings, ListenSettings
 from slproxy.config.variables import META, VARIABLES
-from slproxy.forward.policy import PROBES
 from slproxy.sandbox import Sandbox
 from tests.support import ROOT
 from tests.support.waiting import PATIENCE, until

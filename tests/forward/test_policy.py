@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from slproxy.config import OWN_PAGES, Secret
+from slproxy.config import OWN_PAGES, PROBES, Secret
 from slproxy.errors import (
     BadRequest,
     BadTarget,
@@ -23,7 +23,7 @@ from slproxy.errors import (
     TooLarge,
 )
 from slproxy.forward import Inbound, Policy
-from slproxy.forward.policy import METHODS, PROBES, Route, check
+from slproxy.forward.policy import METHODS, Route, check
 from slproxy.http import by_name
 
 OPEN = Policy(pseudonym="slproxy-7f3a")
