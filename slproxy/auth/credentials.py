@@ -37,7 +37,7 @@ from slproxy.auth.unavailable import login_refused, no_credentials, not_logged_i
 from slproxy.auth.verdict import Verdict
 from slproxy.config import AuthSettings
 from slproxy.errors import LoginRequired, Problem, StoreError, TokenEndpointDown, UnwritableError
-from slproxy.observe import Observer, Renewal
+from slproxy.observe import Exchange, Observer, Renewal
 from slproxy.store import MemoryStore, Owner, Record, TokenStore
 
 log = logging.getLogger("slproxy.auth")
@@ -76,8 +76,7 @@ class Credentials:
 
         self.selection = GrantSelection(None, "not loaded yet")
         self._in_use = TokenInUse(leeway=auth.leeway, leeway_is_set=leeway_is_set, jitter=jitter())
-        self._verdict = Verdict()
-        self._acceptance = Acceptance()
+        self._verdict, self._acceptance = Verdict(), Acceptance()
         self._failure: Problem | None = None
         self._backoff = Backoff()
         self._polled_at = -math.inf
@@ -118,8 +117,8 @@ class Credentials:
 
     # What each request asks.
 
-    async def bearer(self) -> Bearer:
-        """Return the token of the moment; wait for a renewal only if it has expired.
+    async def bearer(self, exchange: Exchange | None = None) -> Bearer:
+        """Return the token of the moment; wait for a renewal only if it has expired, which ``exchange`` is told.
 
         Raises:
             TokenUnavailable: there is none to be had; one of its subclasses says why.
@@ -128,12 +127,12 @@ class Credentials:
         if in_use.bearer is not None and self._now() < in_use.expires_at:
             return in_use.bearer
         if in_use.valid(self._now()) is None:
-            await self._renew_shared()
+            await self._renew_shared(exchange)
         if (bearer := self._in_use.valid(self._now())) is not None:
             return bearer
         raise self.problem() or not_logged_in(self._login.foreign, hint=self.selection.login_hint)
 
-    async def renew(self, *, stale: Bearer, is_check: bool = False) -> Bearer:
+    async def renew(self, *, stale: Bearer, is_check: bool = False, exchange: Exchange | None = None) -> Bearer:
         """Return a token newer than ``stale``, which the API rejected, renewing once for all who saw it rejected.
 
         Returns ``stale`` itself where a renewal would not help: an API key, a renewal that was just ineffective, or a
@@ -150,7 +149,7 @@ class Credentials:
             self._mark_rejected(stale, is_check=is_check)
             return stale
         if self._in_use.is_in_use(stale):
-            await self._renew_shared(rejected=stale.token)
+            await self._renew_shared(exchange, rejected=stale.token)
             if self._in_use.is_in_use(stale):
                 if self._failure is None and self._in_use.valid(self._now()) is not None:
                     self.mark_ineffective(stale)
@@ -158,7 +157,7 @@ class Credentials:
                 self._in_use.rejected = stale.token
                 self._refresher.wake()
                 raise self.problem() or not_logged_in(self._login.foreign, hint=self.selection.login_hint)
-        return await self.bearer()
+        return await self.bearer(exchange)
 
     def mark_verified(self, bearer: Bearer) -> None:
         """Note that the API accepted a token, whatever it said of it before."""
@@ -280,7 +279,7 @@ class Credentials:
 
     # Renewal.
 
-    async def _renew_shared(self, *, rejected: str | None = None) -> None:
+    async def _renew_shared(self, exchange: Exchange | None = None, *, rejected: str | None = None) -> None:
         """Wait for the one renewal under way, or start it. Its failure is in ``problem`` afterwards."""
         if (self._renewal is None or self._renewal.done()) and not await self._may_renew(rejected):
             return
@@ -289,7 +288,8 @@ class Credentials:
             self._renewal = asyncio.create_task(self._renew(rejected), name="slproxy: renew the token")
         renewal = self._renewal
         # Not awaited itself: a client that leaves would cancel it for everybody, and lose the rotated token.
-        await asyncio.wait({renewal})
+        with self._observer.waiting(exchange, "token", self._monotonic):
+            await asyncio.wait({renewal})
         renewal.result()
 
     async def _may_renew(self, rejected: str | None) -> bool:

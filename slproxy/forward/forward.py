@@ -282,13 +282,13 @@ class Forwarder:
     async def _authorized(self, request: Request, attempts: Attempts) -> Reply:
         """Send with the token of the moment; when it is rejected, once more with a newer one."""
         # Before it waits as well: without a token there is nothing to wait for.
-        await self._credentials.bearer()
+        await self._credentials.bearer(request.exchange)
         reply, bearer = await self._sender.send(request, attempts, response_timeout=self._response_timeout(attempts))
         if reply.status != 401:
             if reply.status not in retry.RETRIED:
                 self._credentials.mark_verified(bearer)
             return reply
-        newer = await self._credentials.renew(stale=bearer, is_check=request.is_check)
+        newer = await self._credentials.renew(stale=bearer, is_check=request.is_check, exchange=request.exchange)
         if newer == bearer:
             return reply
         if not request.replayable:

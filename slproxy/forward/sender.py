@@ -61,7 +61,7 @@ class Sender:
             has_begun = True
 
         try:
-            bearer = await self._credentials.bearer()
+            bearer = await self._credentials.bearer(request.exchange)
             outbound = Outbound(
                 method=request.method,
                 target=request.target,

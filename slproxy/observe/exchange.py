@@ -32,7 +32,7 @@ class Attempt:
 
 @dataclass(kw_only=True, eq=False, slots=True)
 class Wait:
-    """A time in which nothing was sent: for the ``rate limit``, a free ``connection``, or as ``backoff``."""
+    """A time in which nothing was sent: for the ``rate limit``, a ``connection`` or a ``token``, or as ``backoff``."""
 
     reason: str
     began: float

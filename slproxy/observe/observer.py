@@ -72,8 +72,11 @@ class Observer:
         self.token_event = tuple(each.token_event for each in who_overrides("token_event"))
 
     @contextmanager
-    def waiting(self, exchange: Exchange, reason: str, monotonic: Callable[[], float]) -> Iterator[None]:
-        """Record a wait of a request, and tell of its begin and its end."""
+    def waiting(self, exchange: Exchange | None, reason: str, monotonic: Callable[[], float]) -> Iterator[None]:
+        """Record a wait of a request, and tell of its begin and its end; there is nothing to tell without a request."""
+        if exchange is None:
+            yield
+            return
         wait = Wait(reason=reason, began=monotonic())
         exchange.waits.append(wait)
         for tell in self.wait_began:

@@ -58,6 +58,7 @@ class Recorder(Listener):
     def renewal_ended(self, renewal: Renewal) -> None:
         assert renewal.ended >= renewal.began
         self.told.append(f"renewal ended: {renewal.outcome}")
+        self.renewals.append(renewal)
 
 
 class OnlyEnds(Listener):
@@ -168,13 +169,29 @@ async def test_a_rejected_token_is_renewed_once_and_the_request_tells_it() -> No
     assert (first.renewals, second.renewals) == (0, 1)
     assert [attempt.reason for attempt in second.attempts] == ["", "401"]
     at = recorder.told.index("renewal began: rejected")
-    assert recorder.told[at - 1 : at + 4] == [
+    assert recorder.told[at - 2 : at + 5] == [
         "attempt 1 ended 401",
+        "token began",
         "renewal began: rejected",
         "renewal ended: renewed",
+        "token ended",
         "attempt 2 began 401",
         "attempt 2 ended 200",
     ]
+
+
+async def test_each_request_that_a_renewal_is_shared_by_waits_for_the_token() -> None:
+    recorder = Recorder()
+    async with running_sandbox() as sandbox:
+        auth = sandbox_auth(sandbox, grant="client_credentials")
+        async with proxy(settings_for(sandbox.url, auth=auth), listeners=[recorder]) as app:
+            await asyncio.gather(*(raw(app.urls[0], get("/v2/me.json")) for _ in range(3)))
+            await raw(app.urls[0], get("/v2/me.json"))
+            await until(lambda: len(recorder.exchanges) == 4)
+    assert len(recorder.renewals) == 1
+    waits = [[wait.reason for wait in each.waits] for each in recorder.exchanges]
+    assert waits == [["token"], ["token"], ["token"], []], "the last one found a token"
+    assert all(each.waited > 0 for each in recorder.exchanges[:3])
 
 
 async def test_a_request_that_is_refused_at_once_does_not_wait() -> None:
