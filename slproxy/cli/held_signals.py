@@ -5,7 +5,9 @@
 2. Once it is known which command this is, and until its event loop runs, one ends the process at once: nothing has
    begun that could be cut short.
 3. The command's own handlers follow, in ``process`` and ``end_signals``; while one takes the other's place they are
-   blocked, as they are at the end, while the interpreter takes itself apart.
+   blocked.
+4. At the end, while the interpreter takes itself apart, they are ignored: a thread of a library, such as uvloop's
+   resolvers, does not block them.
 
 A process that is started has the mask of the thread that starts it: nothing is started while they are blocked.
 """
@@ -32,3 +34,9 @@ def end_at_once(*, ends_well: bool) -> None:
     """Let a signal end the process, with its own exit code or, where a command ends well by it, with 0."""
     for number in ENDS:
         signal.signal(number, lambda number, _: os._exit(0 if ends_well else 128 + number))
+
+
+def ignore() -> None:
+    """Let no signal do anything, whichever thread would hear it."""
+    for number in ENDS:
+        signal.signal(number, signal.SIG_IGN)

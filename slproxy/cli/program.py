@@ -19,8 +19,8 @@ def run_as_process(argv: Sequence[str]) -> int:
     held_signals.end_at_once(ends_well=False)
     open_standard_streams()
     code = run(argv, in_loop=_in_loop, parsed=_let_signals_end)
-    # From here on they would only be a traceback: all is done, and the interpreter ends within a moment.
-    held_signals.hold()
+    # From here on they would only be a traceback, or another exit code: the interpreter ends within a moment.
+    held_signals.ignore()
     return flushed(code)
 
 

@@ -7,6 +7,7 @@ fast the machine is. As PID 1 of a container the kernel drops a signal that noth
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import re
 import shutil
@@ -71,7 +72,8 @@ async def ended(home: Path, env: dict[str, str], command: Sequence[str], *, numb
             while line := (await process.stdout.readline()).decode():
                 said += line
                 if number and re.match(r"Listening on |Then paste ", line):
-                    os.killpg(process.pid, number)
+                    with contextlib.suppress(ProcessLookupError):  # the other signal has ended it
+                        os.killpg(process.pid, number)
             return Ended(await process.wait(), said)
     finally:
         if process.returncode is None:
@@ -138,6 +140,29 @@ async def test_a_signal_at_any_moment_ends_a_command_without_a_traceback(
             assert end.code in codes, (call, moment, end)
             assert "Traceback" not in end.said, (call, moment, end)
             assert "KeyboardInterrupt" not in end.said, (call, moment, end)
+
+
+# What is in the module is freed when Python has given up its own handlers already.
+LATE = """
+import os, threading, time
+from slproxy.cli.program import run_as_process
+threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
+
+class Late:
+    def __del__(self, kill=os.kill, process=os.getpid(), sleep=time.sleep):
+        kill(process, {number})
+        sleep(0.2)
+
+late = Late()
+raise SystemExit(run_as_process(["--version"]))
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_signal_at_the_end_changes_no_exit_code_whichever_thread_hears_it(tmp_path: Path, number: int) -> None:
+    """One that a library has started blocks no signal, as uvloop's for names do not."""
+    end = await ended(tmp_path, NOBODY, [sys.executable, "-c", LATE.format(number=int(number))])
+    assert (end.code, end.said.split()[0]) == (0, "slproxy")
 
 
 async def test_a_browser_that_is_started_hears_signals(tmp_path: Path) -> None:
