@@ -26,18 +26,18 @@ from slproxy.auth.acceptance import Acceptance
 from slproxy.auth.grants import GrantSelection, select_grant
 from slproxy.auth.oauth import Form
 from slproxy.auth.refresher import Refresher
-from slproxy.auth.renewal_events import tell
 from slproxy.auth.renewer import RENEWED, Renewer
 from slproxy.auth.schedule import FIRST_PAUSE, Backoff, poll_interval
 from slproxy.auth.stored_login import StoredLogin
 from slproxy.auth.token_endpoint import TokenEndpoint
+from slproxy.auth.token_events import TokenEvents
 from slproxy.auth.token_in_use import Bearer, TokenInUse
 from slproxy.auth.token_reply import TokenEndpointReply
-from slproxy.auth.unavailable import login_refused, no_credentials, not_logged_in, token_rejected
+from slproxy.auth.unavailable import login_refused, no_credentials, no_token_yet, not_logged_in, token_rejected
 from slproxy.auth.verdict import Verdict
 from slproxy.config import AuthSettings
 from slproxy.errors import LoginRequired, Problem, StoreError, TokenEndpointDown, UnwritableError
-from slproxy.observe import Exchange, Observer, Renewal
+from slproxy.observe import Exchange, Observer
 from slproxy.store import MemoryStore, Owner, Record, TokenStore
 
 log = logging.getLogger("slproxy.auth")
@@ -66,6 +66,7 @@ class Credentials:
         self._redirect_uri_is_set = redirect_uri_is_set
         self._now, self._monotonic = now, monotonic
         self._observer = observer
+        self._events = TokenEvents(observer, where=store.description, monotonic=monotonic)
         self._login = StoredLogin(store, owner)
         # What client credentials were granted is asked for again after a start.
         self._granted = StoredLogin(MemoryStore(), owner)
@@ -94,6 +95,7 @@ class Credentials:
         if is_auto and not needs_none:
             had_login = await self._login.store.had_login() or had_login
         self._select_grant(record, had_login=had_login)
+        self._events.begin_with(self._in_use.record)
 
     @property
     def has_login(self) -> bool:
@@ -170,7 +172,10 @@ class Credentials:
 
     def _mark_rejected(self, bearer: Bearer, *, is_check: bool = False) -> None:
         """Note that the API rejected a token, and that no renewal has cured or could cure that."""
+        was_known = self._acceptance.rejects(bearer.token)
         self._acceptance = self._acceptance.after_rejection(bearer.token, is_check=is_check, now=self._monotonic())
+        if not was_known and self._acceptance.rejects(bearer.token):
+            self._events.refused(self.selection.grant, token_rejected(self.selection.grant).detail)
 
     def mark_ineffective(self, bearer: Bearer) -> None:
         """Note that the API rejected a token that had just been renewed."""
@@ -197,18 +202,11 @@ class Credentials:
             # A copy: raising one object again and again would make its traceback grow for ever.
             failure = copy.copy(self._failure)
             if isinstance(failure, TokenEndpointDown):
-                failure.headers = self._retry_after()
+                failure.headers = self._backoff.retry_after(self._monotonic())
             return failure
         if self.selection.grant == "authorization_code" and self._in_use.record is None:
             return not_logged_in(self._login.foreign, hint=self.selection.login_hint)
-        return TokenEndpointDown(
-            "No token has been granted yet, or it has just expired.",
-            hint="Wait for the token endpoint to answer.",
-            headers=self._retry_after(),
-        )
-
-    def _retry_after(self) -> tuple[tuple[str, str], ...]:
-        return (("Retry-After", str(math.ceil(max(1.0, self._backoff.until - self._monotonic())))),)
+        return no_token_yet(self._backoff.retry_after(self._monotonic()))
 
     @property
     def needs_check(self) -> bool:
@@ -222,8 +220,8 @@ class Credentials:
     @property
     def warning(self) -> str | None:
         """What a person should know although the token can be used: that it would not survive this process."""
-        unpersisted = self._stored.unpersisted
-        return None if unpersisted is None else f"The newest token is only in memory. {unpersisted}"
+        why = self._stored.unpersisted
+        return why and f"The newest token is only in memory. {why}"
 
     async def settled(self) -> None:
         """Wait until no renewal and no write is under way."""
@@ -321,6 +319,7 @@ class Credentials:
         if record is not None and (self._in_use.record is None or self._in_use.record.is_older_than(record)):
             self._select_grant(record, had_login=True)
             self._backoff = Backoff()
+            self._events.found(self.selection.grant, record)
 
     async def _renew(self, rejected: str | None) -> None:
         """Renew under the store's lock, and remember how it went. Never raises what it can remember."""
@@ -329,10 +328,14 @@ class Credentials:
         ):
             return
         started = self._now()
-        renewal = Renewal(reason="expiry" if rejected is None else "rejected", began=self._monotonic())
-        tell(self._observer.renewal_began, renewal)
+        with self._events.renewal("expiry" if rejected is None else "rejected") as renewal:
+            renewal.outcome = await self._outcome_of_renewal(rejected)
+            self._last_renewal = {"at": started, "outcome": renewal.outcome}
+        self._events.found(self.selection.grant, self._in_use.record)
+
+    async def _outcome_of_renewal(self, rejected: str | None) -> str:
         try:
-            renewal.outcome = await Renewer(
+            outcome = await Renewer(
                 in_use=self._in_use,
                 stored=self._stored,
                 endpoint=self._endpoint,
@@ -343,24 +346,19 @@ class Credentials:
             ).renew()
         except (Problem, StoreError) as error:
             self._fail(error)
-            renewal.outcome = error.detail
-            # The system's own words help; another library's may quote what it was given.
-            cause = f" ({error.__cause__})" if isinstance(error.__cause__, OSError) else ""
-            log.warning("renewing the token failed: %s %s%s", error.detail, error.hint, cause)
+            self._events.failed(self.selection.grant, error, self._in_use.record)
+            return error.detail
         else:
             self._failure, self._backoff, self._in_use.rejected = None, Backoff(), None
-            if renewal.outcome == RENEWED:
+            if outcome == RENEWED:
                 self._renewals += 1
                 if rejected is not None and self._in_use.bearer is not None:
                     self._verdict = Verdict(self._in_use.bearer.token)
-            log.info("token %s", renewal.outcome)
+            log.info("token %s", outcome)
+            return outcome
         finally:
             if self._stored.unpersisted is not None:
                 self._refresher.wake()
-            if renewal.outcome:  # nothing, where a defect ended it
-                self._last_renewal = {"at": started, "outcome": renewal.outcome}
-            renewal.ended = self._monotonic()
-            tell(self._observer.renewal_ended, renewal)
 
     def _fail(self, error: Problem | StoreError) -> None:
         """Keep a failure for those who ask next, and do not try again too soon."""

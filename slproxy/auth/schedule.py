@@ -62,3 +62,7 @@ class Backoff:
     def forbids_renewal(self, *, expired: bool, now: float) -> bool:
         """Tell whether it is too soon; what was deferred while the token was valid is due once it has expired."""
         return now < self.until and not (self.deferred and expired)
+
+    def retry_after(self, now: float) -> tuple[tuple[str, str], ...]:
+        """Return the header that says when a renewal is tried again, in a second at least."""
+        return (("Retry-After", str(math.ceil(max(1.0, self.until - now)))),)

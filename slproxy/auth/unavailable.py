@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from slproxy.config import Grant
-from slproxy.errors import CredentialsRefused, LoginRequired
+from slproxy.errors import CredentialsRefused, LoginRequired, TokenEndpointDown
 
 
 def no_credentials(grant: str = "auto") -> LoginRequired:
@@ -29,6 +29,15 @@ def not_logged_in(foreign: str = "", *, hint: str = "Run: slproxy login") -> Log
             hint="To replace it: slproxy login --replace. To keep both: slproxy login --profile NAME",
         )
     return LoginRequired("Not logged in.", hint=hint)
+
+
+def no_token_yet(retry_after: tuple[tuple[str, str], ...]) -> TokenEndpointDown:
+    """Return the error between two renewals, of which the next may bring a token."""
+    return TokenEndpointDown(
+        "No token has been granted yet, or it has just expired.",
+        hint="Wait for the token endpoint to answer.",
+        headers=retry_after,
+    )
 
 
 def login_refused(reason: str) -> LoginRequired:

@@ -13,7 +13,7 @@ from slproxy.config import RetrySettings
 from slproxy.forward.buffered import BufferedReply
 from slproxy.http import Fields
 from slproxy.pace import Refusal
-from slproxy.retry import Outcome
+from slproxy.retry import NotRetried, Outcome
 from slproxy.upstream import Reply
 
 # The minimum timeout of the last attempt, in seconds.
@@ -76,14 +76,14 @@ class Attempts:
         max_wait: float,
         now: float,
         jitter: float,
-    ) -> float | None:
-        """Return the seconds to wait before another attempt, or ``None`` when there is to be none.
+    ) -> float | NotRetried:
+        """Return the seconds to wait before another attempt, or why there is to be none.
 
         ``attempt`` counts from 1; ``max_wait`` is what the client allows for all waiting; ``now`` is Unix time.
         """
         is_patient = outcome.could_not_connect and self.unreachable_for < retry.CONNECT_PATIENCE
         if self.sent >= rules.attempts and not (is_patient and rules.attempts > 1 and rules.max_wait):
-            return None
+            return NotRetried.ATTEMPTS
         wait = retry.wait_before_next(
             outcome,
             method=method,
@@ -95,8 +95,12 @@ class Attempts:
         )
         if self.requeued and not retry.has_retry_after(outcome):
             wait = 0.0  # the queue knows better
-        if wait is None or wait > time_left or self.waited + wait > max_wait:
-            return None
+        if wait is None:
+            return retry.why_no_wait(outcome, method=method)
+        if wait > time_left:
+            return NotRetried.DEADLINE
+        if self.waited + wait > max_wait:
+            return NotRetried.CLIENT_WAIT
         return 0.0 if self.requeued else wait
 
     def note_wait(self, outcome: Outcome, wait: float) -> None:

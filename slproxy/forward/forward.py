@@ -37,7 +37,7 @@ from slproxy.forward.sender import Sender
 from slproxy.http import ByName, by_name, http_date
 from slproxy.observe import Exchange, Observer, loggable_path
 from slproxy.pace import PROBE_TIMEOUT, Pacer, Preferences
-from slproxy.retry import Outcome, RetryBudget
+from slproxy.retry import NotRetried, Outcome, RetryBudget
 from slproxy.upstream import Reply, Upstream
 
 log = logging.getLogger("slproxy.forward")
@@ -208,6 +208,8 @@ class Forwarder:
         try:
             first = await self._authorized(request, attempts)
             if first.status not in retry.RETRIED:
+                if first.status >= 500:
+                    request.exchange.not_retried = NotRetried.STATUS
                 return first
         except UpstreamFault as fault:
             first = fault
@@ -221,6 +223,7 @@ class Forwarder:
                 before_wait=functools.partial(self._before_wait, request, attempts),
             )
         except (UpstreamFault, OverBudget, Draining) as fault:
+            request.exchange.not_retried = _why_ended(fault) or request.exchange.not_retried
             # The buffered reply says that the request was not carried out (429). That is no longer so of one that was
             # lost since and that nobody may repeat.
             is_lost = isinstance(fault, UpstreamFault) and fault.maybe_sent and request.method not in retry.REPEATABLE
@@ -230,10 +233,22 @@ class Forwarder:
 
     def _next_wait(self, request: Request, attempts: Attempts, outcome: Outcome, number: int) -> float | None:
         """Return the seconds to wait before another attempt, or ``None`` when there is to be none."""
-        if not request.asked.may_retry or not request.replayable:
-            return None
+        wait = self._wait_or_why_not(request, attempts, outcome, number)
+        if not isinstance(wait, NotRetried):
+            return wait
+        if outcome.status is None or outcome.status in retry.RETRIED or outcome.status >= 500:
+            request.exchange.not_retried = wait
+        return None
+
+    def _wait_or_why_not(
+        self, request: Request, attempts: Attempts, outcome: Outcome, number: int
+    ) -> float | NotRetried:
+        if not request.asked.may_retry:
+            return NotRetried.ASKED
+        if not request.replayable:
+            return NotRetried.BODY
         if retry.costs_upstream(outcome) and not self._retry_budget.allows_retry(self._monotonic()):
-            return None
+            return NotRetried.BUDGET
         return attempts.next_wait(
             outcome,
             number,
@@ -290,8 +305,10 @@ class Forwarder:
             return reply
         newer = await self._credentials.renew(stale=bearer, is_check=request.is_check, exchange=request.exchange)
         if newer == bearer:
+            request.exchange.not_retried = NotRetried.NOT_RENEWED
             return reply
         if not request.replayable:
+            request.exchange.not_retried = NotRetried.BODY
             self._credentials.mark_unverified(newer)
             return reply
         reply.close()
@@ -305,6 +322,7 @@ class Forwarder:
             self._credentials.mark_unverified(newer)
             raise
         if reply.status == 401:
+            request.exchange.not_retried = NotRetried.REJECTED_AGAIN
             self._credentials.mark_ineffective(bearer)
         elif reply.status not in retry.RETRIED:
             self._credentials.mark_verified(bearer)
@@ -339,3 +357,10 @@ class Forwarder:
             body=reply,
             request_body=body,
         )
+
+
+def _why_ended(fault: Problem) -> NotRetried | None:
+    """Return why a problem ends a request that was to be sent again, where its own attempts do not say why."""
+    if isinstance(fault, UpstreamFault):
+        return NotRetried.LASTING if fault.is_lasting else None
+    return NotRetried.CLIENT_WAIT if isinstance(fault, OverBudget) else NotRetried.DRAINING

@@ -2,7 +2,7 @@
 
 from slproxy.observe.access_log import AccessLog
 from slproxy.observe.background_writer import BackgroundStream
-from slproxy.observe.exchange import Attempt, Exchange, Renewal, TokenEvent, Wait, loggable_path
+from slproxy.observe.exchange import Attempt, Exchange, Renewal, TokenEvent, TokenEventKind, Wait, loggable_path
 from slproxy.observe.logging_setup import start_logging
 from slproxy.observe.observer import Listener, Observer
 
@@ -15,6 +15,7 @@ __all__ = [
     "Observer",
     "Renewal",
     "TokenEvent",
+    "TokenEventKind",
     "Wait",
     "loggable_path",
     "start_logging",

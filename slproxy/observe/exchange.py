@@ -13,6 +13,8 @@ from typing import Literal
 from slproxy.config import PROBES
 from slproxy.operations import operation_of
 
+TokenEventKind = Literal["login", "logout", "refusal"]
+
 
 @dataclass(kw_only=True, eq=False, slots=True)
 class Attempt:
@@ -118,7 +120,7 @@ class TokenEvent:
     ``detail`` says what happened, for a person.
     """
 
-    kind: Literal["login", "logout", "refusal"]
+    kind: TokenEventKind
     grant: str
     detail: str
 

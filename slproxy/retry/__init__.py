@@ -8,10 +8,12 @@ from slproxy.retry.decision import (
     REPEATABLE,
     RETRIED,
     TOO_MANY_REQUESTS,
+    NotRetried,
     Outcome,
     costs_upstream,
     has_retry_after,
     wait_before_next,
+    why_no_wait,
 )
 from slproxy.retry.retrying import retried
 
@@ -22,10 +24,12 @@ __all__ = [
     "REPEATABLE",
     "RETRIED",
     "TOO_MANY_REQUESTS",
+    "NotRetried",
     "Outcome",
     "RetryBudget",
     "costs_upstream",
     "has_retry_after",
     "retried",
     "wait_before_next",
+    "why_no_wait",
 ]

@@ -13,6 +13,7 @@ The time and the jitter are passed in. A 429 that the rate limit's queue has tak
 
 from __future__ import annotations
 
+import enum
 from dataclasses import dataclass
 
 from slproxy.http import parsed_date, retry_after
@@ -34,6 +35,24 @@ FIRST_BACKOFF = 0.5
 CONNECT_PATIENCE = 1.5
 # Whoever waits for the same minute spreads over this much of it.
 MINUTE_JITTER = 1.0
+
+
+class NotRetried(enum.StrEnum):
+    """Why a request that failed is not sent again, as the log says it."""
+
+    ASKED = "X-Slproxy-Retry: off"
+    BODY = "body too large to keep"
+    METHOD = "method not repeatable"
+    STATUS = "not a transient error"
+    LASTING = "lasts until a person acts"
+    ATTEMPTS = "out of retry.attempts"
+    BUDGET = "out of retry.budget"
+    DEADLINE = "out of retry.deadline"
+    MAX_WAIT = "Retry-After over retry.max_wait"
+    CLIENT_WAIT = "over the wait that is allowed"
+    DRAINING = "shutting down"
+    NOT_RENEWED = "no newer token to be had"
+    REJECTED_AGAIN = "renewed token rejected as well"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,6 +78,14 @@ def has_retry_after(outcome: Outcome) -> bool:
 def costs_upstream(outcome: Outcome) -> bool:
     """Tell whether an attempt may have cost the upstream work: not a refused connection, not a 429."""
     return outcome.maybe_sent and outcome.status != TOO_MANY_REQUESTS
+
+
+def why_no_wait(outcome: Outcome, *, method: str) -> NotRetried:
+    """Return why ``wait_before_next`` has no wait."""
+    if outcome.status is not None and outcome.status not in RETRIED:
+        return NotRetried.STATUS
+    may_repeat = outcome.status == TOO_MANY_REQUESTS or method in REPEATABLE
+    return NotRetried.MAX_WAIT if may_repeat else NotRetried.METHOD
 
 
 def wait_before_next(

@@ -10,11 +10,12 @@ from dataclasses import replace
 import pytest
 
 from slproxy.app import App
-from slproxy.observe import Attempt, Exchange, Listener, Observer, Renewal, Wait
+from slproxy.observe import Attempt, Exchange, Listener, Observer, Renewal, TokenEvent, Wait
+from slproxy.store import MemoryStore
 from tests.support.clock import FakeTime
 from tests.support.proxies import proxy, settings_for
 from tests.support.raw_http import get, raw, reply
-from tests.support.sandboxes import running_sandbox, sandbox_auth
+from tests.support.sandboxes import login_at, running_sandbox, sandbox_auth
 from tests.support.scripted import ScriptedUpstream, replies
 from tests.support.waiting import until
 
@@ -60,6 +61,9 @@ class Recorder(Listener):
         self.told.append(f"renewal ended: {renewal.outcome}")
         self.renewals.append(renewal)
 
+    def token_event(self, event: TokenEvent) -> None:
+        self.told.append(f"{event.kind} ({event.grant}): {event.detail}")
+
 
 class OnlyEnds(Listener):
     """Overrides one event."""
@@ -80,6 +84,7 @@ def test_an_event_that_nobody_listens_to_is_an_empty_loop() -> None:
     events = (
         *(observer.request_began, observer.request_ended, observer.attempt_began, observer.attempt_ended),
         *(observer.wait_began, observer.wait_ended, observer.renewal_began, observer.renewal_ended),
+        observer.token_event,
     )
     assert set(events) == {()}
 
@@ -252,3 +257,87 @@ async def test_what_the_proxy_asks_for_itself_is_a_request_without_its_query() -
         await app.ask("/v2/me.json?x=1")
     assert recorder.told[0] == "GET /v2/me.json began"
     assert recorder.told[-1] == "GET /v2/me.json ended 200"
+
+
+# Why there was no further attempt
+
+UNAVAILABLE = reply("503 Service Unavailable")
+
+
+@pytest.mark.parametrize(
+    ("request_", "script", "why"),
+    [
+        (get("/v2/a"), [reply()], ""),
+        (get("/v2/a"), [reply("404 Not Found")], ""),
+        (get("/v2/a"), [UNAVAILABLE, reply()], ""),
+        (get("/v2/a"), [reply("500 Internal Server Error")], "not a transient error"),
+        (get("/v2/a"), [UNAVAILABLE, reply("500 Internal Server Error")], "not a transient error"),
+        (get("/v2/a", "X-Slproxy-Retry: off"), [UNAVAILABLE], "X-Slproxy-Retry: off"),
+        (get("/v2/a", method="POST", body=b"{}"), [UNAVAILABLE], "method not repeatable"),
+        (get("/v2/a"), [UNAVAILABLE] * 4, "out of retry.attempts"),
+        (
+            get("/v2/a"),
+            [reply("503 Service Unavailable", b"{}", "Retry-After: 90")],
+            "Retry-After over retry.max_wait",
+        ),
+        (
+            get("/v2/a", "Prefer: wait=2"),
+            [reply("503 Service Unavailable", b"{}", "Retry-After: 3")],
+            "over the wait that is allowed",
+        ),
+        (get("/v2/a"), [reply("503 Service Unavailable", b"{}", "Retry-After: 50")] * 3, "out of retry.deadline"),
+        (get("/v2/a"), [reply("401 Unauthorized")], "no newer token to be had"),
+    ],
+    ids=[
+        *("a success", "a client's error", "a retry that helped", "a lasting 500", "a 500 after a retry", "as asked"),
+        *("a POST", "attempts", "too long", "the client's wait", "the deadline", "an API key"),
+    ],
+)
+async def test_it_is_told_why_a_request_was_not_sent_again(request_: bytes, script: list[bytes], why: str) -> None:
+    async with ScriptedUpstream(replies(*script)) as upstream:
+        recorder = await asked(upstream.url, request_)
+    assert recorder.exchanges[0].not_retried == why
+
+
+async def test_a_request_whose_body_is_too_large_to_keep_is_not_sent_again() -> None:
+    recorder = Recorder()
+    async with ScriptedUpstream(replies(UNAVAILABLE)) as upstream:
+        settings = settings_for(upstream.url)
+        settings = replace(settings, limits=replace(settings.limits, replay_memory=10, replay_disk=10))
+        async with proxy(settings, clock=FakeTime().clock(), listeners=[recorder]) as app:
+            await raw(app.urls[0], get("/v2/a", method="PUT", body=b"x" * 100))
+            await until(lambda: bool(recorder.exchanges))
+    assert recorder.exchanges[0].not_retried == "body too large to keep"
+
+
+# Token events
+
+
+async def test_a_refused_login_a_new_one_and_a_logout_are_told() -> None:
+    recorder, store = Recorder(), MemoryStore()
+    async with running_sandbox() as sandbox:
+        login = replace(login_at(sandbox, lifetime=-1), login=1)
+        await store.write(replace(login, token=replace(login.token, refresh_token="unknown")))
+        settings = settings_for(sandbox.url, auth=sandbox_auth(sandbox))
+        async with proxy(settings, store=store, listeners=[recorder]) as app:
+            assert (await raw(app.urls[0], get("/v2/me.json"))).head.status == 503
+            await store.delete()
+            await store.write(replace(login_at(sandbox), login=2, user_id=7, team_id=3))
+            assert (await raw(app.urls[0], get("/v2/me.json"))).head.status == 200
+            await store.delete()
+            assert (await raw(app.urls[0], get("/v2/me.json", "X-Sandbox-Fault: expire-token"))).head.status == 503
+            told = [each for each in recorder.told if "(authorization_code)" in each]
+    assert [each.partition(" (")[0] for each in told] == ["refusal", "login", "logout"]
+    assert "invalid_grant" in told[0]
+    assert "user 7 of team 3" in told[1]
+
+
+async def test_a_rejected_api_key_is_told_once() -> None:
+    async with ScriptedUpstream(replies(*[reply("401 Unauthorized")] * 9)) as upstream:
+        recorder = Recorder()
+        async with proxy(settings_for(upstream.url), clock=FakeTime().clock(), listeners=[recorder]) as app:
+            for _ in range(3):
+                await raw(app.urls[0], get("/v2/a"))
+    assert [each for each in recorder.told if each.startswith("refusal")] == [
+        "refusal (api_key): SalesLoft rejects the API key (401)."
+    ]
