@@ -43,10 +43,11 @@ _UPSTREAM_ONLY = frozenset(
 )
 _UPSTREAM_ONLY_PREFIXES = ("access-control-", "x-slproxy-")
 
-_KEEP_ALIVE = frozenset({"keep-alive"})
+# Names no other header.
+_USUAL_CONNECTION = frozenset({b"keep-alive", b"close"})
 
-# No name of a header that is in use is longer, in bytes.
-SHORT_NAME = 64
+# No reply has more names than this, nor are all of them longer together, in bytes.
+MANY_NAMES, LONG_NAMES = 64, 2048
 
 # A token of so many bytes is in no reply by chance.
 LONG_TOKEN = 20
@@ -69,16 +70,16 @@ def stripped(headers: RawHeaders) -> bytes:
     named = _named_by_connection(headers)
     lines: list[bytes] = []
     for name, value in headers:
-        key, stops = _client_verdict(name) if len(name) <= SHORT_NAME else _client_verdict.__wrapped__(name)
+        key, stops = _client_verdict(name)
         if not stops and key not in named:
             lines.append(b"%b: %b\r\n" % (name, value))
     return _exact(lines)
 
 
-def injected(lines: bytes, *, bearer: str, via: str | None) -> bytes:
-    """Return what goes upstream: the stripped headers, and last our own. ``Host`` follows from where it is sent."""
+def injected(*, bearer: str, via: str | None) -> bytes:
+    """Return what follows the stripped headers on their way upstream. ``Host`` follows from where they are sent."""
     own = [("Authorization", f"Bearer {bearer}")]
-    return lines + encoded(own if via is None else [*own, ("Via", via)])
+    return encoded(own if via is None else [*own, ("Via", via)])
 
 
 def sends_via(setting: Via, *, api_url: str) -> bool:
@@ -98,10 +99,22 @@ def returning(headers: RawHeaders, *, api_url: str, host: str, without: frozense
     Raises:
         InexactHeaderError: a header holds bytes that are not UTF-8.
     """
+    names, values = zip(*headers, strict=True) if headers else ((), ())
+    if not without and len(names) <= MANY_NAMES and len(b"".join(names)) <= LONG_NAMES:
+        template, connection = _template(names)
+        if template and (connection is None or values[connection] in _USUAL_CONNECTION):
+            lines = template % values
+            if lines.isascii():
+                return lines
+    return _returning_by_value(headers, api_url=api_url, host=host, without=without)
+
+
+def _returning_by_value(headers: RawHeaders, *, api_url: str, host: str, without: frozenset[str]) -> bytes:
+    """Do what ``returning`` does, whatever the headers are."""
     left_out = _named_by_connection(headers) | without
     lines: list[bytes] = []
     for name, value in headers:
-        key, stops = _upstream_verdict(name) if len(name) <= SHORT_NAME else _upstream_verdict.__wrapped__(name)
+        key, stops = _upstream_verdict(name)
         if stops or key in left_out:
             continue
         if key == "location":
@@ -111,6 +124,23 @@ def returning(headers: RawHeaders, *, api_url: str, host: str, without: frozense
         elif members := _without_ours(_decoded(name, value)):
             lines.append(b"%b: %b\r\n" % (name, members.encode()))
     return _exact(lines)
+
+
+@functools.lru_cache(maxsize=256)  # the replies of an endpoint have the same names, in the same order
+def _template(names: tuple[bytes, ...]) -> tuple[bytes, int | None]:
+    """Return the lines of a reply with these names, to be filled with its values, and which is that of ``Connection``.
+
+    The lines are empty where more than names decides. Of what stops here, ``%.0b`` makes nothing.
+    """
+    lines, connections = b"", []
+    for index, name in enumerate(names):
+        key, stops = _upstream_verdict(name)
+        if key in ("location", "proxy-status"):
+            return b"", None
+        if key == "connection":
+            connections.append(index)
+        lines += b"%.0b" if stops else name.replace(b"%", b"%%") + b": %b\r\n"
+    return (b"", None) if len(connections) > 1 else (lines, connections[0] if connections else None)
 
 
 def holds(headers: RawHeaders, reason: str, tokens: Collection[str]) -> bool:
@@ -135,10 +165,6 @@ def _shows(text: bytes, token: str) -> bool:
     return re.search(rb"(?<![\w.-])%b(?![\w.-])" % re.escape(needle), text) is not None
 
 
-# Names repeat from reply to reply. Verdicts are pure; those of short names are remembered.
-
-
-@functools.lru_cache(maxsize=512)
 def _client_verdict(raw: bytes) -> tuple[str, bool]:
     """Return the key that a header goes by, and whether it stops here on its way up."""
     # Rack and WSGI read `_` as `-`: Authorization spelt with an underscore would be a second credential.
@@ -146,7 +172,6 @@ def _client_verdict(raw: bytes) -> tuple[str, bool]:
     return key, key in _HOP_BY_HOP | _CLIENT_ONLY or key.startswith(_CLIENT_ONLY_PREFIXES)
 
 
-@functools.lru_cache(maxsize=512)
 def _upstream_verdict(raw: bytes) -> tuple[str, bool]:
     """Return the key that a header goes by, and whether it stops here on its way down."""
     key = _key(raw)
@@ -159,14 +184,7 @@ def _key(raw: bytes) -> str:
 
 def _named_by_connection(headers: RawHeaders) -> frozenset[str]:
     """Return the names that ``Connection`` makes hop-by-hop, less ``Content-Length``: framing stays with us."""
-    lines = []
-    for name, value in headers:
-        if len(name) == 10 and name.lower() == b"connection":  # most names have another length
-            lines.append(value)
-    if not lines:
-        return frozenset()
-    if lines == [b"keep-alive"]:  # as most replies say
-        return _KEEP_ALIVE
+    lines = [value for name, value in headers if name.lower() == b"connection"]
     tokens = b",".join(lines).decode("latin-1").lower().replace("_", "-").split(",")
     return frozenset(token.strip() for token in tokens) - {"content-length"}
 

@@ -15,8 +15,11 @@ from slproxy.observe import Exchange
 class Client(Protocol):
     """Who waits for the answer. While its request waits to be sent, it is watched, and given up once it has left."""
 
-    def begin_sending(self) -> None:
-        """Look once more, right before the first byte goes upstream. Raises ClientLeft: nothing may be sent."""
+    def begin_sending(self, *, waited: float) -> None:
+        """Look once more, right before the first byte goes upstream, ``waited`` seconds after the request came.
+
+        Raises ClientLeft: nothing may be sent.
+        """
 
     def begin_last_piece(self) -> None:
         """Look once more, right before the end of the body goes upstream. Raises ClientLeft: it may not be sent."""

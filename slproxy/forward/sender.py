@@ -38,6 +38,8 @@ class Sender:
         self._pacer = pacer
         self._observer = observer
         self._via = via
+        # What was injected last, and the token in it: the same for many requests.
+        self._injected = (Bearer("", 0), b"")
         self._now, self._monotonic = now, monotonic
 
     async def send(self, request: Request, attempts: Attempts, *, response_timeout: float) -> tuple[Reply, Bearer]:
@@ -57,7 +59,7 @@ class Sender:
         def before_first_byte() -> None:
             nonlocal has_begun
             if request.client is not None:
-                request.client.begin_sending()
+                request.client.begin_sending(waited=self._monotonic() - request.exchange.began)
             has_begun = True
 
         try:
@@ -65,7 +67,7 @@ class Sender:
             outbound = Outbound(
                 method=request.method,
                 target=request.target,
-                headers=header_rules.injected(request.asked.onward, bearer=bearer.token, via=self._via),
+                headers=request.asked.onward + self._own_headers(bearer),
                 body=body,
             )
             attempts.sent += 1
@@ -75,7 +77,7 @@ class Sender:
             reply = attempts.reply = await self._upstream.send(
                 outbound, slot, response_timeout=response_timeout, before_first_byte=before_first_byte
             )
-            rate_limit = RateLimitHeaders.parse(reply.status, reply.header, now=self._now())
+            rate_limit = RateLimitHeaders.parse(reply.status, reply.first, now=self._now())
             is_settled = True
             attempts.refusal = self._pacer.replied(reservation, rate_limit, target=request.target)
             attempt.status, attempt.cost = reply.status, rate_limit.cost
@@ -95,6 +97,13 @@ class Sender:
         if request.client is not None:
             request.client.end_sending()
         return reply, bearer
+
+    def _own_headers(self, bearer: Bearer) -> bytes:
+        known, lines = self._injected
+        if bearer is not known:
+            lines = header_rules.injected(bearer=bearer.token, via=self._via)
+            self._injected = bearer, lines
+        return lines
 
     def _attempt_began(self, exchange: Exchange, attempt: Attempt) -> None:
         exchange.attempts.append(attempt)
@@ -129,7 +138,7 @@ class Sender:
                     await self._queue(request, attempts, reservation, is_paced=requeue_timeout is None)
             slot: Slot | None = None
             try:
-                slot = await (self._wait_for_slot(request) if self._slots.are_taken else self._slots.acquire())
+                slot = self._slots.take() or await self._wait_for_slot(request)
                 attempts.waited += slot.waited
                 if not (has_waited or slot.waited) or not self._pacer.is_revoked(reservation):
                     return reservation, slot

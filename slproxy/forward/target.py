@@ -13,6 +13,8 @@ MAX_READINGS = 64
 
 # Of names that every server reads the same.
 _PLAIN = re.compile(r"(?:/[A-Za-z0-9._~-]+)+/?")
+# A target of such a path, with any query that no server stumbles over.
+_USUAL = re.compile(r"((?:/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)+)(?:\?[!-\"$-~]*)?")
 # What ends a name for some servers: its parameters, and what was a query or a fragment before it was encoded.
 _NAME_ENDS = re.compile(r"[;?#][^/]*")
 _CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
@@ -21,6 +23,8 @@ _BROKEN_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 
 def exact_path(target: str) -> str:
     """Return the raw path of a target in origin form, once it can be read in one way only."""
+    if usual := _USUAL.fullmatch(target):
+        return usual[1]
     if "#" in target:
         raise _bad_target("a fragment (#)")
     if " " in target:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from slproxy.http import parsed_date, retry_after
 from slproxy.retry import MINUTE
 
-_NEGATIVE = re.compile(r"-[0-9]{1,9}")
+_NEGATIVE = re.compile(rb"-[0-9]{1,9}")
 # A 429 that says no more than to wait for so long is about something else than a budget of a minute, in seconds.
 SHORT_WAIT = 5.0
 
@@ -28,23 +28,25 @@ class RateLimitHeaders:
     unauthorized: bool = False
 
     @classmethod
-    def parse(cls, status: int, header: Callable[[str], str | None], *, now: float) -> RateLimitHeaders:
-        """Return what a reply tells of the budget; what does not parse is not told. ``now`` is Unix time."""
+    def parse(cls, status: int, first: Mapping[bytes, bytes], *, now: float) -> RateLimitHeaders:
+        """Return what a reply tells of the budget; what does not parse is not told.
+
+        ``first`` is the first value of each header by its name in lower case, ``now`` is Unix time.
+        """
+        told = cls(cost=_number(first.get(b"x-ratelimit-endpoint-cost")))
         # The Date of a reply that was kept somewhere on the way tells when it was kept.
-        value = header("Date") if header("Age") is None else None
-        date = None if value is None else parsed_date(value)
-        refused = status == 429
-        remaining = header("x-ratelimit-remaining-minute")
-        return cls(
-            cost=_number(header("x-ratelimit-endpoint-cost")),
-            # A budget that is overdrawn is spent.
-            remaining=0 if remaining is not None and _NEGATIVE.fullmatch(remaining) else _number(remaining),
-            limit=_number(header("x-ratelimit-limit-minute")) or None,
-            date=date,
-            refused=refused,
-            retry_after=retry_after(header("Retry-After"), now=now if date is None else date) if refused else None,
-            unauthorized=status == 401,
-        )
+        if b"age" not in first and (date := first.get(b"date")) is not None:
+            told.date = parsed_date(date.decode("latin-1"))
+        remaining = first.get(b"x-ratelimit-remaining-minute")
+        # A budget that is overdrawn is spent.
+        told.remaining = 0 if remaining is not None and _NEGATIVE.fullmatch(remaining) else _number(remaining)
+        told.limit = _number(first.get(b"x-ratelimit-limit-minute")) or None
+        if status == 429:
+            told.refused, asked = True, first.get(b"retry-after")
+            if asked is not None:
+                told.retry_after = retry_after(asked.decode("latin-1"), now=now if told.date is None else told.date)
+        told.unauthorized = status == 401
+        return told
 
     def is_about_budget(self, cost: int) -> bool:
         """Tell whether a 429 is about the team's budget, as far as it tells; ``cost`` is what the request was to cost.
@@ -56,5 +58,5 @@ class RateLimitHeaders:
         return self.retry_after is None or SHORT_WAIT < self.retry_after <= MINUTE
 
 
-def _number(value: str | None) -> int | None:
-    return int(value) if value is not None and len(value) <= 9 and value.isascii() and value.isdigit() else None
+def _number(value: bytes | None) -> int | None:
+    return int(value) if value is not None and len(value) <= 9 and value.isdigit() else None

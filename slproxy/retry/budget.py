@@ -38,8 +38,9 @@ class RetryBudget:
         self._second(now)[2] += 1
 
     def _second(self, now: float) -> list[int]:
+        if self._seconds and self._seconds[-1][0] == int(now):
+            return self._seconds[-1]
         while self._seconds and self._seconds[0][0] <= int(now) - self.WINDOW - self.LATE:
             self._seconds.popleft()
-        if not self._seconds or self._seconds[-1][0] < int(now):
-            self._seconds.append([int(now), 0, 0])
+        self._seconds.append([int(now), 0, 0])
         return self._seconds[-1]

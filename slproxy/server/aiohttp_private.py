@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import abstractmethod
-from collections.abc import Iterable
+from collections.abc import Awaitable, Iterable
 from typing import NamedTuple, Protocol
 
 from aiohttp import EMPTY_PAYLOAD, StreamReader, __version__, web, web_protocol
@@ -160,7 +160,7 @@ class RequestHandler(web.RequestHandler):
     __slots__ = ("current_request", "written")
 
     @abstractmethod
-    async def serve(self, request: ClientRequest) -> Ends:
+    def serve(self, request: ClientRequest) -> Awaitable[Ends]:
         """Answer a request; what is left of its response is written by ``write_eof``."""
 
     @abstractmethod

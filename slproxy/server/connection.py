@@ -10,6 +10,7 @@ import asyncio
 import logging
 import math
 import socket
+from collections.abc import Awaitable
 from typing import Protocol, cast
 
 from aiohttp import StreamReader, web
@@ -363,9 +364,9 @@ class ClientConnection(RequestHandler):
             if not self.queue:
                 self.close()
 
-    async def serve(self, request: ClientRequest) -> Response:
+    def serve(self, request: ClientRequest) -> Awaitable[Response]:
         """Answer a request."""
-        return await self._server.serve(request, self)
+        return self._server.serve(request, self)
 
     def error_response(self, request: ClientRequest, error: BaseException) -> Response:
         """Answer with a problem: aiohttp's own page names its version and echoes the offending bytes.

@@ -24,7 +24,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Self
 
 from slproxy.auth import Form, TokenEndpointReply
@@ -116,9 +116,9 @@ class Upstream:
         if self._spare is not None and origin == self._api:
             self._spare.lost(idle)
 
-    async def send(
+    def send(
         self, outbound: Outbound, slot: Slot, *, response_timeout: float, before_first_byte: Callable[[], None]
-    ) -> Reply:
+    ) -> Awaitable[Reply]:
         """Send one request to the API and return the head of its reply, whatever its status.
 
         The head is waited for as long as ``upstream.response_timeout``, or ``response_timeout`` if that is less, in
@@ -130,7 +130,7 @@ class Upstream:
             Overloaded: the connection was evicted for requests that waited.
         """
         timeout = min(self._rules.response_timeout, response_timeout)
-        return await self._send(
+        return self._send(
             self._api,
             outbound,
             response_timeout=timeout,

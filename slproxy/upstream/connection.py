@@ -42,7 +42,7 @@ class Connection(asyncio.BufferedProtocol):
         """Read into ``buffer``, which others may use as well; ``on_lost`` is called once the connection is gone."""
         self._buffer = buffer
         self._on_lost = on_lost
-        self._loop = asyncio.get_running_loop()
+        self.loop = asyncio.get_running_loop()
         self._poll = select.poll()
         self._writable: asyncio.Future[None] | None = None
         self._is_full = self._is_paused = False
@@ -123,7 +123,7 @@ class Connection(asyncio.BufferedProtocol):
     async def drain(self) -> None:
         """Wait until the peer has taken enough of what was written, or the connection is gone."""
         if self._is_full and not self.transport.is_closing():
-            self._writable = self._loop.create_future()
+            self._writable = self.loop.create_future()
             await self._writable
 
     def resume_reading(self) -> None:

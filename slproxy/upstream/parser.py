@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import re
+from itertools import chain
 
 import httptools
 
@@ -29,6 +30,7 @@ SWITCHING_PROTOCOLS = 101
 
 _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _LINE_ENDS = b"\r\n"
+_VERSIONS = frozenset({"1.1", "1.0"})
 
 
 class NotHTTPError(Exception):
@@ -46,6 +48,8 @@ class ReplyParser:
         self._informational = 0
         # Bytes that came and were none of a body, less what may stand around its chunks.
         self._overhead = 0
+        # How many bytes came last.
+        self._arrived = 0
         self._reason = b""
         self._headers: list[tuple[bytes, bytes]] = []
         # The first value of each header, by its name in lower case.
@@ -79,7 +83,7 @@ class ReplyParser:
             self._has_begun = True
             if not start.startswith(b"H"):  # llhttp parses RTSP and ICE as well
                 raise NotHTTPError("another protocol")
-        before = len(self.body)
+        before, self._arrived = len(self.body), len(data)
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as error:
@@ -87,11 +91,13 @@ class ReplyParser:
         except httptools.HttpParserError as error:
             if not self._is_behind_reply():
                 raise NotHTTPError(str(error)) from error
+        if self.is_complete:
+            del self._parser  # which knows this object, so that only the garbage collector would find the two
             return
         taken = len(self.body) - before
         # However long a body is, chunks of one byte are sound, and what is longer has less around it.
-        self._overhead = max(0, self._overhead + len(data) - taken - CHUNK_REST * taken)
-        if self._overhead > MAX_HEAD:
+        self._overhead = max(0, self._overhead + self._arrived - taken - CHUNK_REST * taken)
+        if self._overhead > MAX_HEAD or len(self._headers) > MAX_HEADER_COUNT:
             raise NotHTTPError("no end of a head, or of what stands around chunks")
 
     def _is_behind_reply(self) -> bool:
@@ -117,18 +123,21 @@ class ReplyParser:
             self._reason += reason
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self.has_head:
-            return  # a trailer, which stops here
-        if len(self._headers) >= MAX_HEADER_COUNT or len(name) + len(value) > MAX_HEADER:
-            raise NotHTTPError("more of headers than any server sends")
-        self._headers.append((name, value.rstrip(b" \t")))
+        if not self.has_head:  # else it is a trailer, which stops here
+            self._headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         if self._is_behind_reply():
             return
         status = self._parser.get_status_code()
-        if status < 100 or self._parser.get_http_version() not in ("1.1", "1.0") or _CONTROL.search(self._reason):
+        if status < 100 or self._parser.get_http_version() not in _VERSIONS or _CONTROL.search(self._reason):
             raise NotHTTPError("no status line of HTTP/1.1")
+        headers = self._headers
+        if len(headers) > MAX_HEADER_COUNT or (
+            self._overhead + self._arrived > MAX_HEADER  # else none is so long
+            and max(map(len, chain.from_iterable(headers)), default=0) > MAX_HEADER
+        ):
+            raise NotHTTPError("more of headers than any server sends")
         if status < 200 and status != SWITCHING_PROTOCOLS:
             self._informational += 1
             if self._informational > MAX_INFORMATIONAL:
@@ -136,8 +145,8 @@ class ReplyParser:
             self._headers, self._reason = [], b""
             return
         self.has_head, self.status = True, status
-        for name, value in reversed(self._headers):
-            self.first[name.lower()] = value
+        self._headers = headers = [(name, value.rstrip(b" \t")) for name, value in headers]
+        self.first = {name.lower(): value for name, value in reversed(headers)}
         length, is_coded = self.first.get(b"content-length"), b"transfer-encoding" in self.first
         if is_coded and self._codings() != [b"chunked"]:
             raise NotHTTPError("a transfer coding that is not chunked alone")

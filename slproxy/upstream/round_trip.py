@@ -41,7 +41,7 @@ class RoundTrip:
         self._closed = False
         # Whether the peer may leave for long what was sent.
         self._is_patient = False
-        self._loop = asyncio.get_running_loop()
+        self._loop = connection.loop
         # How long all that was missing was the client (the next piece of its body, or its taking of the last one of the
         # reply's), in seconds, and since when it is, in loop time.
         self._waited = 0.0

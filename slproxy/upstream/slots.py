@@ -52,10 +52,12 @@ class Slots:
         # Those that hold a connection now.
         self.round_trips: set[RoundTrip] = set()
 
-    @property
-    def are_taken(self) -> bool:
-        """Whether one has to be waited for."""
-        return not self._free
+    def take(self) -> Slot | None:
+        """Return one, unless it has to be waited for."""
+        if not self._free:
+            return None
+        self._free -= 1
+        return Slot(self)
 
     async def acquire(self) -> Slot:
         """Wait for one of ``upstream.max_connections``, no longer than for a reply.
@@ -63,9 +65,8 @@ class Slots:
         Raises:
             Overloaded: none came free in time.
         """
-        if self._free:
-            self._free -= 1
-            return Slot(self)
+        if (slot := self.take()) is not None:
+            return slot
         since = asyncio.get_running_loop().time()
         self._waiting, released = self._waiting + 1, self._released
         waiter = asyncio.get_running_loop().create_future()

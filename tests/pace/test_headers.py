@@ -41,5 +41,5 @@ from tests.support.desk import UNIX
     ],
 )
 def test_what_a_reply_tells(status: int, headers: dict[str, str], what: RateLimitHeaders) -> None:
-    lower = {name.lower(): value for name, value in headers.items()}
-    assert RateLimitHeaders.parse(status, lambda name: lower.get(name.lower()), now=UNIX + 100) == what
+    first = {name.lower().encode(): value.encode() for name, value in headers.items()}
+    assert RateLimitHeaders.parse(status, first, now=UNIX + 100) == what

@@ -43,8 +43,8 @@ from tests.support.desk import FOREVER, Desk, desk
     ],
 )
 def test_what_a_429_is_about(headers: dict[str, str], cost: int, is_about_budget: bool) -> None:
-    lower = {name.lower(): value for name, value in headers.items()}
-    told = RateLimitHeaders.parse(429, lambda name: lower.get(name.lower()), now=784111777.0)
+    first = {name.lower().encode(): value.encode() for name, value in headers.items()}
+    told = RateLimitHeaders.parse(429, first, now=784111777.0)
     assert told.is_about_budget(cost) is is_about_budget
 
 

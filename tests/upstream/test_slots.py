@@ -42,13 +42,13 @@ async def test_a_slot_that_is_put_back_goes_to_who_has_waited_longest() -> None:
 
     waiting = [asyncio.create_task(wait(name)) for name in "abc"]
     await asyncio.sleep(0)
-    assert slots.are_taken
+    assert slots.take() is None
     waiting[0].cancel()
     first.release()
     first.release()  # which changes nothing
     await asyncio.gather(*waiting, return_exceptions=True)
     assert order == ["b", "c"]
-    assert not slots.are_taken
+    assert slots.take() is not None
 
 
 async def test_a_slot_that_came_for_one_who_leaves_in_that_moment_is_not_lost() -> None:
@@ -60,7 +60,7 @@ async def test_a_slot_that_came_for_one_who_leaves_in_that_moment_is_not_lost() 
     leaving.cancel()
     async with asyncio.timeout(5.0):
         (await staying).release()
-    assert not slots.are_taken
+    assert slots.take() is not None
 
 
 async def test_who_comes_gets_the_slot_of_a_reply_that_has_come_whole_and_was_not_read_yet() -> None:
@@ -75,7 +75,7 @@ async def test_who_comes_gets_the_slot_of_a_reply_that_has_come_whole_and_was_no
     await round_trip.exchange(b"", Outbound(method="GET", target="/", headers=b""), response_timeout=5.0)
     async with asyncio.timeout(5.0):
         (await slots.acquire()).release()
-    assert not slots.are_taken
+    assert slots.take() is not None
     connection.transport.abort()
     await asyncio.sleep(0)
     theirs.close()
