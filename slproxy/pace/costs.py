@@ -18,6 +18,7 @@ MAX_ENDPOINTS = 500
 MAX_PATH = 100
 
 _ID = re.compile(r"(?<=/)(?:[0-9]+|[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12})(?=[/.]|\Z)")
+_MAY_HAVE_PAGE = re.compile(r"(?:\A|&)page=|%")
 _PAGE = re.compile(r"[0-9]{1,9}")
 
 
@@ -55,7 +56,7 @@ class Costs:
         """
         path, _, query = target.partition("?")
         endpoint = f"{method} {endpoint_of(path[:MAX_PATH])}"
-        page = page_cost(query) if "page=" in query or "%" in query else 1
+        page = page_cost(query) if _MAY_HAVE_PAGE.search(query) else 1
         learned = self._learned.get((endpoint, page))
         return endpoint, page, learned if learned is not None else max(page, self._learned.get((endpoint, 1), 1))
 
