@@ -41,15 +41,15 @@ class Tunnel(asyncio.BufferedProtocol):
         cast("asyncio.Transport", transport).write(connect_request(self._proxy, self._target))
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002  # asyncio's signature
-        """Return where the answer is read to."""
-        return memoryview(self._head)[self._size :]
+        """Return where the answer is read to; what comes behind it is dropped."""
+        return memoryview(self._head)[0 if self.opened.done() else self._size :]
 
     def buffer_updated(self, nbytes: int) -> None:
         """Take a piece of the answer."""
-        self._size += nbytes
-        end = self._head.find(b"\r\n\r\n", 0, self._size)
         if self.opened.done():
             return
+        self._size += nbytes
+        end = self._head.find(b"\r\n\r\n", 0, self._size)
         if end < 0:
             if self._size == MAX_HEAD or not b"HTTP/1.".startswith(self._head[: min(self._size, 7)]):
                 self.opened.set_exception(self._not_http())

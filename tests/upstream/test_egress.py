@@ -22,6 +22,7 @@ from slproxy.config.egress import parsed_egress
 from slproxy.errors import UpstreamUnreachable
 from slproxy.observe import AccessLog
 from slproxy.upstream.dial import Dialer, Origin
+from slproxy.upstream.tunnel import MAX_HEAD
 from tests.support.egress import (
     CREDENTIALS,
     PASSWORD,
@@ -279,6 +280,22 @@ async def test_a_proxy_that_opens_no_connection_is_told_by_name_and_with_a_remed
     assert row.said in told.detail
     assert f"127.0.0.1:{listener.port}" in told.detail
     assert row.hint in told.hint
+
+
+@pytest.mark.parametrize("size", [MAX_HEAD, MAX_HEAD + 1], ids=["as long as it may be", "longer"])
+@pytest.mark.parametrize("scheme", ["http", "https"])
+@pytest.mark.parametrize("loop", LOOPS)
+def test_a_long_answer_of_a_proxy_holds_nothing_up(loop: str, scheme: str, size: int, ca_file: Path) -> None:
+    filler = b"HTTP/1.1 200 OK\r\nX: "
+    answer = filler + b"y" * (size - len(filler) - 4) + b"\r\n\r\n"
+
+    async def work() -> None:
+        tls = serving("127.0.0.1") if scheme == "https" else None
+        async with Listener(answering(answer), tls=tls) as listener:
+            told = await fault_of(f"{scheme}://127.0.0.1:{listener.port}", f"https://{API}", ca_file, timeout=0.5)
+        assert told.proxy_error == ("connection_timeout" if size == MAX_HEAD else "http_protocol_error")
+
+    in_loop(loop, work())
 
 
 async def test_a_proxy_that_cannot_be_reached_is_told_by_name(ca_file: Path) -> None:
