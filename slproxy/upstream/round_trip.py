@@ -47,8 +47,8 @@ class RoundTrip:
         self._waited = 0.0
         self._waits_since: float | None = None
         self._moved = 0
-        # Whether a byte of the request may have left, and whether the last one has.
-        self.maybe_sent = self._sent = False
+        # Whether the last byte of the request was written.
+        self._sent = False
         connection.exchange = self
 
     # What the connection calls.
@@ -65,8 +65,11 @@ class RoundTrip:
 
     def ended(self, error: Exception | None) -> None:
         """Take the end of the connection: an ordinary one, or its error."""
-        if error is not None or not self.reply.end():
-            self._fail(error or ConnectionResetError("the connection ended within a reply"))
+        if error is None and not self.reply.end():
+            error = ConnectionResetError("the connection ended within a reply")
+        if error is not None:
+            self.reply.keeps_alive = False
+            self._fail(error)
         self._wake()
 
     def _fail(self, error: Exception) -> None:
@@ -95,7 +98,6 @@ class RoundTrip:
             EvictedError: the connection was taken from a stalled client.
         """
         connection, body = self._connection, outbound.body
-        self.maybe_sent = True
         if callable(body) or len(body or b"") > SURELY_BUFFERED:
             # A peer that takes its time to read acknowledges nothing more once its buffer is full.
             self._is_patient = True
@@ -189,7 +191,8 @@ class RoundTrip:
             OSError, NotHTTPError, EvictedError: the body broke off there.
         """
         if data := self.reply.take():
-            self._connection.resume_reading()
+            if not self._closed:  # else it is another one's, such as after an eviction
+                self._connection.resume_reading()
             return data
         if self._error is not None:
             raise self._error

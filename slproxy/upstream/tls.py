@@ -167,7 +167,7 @@ class Tls(asyncio.Transport, asyncio.BufferedProtocol, Generic[P]):
         except ssl.SSLError as error:
             self._loop.call_soon(self._fail, error)
             return size, False
-        return size, True
+        return size, size > 0  # none where there is no room: to ask again would be for ever
 
     def _end(self) -> None:
         """Take the ``close_notify`` of the peer."""
@@ -239,13 +239,13 @@ class Tls(asyncio.Transport, asyncio.BufferedProtocol, Generic[P]):
             self._below.pause_reading()
 
     def resume_reading(self) -> None:
-        """Go on, with what has come already first."""
+        """Go on, with what has come already at once: later it might pass for the reply to another request."""
         if self._is_reading:
             return
         self._is_reading = True
         if self._below is not None and not self._is_closing:
             self._below.resume_reading()
-            self._loop.call_soon(self._decrypt)
+            self._decrypt()
 
     def is_reading(self) -> bool:
         """Return whether what comes is passed on."""
