@@ -12,7 +12,10 @@ from slproxy.errors import UpstreamUnreachable
 # What the head of a proxy's answer may take, in bytes.
 MAX_HEAD = 16 * 1024
 _STATUS = re.compile(rb"HTTP/1\.[01] ([1-5][0-9][0-9])(?: [^\r\n]*)?\r\n")
-_SCHEME = re.compile(rb"^proxy-authenticate:[ \t]*([!#$%&'*+.^_`|~0-9a-z-]+)", re.IGNORECASE | re.MULTILINE)
+# Those that are in use: a word that a proxy makes up is not repeated, since it may be what it was given.
+_SCHEME = re.compile(
+    rb"^proxy-authenticate:[ \t]*(basic|bearer|digest|kerberos|negotiate|ntlm)\b", re.IGNORECASE | re.MULTILINE
+)
 _HTML = re.compile(rb"^content-type:[ \t]*text/html", re.IGNORECASE | re.MULTILINE)
 
 
@@ -52,18 +55,22 @@ class Tunnel(asyncio.BufferedProtocol):
         end = self._head.find(b"\r\n\r\n", 0, self._size)
         if end < 0:
             if self._size == MAX_HEAD or not b"HTTP/1.".startswith(self._head[: min(self._size, 7)]):
-                self.opened.set_exception(self._not_http())
+                self._fail(self._not_http())
             return
         fault = self._fault_in(bytes(self._head[: end + 2]), has_more=self._size > end + 4)
         if fault is None:
             self.opened.set_result(None)
         else:
-            self.opened.set_exception(fault)
+            self._fail(fault)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell who waits."""
         if not self.opened.done():
-            self.opened.set_exception(exc or ConnectionResetError("the proxy closed the connection"))
+            self._fail(exc or ConnectionResetError("the proxy closed the connection"))
+
+    def _fail(self, error: Exception) -> None:
+        self.opened.set_exception(error)
+        self.opened.exception()  # nobody waits for it where the attempt was given up right before
 
     def fault_of(self, error: Exception) -> UpstreamUnreachable:
         """Return what an exception means that came instead of an answer."""
@@ -108,8 +115,8 @@ class Tunnel(asyncio.BufferedProtocol):
 
     def _asks_for_credentials(self, head: bytes, status: int) -> UpstreamUnreachable:
         name, named_in = self._proxy.name, self._named_in
-        schemes = [scheme.decode("ascii") for scheme in _SCHEME.findall(head)]
-        if schemes and "basic" not in [scheme.lower() for scheme in schemes]:
+        schemes = dict.fromkeys(scheme.decode("ascii") for scheme in _SCHEME.findall(head))
+        if schemes and "basic" not in map(str.lower, schemes):
             # NTLM and Kerberos authenticate a connection by the user's own login; that is a program of its own.
             kinds = ", ".join(schemes)
             detail = f"The proxy {name} wants credentials of a kind that slproxy cannot give: {kinds} ({status})."

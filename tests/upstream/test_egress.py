@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import gc
 import io
 import json
 import socket
@@ -22,7 +23,7 @@ from slproxy.config.egress import parsed_egress
 from slproxy.errors import UpstreamUnreachable
 from slproxy.observe import AccessLog
 from slproxy.upstream.dial import Dialer, Origin
-from slproxy.upstream.tunnel import MAX_HEAD
+from slproxy.upstream.tunnel import MAX_HEAD, Tunnel
 from tests.support.egress import (
     CREDENTIALS,
     PASSWORD,
@@ -240,7 +241,7 @@ async def keeps_silent(reader: asyncio.StreamReader, writer: asyncio.StreamWrite
     await reader.read()
 
 
-NTLM = html("407 Proxy Authentication Required", "Proxy-Authenticate: Negotiate", "Proxy-Authenticate: NTLM")
+NTLM = html("407 Proxy Authentication Required", "Proxy-Authenticate: Negotiate", *["Proxy-Authenticate: NTLM"] * 9)
 ROWS = {
     "403": Row(answering(html("403 Forbidden")), "http_request_denied", "refused a connection to", is_lasting=True),
     "407": Row(
@@ -248,7 +249,7 @@ ROWS = {
         *("proxy_configuration_error", "wants a user name and a password (407)", "http://USER:PASSWORD@"),
         is_lasting=True,
     ),
-    "NTLM": Row(answering(NTLM), "proxy_configuration_error", "Negotiate, NTLM", "cntlm", is_lasting=True),
+    "NTLM": Row(answering(NTLM), "proxy_configuration_error", ": Negotiate, NTLM (407)", "cntlm", is_lasting=True),
     "502": Row(answering(html("502 Bad Gateway")), "destination_unavailable", "could not connect to api.test:443"),
     "504": Row(answering(html("504 Gateway Timeout")), "connection_timeout", "could not connect to api.test:443"),
     "a page": Row(answering(html("200 OK")), "http_protocol_error", "a page (200)", "sign in"),
@@ -296,6 +297,17 @@ def test_a_long_answer_of_a_proxy_holds_nothing_up(loop: str, scheme: str, size:
         assert told.proxy_error == ("connection_timeout" if size == MAX_HEAD else "http_protocol_error")
 
     in_loop(loop, work())
+
+
+async def test_a_proxy_that_hangs_up_on_who_has_given_up_is_nobodys_error() -> None:
+    """Such as a client that has left while the connection was made: asyncio would log a traceback."""
+    complaints: list[dict[str, object]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+    proxy = parsed_egress("http://127.0.0.1:3128").proxy
+    assert proxy is not None
+    Tunnel(proxy, API, 443, named_in="upstream.proxy").connection_lost(None)
+    gc.collect()
+    assert complaints == []
 
 
 async def test_a_proxy_that_cannot_be_reached_is_told_by_name(ca_file: Path) -> None:
@@ -353,7 +365,9 @@ async def test_refused_credentials_are_sent_once_and_show_nowhere(
     caplog.set_level("DEBUG")
     heads: list[bytes] = []
     log = io.StringIO()
-    async with Listener(answering(html("407 No"), heads=heads)) as listener:
+    # A hostile one gives back what it was given, where the name of a scheme would be shown.
+    refusal = html("407 No", f"Proxy-Authenticate: {CREDENTIALS.split()[1]}")
+    async with Listener(answering(refusal, heads=heads)) as listener:
         url = f"http://{USER}:{PASSWORD}@127.0.0.1:{listener.port}"
         settings = through(url, to=f"https://{API}", ca_file=ca_file)
         settings = replace(settings, auth=AuthSettings(api_key=Secret(API_KEY)), retry=RetrySettings(attempts=4))
