@@ -148,12 +148,15 @@ class ReplyParser:
         self._headers = headers = [(name, value.rstrip(b" \t")) for name, value in headers]
         self.first = {name.lower(): value for name, value in reversed(headers)}
         length, is_coded = self.first.get(b"content-length"), b"transfer-encoding" in self.first
-        if is_coded and self._codings() != [b"chunked"]:
-            raise NotHTTPError("a transfer coding that is not chunked alone")
+        self.keeps_alive = self._parser.should_keep_alive()
+        if is_coded:
+            if self._codings() != [b"chunked"]:
+                raise NotHTTPError("a transfer coding that is not chunked alone")
+            if self._parser.get_http_version() == "1.0":
+                self.keeps_alive = False  # whoever handed it on may have read it in another way (RFC 9112 §6.1)
         if length is not None and int(length) > MAX_LENGTH:
             raise NotHTTPError("a length beyond all reason")
         self._is_chunked = is_coded
-        self.keeps_alive = self._parser.should_keep_alive()
         if not self._has_body:
             self.is_complete = True
         elif length is None and not is_coded and status not in (204, 304):

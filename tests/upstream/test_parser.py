@@ -135,6 +135,14 @@ def test_headers_stand_as_they_came_in_their_order(
         pytest.param(b"HTTP/1.1 204 No Content\r\n\r\n", True, id="204"),
         pytest.param(b"HTTP/1.1 304 Not Modified\r\nContent-Length: 99\r\n\r\n", True, id="304 with a length"),
         pytest.param(b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\n{}", False, id="HTTP/1.0"),
+        pytest.param(
+            b"HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nContent-Length: 2\r\n\r\n{}", True, id="HTTP/1.0 kept alive"
+        ),
+        pytest.param(
+            b"HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+            False,
+            id="chunks in HTTP/1.0",
+        ),
         pytest.param(OK + b"Connection: x, Close\r\nContent-Length: 2\r\n\r\n{}", False, id="Connection: close"),
         pytest.param(OK + b"Content-Length: 2\r\n\r\n{}junk", False, id="junk behind it"),
         pytest.param(OK + b"Content-Length: 2\r\n\r\n{}" + OK + b"\r\n", False, id="another reply behind it"),
