@@ -19,6 +19,7 @@ The areas, in the order of imports: each imports only from those before it, to w
     server/     the listening side
     changes     what a reload changes
     listeners   everybody who is told what happens
+    own_pages   what the proxy tells of itself
     access      a token and its store, for commands that serve nothing
     app         builds everything, and reloads it
     cli/        what a person types

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -13,19 +12,19 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-import slproxy
 from slproxy import config
 from slproxy.access import TimeSource, credentials_of
 from slproxy.auth import Credentials, check_found
 from slproxy.changes import changes
 from slproxy.config import Settings
 from slproxy.errors import StoreError, UpstreamUnreachable
-from slproxy.forward import Answer, Drain, Forwarder, Policy, ReplayMemory
+from slproxy.forward import Drain, Forwarder, Policy, ReplayMemory
 from slproxy.listeners import Listeners
 from slproxy.observe import Listener
+from slproxy.own_pages import OwnPages
 from slproxy.pace import CallLater, Pacer, RedisBudget, Timer
 from slproxy.retry import RetryBudget
-from slproxy.server import Acceptor, Room, listen_at, listen_at_path, pages, room_for
+from slproxy.server import Acceptor, Room, listen_at, listen_at_path, listen_openly, room_for
 from slproxy.sockets import Peers, url_of
 from slproxy.store import TokenStore, token_store
 from slproxy.upstream import Upstream, suspended
@@ -78,7 +77,6 @@ class App:
         self.listeners = Listeners(settings, given=listeners)
         self.observer = self.listeners.observer
         self._clock = clock
-        self._started = clock.monotonic()
         self._stack = contextlib.AsyncExitStack()
         self._runner: web.ServerRunner | None = None
         self._acceptors: list[Acceptor] = []
@@ -86,6 +84,7 @@ class App:
         self._retiring: set[asyncio.Task[None]] = set()
         self._closing = asyncio.Event()
         self.urls: list[str] = []
+        self.open_urls: list[str] = []
 
         self.store = token_store(settings) if store is None else store
         self._room = _room(settings)
@@ -97,6 +96,7 @@ class App:
         self._drain = Drain()
         self._retry_budget = RetryBudget(settings.retry.budget)
         self._replay_memory = ReplayMemory(settings.limits.replay_memory_total)
+        self.own_pages = OwnPages(self, self.listeners.tally, now=clock.now, monotonic=clock.monotonic)
         self.forwarder = self._forwarder(settings)
         self.server: Server | None = None
 
@@ -152,7 +152,7 @@ class App:
             replay_memory=self._replay_memory,
             retry_settings=settings.retry,
             limits=settings.limits,
-            own_page=self._own_page,
+            own_page=self.own_pages.page,
             now=self._clock.now,
             monotonic=self._clock.monotonic,
             sleep=self._clock.sleep,
@@ -277,7 +277,7 @@ class App:
         # Who only asks SalesLoft something does without aiohttp, which takes as long to load as all the rest.
         from aiohttp import web  # noqa: PLC0415
 
-        from slproxy.server import Server  # noqa: PLC0415
+        from slproxy.server import Server, serve_openly  # noqa: PLC0415
 
         self.credentials.keep_fresh()
         if self._room.clients < self.settings.limits.max_connections:
@@ -286,6 +286,10 @@ class App:
                 self._room.clients,
                 self.settings.limits.max_connections,
             )
+        # Before the others: when one of those cannot be had, it may be another slproxy that has it, and is asked.
+        open_sockets = await listen_openly(self.settings.metrics)
+        for each in open_sockets:
+            self._stack.callback(each.close)
         peers = Peers()
         self._stack.callback(peers.close)
         self.server = Server(
@@ -313,6 +317,17 @@ class App:
         for sock in sockets:
             self._acceptors.append(Acceptor(sock, self.server, self.server.admission.run_out))
             self._stack.callback(self._acceptors[-1].close)
+        if open_sockets:
+            # Up to the very end: it says that the proxy is draining.
+            self.open_urls = await self._stack.enter_async_context(
+                serve_openly(
+                    open_sockets,
+                    self.own_pages.open_page,
+                    limits=self.settings.limits,
+                    monotonic=self._clock.monotonic,
+                    peers=peers,
+                )
+            )
         self.upstream.keep_warm()
 
     async def drain(self, *, at_once: asyncio.Event, again: str = "SIGTERM") -> None:
@@ -367,32 +382,8 @@ class App:
     @property
     def warning(self) -> str | None:
         """What a person should know although requests are served."""
-        return " ".join(each for each in (self.credentials.warning, self.upstream.warning) if each) or None
-
-    def _own_page(self, method: str, path: str, tells_reason: bool) -> Answer:
-        return pages.page(
-            method,
-            path,
-            tells_reason=tells_reason,
-            not_ready=lambda: pages.not_ready(self.credentials.problem(), draining=self.is_draining),
-            warning=self.warning,
-            state=self.state,
-        )
+        return self.own_pages.warning
 
     def state(self) -> dict[str, object]:
         """Return the document of ``status.json``."""
-        problem = pages.not_ready(self.credentials.problem(), draining=self.is_draining)
-        return {
-            "version": slproxy.__version__,
-            "pid": os.getpid(),
-            "profile": self.settings.profile,
-            "ready": problem is None,
-            "reason": problem and {"type": problem.type, "detail": problem.detail, "hint": problem.hint},
-            "warning": self.warning,
-            "draining": self.is_draining,
-            "uptime": round(self._clock.monotonic() - self._started, 1),
-            "upstream": self.settings.upstream.api_url,
-            "token": self.credentials.snapshot(),
-            "budget": self.pacer.state(),
-            "requests": {each: getattr(self.server, each, 0) for each in ("served", "in_flight", "spared")},
-        }
+        return self.own_pages.state()

@@ -8,7 +8,12 @@ from dataclasses import dataclass, field, replace
 from slproxy.config import SCHEMA, AuthSettings, Settings
 
 # What is made once, at the start.
-AT_START = frozenset({"listen.host", "listen.port", "listen.uds", "listen.uds_mode", "log.level", "log.format"})
+AT_START = frozenset(
+    {
+        *("listen.host", "listen.port", "listen.uds", "listen.uds_mode"),
+        *("log.level", "log.format", "metrics.host", "metrics.port"),
+    }
+)
 
 
 @dataclass(frozen=True, kw_only=True)

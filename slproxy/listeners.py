@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from slproxy.config import Settings
-from slproxy.observe import Listener, Observer
+from slproxy.observe import Listener, Observer, Tally
 
 
 class Listeners:
@@ -13,4 +13,5 @@ class Listeners:
 
     def __init__(self, settings: Settings, *, given: Sequence[Listener] = ()) -> None:  # noqa: ARG002  # for those to come
         """Make those that the settings ask for; ``given`` are told first."""
-        self.observer = Observer([*given])
+        self.tally = Tally()
+        self.observer = Observer([*given, self.tally])

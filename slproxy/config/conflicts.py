@@ -70,6 +70,12 @@ def _conflicts(settings: Settings) -> Iterator[ConfigError]:
                 " socket or on a port, not both",
                 hint="remove one of the two",
             )
+    metrics = settings.metrics
+    if metrics.port and metrics.port == listen.port and listen.uds is None:
+        yield ConfigError(
+            f"metrics.port ({origins['metrics.port']}) is listen.port ({origins['listen.port']})",
+            hint="choose another one, such as 9464",
+        )
     for name, pattern, why in patterns.faults(
         accept=settings.policy.accept_paths, reject=settings.policy.reject_paths, own=OWN_PAGES
     ):

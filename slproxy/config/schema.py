@@ -217,6 +217,18 @@ class LogSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class MetricsSettings:
+    """A listener of its own, open to whoever reaches it: it serves metrics and the probes, and nothing else."""
+
+    host: Annotated[str, Doc("Address at which `port` is open, without a key, to whoever scrapes and probes.")] = (
+        "127.0.0.1"
+    )
+    port: Annotated[
+        int | None, Ge(0), Le(65535), Doc("TCP port for metrics, healthz and readyz; 0 takes any free one.")
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Settings:
     """Every setting, checked, and where each came from."""
 
@@ -230,6 +242,7 @@ class Settings:
     policy: PolicySettings = PolicySettings()
     limits: LimitSettings = LimitSettings()
     log: LogSettings = LogSettings()
+    metrics: MetricsSettings = MetricsSettings()
     # Keyed by the name in full, such as listen.port.
     origins: Mapping[str, Origin] = field(default_factory=lambda: MappingProxyType({}), repr=False, compare=False)
     # What a person should know, though it stops nothing.
@@ -251,6 +264,7 @@ SECTIONS: Mapping[str, type] = MappingProxyType(
         "policy": PolicySettings,
         "limits": LimitSettings,
         "log": LogSettings,
+        "metrics": MetricsSettings,
     }
 )
 

@@ -66,7 +66,7 @@ class Forwarder:
         replay_memory: ReplayMemory,
         retry_settings: RetrySettings,
         limits: LimitSettings,
-        own_page: Callable[[str, str, bool], Answer],
+        own_page: Callable[[str, str, bool, ByName], Answer],
         now: Callable[[], float],
         monotonic: Callable[[], float],
         sleep: Callable[[float], Awaitable[None]],
@@ -109,7 +109,7 @@ class Forwarder:
         named = by_name(inbound.headers) if asked is None else None
         route, target = check(self._policy, inbound, named)
         if route is not Route.UPSTREAM:
-            return self._own(route, inbound.method, target, named or {})
+            return self._own(route, inbound.method, target, by_name(inbound.headers) if named is None else named)
         if self._drain.has_begun:
             raise Draining(
                 "The proxy is shutting down.", hint="Send it again, to another instance or once this one has restarted."
@@ -141,7 +141,7 @@ class Forwarder:
             exchange=exchange,
             client=inbound.client,
         )
-        exchange.client = asked.preferences.client
+        exchange.client, exchange.bulk = asked.preferences.client, asked.preferences.bulk
         attempts = Attempts(began=exchange.began)
         try:
             reply = await self._send(request, attempts)
@@ -164,7 +164,7 @@ class Forwarder:
     def _own(self, route: Route, method: str, target: str, named: ByName) -> Answer:
         """Return what the proxy answers by itself."""
         if route is not Route.PREFLIGHT:
-            return self._own_page(method, target.partition("?")[0], route is Route.OWN_PAGE)
+            return self._own_page(method, target.partition("?")[0], route is Route.OWN_PAGE, named)
         preflight = [
             *cors.preflight(named, self._policy.methods),
             ("Proxy-Status", "slproxy"),

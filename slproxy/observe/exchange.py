@@ -58,10 +58,11 @@ class Renewal:
 class Exchange:
     """A client's request and its response.
 
-    ``id`` is the client's ``X-Request-Id``, or one that the proxy made; ``client`` what the client calls itself;
-    ``error`` the type of the proxy's own answer, such as ``login-required``, and empty for SalesLoft's; ``aborted``
-    says why the answer did not end well, such as ``client left``, and ``not_retried`` why there was no further attempt
-    after one that failed, such as ``no attempts left``. ``renewals`` counts the new tokens that it was sent again with.
+    ``id`` is the client's ``X-Request-Id``, or one that the proxy made; ``client`` what the client calls itself, and
+    ``bulk`` whether it lets others go first; ``error`` the type of the proxy's own answer, such as ``login-required``,
+    and empty for SalesLoft's; ``aborted`` says why the answer did not end well, such as ``client left``, and
+    ``not_retried`` why there was no further attempt after one that failed, such as ``no attempts left``. ``renewals``
+    counts the new tokens that it was sent again with.
     """
 
     method: str
@@ -70,6 +71,7 @@ class Exchange:
     id: str = ""
     ended: float = math.nan
     client: str = ""
+    bulk: bool = False
     status: int = 0
     attempts: list[Attempt] = field(default_factory=list)
     waits: list[Wait] = field(default_factory=list)

@@ -20,6 +20,8 @@ class ExternalSpend:
         self._usual = 0.0
         # In a second.
         self.rate = 0.0
+        # In all, of the minutes that have ended.
+        self.total = 0
         # What 429s have taught to leave besides.
         self.margin = 0.0
         # What there was of the last minutes that somebody has waited for, as they began.
@@ -39,6 +41,7 @@ class ExternalSpend:
 
     def note_end(self, minute: Minute, *, exhausted: bool) -> None:
         """Take a minute that is over into the averages; ``exhausted`` if the next one was waited for."""
+        self.total += minute.external_spend
         if not exhausted:
             self._openings.clear()
         if not minute.refused:

@@ -16,6 +16,7 @@ from typing import Protocol
 from slproxy.config import PaceSettings
 from slproxy.errors import Draining, OverBudget, Problem
 from slproxy.http import Fields
+from slproxy.observe import BudgetReading
 from slproxy.pace.budget import Budget
 from slproxy.pace.costs import page_cost
 from slproxy.pace.estimate import room_in
@@ -24,7 +25,7 @@ from slproxy.pace.preferences import Preferences
 from slproxy.pace.probe import PROBE_INTERVAL
 from slproxy.pace.refusal import Refusal
 from slproxy.pace.replicas import Replicas
-from slproxy.pace.report import report, waiting_by_client
+from slproxy.pace.report import reading, report, waiting_by_client
 from slproxy.pace.reservation import Reservation
 from slproxy.pace.rules import Rules
 from slproxy.pace.shared import RedisBudget
@@ -235,6 +236,10 @@ class Pacer:
             "shared": None if shared is None else f"redis {shared.host}",
             "alone": shared is not None and shared.is_alone,
         }
+
+    def reading(self) -> BudgetReading | None:
+        """Return what metrics tell of the budget; ``None`` where nothing is counted."""
+        return None if self._pace.mode == "off" else reading(self.budget, self._monotonic())
 
     # Who is sent next.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from datetime import UTC, datetime
 
+from slproxy.observe import BudgetReading
 from slproxy.pace.budget import Budget
 from slproxy.pace.minute import Minute
 from slproxy.retry import MINUTE
@@ -28,6 +29,21 @@ def report(budget: Budget, now: float) -> dict[str, object]:
         "this_minute": _minute(account.minute),
         "last_minutes": [_minute(minute) for minute in account.history],
     }
+
+
+def reading(budget: Budget, now: float) -> BudgetReading:
+    """Return what a metric tells of the budget."""
+    account, queue = budget.account, budget.queue
+    bulk = sum(each.bulk for each in queue)
+    remaining = account.remaining(now)  # begins the minute, if that is due
+    return BudgetReading(
+        limit=account.limit,
+        quota=account.quota,
+        remaining=remaining,
+        interactive=len(queue) - bulk,
+        bulk=bulk,
+        by_others=account.external.total,
+    )
 
 
 def waiting_by_client(budget: Budget) -> Counter[str]:

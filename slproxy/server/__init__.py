@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING
 
 from slproxy.server import pages
 from slproxy.server.acceptor import Acceptor
-from slproxy.server.listen import listen_at, listen_at_path
+from slproxy.server.listen import listen_at, listen_at_path, listen_openly
 from slproxy.server.open_files import Room, room_for
 
 if TYPE_CHECKING:
+    from slproxy.server.open_listener import serve_openly
     from slproxy.server.server import Server
 
 __all__ = [
@@ -18,15 +19,21 @@ __all__ = [
     "Server",
     "listen_at",
     "listen_at_path",
+    "listen_openly",
     "pages",
     "room_for",
+    "serve_openly",
 ]
 
 
-def __getattr__(name: str) -> type[Server]:
-    """Import the server when it is asked for: it stands on aiohttp, which takes as long to load as all the rest."""
-    if name != "Server":
-        raise AttributeError(name)
-    from slproxy.server.server import Server  # noqa: PLC0415
+def __getattr__(name: str) -> object:
+    """Import a server when it is asked for: it stands on aiohttp, which takes as long to load as all the rest."""
+    if name == "Server":
+        from slproxy.server.server import Server  # noqa: PLC0415
 
-    return Server
+        return Server
+    if name == "serve_openly":
+        from slproxy.server.open_listener import serve_openly  # noqa: PLC0415
+
+        return serve_openly
+    raise AttributeError(name)

@@ -11,6 +11,7 @@ import stat
 from pathlib import Path
 from types import MappingProxyType
 
+from slproxy.config import MetricsSettings
 from slproxy.errors import ConfigError
 from slproxy.sockets import url_of
 
@@ -58,6 +59,17 @@ async def listen_at(host: str, port: int) -> list[socket.socket]:
         else:
             return sockets
     raise ConfigError("No port is free at all addresses of localhost.", hint="Choose one: --port.")
+
+
+async def listen_openly(settings: MetricsSettings) -> list[socket.socket]:
+    """Listen where everybody may read the metrics, if anywhere. Raises ConfigError."""
+    if settings.port is None:
+        return []
+    try:
+        return await listen_at(settings.host, settings.port)
+    except ConfigError as error:
+        hint = "Choose another metrics.port, or another metrics.host."
+        raise ConfigError(f"metrics.port: {error.detail}", hint=hint) from error
 
 
 async def _addresses(host: str, port: int) -> list[str]:

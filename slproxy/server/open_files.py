@@ -6,9 +6,11 @@ import contextlib
 import resource
 from dataclasses import dataclass
 
-# Descriptors for all that is no connection: streams, the loop's own, listening sockets, the log, the store and its
-# lock, resolvers, Redis; and connections that were accepted in one go, before others have been closed for them.
-MARGIN = 32
+# Connections to the listener of `metrics.port`: a few scrapers, the kubelet, and who stays too long.
+OPEN_LISTENER = 16
+# Descriptors for all that is no client's connection: streams, the loop's own, listening sockets, the log, the store and
+# its lock, resolvers, Redis; and connections that were accepted in one go, before others have been closed for them.
+MARGIN = 32 + OPEN_LISTENER
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""The proxy's own pages under ``/_slproxy/``: health, readiness and status. They hold no secret."""
+"""The proxy's own pages under ``/_slproxy/``: health, readiness, status and metrics. They hold no secret."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from slproxy.errors import Draining, MethodRefused, NotFound, Problem
 from slproxy.forward import OWN_METHODS, Answer
 from slproxy.http import http_date
 
-PAGES = tuple(OWN_PAGES + name for name in ("healthz", "readyz", "status.json"))
+# What is open to everybody on a listener of its own: who scrapes and probes knows neither key nor Host.
+OPEN = ("healthz", "readyz", "metrics")
+PAGES = tuple(OWN_PAGES + name for name in (*OPEN, "status.json"))
 
 State = Mapping[str, object]
 
@@ -25,8 +27,11 @@ def page(
     not_ready: Callable[[], Problem | None],
     warning: str | None,
     state: Callable[[], State],
+    metrics: Callable[[], tuple[str, bytes]],
 ) -> Answer:
     """Return one of the proxy's own pages; without ``tells_reason`` the probes say no more than yes or no.
+
+    ``metrics`` are given with their content type.
 
     Raises:
         Problem: there is no such page, or ``readyz`` is asked while no token can be had.
@@ -44,10 +49,36 @@ def page(
             return _json({"status": "ready"} | ({"warning": warning} if warning and tells_reason else {}))
         case "status.json":
             return _json(state())
+        case "metrics":
+            return _page(*metrics())
     nearest = difflib.get_close_matches(path, PAGES, n=1, cutoff=0.8)
     raise NotFound(
         "The proxy has no such page.",
         hint=f"{f'Did you mean {nearest[0]}? ' if nearest else ''}There are {', '.join(PAGES)}.",
+    )
+
+
+def open_page(
+    method: str, path: str, *, not_ready: Callable[[], Problem | None], metrics: Callable[[], tuple[str, bytes]]
+) -> Answer:
+    """Return one of the pages that are open to everybody, under ``/_slproxy/`` or right below the root.
+
+    Raises:
+        Problem: as ``page``.
+    """
+    name = path.removeprefix(OWN_PAGES).removeprefix("/")
+    if name not in OPEN:
+        raise NotFound(
+            "There is no such page at metrics.port.", hint=f"There are {', '.join(f'/{each}' for each in OPEN)}."
+        )
+    return page(
+        method,
+        OWN_PAGES + name,
+        tells_reason=False,
+        not_ready=not_ready,
+        warning=None,
+        state=dict,
+        metrics=metrics,
     )
 
 
@@ -68,11 +99,14 @@ def _without_reason(problem: Problem) -> Problem:
 
 
 def _json(document: Mapping[str, object]) -> Answer:
-    body = json.dumps(document, indent=2).encode() + b"\n"
+    return _page("application/json", json.dumps(document, indent=2).encode() + b"\n")
+
+
+def _page(content_type: str, body: bytes) -> Answer:
     return Answer(
         status=200,
         headers=[
-            ("Content-Type", "application/json"),
+            ("Content-Type", content_type),
             ("Content-Length", str(len(body))),
             ("Date", http_date(time.time())),
             ("Cache-Control", "no-store"),

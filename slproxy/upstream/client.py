@@ -112,6 +112,11 @@ class Upstream:
         """Why the API cannot be reached, as far as the connection that is to be ready tells."""
         return None if self._spare is None else self._spare.warning
 
+    @property
+    def connections(self) -> int:
+        """How many connections to SalesLoft are open."""
+        return self._pool.connections
+
     def _last_lost(self, origin: Origin, idle: float | None) -> None:
         if self._spare is not None and origin == self._api:
             self._spare.lost(idle)

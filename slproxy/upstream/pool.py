@@ -48,6 +48,11 @@ class Pool:
         self._is_closed = False
         self.era = Era(suspended)
 
+    @property
+    def connections(self) -> int:
+        """How many there are, those in use as well."""
+        return sum(map(len, self._open.values()))
+
     async def take(self, origin: Origin, *, repeatable: bool) -> Connection:
         """Return a connection to ``origin``: an idle one whose peer is there as far as can be known, or a new one.
 

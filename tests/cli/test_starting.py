@@ -21,7 +21,18 @@ from tests.support.proxies import API_KEY
 # What takes long to load: what a whole library stands on, or a tenth of a start and more.
 HEAVY = (
     *("aiohttp", "asyncio", "cryptography", "dataclasses", "dotenv", "email", "filelock", "http.client", "httptools"),
-    *("importlib.metadata", "keyring", "multidict", "platformdirs", "redis", "ssl", "tenacity", "tomllib", "uvloop"),
+    *(
+        "importlib.metadata",
+        "keyring",
+        "multidict",
+        "platformdirs",
+        "prometheus_client",
+        "redis",
+        "ssl",
+        "tenacity",
+        "tomllib",
+        "uvloop",
+    ),
     *("slproxy.app", "slproxy.forward", "slproxy.pace", "slproxy.sandbox", "slproxy.server", "slproxy.upstream"),
 )
 # `python -m slproxy`, and afterwards the names of what it has loaded, where the next line of standard error is.
@@ -87,6 +98,18 @@ def test_to_read_the_settings_and_ask_the_proxy_takes_no_event_loop(tmp_path: Pa
     )
     needs = {"dataclasses", "email", "http.client", "ssl"}
     assert set(HEAVY) & set(json.loads(done.stderr)) <= needs
+
+
+def test_what_serves_loads_prometheus_client_at_the_first_scrape() -> None:
+    code = """
+import slproxy.app, sys
+from slproxy.observe import Metrics, Tally
+from slproxy.server import Server, serve_openly
+assert "prometheus_client" not in sys.modules
+Metrics(Tally(), read=dict)
+assert "prometheus_client" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def mapped_by(pid: int) -> str:

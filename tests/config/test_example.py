@@ -19,7 +19,7 @@ def literal(setting: Setting) -> str:
     """Return how the example writes a default, as a pattern: sizes with their unit, modes in octal."""
     match setting.default:
         case None:
-            return '"[^"]*"'
+            return r"\d+" if setting.kind == "integer" else '"[^"]*"'
         case int(number) if setting.kind == "mode":
             return f'"{number:04o}"'
         case int(number) if setting.kind == "size":

@@ -86,6 +86,7 @@ def test_neither_the_reason_nor_a_warning_is_told_without_the_right_to_it() -> N
                     not_ready=lambda: problem,
                     warning=f"The token is only in memory: {where} cannot be written.",
                     state=dict,
+                    metrics=lambda: ("text/plain", b""),
                 ).body
             )
         except Problem as raised:

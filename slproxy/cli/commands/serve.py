@@ -98,6 +98,8 @@ def _announce(app: App, *, sandbox: bool) -> None:
             print_note(f"  Not ready: {problem.detail} {problem.hint}")
         elif app.credentials.selection.grant == "authorization_code":
             print_note(f"  Token: stored in {app.store.description}, {app.store.encryption}")
+    if app.open_urls:
+        print_note(f"  Metrics and probes, for everybody who reaches it: {reachable(app.open_urls[0])}/metrics")
     if app.settings.listen.allow_unauthenticated and app.settings.listen.key is None:
         print_note("  WARNING: anyone who can reach this address uses your SalesLoft token: no local key is set.")
     elif app.server is not None and (risk := describe_other_users(app.settings.listen, app.server.peers.untold)):

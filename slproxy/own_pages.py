@@ -1,0 +1,107 @@
+"""Own pages: what the proxy tells of itself, read from its parts at the moment that somebody asks."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol
+
+import slproxy
+from slproxy.auth import Credentials
+from slproxy.config import Settings
+from slproxy.errors import LoginRequired, Problem
+from slproxy.forward import Answer
+from slproxy.http import ByName
+from slproxy.observe import Metrics, Readings, Tally
+from slproxy.pace import Pacer
+from slproxy.server import pages
+from slproxy.upstream import Upstream
+
+if TYPE_CHECKING:
+    from slproxy.server import Server
+
+
+class Parts(Protocol):
+    """What is told about; a reload replaces some of it."""
+
+    settings: Settings
+    credentials: Credentials
+    upstream: Upstream
+    pacer: Pacer
+    server: Server | None
+
+    @property
+    def is_draining(self) -> bool: ...
+
+
+class OwnPages:
+    """The pages, of the parts as they are when one is asked for."""
+
+    def __init__(self, parts: Parts, tally: Tally, *, now: Callable[[], float], monotonic: Callable[[], float]) -> None:
+        self._parts = parts
+        self._now, self._monotonic = now, monotonic
+        self._started = monotonic()
+        self._metrics = Metrics(tally, self._read)
+
+    def page(self, method: str, path: str, tells_reason: bool, headers: ByName) -> Answer:
+        """Return a page under ``/_slproxy/``. Raises Problem."""
+        return pages.page(
+            method,
+            path,
+            tells_reason=tells_reason,
+            not_ready=self._not_ready,
+            warning=self.warning,
+            state=self.state,
+            metrics=lambda: self._metrics.page(_accept(headers)),
+        )
+
+    def open_page(self, method: str, path: str, headers: ByName) -> Answer:
+        """Return a page for who reaches the listener of ``metrics.port``. Raises Problem."""
+        return pages.open_page(
+            method, path, not_ready=self._not_ready, metrics=lambda: self._metrics.page(_accept(headers))
+        )
+
+    @property
+    def warning(self) -> str | None:
+        """What a person should know although requests are served."""
+        parts = self._parts
+        return " ".join(each for each in (parts.credentials.warning, parts.upstream.warning) if each) or None
+
+    def state(self) -> dict[str, object]:
+        """Return the document of ``status.json``."""
+        parts, problem = self._parts, self._not_ready()
+        return {
+            "version": slproxy.__version__,
+            "pid": os.getpid(),
+            "profile": parts.settings.profile,
+            "ready": problem is None,
+            "reason": problem and {"type": problem.type, "detail": problem.detail, "hint": problem.hint},
+            "warning": self.warning,
+            "draining": parts.is_draining,
+            "uptime": round(self._monotonic() - self._started, 1),
+            "upstream": parts.settings.upstream.api_url,
+            "token": parts.credentials.snapshot(),
+            "budget": parts.pacer.state(),
+            "requests": {each: getattr(parts.server, each, 0) for each in ("served", "in_flight", "spared")},
+        }
+
+    def _not_ready(self) -> Problem | None:
+        return pages.not_ready(self._parts.credentials.problem(), draining=self._parts.is_draining)
+
+    def _read(self) -> Readings:
+        parts = self._parts
+        expires_in, server = parts.credentials.snapshot()["expires_in"], parts.server
+        return Readings(
+            version=slproxy.__version__,
+            is_ready=self._not_ready() is None,
+            needs_login=isinstance(parts.credentials.problem(), LoginRequired),
+            token_expiry=self._now() + expires_in if isinstance(expires_in, float) else None,
+            budget=parts.pacer.reading(),
+            in_flight=0 if server is None else server.in_flight,
+            client_connections=0 if server is None else len(server.admission.connections),
+            upstream_connections=parts.upstream.connections,
+        )
+
+
+def _accept(headers: ByName) -> str:
+    return b",".join(headers.get(b"accept", ())).decode("latin-1")
