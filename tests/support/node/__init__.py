@@ -23,14 +23,22 @@ NO_REGISTRY = ("ENOTFOUND", "EAI_AGAIN", "ECONNREFUSED", "ECONNRESET", "ETIMEDOU
 INSTALLING, RUNNING = 300.0, 60.0
 
 
-def installed() -> Path:
-    """Return the folder of programs, installed as pinned; skip where there is no Node, npm or registry."""
-    node, npm = shutil.which("node"), shutil.which("npm")
-    if node is None or npm is None:
-        pytest.skip("no Node or npm here")
+def present() -> None:
+    """Skip where there is no Node, or too old a one."""
+    node = shutil.which("node")
+    if node is None:
+        pytest.skip("no Node here")
     version = subprocess.run([node, "--version"], capture_output=True, text=True, check=True).stdout.strip()
     if int(version.removeprefix("v").split(".")[0]) < OLDEST:
         pytest.skip(f"Node {version} is too old: {OLDEST} or later is needed")
+
+
+def installed() -> Path:
+    """Return the folder of programs, installed as pinned; skip where there is no Node, npm or registry."""
+    npm = shutil.which("npm")
+    if npm is None:
+        pytest.skip("no npm here")
+    present()
     # Two runs of the tests at a time would each remove what the other has just installed.
     with FileLock(HERE / ".lock", timeout=INSTALLING):
         if not _is_as_pinned():

@@ -1,0 +1,122 @@
+// A body: JSON as a tree that can be searched, other text as it is, and how much of it was kept.
+
+import { bytes, visible } from "./format.js";
+import { marked, parse, search } from "./json.js";
+import { html, useEffect, useMemo, useRef, useState } from "./vendor/htm-preact-standalone.module.js";
+
+// So many entries at a time, and open at first down to here.
+const PAGE = 100;
+const OPEN_AT_FIRST = 2;
+
+export function Body({ body, label, model }) {
+  const [needle, setNeedle] = useState("");
+  const [raw, setRaw] = useState(false);
+  const [place, setPlace] = useState(0);
+  const cut = body.kept < body.size;
+  const tree = useMemo(() => (body.kind === "text" ? parse(body.text, cut) : null), [body]);
+  const found = useMemo(() => (tree ? search(tree, needle) : { matches: [], open: new Set() }), [tree, needle]);
+  const region = useRef(null);
+  const current = found.matches.length ? found.matches[place % found.matches.length] : null;
+  useEffect(() => region.current?.querySelector(".current")?.scrollIntoView({ block: "nearest" }), [current]);
+
+  const facts = [body.type, cut ? `${bytes(body.kept)} of ${bytes(body.size)} kept` : bytes(body.size)].filter(Boolean);
+  const asTree = tree?.entries && !raw;
+  return html`<section class="body" aria-label=${`${label} body`} ref=${region}>
+    <header>
+      <h4>Body</h4>
+      ${body.kind !== "none" &&
+      body.kind !== "unrecorded" &&
+      html`<span class=${cut ? "facts cut" : "facts"}>${facts.join(" · ")}</span>`}
+      ${asTree &&
+      html`<input
+          type="search"
+          placeholder="Search"
+          aria-label=${`Search the ${label} body`}
+          value=${needle}
+          onInput=${(event) => (setNeedle(event.target.value), setPlace(0))}
+          onKeyDown=${(event) => {
+            if (event.key !== "Enter" || !found.matches.length) return;
+            const by = event.shiftKey ? found.matches.length - 1 : 1;
+            setPlace((place + by) % found.matches.length);
+          }}
+        />
+        ${needle &&
+        html`<span class="facts" role="status">
+          ${found.matches.length ? `${(place % found.matches.length) + 1} of ${found.matches.length}` : "not found"}
+        </span>`}`}
+      ${tree?.entries &&
+      html`<button class="quiet" aria-pressed=${raw} onClick=${() => setRaw(!raw)}>Raw</button>`}
+    </header>
+    ${asTree
+      ? html`<div class="tree"><${Node} name="" node=${tree} depth=${0} found=${found} needle=${needle} current=${current} /></div>`
+      : html`<${Plain} body=${body} model=${model} />`}
+  </section>`;
+}
+
+function Plain({ body, model }) {
+  if (body.kind === "none") return html`<p class="nothing">None.</p>`;
+  if (body.kind === "unrecorded") {
+    return html`<p class="nothing">
+      Not recorded${body.size > 0 ? ` (${bytes(body.size)})` : ""}.
+      ${!model.bodies.on &&
+      html` <button class="link" onClick=${() => model.recordBodies(true)}>Record bodies for 10 minutes</button>`}
+    </p>`;
+  }
+  if (body.kind === "binary") return html`<p class="nothing">Binary, not shown.</p>`;
+  return html`<pre tabindex="0" aria-label="Body as text">${visible(body.text)}</pre>`;
+}
+
+function Marked({ text, needle }) {
+  return marked(visible(text), needle).map(([piece, hit]) => (hit ? html`<mark>${piece}</mark>` : piece));
+}
+
+function Name({ name, needle }) {
+  if (name === "") return "";
+  const text = typeof name === "string" ? html`<${Marked} text=${name} needle=${needle} />` : name;
+  return html`<span class=${typeof name === "string" ? "name" : "place"}>${text}</span>: `;
+}
+
+function Node({ name, node, depth, found, needle, current }) {
+  const [open, setOpen] = useState(depth < OPEN_AT_FIRST);
+  const [most, setMost] = useState(PAGE);
+  const hit = node === current ? "current" : "";
+  if (!node.entries) {
+    return html`<div class=${`leaf ${hit}`}>
+      <${Name} name=${name} needle=${needle} /><${Scalar} node=${node} needle=${needle} />
+    </div>`;
+  }
+  const [left, right] = node.kind === "object" ? "{}" : "[]";
+  const size = node.entries.length;
+  if (size === 0 && !node.cut) {
+    return html`<div class=${`leaf ${hit}`}><${Name} name=${name} needle=${needle} />${left}${right}</div>`;
+  }
+  const forced = found.open.has(node);
+  const isOpen = open || forced;
+  // A match may stand past what is shown.
+  const reach = forced ? node.entries.reduce((far, [, each], at) => (found.open.has(each) || found.matches.includes(each) ? at + 1 : far), 0) : 0;
+  const shown = Math.max(most, Math.min(reach, most + 2000));
+  return html`<details open=${isOpen} onToggle=${(event) => setOpen(event.target.open)}>
+    <summary class=${hit}>
+      <${Name} name=${name} needle=${needle} />${left}${!isOpen && html`<span class="more"> … </span>${right}`}
+      <span class="size"> ${node.kind === "object" ? "" : size}</span>
+    </summary>
+    ${isOpen &&
+    html`<div class="inner">
+      ${node.entries
+        .slice(0, shown)
+        .map(
+          ([key, each]) =>
+            html`<${Node} name=${key} node=${each} depth=${depth + 1} found=${found} needle=${needle} current=${current} />`,
+        )}
+      ${size > shown &&
+      html`<button class="link" onClick=${() => setMost(shown + PAGE)}>Show ${Math.min(PAGE, size - shown)} more of ${size}</button>`}
+      ${node.cut && html`<div class="leaf cut">… cut here</div>`}
+    </div>`}
+  </details>`;
+}
+
+function Scalar({ node, needle }) {
+  const text = node.kind === "string" ? JSON.stringify(node.text) : node.text;
+  return html`<span class=${node.kind}><${Marked} text=${text} needle=${needle} /></span>${node.cut &&
+  html`<span class="cut"> … cut here</span>`}`;
+}

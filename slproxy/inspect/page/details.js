@@ -1,0 +1,158 @@
+// One exchange: what came, what went, each attempt, and what can be done with it.
+
+import { Bar, Parts } from "./bar.js";
+import { Body } from "./body.js";
+import { Difference } from "./difference.js";
+import { headerChanges } from "./diff.js";
+import { useExchange } from "./exchange.js";
+import { ago, bytes, clock, duration, oneLine, plural, statusClass } from "./format.js";
+import { html, useEffect, useRef } from "./vendor/htm-preact-standalone.module.js";
+
+export function Details({ model }) {
+  const n = model.selected;
+  const [exchange, problem] = useExchange(n, model.row?.state);
+  const row = model.row ?? exchange?.row;
+  const box = useRef(null);
+  useEffect(() => {
+    if (box.current) box.current.scrollTop = 0;
+  }, [n]);
+  // The proxy may know more of a row than this page, but not whether it is pinned by now.
+  const shared = { model, row, exchange };
+  return html`<section class="details" id="details" tabindex="-1" aria-label="Details of the chosen request">
+    <${Head} ...${shared} />
+    <div class="sections" ref=${box} tabindex="0" role="region" aria-label="Details">
+      ${row?.kind && row.kind !== "request" && !row.path && html`<p class="nothing">${row.note || row.kind}</p>`}
+      ${problem && html`<${Missing} problem=${problem} row=${row} />`}
+      ${!exchange && !problem && html`<p class="nothing" role="status">Loading …</p>`}
+      ${exchange && html`<${Course} ...${shared} />`}
+      ${row?.resent && exchange && html`<${Difference} first=${row.resent} exchange=${exchange} />`}
+      ${exchange && html`<${Sides} ...${shared} />`}
+    </div>
+  </section>`;
+}
+
+function Missing({ problem, row }) {
+  if (row && row.kind !== "request" && !row.path) return null;
+  const text = problem.status === 404 ? "The details are no longer kept: only those of the last requests are." : problem.message;
+  return html`<p class="nothing" role="status">${text} ${problem.status === 404 ? "Pin what is to stay." : problem.hint}</p>`;
+}
+
+function Head({ model, row, exchange }) {
+  const target = exchange?.target ?? row?.path ?? "";
+  const request = row?.kind === "request";
+  const disabled = !exchange || !request;
+  return html`<header class="details-head">
+    <h2>
+      ${request || row?.path
+        ? html`<span class="method">${row.method}</span>
+            <bdi class="target">${oneLine(target)}</bdi>
+            <span class=${`status s${statusClass(row)}`}>${row.status || (row.state === "open" ? "under way" : "no answer")}</span>`
+        : html`<span class="target">${row?.kind ?? "Details"}</span>`}
+    </h2>
+    <div class="actions">
+      <button onClick=${() => model.resend(row)} disabled=${!request} title="Send it again (r)">Resend</button>
+      <button onClick=${() => model.ask({ name: "edit", exchange })} disabled=${disabled} title="Change it, then send it (e)">Edit…</button>
+      <button onClick=${() => model.ask({ name: "copy", exchange })} disabled=${disabled} title="Copy it as a command (c)">Copy as…</button>
+      <button onClick=${() => model.pin(row)} aria-pressed=${Boolean(row?.pinned)} disabled=${!row} title="Keep it when the list is cleared (p)">Pin</button>
+      <button class="quiet close" onClick=${() => model.close()} aria-label="Close the details" title="Close (Esc)">✕</button>
+    </div>
+  </header>`;
+}
+
+function Course({ row, exchange }) {
+  const began = clock(row.at);
+  const facts = [
+    [`${began[0]}${began[1]}`, ago(Date.now() / 1000 - row.at)],
+    row.client && ["client", oneLine(row.client)],
+    row.id && ["id", oneLine(row.id)],
+    row.cost !== null && row.cost !== undefined && ["cost", row.cost],
+    ["attempts", exchange.attempts.length],
+    ["in", bytes(row.in ?? 0)],
+    ["out", bytes(row.out ?? 0)],
+    row.error && ["refused", row.error],
+    row.ended && ["ended", row.ended],
+  ].filter(Boolean);
+  const steps = [
+    ...exchange.waits.map((wait) => ({ ...wait, wait: true })),
+    ...exchange.attempts.map((attempt, at) => ({ ...attempt, number: at + 1 })),
+  ].sort((one, other) => one.began_ms - other.began_ms);
+  const total = Math.max(row.ms ?? 0, ...steps.map((step) => step.began_ms + (step.ms ?? 0)), 1);
+  const why = exchange.not_retried || row.not_retried;
+  return html`<section class="course" aria-label="Course">
+    <dl class="facts-line">
+      ${facts.map(([name, value]) => html`<div><dt>${name}</dt><dd>${value}</dd></div>`)}
+    </dl>
+    <div class="whole"><${Bar} row=${row} /> <span class="figure">${duration(row.ms ?? 0)}</span> <${Parts} row=${row} /></div>
+    ${(steps.length > 1 || steps.some((step) => step.fault)) &&
+    html`<table>
+      <caption class="unseen">Attempts and waits, in their order</caption>
+      <thead>
+        <tr><th scope="col">Step</th><th scope="col">Outcome</th><th scope="col">Cost</th><th scope="col" class="span">When</th><th scope="col">Took</th></tr>
+      </thead>
+      <tbody>${steps.map((step) => html`<${Step} step=${step} total=${total} row=${row} />`)}</tbody>
+    </table>`}
+    ${why && html`<p class="why-not"><b>Not repeated:</b> ${oneLine(why)}</p>`}
+  </section>`;
+}
+
+const WAITS = { "rate limit": "Waited for the rate limit", connection: "Waited for a connection", backoff: "Backed off" };
+
+function Step({ step, total, row }) {
+  const left = (100 * step.began_ms) / total;
+  const width = (100 * (step.ms ?? total - step.began_ms)) / total;
+  const outcome = step.status || step.fault || (row.state === "open" && !step.ms ? "under way" : "given up");
+  return html`<tr>
+    <th scope="row">
+      ${step.wait ? (WAITS[step.reason] ?? step.reason) : `Attempt ${step.number}`}
+      ${step.why && html` <small>after ${oneLine(String(step.why))}</small>`}
+    </th>
+    <td class=${step.wait ? "" : `status s${statusClass({ status: step.status, state: "done" })}`}>${step.wait ? "" : outcome}</td>
+    <td>${step.cost ?? ""}</td>
+    <td class="span"><span class="track"><i class=${`part ${step.wait ? "wait" : "upstream"}`} style=${{ marginLeft: `${Math.min(left, 99.5)}%`, width: `${Math.max(width, 0.5)}%` }} /></span></td>
+    <td class="figure">${step.ms === null || step.ms === undefined ? "" : duration(step.ms)}</td>
+  </tr>`;
+}
+
+function Sides({ model, row, exchange }) {
+  const { request, response } = exchange;
+  const own = response.status && !exchange.attempts.some((attempt) => attempt.status);
+  return html`<div class="sides">
+    <section class="side" aria-label="Request">
+      <h3>Request</h3>
+      <${Headers} came=${request.headers} went=${request.sent_headers} gone="not sent on" fresh="added" unsent=${exchange.attempts.length === 0} />
+      <${Body} key=${`q${row.n}`} body=${request.body} label="request" model=${model} />
+    </section>
+    <section class="side" aria-label="Response">
+      <h3>
+        Response
+        ${response.status ? html` <span class=${`status s${statusClass(row)}`}>${response.status} ${oneLine(response.reason ?? "")}</span>` : ""}
+        ${own ? html` <small>by slproxy itself</small>` : ""}
+      </h3>
+      <${Headers} came=${own ? response.sent_headers : response.headers} went=${response.sent_headers} gone="not passed on" fresh="added" />
+      <${Body} key=${`a${row.n}`} body=${response.body} label="response" model=${model} />
+    </section>
+  </div>`;
+}
+
+// Folded or not, for all that is looked at.
+let folded = false;
+
+function Headers({ came, went, gone, fresh, unsent }) {
+  const changes = unsent ? came.map((header) => ["same", ...header]) : headerChanges(came, went);
+  if (changes.length === 0) return html`<p class="nothing">No headers.</p>`;
+  const changed = changes.filter(([kind]) => kind !== "same").length;
+  const told = changed ? `, ${changed} changed by slproxy` : unsent ? ", not sent to SalesLoft" : ", passed on as they came";
+  return html`<details class="headers" open=${!folded} onToggle=${(event) => (folded = !event.target.open)}>
+    <summary>${plural(came.length, "header")}${told}</summary>
+    <table>
+    <tbody>
+      ${changes.map(
+        ([kind, name, value]) => html`<tr class=${kind}>
+          <th scope="row">${oneLine(name)}</th>
+          <td><bdi>${oneLine(value)}</bdi>${kind !== "same" && html`<span class="tag">${kind === "gone" ? gone : fresh}</span>`}</td>
+        </tr>`,
+      )}
+    </tbody>
+    </table>
+  </details>`;
+}
