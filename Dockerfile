@@ -19,7 +19,7 @@ WORKDIR /src
 RUN python -m venv --without-pip /opt/slproxy
 COPY pyproject.toml README.md LICENSE ./
 COPY slproxy ./slproxy
-RUN python -m pip --python /opt/slproxy/bin/python install --no-cache-dir --disable-pip-version-check ".[redis,uvloop]"
+RUN python -m pip --python /opt/slproxy/bin/python install --no-cache-dir --disable-pip-version-check ".[otel,redis,uvloop]"
 
 FROM python:${PYTHON}-slim
 LABEL org.opencontainers.image.title="slproxy" \

@@ -49,7 +49,7 @@ $(VENV)/installed: pyproject.toml
 	@touch $@
 
 $(VENV)/tested: $(VENV)/installed
-	@$(BIN)/pip install --quiet --disable-pip-version-check $$($(BIN)/python tests/requirements.py redis test witness)
+	@$(BIN)/pip install --quiet --disable-pip-version-check $$($(BIN)/python tests/requirements.py otel redis test witness)
 	@touch $@
 
 $(VENV)/linted: $(VENV)/tested
@@ -60,5 +60,5 @@ $(VENV)-floor/tested: pyproject.toml
 	@$(PYTHON) -m venv $(VENV)-floor
 	@$(VENV)-floor/bin/pip install --quiet --disable-pip-version-check --no-deps --editable .
 	@$(VENV)-floor/bin/pip install --quiet --disable-pip-version-check \
-	  $$($(VENV)-floor/bin/python tests/requirements.py --lowest slproxy redis uvloop test)
+	  $$($(VENV)-floor/bin/python tests/requirements.py --lowest slproxy otel redis uvloop test)
 	@touch $@

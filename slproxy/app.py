@@ -147,6 +147,7 @@ class App:
             observer=self.observer,
             api_url=settings.upstream.api_url,
             via=settings.upstream.via,
+            sends_context=settings.upstream.trace_context,
             drain=self._drain,
             retry_budget=self._retry_budget,
             replay_memory=self._replay_memory,

@@ -26,7 +26,7 @@ from slproxy.auth.acceptance import Acceptance
 from slproxy.auth.grants import GrantSelection, select_grant
 from slproxy.auth.oauth import Form
 from slproxy.auth.refresher import Refresher
-from slproxy.auth.renewer import RENEWED, Renewer
+from slproxy.auth.renewer import Renewer
 from slproxy.auth.schedule import FIRST_PAUSE, Backoff, poll_interval
 from slproxy.auth.stored_login import StoredLogin
 from slproxy.auth.token_endpoint import TokenEndpoint
@@ -37,7 +37,7 @@ from slproxy.auth.unavailable import login_refused, no_credentials, no_token_yet
 from slproxy.auth.verdict import Verdict
 from slproxy.config import AuthSettings
 from slproxy.errors import LoginRequired, Problem, StoreError, TokenEndpointDown, UnwritableError
-from slproxy.observe import Exchange, Observer
+from slproxy.observe import RENEWED, Exchange, Observer
 from slproxy.store import MemoryStore, Owner, Record, TokenStore
 
 log = logging.getLogger("slproxy.auth")

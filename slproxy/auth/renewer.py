@@ -16,10 +16,8 @@ from slproxy.auth.token_in_use import TokenInUse
 from slproxy.auth.unavailable import login_refused, not_logged_in
 from slproxy.config import Grant
 from slproxy.errors import LoginRequired, StaleWriteError, UnwritableError
+from slproxy.observe import RENEWED, TAKEN_OVER
 from slproxy.store import Record
-
-# How a renewal ended.
-RENEWED, TAKEN_OVER = "renewed", "taken over from another process"
 
 
 @dataclass(frozen=True, kw_only=True)

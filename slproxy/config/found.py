@@ -17,7 +17,11 @@ from slproxy.errors import ConfigError
 REDIRECTS = tuple(
     setting
     for setting in SCHEMA.values()
-    if (setting.section == "upstream" and setting.kind not in ("integer", "number", "size") and not setting.choices)
+    if (
+        setting.section == "upstream"
+        and setting.kind not in ("integer", "number", "size", "switch")
+        and not setting.choices
+    )
     or setting.key == "store.redis_url"
 )
 # The local key is for clients, and never leaves this machine.

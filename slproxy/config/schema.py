@@ -90,6 +90,9 @@ class UpstreamSettings:
     warm: Annotated[
         Seconds, Doc("Seconds after the last use for which a connection to the API is kept ready; 0 is off.")
     ] = 900.0
+    trace_context: Annotated[
+        bool, Doc("Send SalesLoft the trace context of each attempt, where there are traces; else only the client's.")
+    ] = False
     via: Annotated[Via, Doc("When requests name the proxy in Via; auto: unless api_url is SalesLoft's own.")] = "auto"
 
 

@@ -61,6 +61,7 @@ class Forwarder:
         observer: Observer,
         api_url: str,
         via: Via,
+        sends_context: bool,
         drain: Drain,
         retry_budget: RetryBudget,
         replay_memory: ReplayMemory,
@@ -92,6 +93,7 @@ class Forwarder:
             pacer=pacer,
             observer=observer,
             via=self._via if header_rules.sends_via(via, api_url=api_url) else None,
+            sends_context=sends_context,
             now=now,
             monotonic=monotonic,
         )

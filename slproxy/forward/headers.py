@@ -18,7 +18,7 @@ from collections.abc import Collection
 from urllib.parse import unquote_to_bytes, urlsplit
 
 from slproxy.config import SCHEMA, Via
-from slproxy.http import ByName, RawHeaders, encoded
+from slproxy.http import ByName, Fields, RawHeaders, encoded
 
 # RFC 9110 §7.6.1, and Keep-Alive of RFC 2068. The proxy frames each hop anew.
 _HOP_BY_HOP = frozenset(
@@ -42,6 +42,9 @@ _UPSTREAM_ONLY = frozenset(
     }
 )
 _UPSTREAM_ONLY_PREFIXES = ("access-control-", "x-slproxy-")
+
+# W3C Trace Context §3.
+_TRACE_CONTEXT = frozenset({b"traceparent", b"tracestate"})
 
 # Names no other header.
 _USUAL_CONNECTION = frozenset({b"keep-alive", b"close"})
@@ -80,6 +83,16 @@ def injected(*, bearer: str, via: str | None) -> bytes:
     """Return what follows the stripped headers on their way upstream. ``Host`` follows from where they are sent."""
     own = [("Authorization", f"Bearer {bearer}")]
     return encoded(own if via is None else [*own, ("Via", via)])
+
+
+def with_context(lines: bytes, context: Fields) -> bytes:
+    """Return the stripped headers with a trace context of our own in place of the client's, of which nothing stays."""
+    kept = [line for line in lines.splitlines(keepends=True) if _name_of(line) not in _TRACE_CONTEXT]
+    return b"".join(kept) + encoded(context)
+
+
+def _name_of(line: bytes) -> bytes:
+    return line.partition(b":")[0].lower()
 
 
 def sends_via(setting: Via, *, api_url: str) -> bool:

@@ -30,6 +30,7 @@ class Sender:
         pacer: Pacer,
         observer: Observer,
         via: str | None,
+        sends_context: bool,
         now: Callable[[], float],
         monotonic: Callable[[], float],
     ) -> None:
@@ -38,6 +39,7 @@ class Sender:
         self._pacer = pacer
         self._observer = observer
         self._via = via
+        self._context = observer.context_upstream if sends_context else None
         # What was injected last, and the token in it: the same for many requests.
         self._injected = (Bearer("", 0), b"")
         self._now, self._monotonic = now, monotonic
@@ -64,16 +66,19 @@ class Sender:
 
         try:
             bearer = await self._credentials.bearer(request.exchange)
-            outbound = Outbound(
-                method=request.method,
-                target=request.target,
-                headers=request.asked.onward + self._own_headers(bearer),
-                body=body,
-            )
             attempts.sent += 1
             attempts.tokens.add(bearer.token)
             attempt = Attempt(began=self._monotonic(), reason=attempts.reason)
             self._attempt_began(request.exchange, attempt)
+            onward = request.asked.onward
+            if self._context is not None:
+                onward = header_rules.with_context(onward, self._context(request.exchange, attempt))
+            outbound = Outbound(
+                method=request.method,
+                target=request.target,
+                headers=onward + self._own_headers(bearer),
+                body=body,
+            )
             reply = attempts.reply = await self._upstream.send(
                 outbound, slot, response_timeout=response_timeout, before_first_byte=before_first_byte
             )

@@ -1,15 +1,28 @@
-"""Observability: a record of each request, and its listeners, such as the access log."""
+"""Observability: a record of each request, and its listeners, such as the access log and traces."""
 
 from slproxy.observe.access_log import AccessLog
 from slproxy.observe.background_writer import BackgroundStream
-from slproxy.observe.exchange import Attempt, Exchange, Renewal, TokenEvent, TokenEventKind, Wait, loggable_path
+from slproxy.observe.exchange import (
+    RENEWED,
+    TAKEN_OVER,
+    Attempt,
+    Exchange,
+    Renewal,
+    TokenEvent,
+    TokenEventKind,
+    Wait,
+    loggable_path,
+)
 from slproxy.observe.logging_setup import start_logging
 from slproxy.observe.metrics import Metrics
 from slproxy.observe.observer import Listener, Observer
 from slproxy.observe.readings import BudgetReading, Readings
 from slproxy.observe.tally import Tally
+from slproxy.observe.tracing.start import start_tracing
 
 __all__ = [
+    "RENEWED",
+    "TAKEN_OVER",
     "AccessLog",
     "Attempt",
     "BackgroundStream",
@@ -26,4 +39,5 @@ __all__ = [
     "Wait",
     "loggable_path",
     "start_logging",
+    "start_tracing",
 ]

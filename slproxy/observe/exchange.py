@@ -15,6 +15,9 @@ from slproxy.operations import operation_of
 
 TokenEventKind = Literal["login", "logout", "refusal"]
 
+# How a renewal ends that is of use.
+RENEWED, TAKEN_OVER = "renewed", "taken over from another process"
+
 
 @dataclass(kw_only=True, eq=False, slots=True)
 class Attempt:
@@ -53,6 +56,11 @@ class Renewal:
     ended: float = math.nan
     outcome: str = ""
 
+    @property
+    def has_failed(self) -> bool:
+        """Whether it has ended without a new token."""
+        return self.outcome not in (RENEWED, TAKEN_OVER)
+
 
 @dataclass(kw_only=True, eq=False, slots=True)
 class Exchange:
@@ -84,6 +92,8 @@ class Exchange:
     error: str = ""
     aborted: str = ""
     not_retried: str = ""
+    # The client's traceparent and tracestate, where a listener takes them.
+    trace_context: tuple[str, str] = ("", "")
     _operation: str = field(default="", init=False, repr=False)
 
     @property

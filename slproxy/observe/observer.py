@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
+from slproxy.http import Fields
 from slproxy.observe.exchange import Attempt, Exchange, Renewal, TokenEvent, Wait
 
 
@@ -20,6 +21,9 @@ class Listener:
 
     A listener must not fail, and must not wait: it is called in the middle of a request.
     """
+
+    # Whether a request's `trace_context` is wanted.
+    takes_context = False
 
     def request_began(self, exchange: Exchange) -> None:
         """A request came, and is not checked yet."""
@@ -48,6 +52,10 @@ class Listener:
     def token_event(self, event: TokenEvent) -> None:
         """A login was found or made, the login is gone, or SalesLoft has refused it."""
 
+    def context_upstream(self, exchange: Exchange, attempt: Attempt) -> Fields:
+        """Return the trace context that an attempt has, for SalesLoft, in place of the client's."""
+        raise NotImplementedError
+
     def close(self) -> None:
         """Nothing more will happen."""
 
@@ -70,6 +78,8 @@ class Observer:
         self.renewal_began = tuple(each.renewal_began for each in who_overrides("renewal_began"))
         self.renewal_ended = tuple(each.renewal_ended for each in who_overrides("renewal_ended"))
         self.token_event = tuple(each.token_event for each in who_overrides("token_event"))
+        self.takes_context = any(each.takes_context for each in listeners)
+        self.context_upstream = next((each.context_upstream for each in who_overrides("context_upstream")), None)
 
     @contextmanager
     def waiting(self, exchange: Exchange | None, reason: str, monotonic: Callable[[], float]) -> Iterator[None]:

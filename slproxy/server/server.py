@@ -35,6 +35,7 @@ from slproxy.server.framing import request_fault
 from slproxy.server.open_files import Room
 from slproxy.server.request_ids import RequestIds
 from slproxy.server.response import REPORT, Response, overloaded, problem_answer, reset
+from slproxy.server.trace_context import trace_context
 from slproxy.sockets import Peers
 
 log = logging.getLogger("slproxy.server")
@@ -174,6 +175,8 @@ class Server(web.Server):
             began=self._monotonic(),
             id=self._request_ids.of(request.headers),
         )
+        if self._observer.takes_context:
+            exchange.trace_context = trace_context(request.headers)
         for tell in self._observer.request_began:
             tell(exchange)
         self._in_flight[exchange] = connection

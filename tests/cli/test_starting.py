@@ -25,6 +25,7 @@ HEAVY = (
         "importlib.metadata",
         "keyring",
         "multidict",
+        "opentelemetry",
         "platformdirs",
         "prometheus_client",
         "redis",
@@ -120,12 +121,12 @@ def mapped_by(pid: int) -> str:
 
 
 async def test_a_proxy_loads_nothing_that_its_settings_do_not_ask_for(tmp_path: Path) -> None:
-    """No keyring for an API key, no Redis without one, and no sandbox beside SalesLoft."""
+    """No keyring for an API key, no Redis without one, no OpenTelemetry, and no sandbox beside SalesLoft."""
     env = pointed_at("http://127.0.0.1:9", SALESLOFT_API_KEY=API_KEY)
     async with program("serve", home=tmp_path, env=env, fresh=True) as running:
         libraries = mapped_by(running.process.pid)
     assert "httptools" in libraries
-    assert not [name for name in ("cryptography", "/redis", "_cffi_backend") if name in libraries]
+    assert not [name for name in ("cryptography", "/redis", "/google/_upb", "_cffi_backend") if name in libraries]
 
 
 def processor_time(command: Sequence[str], home: Path) -> float:

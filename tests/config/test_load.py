@@ -33,6 +33,7 @@ def test_with_nothing_set_every_value_is_the_default_of_the_contract(tmp_path: P
         "upstream.max_connections": 100,
         "upstream.proxy": Egress(),
         "upstream.warm": 900.0,
+        "upstream.trace_context": False,
         "upstream.via": "auto",
         "auth.grant": "auto",
         "auth.client_id": None,

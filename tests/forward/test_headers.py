@@ -16,6 +16,7 @@ from slproxy.forward.headers import (
     sends_via,
     server_timing,
     stripped,
+    with_context,
 )
 from slproxy.http import RawHeaders, by_name
 from slproxy.http.fields import size
@@ -490,3 +491,8 @@ def test_server_timing_tells_our_own_share_the_upstreams_and_the_waiting_in_ms(
 def test_via_names_this_very_process_or_not(via: list[str], passed: bool) -> None:
     headers = by_name(raw(*[f"VIA: {line}" for line in via]))
     assert has_passed(headers, "slproxy-7f3a") is passed
+
+
+def test_a_trace_context_of_our_own_leaves_nothing_of_the_client_s() -> None:
+    lines = b"Accept: a\r\nTraceParent: 00-1\r\nX-Traceparent: b\r\ntracestate: c=1\r\nTRACESTATE: d=2\r\n"
+    assert with_context(lines, [("traceparent", "00-2")]) == (b"Accept: a\r\nX-Traceparent: b\r\ntraceparent: 00-2\r\n")

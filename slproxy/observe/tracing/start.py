@@ -1,0 +1,32 @@
+"""Start of tracing: nothing of OpenTelemetry is loaded unless the environment asks for it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+
+from slproxy.observe.observer import Listener
+from slproxy.observe.tracing.wanted import wanted
+
+log = logging.getLogger("slproxy.tracing")
+
+
+def start_tracing(environ: Mapping[str, str], *, api_url: Callable[[], str]) -> list[Listener]:
+    """Return who is to listen for the traces that the environment asks for: one, or nobody.
+
+    ``api_url`` tells where requests go now.
+    """
+    asked = wanted(environ)
+    if asked.warning:
+        log.warning("no traces: %s", asked.warning)
+    if not asked.is_on:
+        return []
+    try:
+        from slproxy.observe.tracing.tracing import Tracing  # noqa: PLC0415  # optional: the extra `otel`
+    except ImportError:
+        log.warning(
+            "no traces: the environment asks for them (OTEL_…), but OpenTelemetry is not installed. Install it with"
+            " pip install 'slproxy[otel]', or set OTEL_SDK_DISABLED=true."
+        )
+        return []
+    return [Tracing(asked, api_url=api_url)]
