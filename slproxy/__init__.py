@@ -16,11 +16,13 @@ The areas, in the order of imports: each imports only from those before it, to w
     auth/       ways to authenticate; the token in use
     upstream/   sends one request to SalesLoft, once
     forward/    the life of a request: check, strip, inject, pace, send, learn, cure, answer
+    inspect/    what happened lately, shown in the browser
     server/     the listening side
     changes     what a reload changes
     listeners   everybody who is told what happens
     own_pages   what the proxy tells of itself
     access      a token and its store, for commands that serve nothing
+    clock       where time and chance come from in a process that serves
     app         builds everything, and reloads it
     cli/        what a person types
     sandbox/    a fake SalesLoft, alone: it imports nothing of the others

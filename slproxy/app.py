@@ -6,33 +6,35 @@ import asyncio
 import contextlib
 import logging
 import secrets
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from slproxy import config
-from slproxy.access import TimeSource, credentials_of
+from slproxy.access import credentials_of
 from slproxy.auth import Credentials, check_found
 from slproxy.changes import changes
+from slproxy.clock import REAL_CLOCK, Clock
 from slproxy.config import Settings
 from slproxy.errors import StoreError, UpstreamUnreachable
-from slproxy.forward import Drain, Forwarder, Policy, ReplayMemory
+from slproxy.forward import Drain, Forwarder, ReplayMemory, policy_of
+from slproxy.inspect import Inspector, facts_of
 from slproxy.listeners import Listeners
 from slproxy.observe import Listener
 from slproxy.own_pages import OwnPages
-from slproxy.pace import CallLater, Pacer, RedisBudget, Timer
+from slproxy.pace import Pacer, RedisBudget
 from slproxy.retry import RetryBudget
 from slproxy.server import Acceptor, Room, listen_at, listen_at_path, listen_openly, room_for
 from slproxy.sockets import Peers, url_of
 from slproxy.store import TokenStore, token_store
-from slproxy.upstream import Upstream, suspended
+from slproxy.upstream import Upstream
 
 if TYPE_CHECKING:
     from aiohttp import web
 
-    from slproxy.server import Server
+    from slproxy.server import OwnRequests, Server
 
 log = logging.getLogger("slproxy")
 
@@ -42,24 +44,8 @@ GRACE = 30.0
 MAX_PAGE = 1024 * 1024
 
 
-def _call_later(delay: float, callback: Callable[[], None]) -> Timer:
-    return asyncio.get_running_loop().call_later(delay, callback)
-
-
 def _room(settings: Settings) -> Room:
     return room_for(clients=settings.limits.max_connections, upstream=settings.upstream.max_connections)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Clock(TimeSource):
-    """Where time and chance come from; tests bring their own."""
-
-    call_later: CallLater = _call_later
-    # By how many seconds a clock that runs on while the machine sleeps is ahead of one that does not.
-    suspended: Callable[[], float] = suspended
-
-
-REAL_CLOCK = Clock()
 
 
 class App:
@@ -99,6 +85,21 @@ class App:
         self.own_pages = OwnPages(self, self.listeners.tally, now=clock.now, monotonic=clock.monotonic)
         self.forwarder = self._forwarder(settings)
         self.server: Server | None = None
+        self.inspector = Inspector(
+            settings.inspect,
+            facts=lambda: facts_of(self.settings, self.credentials),
+            pacer=self.pacer,
+            requests=self._own_requests,
+            now=clock.now,
+            monotonic=clock.monotonic,
+            call_later=clock.call_later,
+        )
+        self.listeners.include(self.inspector, wanted=settings.inspect.enabled)
+
+    def _own_requests(self) -> OwnRequests:
+        from slproxy.server import OwnRequests  # noqa: PLC0415  # loads aiohttp
+
+        return OwnRequests(self.forwarder, observer=self.observer, monotonic=self._clock.monotonic)
 
     def _upstream(self, settings: Settings, room: Room) -> Upstream:
         rules = replace(settings.upstream, max_connections=room.upstream)
@@ -129,18 +130,7 @@ class App:
 
     def _forwarder(self, settings: Settings) -> Forwarder:
         return Forwarder(
-            policy=Policy(
-                accept_paths=settings.policy.accept_paths,
-                reject_paths=settings.policy.reject_paths,
-                accept_hosts=frozenset(name.lower() for name in settings.listen.accept_hosts),
-                allow_origins=frozenset(settings.listen.allow_origins),
-                read_only=settings.policy.read_only,
-                key=settings.listen.key,
-                allow_other_users=settings.listen.allow_other_users,
-                pseudonym=self._pseudonym,
-                max_target=settings.limits.max_target,
-                max_headers=settings.limits.max_headers,
-            ),
+            policy=policy_of(settings, pseudonym=self._pseudonym),
             credentials=self.credentials,
             upstream=self.upstream,
             pacer=self.pacer,
@@ -168,6 +158,7 @@ class App:
             raise
         self._stack.callback(self.observer.close)
         self._stack.push_async_callback(self._close_parts)
+        self._stack.push_async_callback(self.inspector.stop)
         try:
             await self.credentials.load()
             await check_found(self.settings, self.store, self.credentials.selection.grant)
@@ -251,6 +242,8 @@ class App:
         self._retry_budget.share = settings.retry.budget
         self._replay_memory.total = settings.limits.replay_memory_total
         self.forwarder = self._forwarder(settings)
+        self.inspector.reconfigure(settings.inspect)
+        self.listeners.include(self.inspector, wanted=settings.inspect.enabled)
         if self.server is not None:
             self.server.handle = self.forwarder.handle
             self.server.reconfigure(settings.limits, room, allow_origins=frozenset(settings.listen.allow_origins))
@@ -336,6 +329,7 @@ class App:
         self._drain.begin(ends_at=self._clock.monotonic() + GRACE)
         self.pacer.drain(GRACE)
         self.upstream.stop_warming()
+        self.inspector.end_streams()
         if self._runner is None or self.server is None:
             return
         # Before anybody can take its place: the file that another proxy makes from now on is that one's.

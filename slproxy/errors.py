@@ -16,7 +16,7 @@
     └── Problem                    what the proxy answers a request itself      exit 1
         ├── Refused                the client's
         │   ├── NotFound BadRequest BadTarget TooLarge MethodRefused
-        │   └── HostRefused OriginRefused UserRefused KeyRequired Loop
+        │   └── HostRefused OriginRefused UserRefused KeyRequired Loop NotRecorded
         ├── TokenUnavailable       the credentials'
         │   ├── LoginRequired                                                   exit 3
         │   └── CredentialsRefused TokenEndpointDown
@@ -251,6 +251,14 @@ class Loop(Refused):
     title = "The request came back to this proxy"
     status = 508
     proxy_error = "proxy_loop_detected"
+
+
+class NotRecorded(Refused):
+    """The inspector has not kept what it is asked to send again, or cannot keep what it is asked to."""
+
+    type = "not-recorded"
+    title = "The inspector does not have that"
+    status = 409
 
 
 class TokenUnavailable(Problem):

@@ -15,3 +15,8 @@ class Listeners:
         """Make those that the settings ask for; ``given`` are told first."""
         self.tally = Tally()
         self.observer = Observer([*given, self.tally])
+
+    def include(self, listener: Listener, *, wanted: bool) -> None:
+        """Tell a listener from now on as well, or no more."""
+        others = [each for each in self.observer.listeners if each is not listener]
+        self.observer.tell([*others, listener] if wanted else others)

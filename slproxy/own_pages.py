@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Protocol
 
 import slproxy
 from slproxy.auth import Credentials
-from slproxy.config import Settings
+from slproxy.config import OWN_PAGES, Settings
 from slproxy.errors import LoginRequired, Problem
-from slproxy.forward import Answer
+from slproxy.forward import Answer, Inbound
 from slproxy.http import ByName
+from slproxy.inspect import INSPECTOR, Inspector
 from slproxy.observe import Metrics, Readings, Tally
 from slproxy.pace import Pacer
 from slproxy.server import pages
@@ -28,6 +29,7 @@ class Parts(Protocol):
     credentials: Credentials
     upstream: Upstream
     pacer: Pacer
+    inspector: Inspector
     server: Server | None
 
     @property
@@ -43,10 +45,13 @@ class OwnPages:
         self._started = monotonic()
         self._metrics = Metrics(tally, self._read)
 
-    def page(self, method: str, path: str, tells_reason: bool, headers: ByName) -> Answer:
+    async def page(self, inbound: Inbound, target: str, tells_reason: bool, headers: ByName) -> Answer:
         """Return a page under ``/_slproxy/``. Raises Problem."""
+        path = target.partition("?")[0]
+        if path == OWN_PAGES or path.startswith(INSPECTOR):
+            return await self._parts.inspector.page(inbound, target, headers)
         return pages.page(
-            method,
+            inbound.method,
             path,
             tells_reason=tells_reason,
             not_ready=self._not_ready,

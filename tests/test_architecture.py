@@ -19,11 +19,12 @@ PACKAGE = Path(slproxy.__file__).parent
 # From the top: each may import those before it. `sandbox` is apart, and `__main__` is the door to cli.
 AREAS = (
     *("errors", "untrusted", "operations", "config", "http", "sockets", "retry", "observe", "store", "pace", "auth"),
-    *("upstream", "forward", "server", "changes", "listeners", "own_pages", "access", "app", "cli", "__main__"),
+    *("upstream", "forward", "inspect", "server", "changes", "listeners", "own_pages", "access", "clock", "app", "cli"),
+    "__main__",
 )
 
 # Areas of one file, all of which others may use.
-FILES = {"errors", "untrusted", "operations", "changes", "listeners", "own_pages", "access", "app"}
+FILES = {"errors", "untrusted", "operations", "changes", "listeners", "own_pages", "access", "clock", "app"}
 
 # What has a clock, dice, a socket, a file or a loop in it. A path is a value: opening one is what counts.
 TOUCHY = {
@@ -75,12 +76,16 @@ EDGES = {
     "auth.stored_login",
     "auth.token_events",
     "cli",
+    "clock",
     "config.env_file",
     "config.files",
     "config.trust",
     "forward.body",
     "forward.buffered",
     "forward.forward",
+    "inspect.feed",
+    "inspect.inspector",
+    "inspect.static",
     "observe.access_log",
     "observe.background_writer",
     "observe.lines",

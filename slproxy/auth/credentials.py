@@ -77,6 +77,8 @@ class Credentials:
 
         self.selection = GrantSelection(None, "not loaded yet")
         self._in_use = TokenInUse(leeway=auth.leeway, leeway_is_set=leeway_is_set, jitter=jitter())
+        # For those who must not show them.
+        self.secrets = self._in_use.secrets
         self._verdict, self._acceptance = Verdict(), Acceptance()
         self._failure: Problem | None = None
         self._backoff = Backoff()

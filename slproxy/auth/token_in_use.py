@@ -79,6 +79,12 @@ class TokenInUse:
         """Tell whether a record need not be renewed yet."""
         return record.token.remaining(now) > self._margin
 
+    def secrets(self) -> tuple[str, ...]:
+        """Return what must not be shown of it."""
+        token = self.record.token if self.record is not None else None
+        tokens = (token.access_token, token.refresh_token) if token is not None else ()
+        return tuple(each for each in (self.bearer and self.bearer.token, *tokens) if each)
+
     def snapshot(self, now: float) -> dict[str, object]:
         """Return what may be told about the token; nothing in it is secret."""
         record = self.record

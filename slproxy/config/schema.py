@@ -232,6 +232,19 @@ class MetricsSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class InspectSettings:
+    """What the inspector at /_slproxy/ keeps of requests; all of it in memory."""
+
+    enabled: Annotated[bool, Doc("Keep the last requests for the inspector at /_slproxy/.")] = True
+    bodies: Annotated[
+        Literal["off", "on"],
+        Doc("Whether bodies are kept too, up to 64 KiB each; the page turns it on for a while."),
+    ] = "off"
+    entries: Annotated[int, Ge(1), Le(100_000), Doc("Requests to keep at most.")] = 1000
+    memory: Annotated[Bytes, Ge(0), Doc("Bytes that all of it may take.")] = 16 * MIB
+
+
+@dataclass(frozen=True, kw_only=True)
 class Settings:
     """Every setting, checked, and where each came from."""
 
@@ -246,6 +259,7 @@ class Settings:
     limits: LimitSettings = LimitSettings()
     log: LogSettings = LogSettings()
     metrics: MetricsSettings = MetricsSettings()
+    inspect: InspectSettings = InspectSettings()
     # Keyed by the name in full, such as listen.port.
     origins: Mapping[str, Origin] = field(default_factory=lambda: MappingProxyType({}), repr=False, compare=False)
     # What a person should know, though it stops nothing.
@@ -268,6 +282,7 @@ SECTIONS: Mapping[str, type] = MappingProxyType(
         "limits": LimitSettings,
         "log": LogSettings,
         "metrics": MetricsSettings,
+        "inspect": InspectSettings,
     }
 )
 

@@ -2,10 +2,11 @@
 
 from slproxy.forward import cors
 from slproxy.forward.body import ReplayMemory
+from slproxy.forward.browser import check_origin
 from slproxy.forward.drain import Drain
 from slproxy.forward.forward import Forwarder
 from slproxy.forward.messages import Answer, Inbound
-from slproxy.forward.policy import OWN_METHODS, Policy
+from slproxy.forward.policy import OWN_METHODS, Policy, policy_of
 
 __all__ = [
     "OWN_METHODS",
@@ -15,5 +16,7 @@ __all__ = [
     "Inbound",
     "Policy",
     "ReplayMemory",
+    "check_origin",
     "cors",
+    "policy_of",
 ]

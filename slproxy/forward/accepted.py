@@ -33,20 +33,23 @@ class AcceptedHeaders:
     """
 
     onward: bytes = field(repr=False)
+    # All of them, as the inspector keeps them, where it keeps anything.
+    recorded: bytes = field(default=b"", repr=False)
     host: str
     preferences: Preferences
     may_retry: bool = True
     is_run: bool = False
 
 
-def accepted(headers: RawHeaders, named: ByName) -> AcceptedHeaders:
-    """Return what headers ask for that were let in; ``named`` are the same, by name.
+def accepted(headers: RawHeaders, named: ByName, *, recorded: bytes = b"") -> AcceptedHeaders:
+    """Return what headers ask for that were let in; ``named`` are the same, by name, ``recorded`` less credentials.
 
     Raises:
         InexactHeaderError: one cannot be passed on exactly.
     """
     return AcceptedHeaders(
         onward=stripped(headers),
+        recorded=recorded,
         host=named[b"host"][0].decode("latin-1"),
         preferences=parse_preferences(named),
         may_retry=[value.lower() for value in named.get(b"x-slproxy-retry", ())] != [b"off"],
@@ -84,4 +87,4 @@ class KnownHeaders:
 
 
 def _size(headers: AcceptedHeaders) -> int:
-    return len(headers.onward) + len(headers.host) + len(headers.preferences.client) + OVERHEAD
+    return len(headers.onward) + len(headers.recorded) + len(headers.host) + len(headers.preferences.client) + OVERHEAD

@@ -21,7 +21,7 @@ from collections.abc import Awaitable, Callable
 from slproxy import retry
 from slproxy.auth import Credentials
 from slproxy.config import LimitSettings, RetrySettings, Via
-from slproxy.errors import BadRequest, Draining, OverBudget, Problem, UpstreamFault
+from slproxy.errors import BadRequest, Draining, NotFound, OverBudget, Problem, UpstreamFault
 from slproxy.forward import cors
 from slproxy.forward import headers as header_rules
 from slproxy.forward.accepted import AcceptedHeaders, KnownHeaders, accepted, digest_of
@@ -31,11 +31,12 @@ from slproxy.forward.body import Body, ReplayMemory
 from slproxy.forward.buffered import buffer_reply
 from slproxy.forward.drain import Drain
 from slproxy.forward.headers import InexactHeaderError
-from slproxy.forward.messages import Answer, Inbound, ReplyBody, Request
+from slproxy.forward.kept_reply import KeptReply
+from slproxy.forward.messages import Answer, AnswerBody, Inbound, ReplyBody, Request
 from slproxy.forward.policy import Policy, Route, check
 from slproxy.forward.sender import Sender
 from slproxy.http import ByName, by_name, http_date
-from slproxy.observe import Exchange, Observer, loggable_path
+from slproxy.observe import Exchange, Observer, loggable_path, redacted
 from slproxy.pace import PROBE_TIMEOUT, Pacer, Preferences
 from slproxy.retry import NotRetried, Outcome, RetryBudget
 from slproxy.upstream import Reply, Upstream
@@ -67,7 +68,7 @@ class Forwarder:
         replay_memory: ReplayMemory,
         retry_settings: RetrySettings,
         limits: LimitSettings,
-        own_page: Callable[[str, str, bool, ByName], Answer],
+        own_page: Callable[[Inbound, str, bool, ByName], Awaitable[Answer]],
         now: Callable[[], float],
         monotonic: Callable[[], float],
         sleep: Callable[[float], Awaitable[None]],
@@ -109,16 +110,19 @@ class Forwarder:
         digest = digest_of(inbound.headers)
         asked = self._known.get(digest) if may_be_known else None
         named = by_name(inbound.headers) if asked is None else None
+        if (recording := exchange.recording) is not None:
+            recording.arrived(inbound.target, redacted(inbound.headers) if asked is None else asked.recorded)
         route, target = check(self._policy, inbound, named)
         if route is not Route.UPSTREAM:
-            return self._own(route, inbound.method, target, by_name(inbound.headers) if named is None else named)
+            return await self._own(route, inbound, target, by_name(inbound.headers) if named is None else named)
         if self._drain.has_begun:
             raise Draining(
                 "The proxy is shutting down.", hint="Send it again, to another instance or once this one has restarted."
             )
         if asked is None:
             try:
-                asked = accepted(inbound.headers, named or {})
+                recorded = b"" if recording is None else recording.headers
+                asked = accepted(inbound.headers, named or {}, recorded=recorded)
             except InexactHeaderError as error:
                 raise BadRequest(
                     f"The request cannot be passed on exactly: {error}.", hint="Encode the value."
@@ -129,7 +133,7 @@ class Forwarder:
         limits, body = self._limits, None
         if inbound.has_body and inbound.read is not None:
             body = Body(
-                inbound.read,
+                inbound.read if recording is None else recording.reading(inbound.read),
                 length=inbound.length,
                 memory=limits.replay_memory,
                 disk=limits.replay_disk,
@@ -145,6 +149,8 @@ class Forwarder:
         )
         exchange.client, exchange.bulk = asked.preferences.client, asked.preferences.bulk
         attempts = Attempts(began=exchange.began)
+        if recording is not None:
+            recording.onward, recording.via, recording.tokens = asked.onward, self._sender.via, attempts.tokens
         try:
             reply = await self._send(request, attempts)
             return self._answer(reply, request, attempts)
@@ -163,10 +169,15 @@ class Forwarder:
                 raise cause from error
             raise
 
-    def _own(self, route: Route, method: str, target: str, named: ByName) -> Answer:
+    def check(self, inbound: Inbound) -> None:
+        """Hold that a request may be passed on, as ``handle`` does first. Raises Refused."""
+        if check(self._policy, inbound, by_name(inbound.headers))[0] is not Route.UPSTREAM:
+            raise NotFound("That is not passed on.", hint="The proxy answers it itself.")
+
+    async def _own(self, route: Route, inbound: Inbound, target: str, named: ByName) -> Answer:
         """Return what the proxy answers by itself."""
         if route is not Route.PREFLIGHT:
-            return self._own_page(method, target.partition("?")[0], route is Route.OWN_PAGE, named)
+            return await self._own_page(inbound, target, route is Route.OWN_PAGE, named)
         preflight = [
             *cors.preflight(named, self._policy.methods),
             ("Proxy-Status", "slproxy"),
@@ -343,6 +354,9 @@ class Forwarder:
             reply.close()
             raise
         exchange, total = request.exchange, self._monotonic() - attempts.began
+        answered: AnswerBody = reply
+        if exchange.recording is not None and (kept := exchange.recording.replied(reply.headers)) is not None:
+            answered = KeptReply(reply, kept)
         timing = header_rules.server_timing(total=total, upstream=exchange.upstream, wait=exchange.waited)
         own, names = [("Via", self._via), ("Server-Timing", timing)], b"\n" + passed.lower()
         if b"\nratelimit:" not in names:
@@ -356,7 +370,7 @@ class Forwarder:
             passed=passed,
             headers=own,
             has_length=b"\ncontent-length:" in names,
-            body=reply,
+            body=answered,
             request_body=body,
         )
 

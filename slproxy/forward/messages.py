@@ -66,15 +66,8 @@ class Request:
         return self.body is None or self.body.replayable
 
 
-class ReplyBody(Protocol):
-    """A reply, as far as answering goes: the upstream's own, or one that was kept."""
-
-    status: int
-    reason: str
-    headers: RawHeaders
-
-    def header(self, name: str, /) -> str | None:
-        """Return the first value of a header, by any case of its name."""
+class AnswerBody(Protocol):
+    """The body of an answer, as it comes."""
 
     @property
     def ended(self) -> bool: ...
@@ -84,6 +77,17 @@ class ReplyBody(Protocol):
     def chunks(self) -> AsyncIterator[bytes]: ...
 
     def close(self) -> None: ...
+
+
+class ReplyBody(AnswerBody, Protocol):
+    """A reply, as far as answering goes: the upstream's own, or one that was kept."""
+
+    status: int
+    reason: str
+    headers: RawHeaders
+
+    def header(self, name: str, /) -> str | None:
+        """Return the first value of a header, by any case of its name."""
 
 
 @dataclass(kw_only=True, eq=False, slots=True)
@@ -99,8 +103,10 @@ class Answer:
     passed: bytes = field(default=b"", repr=False)
     headers: Fields = field(repr=False)
     has_length: bool = True
-    body: ReplyBody | bytes = field(repr=False)
+    body: AnswerBody | bytes = field(repr=False)
     close_connection: bool = False
+    # Whether it lasts as long as its client wants: nobody waits for its end.
+    is_endless: bool = False
     # The upstream may answer while it still takes the request's body, so that is freed last.
     request_body: Body | None = field(default=None, repr=False)
 

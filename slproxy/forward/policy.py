@@ -16,7 +16,7 @@ import enum
 import re
 from dataclasses import dataclass, field
 
-from slproxy.config import OWN_PAGES, PROBES, Secret, covers, matcher, rejects
+from slproxy.config import OWN_PAGES, PROBES, Secret, Settings, covers, matcher, rejects
 from slproxy.errors import (
     BadRequest,
     BadTarget,
@@ -99,6 +99,22 @@ class Policy:
     def methods(self) -> tuple[str, ...]:
         """The methods that pass."""
         return READ_METHODS if self.read_only else METHODS
+
+
+def policy_of(settings: Settings, *, pseudonym: str) -> Policy:
+    """Return the policy that the settings ask for."""
+    return Policy(
+        accept_paths=settings.policy.accept_paths,
+        reject_paths=settings.policy.reject_paths,
+        accept_hosts=frozenset(name.lower() for name in settings.listen.accept_hosts),
+        allow_origins=frozenset(settings.listen.allow_origins),
+        read_only=settings.policy.read_only,
+        key=settings.listen.key,
+        allow_other_users=settings.listen.allow_other_users,
+        pseudonym=pseudonym,
+        max_target=settings.limits.max_target,
+        max_headers=settings.limits.max_headers,
+    )
 
 
 def check(policy: Policy, inbound: Inbound, headers: ByName | None) -> tuple[Route, str]:

@@ -38,7 +38,7 @@ class Sender:
         self._upstream, self._slots = upstream, upstream.slots
         self._pacer = pacer
         self._observer = observer
-        self._via = via
+        self.via = via
         self._context = observer.context_upstream if sends_context else None
         # What was injected last, and the token in it: the same for many requests.
         self._injected = (Bearer("", 0), b"")
@@ -106,7 +106,7 @@ class Sender:
     def _own_headers(self, bearer: Bearer) -> bytes:
         known, lines = self._injected
         if bearer is not known:
-            lines = header_rules.injected(bearer=bearer.token, via=self._via)
+            lines = header_rules.injected(bearer=bearer.token, via=self.via)
             self._injected = bearer, lines
         return lines
 

@@ -17,10 +17,12 @@ from slproxy.observe.logging_setup import start_logging
 from slproxy.observe.metrics import Metrics
 from slproxy.observe.observer import Listener, Observer
 from slproxy.observe.readings import BudgetReading, Readings
+from slproxy.observe.recording import MASK, KeptBody, Recording, is_credential, masked, pairs, redacted
 from slproxy.observe.tally import Tally
 from slproxy.observe.tracing.start import start_tracing
 
 __all__ = [
+    "MASK",
     "RENEWED",
     "TAKEN_OVER",
     "AccessLog",
@@ -28,16 +30,22 @@ __all__ = [
     "BackgroundStream",
     "BudgetReading",
     "Exchange",
+    "KeptBody",
     "Listener",
     "Metrics",
     "Observer",
     "Readings",
+    "Recording",
     "Renewal",
     "Tally",
     "TokenEvent",
     "TokenEventKind",
     "Wait",
+    "is_credential",
     "loggable_path",
+    "masked",
+    "pairs",
+    "redacted",
     "start_logging",
     "start_tracing",
 ]

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from slproxy.config import PROBES
+from slproxy.observe.recording import Recording
 from slproxy.operations import operation_of
 
 TokenEventKind = Literal["login", "logout", "refusal"]
@@ -94,6 +95,8 @@ class Exchange:
     not_retried: str = ""
     # The client's traceparent and tracestate, where a listener takes them.
     trace_context: tuple[str, str] = ("", "")
+    # What the inspector keeps of it, where it keeps anything.
+    recording: Recording | None = field(default=None, repr=False)
     _operation: str = field(default="", init=False, repr=False)
 
     @property

@@ -64,7 +64,11 @@ class Observer:
     """The listeners, by event: each attribute holds what to call."""
 
     def __init__(self, listeners: Sequence[Listener] = ()) -> None:
-        self._listeners = tuple(listeners)
+        self.tell(listeners)
+
+    def tell(self, listeners: Sequence[Listener]) -> None:
+        """Tell these from now on, and nobody else."""
+        self.listeners = tuple(listeners)
 
         def who_overrides(event: str) -> list[Listener]:
             return [each for each in listeners if getattr(type(each), event) is not getattr(Listener, event)]
@@ -101,5 +105,5 @@ class Observer:
 
     def close(self) -> None:
         """Tell every listener that nothing more will happen."""
-        for listener in self._listeners:
+        for listener in self.listeners:
             listener.close()

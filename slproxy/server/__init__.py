@@ -11,10 +11,12 @@ from slproxy.server.open_files import Room, room_for
 
 if TYPE_CHECKING:
     from slproxy.server.open_listener import serve_openly
+    from slproxy.server.own_requests import OwnRequests
     from slproxy.server.server import Server
 
 __all__ = [
     "Acceptor",
+    "OwnRequests",
     "Room",
     "Server",
     "listen_at",
@@ -32,6 +34,10 @@ def __getattr__(name: str) -> object:
         from slproxy.server.server import Server  # noqa: PLC0415
 
         return Server
+    if name == "OwnRequests":
+        from slproxy.server.own_requests import OwnRequests  # noqa: PLC0415
+
+        return OwnRequests
     if name == "serve_openly":
         from slproxy.server.open_listener import serve_openly  # noqa: PLC0415
 

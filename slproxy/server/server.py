@@ -190,6 +190,11 @@ class Server(web.Server):
             if self._allow_origins:
                 answer.headers.extend(cors.shared(by_name(request.raw_headers), self._allow_origins))
             exchange.status = answer.status
+            if (recording := exchange.recording) is not None:
+                own = answer.body if isinstance(answer.body, bytes) else b""
+                recording.answered(answer.reason, answer.passed, answer.headers, own)
+            if answer.is_endless:
+                self._forget(exchange)
             # aiohttp drops what came in one packet behind a request for an upgrade to anything but WebSocket, and takes
             # the rest of it for a request of its own (web_protocol.py, `if upgraded and tail`).
             last = (
@@ -214,11 +219,14 @@ class Server(web.Server):
                 answer.close()
             connection.client.release()
             connection.idle_since = self._loop_time()
-            del self._in_flight[exchange]
-            if self._next_end is not None:
-                self._next_end.set_result(None)
-                self._next_end = None
+            self._forget(exchange)
             self._request_ended(exchange)
+
+    def _forget(self, exchange: Exchange) -> None:
+        """Count a request as in flight no more."""
+        if self._in_flight.pop(exchange, None) is not None and self._next_end is not None:
+            self._next_end.set_result(None)
+            self._next_end = None
 
     def _why_aborted(self, connection: ClientConnection) -> str:
         if connection.is_stalled:

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from slproxy.app import Clock
 from slproxy.auth.token_in_use import TokenInUse
 from slproxy.auth.token_reply import TokenEndpointReply, parse_token_reply
+from slproxy.clock import Clock
 from slproxy.http import http_date
 from slproxy.store import FileStore, Record, Token
 from tests.support.proxies import proxy, settings_for

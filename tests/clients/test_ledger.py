@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from slproxy.app import Clock
+from slproxy.clock import Clock
 from slproxy.config import AuthSettings, RetrySettings, Secret
 from slproxy.config.schema import PaceSettings
 from tests.support.listener import Listener

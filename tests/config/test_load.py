@@ -71,6 +71,10 @@ def test_with_nothing_set_every_value_is_the_default_of_the_contract(tmp_path: P
         "log.format": "auto",
         "metrics.host": "127.0.0.1",
         "metrics.port": None,
+        "inspect.enabled": True,
+        "inspect.bodies": "off",
+        "inspect.entries": 1000,
+        "inspect.memory": 16 * 2**20,
     }
     assert {str(origin) for origin in settings.origins.values()} == {"default"}
     assert set(settings.origins) == set(SCHEMA)
@@ -116,6 +120,7 @@ def test_every_setting_can_be_set_from_the_environment(setting: Setting, tmp_pat
     ca_file = tmp_path / "ca.pem"
     ca_file.touch()
     special = {
+        "inspect.enabled": "false",
         "listen.host": "::1",
         "listen.uds": str(tmp_path / "a.sock"),
         "listen.accept_hosts": "a.test",

@@ -16,7 +16,8 @@ from urllib.parse import parse_qs
 
 import pytest
 
-from slproxy.app import App, Clock
+from slproxy.app import App
+from slproxy.clock import Clock
 from slproxy.config import AuthSettings, LimitSettings, RetrySettings, Secret
 from slproxy.config.origin import Origin
 from slproxy.errors import StoreError

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from slproxy.app import Clock
+from slproxy.clock import Clock
 from slproxy.config import AuthSettings, Secret
 from slproxy.http import by_name
 from slproxy.sandbox import Options, Sandbox

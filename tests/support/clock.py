@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field
 
-from slproxy.app import Clock
+from slproxy.clock import Clock
 
 
 @dataclass

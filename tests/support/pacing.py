@@ -12,7 +12,8 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 
-from slproxy.app import App, Clock
+from slproxy.app import App
+from slproxy.clock import Clock
 from slproxy.config import Settings
 from slproxy.config.origin import Origin
 from slproxy.sandbox import Options, Sandbox

@@ -6,7 +6,8 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from slproxy.app import App, Clock
+from slproxy.app import App
+from slproxy.clock import Clock
 from slproxy.config import AuthSettings, ListenSettings, Secret, Settings, StoreSettings
 from slproxy.config.schema import UpstreamSettings
 from slproxy.observe import Listener

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 import trustme
 
-from slproxy.app import Clock
+from slproxy.clock import Clock
 from slproxy.config import AuthSettings, RetrySettings, Secret, Settings
 from slproxy.config.egress import parsed_egress
 from slproxy.errors import UpstreamUnreachable

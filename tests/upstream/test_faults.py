@@ -29,7 +29,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from slproxy.app import App, Clock
+from slproxy.app import App
+from slproxy.clock import Clock
 from slproxy.config import AuthSettings, RetrySettings, Secret
 from slproxy.observe import AccessLog
 from tests.support.listener import Listener, to_port

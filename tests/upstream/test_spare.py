@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import trustme
 
-from slproxy.app import Clock
+from slproxy.clock import Clock
 from slproxy.config import Settings
 from slproxy.config.egress import parsed_egress
 from slproxy.errors import UpstreamFault

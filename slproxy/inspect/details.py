@@ -1,0 +1,104 @@
+"""Details of one entry: heads as they came and as they went, bodies, attempts and waits."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from slproxy.http import Fields, RawHeaders
+from slproxy.inspect.bodies import body_document
+from slproxy.inspect.ring import Entry, Note
+from slproxy.inspect.rows import row
+from slproxy.observe import MASK, Exchange, KeptBody, Recording, is_credential, masked, pairs
+
+
+def details(entry: Entry, now: float, *, authority: str, mask_end: Callable[[str], str]) -> dict[str, object]:
+    """Return all that is kept of an entry; ``authority`` is where requests are sent, ``now`` is monotonic."""
+    exchange, recording = entry
+    document: dict[str, object] = {"row": row(entry, now)}
+    if isinstance(exchange, Note):
+        return document
+    came, went = request_headers(recording), sent_headers(exchange, recording, authority)
+    reply, answer = reply_headers(recording), answer_headers(recording)
+    own_answer = KeptBody(lambda _: True)
+    own_answer.add(recording.answer)
+    is_own = bool(recording.answer)
+    reply_body = body_document(
+        own_answer if is_own else recording.reply_body,
+        answer if is_own else reply,
+        size=exchange.bytes_sent,
+        mask_end=mask_end,
+    )
+    began = exchange.began
+    return document | {
+        "target": recording.target or exchange.path,
+        "request": {
+            "headers": came,
+            "sent_headers": went,
+            "body": body_document(recording.request_body, came, size=exchange.bytes_received, mask_end=mask_end),
+        },
+        "response": {
+            "status": exchange.status,
+            "reason": recording.reason,
+            "headers": reply,
+            "sent_headers": answer,
+            "body": reply_body,
+        },
+        "attempts": [
+            {
+                "began_ms": _ms(each.began - began),
+                "ms": _ms(each.ended - each.began),
+                "status": each.status,
+                "fault": each.fault,
+                "cost": each.cost,
+                "why": each.reason,
+            }
+            for each in exchange.attempts
+        ],
+        "waits": [
+            {"reason": each.reason, "began_ms": _ms(each.began - began), "ms": _ms(each.ended - each.began)}
+            for each in exchange.waits
+        ],
+        "not_retried": exchange.not_retried,
+    }
+
+
+def request_headers(recording: Recording) -> Fields:
+    """Return the headers of a request as they came, less credentials."""
+    return _text(pairs(recording.headers))
+
+
+def sent_headers(exchange: Exchange, recording: Recording, authority: str) -> Fields:
+    """Return the headers of a request as they went, if it was sent."""
+    if not exchange.attempts:
+        return []
+    own = [("Authorization", f"Bearer {MASK}")]
+    if recording.via is not None:
+        own.append(("Via", recording.via))
+    return [("Host", authority), *_lines(recording.onward), *own]
+
+
+def reply_headers(recording: Recording) -> Fields:
+    """Return the headers of SalesLoft's reply as they came."""
+    return _text(pairs(recording.reply))
+
+
+def answer_headers(recording: Recording) -> Fields:
+    """Return the headers that the client got."""
+    return [*_lines(recording.passed), *(recording.own or ())]
+
+
+def _lines(block: bytes) -> Fields:
+    lines = (line.partition(b":") for line in block.split(b"\r\n") if line)
+    return _text([(name, value.lstrip(b" ")) for name, _, value in lines])
+
+
+def _text(headers: RawHeaders) -> Fields:
+    return [
+        (name.decode("utf-8", "replace"), (masked(value) if is_credential(name) else value).decode("utf-8", "replace"))
+        for name, value in headers
+    ]
+
+
+def _ms(seconds: float) -> float | None:
+    return None if math.isnan(seconds) else round(seconds * 1000, 1)

@@ -1,0 +1,86 @@
+"""Veil: masks what is secret by its value, in all that the inspector shows, whatever it came in.
+
+A secret is looked for as it is and as JSON, URLs, base64 and hex would spell it, in any case of its letters. It is
+looked for when something is shown, not when it is recorded: a body may be compressed, and a token that a client sent
+may be in use only later. Tokens are remembered for that when they are used, a few more than can be valid.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Callable, Iterable
+from urllib.parse import quote
+
+from slproxy.observe import MASK
+
+# What is shorter may be a word, and stand anywhere.
+SHORTEST = 12
+# Of a secret at the end of a text that was cut, so much in a row is masked.
+SHORTEST_PIECE = 6
+# How many tokens are remembered that are not in use any more: a renewed one may be valid for as long as it was granted.
+REMEMBERED = 8
+
+
+class Veil:
+    """Knows the secrets of this process; ``live`` returns those of the moment."""
+
+    def __init__(self, live: Callable[[], Iterable[str]]) -> None:
+        self._live = live
+        self._used: dict[str, None] = {}
+        self._secrets: frozenset[str] = frozenset()
+        self._needles: tuple[str, ...] = ()
+
+    def learn(self, token: str) -> None:
+        """Remember a token that was used."""
+        if token not in self._used:
+            self._used[token] = None
+            if len(self._used) > REMEMBERED:
+                del self._used[next(iter(self._used))]
+
+    def mask(self, text: str) -> str:
+        """Return a text with no secret in it."""
+        lower = text.lower()
+        for needle in self._spelt():
+            if needle in lower:
+                text, lower = _without(text, lower, needle), lower.replace(needle, MASK)
+        return text
+
+    def mask_end(self, text: str) -> str:
+        """Return a text that was cut with no beginning of a secret at its end."""
+        lower = text[-4096:].lower()
+        for needle in self._spelt():
+            for size in range(min(len(needle), len(lower)), SHORTEST_PIECE - 1, -1):
+                if lower.endswith(needle[:size]):
+                    return text[:-size] + MASK
+        return text
+
+    def _spelt(self) -> tuple[str, ...]:
+        secrets = frozenset((*self._used, *self._live()))
+        if secrets != self._secrets:
+            self._secrets = secrets
+            spelt = {form.lower() for each in secrets if len(each) >= SHORTEST for form in spellings(each)}
+            self._needles = tuple(sorted(spelt, key=len, reverse=True))
+        return self._needles
+
+
+def spellings(secret: str) -> set[str]:
+    """Return how a secret may be spelt within JSON."""
+    raw = secret.encode()
+    found = {json.dumps(secret)[1:-1], json.dumps(secret)[1:-1].replace("/", "\\/"), quote(secret, safe=""), raw.hex()}
+    for before in range(3):
+        # Whatever stood before it: the characters that depend on that, or on what comes after, are left out.
+        kept = slice(-(-before * 8 // 6), (before + len(raw)) * 8 // 6)
+        for encode in (base64.b64encode, base64.urlsafe_b64encode):
+            found.add(encode(b"\0" * before + raw)[kept].decode())
+    return found
+
+
+def _without(text: str, lower: str, needle: str) -> str:
+    if len(lower) != len(text):  # a letter that is two in lower case
+        return lower.replace(needle, MASK)
+    pieces, start = [], 0
+    while (found := lower.find(needle, start)) >= 0:
+        pieces.append(text[start:found])
+        start = found + len(needle)
+    return MASK.join([*pieces, text[start:]])
