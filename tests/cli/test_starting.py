@@ -21,19 +21,8 @@ from tests.support.proxies import API_KEY
 # What takes long to load: what a whole library stands on, or a tenth of a start and more.
 HEAVY = (
     *("aiohttp", "asyncio", "cryptography", "dataclasses", "dotenv", "email", "filelock", "http.client", "httptools"),
-    *(
-        "importlib.metadata",
-        "keyring",
-        "multidict",
-        "opentelemetry",
-        "platformdirs",
-        "prometheus_client",
-        "redis",
-        "ssl",
-        "tenacity",
-        "tomllib",
-        "uvloop",
-    ),
+    *("importlib.metadata", "keyring", "multidict", "opentelemetry", "platformdirs", "prometheus_client", "redis"),
+    *("ssl", "tenacity", "tomllib", "uvloop"),
     *("slproxy.app", "slproxy.forward", "slproxy.pace", "slproxy.sandbox", "slproxy.server", "slproxy.upstream"),
 )
 # `python -m slproxy`, and afterwards the names of what it has loaded, where the next line of standard error is.
