@@ -30,12 +30,13 @@ COPY --from=build /opt/slproxy /opt/slproxy
 # the owner that it has outside, so it is to be named: SLPROXY_CONFIG=/etc/slproxy/slproxy.toml.
 RUN install -d -o 65532 -g 65532 -m 0700 /var/lib/slproxy && install -d -m 0755 /etc/slproxy
 # A published port reaches the container's own address, not its loopback. slproxy does not start on it without a local key:
-# mount one and name it in SLPROXY_LISTEN__KEY_FILE.
+# mount one and name it in SLPROXY_LISTEN__KEY_FILE. With SLPROXY_METRICS__PORT, metrics and probes are there without one.
 ENV PATH=/opt/slproxy/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     XDG_CONFIG_HOME=/etc \
     XDG_STATE_HOME=/var/lib \
-    SLPROXY_LISTEN__HOST=0.0.0.0
+    SLPROXY_LISTEN__HOST=0.0.0.0 \
+    SLPROXY_METRICS__HOST=0.0.0.0
 WORKDIR /etc/slproxy
 # A number, so that Kubernetes can tell that it is not root.
 USER 65532:65532

@@ -36,6 +36,7 @@ from slproxy.config import PROBES, LimitSettings, ListenSettings
 from slproxy.config.variables import META, VARIABLES
 from slproxy.sandbox import Sandbox
 from tests.support import ROOT
+from tests.support.raw_http import get, raw
 from tests.support.waiting import PATIENCE, until
 
 pytestmark = pytest.mark.heavy
@@ -161,17 +162,15 @@ def test_the_image_says_what_it_is_and_where_it_listens() -> None:
     assert labels["org.opencontainers.image.title"] == project["name"]
     assert labels["org.opencontainers.image.licenses"] == project["license"]
     assert IMAGE.one("EXPOSE") == str(ListenSettings().port)
-    assert IMAGE.environment["SLPROXY_LISTEN__HOST"] == "0.0.0.0"
+    assert IMAGE.environment["SLPROXY_LISTEN__HOST"] == IMAGE.environment["SLPROXY_METRICS__HOST"] == "0.0.0.0"
     assert IMAGE.one("STOPSIGNAL") == "SIGTERM"
 
 
-def test_all_three_files_ask_the_same_question_of_the_probe_pages() -> None:
-    probes = [SIDECAR[name]["exec"]["command"] for name in ("startupProbe", "readinessProbe", "livenessProbe")]
+def test_the_image_and_compose_ask_the_same_question_of_a_probe_page() -> None:
     _, *compose = PROXY["healthcheck"]["test"]
 
     assert compose == HEALTHCHECK
-    assert {tuple(command[:-1]) for command in [HEALTHCHECK, *probes]} == {tuple(HEALTHCHECK[:-1])}
-    assert [HEALTHCHECK[-1], *(command[-1] for command in probes)] == [PROBES[0], PROBES[0], PROBES[1], PROBES[0]]
+    assert HEALTHCHECK[-1] == PROBES[0]
 
 
 @pytest.mark.parametrize("service", [PROXY, CLIENT], ids=["proxy", "client"])
@@ -217,13 +216,19 @@ def test_the_sidecar_is_a_native_one_of_this_version() -> None:
     assert POD["terminationGracePeriodSeconds"] > GRACE
 
 
-def test_the_sidecar_listens_on_loopback_only_and_is_probed_from_within() -> None:
-    probes = [value for name, value in SIDECAR.items() if name.endswith("Probe")]
+def test_the_sidecar_serves_its_pod_alone_and_everybody_else_metrics_and_probes() -> None:
+    probes = {name: value for name, value in SIDECAR.items() if name.endswith("Probe")}
+    (port,) = SIDECAR["ports"]
 
     assert SIDECAR_ENVIRONMENT["SLPROXY_LISTEN__HOST"] == "127.0.0.1"
-    assert "ports" not in SIDECAR
-    assert len(probes) == 3
-    assert all(set(probe) >= {"exec", "timeoutSeconds"} for probe in probes)
+    assert SIDECAR_ENVIRONMENT["SLPROXY_METRICS__HOST"] == "0.0.0.0"
+    assert SIDECAR_ENVIRONMENT["SLPROXY_METRICS__PORT"] == str(port["containerPort"])
+    assert {name: probe["httpGet"] for name, probe in probes.items()} == {
+        "startupProbe": {"path": "/healthz", "port": port["name"]},
+        "readinessProbe": {"path": "/readyz", "port": port["name"]},
+        "livenessProbe": {"path": "/healthz", "port": port["name"]},
+    }
+    assert all("timeoutSeconds" in probe for probe in probes.values())
     assert f"http://localhost:{ListenSettings().port}/v2/" in str(APPLICATION["command"])
 
 
@@ -447,8 +452,13 @@ class Container:
     process: asyncio.subprocess.Process
     url: str
 
-    async def healthcheck(self, *command: str) -> int:
-        return (await self.built.run(*(command or HEALTHCHECK), env=self.env))[0]
+    async def healthcheck(self) -> int:
+        return (await self.built.run(*HEALTHCHECK, env=self.env))[0]
+
+    async def probe(self, name: str) -> int:
+        """Ask as the kubelet does: at another address than that of clients, by the pod's."""
+        path, port = SIDECAR[name]["httpGet"]["path"], self.env["SLPROXY_METRICS__PORT"]
+        return (await raw(f"http://127.0.0.1:{port}", get(path, host=f"10.1.2.3:{port}"))).head.status
 
     async def get(self, path: str, **headers: str) -> tuple[int, str]:
         async with (
@@ -466,6 +476,8 @@ async def container(built: Built, sandbox: Sandbox, more: Mapping[str, str]) -> 
     port = free_port()
     upstream = {"SLPROXY_UPSTREAM__API_URL": sandbox.url, "SLPROXY_UPSTREAM__ACCOUNTS_URL": sandbox.url}
     env = built.environment({**more, **upstream}, port)
+    if "SLPROXY_METRICS__PORT" in env:
+        env["SLPROXY_METRICS__PORT"] = str(free_port())
     process = await built.start(*PROGRAM, env=env)
     assert process.stdout is not None
     assert process.stderr is not None
@@ -636,11 +648,11 @@ async def test_the_sidecar_passes_its_probes_and_needs_no_key(mounted: Built, sa
     before = mounted.files()
 
     async with container(mounted, sandbox, SIDECAR_ENVIRONMENT) as running:
-        assert await running.healthcheck(*SIDECAR["startupProbe"]["exec"]["command"]) == 0
-        assert await running.healthcheck(*SIDECAR["livenessProbe"]["exec"]["command"]) == 0
+        assert await running.probe("startupProbe") == 200
+        assert await running.probe("livenessProbe") == 200
         # Not ready before the first token is there; the kubelet asks again, too.
         async with asyncio.timeout(PATIENCE):
-            while await running.healthcheck(*SIDECAR["readinessProbe"]["exec"]["command"]):
+            while await running.probe("readinessProbe") != 200:
                 pass
         status, body = await running.get("/v2/me.json")
 
@@ -653,8 +665,8 @@ async def test_a_sidecar_with_wrong_credentials_is_alive_and_not_ready(mounted: 
     mounted.secret("/run/secrets/salesloft/client_secret", "not-the-secret")
 
     async with container(mounted, sandbox, SIDECAR_ENVIRONMENT) as running:
-        assert await running.healthcheck(*SIDECAR["livenessProbe"]["exec"]["command"]) == 0
-        assert await running.healthcheck(*SIDECAR["readinessProbe"]["exec"]["command"]) == 1
+        assert await running.probe("livenessProbe") == 200
+        assert await running.probe("readinessProbe") == 503
         status, body = await running.get("/v2/me.json")
 
     assert (status, json.loads(body)["type"].rpartition("/")[2]) == (503, "credentials-refused")
