@@ -145,7 +145,7 @@ class Problem(SlproxyError):  # noqa: N818  # RFC 9457's own word
         """The value of ``Proxy-Status``: who answered, and why (RFC 9209 §2)."""
         return f"slproxy; error={self.proxy_error}"
 
-    def body(self) -> bytes:
+    def body(self, request_id: str = "") -> bytes:
         """Return the problem document, with ``error`` as well, where SalesLoft's clients look for a message."""
         document = {
             "type": self.type,
@@ -155,6 +155,8 @@ class Problem(SlproxyError):  # noqa: N818  # RFC 9457's own word
             "hint": self.hint,
             "error": self.detail,
         }
+        if request_id:
+            document["request_id"] = request_id
         return json.dumps(document).encode() + b"\n"
 
 

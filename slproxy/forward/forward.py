@@ -36,7 +36,7 @@ from slproxy.forward.messages import Answer, AnswerBody, Inbound, ReplyBody, Req
 from slproxy.forward.policy import Policy, Route, check
 from slproxy.forward.sender import Sender
 from slproxy.http import ByName, by_name, http_date
-from slproxy.observe import Exchange, Observer, loggable_path, redacted
+from slproxy.observe import Exchange, Observer, is_sane, loggable_path, redacted
 from slproxy.pace import PROBE_TIMEOUT, Pacer, Preferences
 from slproxy.retry import NotRetried, Outcome, RetryBudget
 from slproxy.upstream import Reply, Upstream
@@ -187,7 +187,13 @@ class Forwarder:
 
     async def fetch(self, target: str, *, is_check: bool = False) -> ReplyBody:
         """Get a page for the proxy itself, past the clients' policy; ``is_check``: without renewing the token."""
-        exchange = Exchange(method="GET", path=loggable_path(target), began=self._monotonic(), client="slproxy")
+        exchange = Exchange(
+            method="GET",
+            path=loggable_path(target),
+            began=self._monotonic(),
+            id=self._observer.request_ids.new(),
+            client="slproxy",
+        )
         for tell in self._observer.request_began:
             tell(exchange)
         request = Request(
@@ -291,7 +297,8 @@ class Forwarder:
             attempts.buffered = await buffer_reply(result) or attempts.buffered
         attempts.note_wait(outcome, wait)
         when = "in its turn" if attempts.requeued else f"in {wait:.2f} s"
-        log.info("%s %s: %s, retrying %s", request.method, request.exchange.path, attempts.reason, when)
+        told = (request.method, request.exchange.path, attempts.reason, when)
+        log.info("%s %s: %s, retrying %s", *told, extra={"request_id": request.exchange.id})
 
     async def _back_off(self, exchange: Exchange, seconds: float) -> None:
         if not seconds:
@@ -359,6 +366,9 @@ class Forwarder:
             answered = KeptReply(reply, kept)
         timing = header_rules.server_timing(total=total, upstream=exchange.upstream, wait=exchange.waited)
         own, names = [("Via", self._via), ("Server-Timing", timing)], b"\n" + passed.lower()
+        if has_id := b"\nx-request-id:" in names:
+            given = reply.header("X-Request-Id") or ""
+            exchange.upstream_id = given if is_sane(given) else ""
         if b"\nratelimit:" not in names:
             own += self._pacer.fields()
         body = request.body
@@ -370,6 +380,7 @@ class Forwarder:
             passed=passed,
             headers=own,
             has_length=b"\ncontent-length:" in names,
+            has_request_id=has_id,
             body=answered,
             request_body=body,
         )

@@ -95,7 +95,7 @@ class Answer:
     """What the client gets: ``reason`` ``None`` means the standard phrase.
 
     ``passed`` are SalesLoft's headers as they go over the wire, ``headers`` the proxy's own. ``has_length`` is false
-    where none of them says how long the body is.
+    where none of them says how long the body is; ``has_request_id``: SalesLoft's have an ``X-Request-Id``.
     """
 
     status: int
@@ -103,6 +103,7 @@ class Answer:
     passed: bytes = field(default=b"", repr=False)
     headers: Fields = field(repr=False)
     has_length: bool = True
+    has_request_id: bool = False
     body: AnswerBody | bytes = field(repr=False)
     close_connection: bool = False
     # Whether it lasts as long as its client wants: nobody waits for its end.

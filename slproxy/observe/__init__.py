@@ -18,10 +18,14 @@ from slproxy.observe.metrics import Metrics
 from slproxy.observe.observer import Listener, Observer
 from slproxy.observe.readings import BudgetReading, Readings
 from slproxy.observe.recording import MASK, KeptBody, Recording, is_credential, masked, pairs, redacted
+from slproxy.observe.request_ids import is_sane
+from slproxy.observe.request_line import LEFT, LEFT_WAITING
 from slproxy.observe.tally import Tally
 from slproxy.observe.tracing.start import start_tracing
 
 __all__ = [
+    "LEFT",
+    "LEFT_WAITING",
     "MASK",
     "RENEWED",
     "TAKEN_OVER",
@@ -42,6 +46,7 @@ __all__ = [
     "TokenEventKind",
     "Wait",
     "is_credential",
+    "is_sane",
     "loggable_path",
     "masked",
     "pairs",

@@ -70,8 +70,9 @@ class Exchange:
     ``id`` is the client's ``X-Request-Id``, or one that the proxy made; ``client`` what the client calls itself, and
     ``bulk`` whether it lets others go first; ``error`` the type of the proxy's own answer, such as ``login-required``,
     and empty for SalesLoft's; ``aborted`` says why the answer did not end well, such as ``client left``, and
-    ``not_retried`` why there was no further attempt after one that failed, such as ``no attempts left``. ``renewals``
-    counts the new tokens that it was sent again with.
+    ``not_retried`` why there was no further attempt after one that failed, such as ``out of retry.attempts``.
+    ``upstream_id`` is SalesLoft's ``X-Request-Id``, where it sent one. ``renewals`` counts the new tokens that it was
+    sent again with.
     """
 
     method: str
@@ -93,6 +94,7 @@ class Exchange:
     error: str = ""
     aborted: str = ""
     not_retried: str = ""
+    upstream_id: str = ""
     # The client's traceparent and tracestate, where a listener takes them.
     trace_context: tuple[str, str] = ("", "")
     # What the inspector keeps of it, where it keeps anything.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import json
-import math
 import time
 
 _GREY, RED, YELLOW, GREEN, _RESET = "\x1b[90m", "\x1b[31m", "\x1b[33m", "\x1b[32m", "\x1b[0m"
@@ -12,22 +11,28 @@ _GREY, RED, YELLOW, GREEN, _RESET = "\x1b[90m", "\x1b[31m", "\x1b[33m", "\x1b[32
 
 def json_line(fields: dict[str, object], *, at: float, level: str = "info") -> str:
     """Return one JSON object for a collector; ``at`` is Unix time."""
-    second = int(at)
-    start = f'{{"time": "{_utc(second)}.{int((at - second) * 1000):03d}Z", "level": "{level}"'
-    return start + "".join([f', "{name}": {_value(value)}' for name, value in fields.items()]) + "}"
+    return json.dumps({"time": stamp(at), "level": level, **fields})
 
 
-def _value(value: object) -> str:
-    """Return what ``json.dumps`` does, and at once where nothing has to be escaped: each request has such a line."""
-    if type(value) is str and value.isascii() and value.isprintable() and '"' not in value and "\\" not in value:
-        return f'"{value}"'
-    if type(value) is int or (type(value) is float and math.isfinite(value)):
-        return repr(value)
-    return json.dumps(value)
+def quoted(text: str) -> str:
+    """Return a text as JSON has it, at once where nothing has to be escaped."""
+    if text.isascii() and text.isprintable() and '"' not in text and "\\" not in text:
+        return f'"{text}"'
+    return json.dumps(text)
 
 
-@functools.lru_cache(maxsize=1)  # the lines of a second share it
-def _utc(second: int) -> str:
+def stamp(at: float) -> str:
+    """Return Unix time as RFC 3339 has it, in UTC, with milliseconds."""
+    return _stamp(int(at * 1000))
+
+
+@functools.lru_cache(maxsize=1)  # at full load, the lines of a millisecond share it
+def _stamp(milliseconds: int) -> str:
+    return f"{_second(milliseconds // 1000)}.{milliseconds % 1000:03d}Z"
+
+
+@functools.lru_cache(maxsize=1)
+def _second(second: int) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
 
 

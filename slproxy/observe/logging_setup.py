@@ -34,7 +34,10 @@ class Formatter(logging.Formatter):
         traceback = self.formatException(record.exc_info) if record.exc_info else ""
         if not self._pretty:
             fields: dict[str, object] = {"logger": record.name, "message": record.getMessage()}
-            return json_line(fields | ({"traceback": traceback} if traceback else {}), at=record.created, level=level)
+            # What ``extra`` of a call brings: the request that it is about.
+            more = {"id": getattr(record, "request_id", ""), "traceback": traceback}
+            fields |= {name: value for name, value in more.items() if value}
+            return json_line(fields, at=record.created, level=level)
         paint = RED if record.levelno >= logging.ERROR else YELLOW
         shown = "" if record.levelno == logging.INFO else painted(f"{level}: ", paint, colour=self._colour)
         line = pretty_line(shown + printable(record.getMessage(), keep="\n"), at=record.created, colour=self._colour)
@@ -45,7 +48,7 @@ def start_logging(*, level: str, form: str, background: bool) -> list[Listener]:
     """Send the program's log to standard error, in the form that ``log.format`` asks for.
 
     In the ``background``, whatever the process prints from now on keeps nobody waiting. Returns who is to listen to
-    requests: the access log, or nobody where ``level`` is above it.
+    requests: the access log, or nobody where the process serves none.
     """
     # Nothing here shows them, and each costs time on every line (Python's logging HOWTO, "Optimization").
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
@@ -58,8 +61,8 @@ def start_logging(*, level: str, form: str, background: bool) -> list[Listener]:
     handler.setFormatter(formatter)
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.getLogger("slproxy").setLevel(level.upper())
-    quiet = logging.getLogger("slproxy").level > logging.INFO
-    return [] if quiet else [AccessLog(sys.stderr, pretty=pretty, colour=colour)]
+    lowest = logging.getLogger("slproxy").level
+    return [AccessLog(sys.stderr, pretty=pretty, colour=colour, lowest=lowest)] if background else []
 
 
 def _note(formatter: Formatter, dropped: int) -> str:

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 
 from slproxy.http import Fields
 from slproxy.observe.exchange import Attempt, Exchange, Renewal, TokenEvent, Wait
+from slproxy.observe.request_ids import RequestIds
 
 
 class Listener:
@@ -64,6 +65,8 @@ class Observer:
     """The listeners, by event: each attribute holds what to call."""
 
     def __init__(self, listeners: Sequence[Listener] = ()) -> None:
+        # Whoever makes an exchange takes its id from here.
+        self.request_ids = RequestIds()
         self.tell(listeners)
 
     def tell(self, listeners: Sequence[Listener]) -> None:

@@ -63,7 +63,7 @@ class Owner(Protocol):
 
     async def serve(self, request: ClientRequest, connection: ClientConnection) -> Response: ...
 
-    def record_unparsed(self, answer: Answer, error: str) -> None: ...
+    def answer_unparsed(self, problem: Problem) -> Answer: ...
 
     def overloaded(self) -> Problem: ...
 
@@ -251,8 +251,7 @@ class ClientConnection(RequestHandler):
 
     def _reply_and_close(self, problem: Problem) -> None:
         """Answer where no request has parsed, and close."""
-        answer = problem_answer(problem)
-        self._server.record_unparsed(answer, problem.type)
+        answer = self._server.answer_unparsed(problem)
         if self.transport is not None:
             self.transport.write(on_the_wire(answer))
         self.linger()
@@ -382,6 +381,5 @@ class ClientConnection(RequestHandler):
         if problem is None:
             log.error("a defect in slproxy", exc_info=error)
             problem = InternalError("slproxy failed on this request.", hint=REPORT)
-        answer = problem_answer(problem)
-        self._server.record_unparsed(answer, problem.type)
+        answer = self._server.answer_unparsed(problem)
         return Response(self, request, answer, last=True)

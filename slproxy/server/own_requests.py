@@ -9,7 +9,6 @@ from collections.abc import Callable
 from slproxy.errors import ClientLeft, Overloaded, Problem, UpstreamFault
 from slproxy.forward import Answer, Forwarder, Inbound
 from slproxy.observe import Exchange, Observer, loggable_path
-from slproxy.server.request_ids import RequestIds
 from slproxy.server.response import problem_answer
 
 log = logging.getLogger("slproxy.server")
@@ -20,7 +19,6 @@ class OwnRequests:
 
     def __init__(self, forwarder: Forwarder, *, observer: Observer, monotonic: Callable[[], float]) -> None:
         self._forwarder, self._observer, self._monotonic = forwarder, observer, monotonic
-        self._ids = RequestIds()
 
     def begin(self, inbound: Inbound) -> Exchange:
         """Tell of the begin of a request. Raises Refused: it may not be passed on, and nobody was told."""
@@ -29,7 +27,7 @@ class OwnRequests:
             method=inbound.method,
             path=loggable_path(inbound.target),
             began=self._monotonic(),
-            id=self._ids.new(),
+            id=self._observer.request_ids.new(),
             bytes_received=inbound.length or 0,
         )
         for tell in self._observer.request_began:
@@ -67,4 +65,4 @@ class OwnRequests:
             return await self._forwarder.handle(inbound, exchange)
         except Problem as problem:
             exchange.error = problem.type
-            return problem_answer(problem)
+            return problem_answer(problem, request_id=exchange.id)

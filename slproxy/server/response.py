@@ -21,9 +21,9 @@ PHRASES = {each.value: each.phrase for each in HTTPStatus}
 REPORT = "Please report it, with the traceback in the log."
 
 
-def problem_answer(problem: Problem) -> Answer:
+def problem_answer(problem: Problem, *, request_id: str = "") -> Answer:
     """Return a problem as the client gets it: RFC 9457 with RFC 9209's ``Proxy-Status``."""
-    body = problem.body()
+    body = problem.body(request_id)
     headers: Fields = [
         ("Content-Type", "application/problem+json"),
         ("Content-Length", str(len(body))),

@@ -20,12 +20,13 @@ from collections.abc import Awaitable, Callable
 from aiohttp import ClientError, hdrs, web
 from aiohttp.http import HttpVersion11
 from aiohttp.http_parser import HttpRequestParser, HttpRequestParserPy
+from multidict import istr
 
 from slproxy.config import LimitSettings
 from slproxy.errors import BadRequest, ClientLeft, ConfigError, InternalError, Overloaded, Problem, UpstreamFault
 from slproxy.forward import Answer, Inbound, cors
 from slproxy.http import by_name
-from slproxy.observe import Exchange, Observer, loggable_path
+from slproxy.observe import LEFT, LEFT_WAITING, Exchange, Observer, loggable_path
 from slproxy.server.admission import Admission
 from slproxy.server.arrival import most_headers
 from slproxy.server.client_end import broken_body
@@ -33,7 +34,6 @@ from slproxy.server.client_request import ClientRequest
 from slproxy.server.connection import ClientConnection
 from slproxy.server.framing import request_fault
 from slproxy.server.open_files import Room
-from slproxy.server.request_ids import RequestIds
 from slproxy.server.response import REPORT, Response, overloaded, problem_answer, reset
 from slproxy.server.trace_context import trace_context
 from slproxy.sockets import Peers
@@ -50,7 +50,7 @@ SEND_TIMEOUT = 60.0
 WATCH_EVERY = 0.25
 # What the log says of a client that left before it was answered; nginx's number for it.
 CLIENT_CLOSED_REQUEST = 499
-LEFT_WAITING = "client left while waiting"
+REQUEST_ID = istr("X-Request-Id")
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 Handle = Callable[[Inbound, Exchange], Awaitable[Answer]]
@@ -102,7 +102,6 @@ class Server(web.Server):
         self._draining = self._aborting = False
         # Made by whoever waits for the end of a request.
         self._next_end: asyncio.Future[None] | None = None
-        self._request_ids = RequestIds()
         self.served = 0
         # Requests that were not sent, or not again, since their clients had left while they waited.
         self.spared = 0
@@ -173,7 +172,7 @@ class Server(web.Server):
             method=request.method,
             path=loggable_path(request.target),
             began=self._monotonic(),
-            id=self._request_ids.of(request.headers),
+            id=self._observer.request_ids.kept(request.headers.get(REQUEST_ID)),
         )
         if self._observer.takes_context:
             exchange.trace_context = trace_context(request.headers)
@@ -190,6 +189,8 @@ class Server(web.Server):
             if self._allow_origins:
                 answer.headers.extend(cors.shared(by_name(request.raw_headers), self._allow_origins))
             exchange.status = answer.status
+            if not answer.has_request_id:
+                answer.headers.append((REQUEST_ID, exchange.id))
             if (recording := exchange.recording) is not None:
                 own = answer.body if isinstance(answer.body, bytes) else b""
                 recording.answered(answer.reason, answer.passed, answer.headers, own)
@@ -233,7 +234,7 @@ class Server(web.Server):
             return "client stopped reading"
         if self._aborting:
             return "shut down"
-        return LEFT_WAITING if connection.client.is_held else "client left"
+        return LEFT_WAITING if connection.client.is_held else LEFT
 
     def _watch(self) -> None:
         """Look whether those are still there who wait."""
@@ -248,14 +249,23 @@ class Server(web.Server):
         for tell in self._observer.request_ended:
             tell(exchange)
 
-    def record_unparsed(self, answer: Answer, error: str) -> None:
-        """Tell of a request that did not parse."""
+    def answer_unparsed(self, problem: Problem) -> Answer:
+        """Return the answer to a request that did not parse, and tell of it."""
         exchange = Exchange(
-            method="-", path="-", began=self._monotonic(), id=self._request_ids.new(), status=answer.status, error=error
+            method="-",
+            path="-",
+            began=self._monotonic(),
+            id=self._observer.request_ids.new(),
+            status=problem.status,
+            error=problem.type,
         )
+        answer = problem_answer(problem, request_id=exchange.id)
+        answer.headers.append((REQUEST_ID, exchange.id))
+        exchange.bytes_sent = len(answer.body) if isinstance(answer.body, bytes) else 0
         for tell in self._observer.request_began:
             tell(exchange)
         self._request_ended(exchange)
+        return answer
 
     async def _answer(self, request: ClientRequest, connection: ClientConnection, exchange: Exchange) -> Answer:
         try:
@@ -271,14 +281,15 @@ class Server(web.Server):
             answered = problem
             if (cause := problem.__cause__) is not None:
                 # The system's own words help; a parser's may quote the bytes it failed on.
-                log.info("%s: %s", problem.type, cause if isinstance(cause, OSError) else type(cause).__name__)
+                told = cause if isinstance(cause, OSError) else type(cause).__name__
+                log.info("%s: %s", problem.type, told, extra={"request_id": exchange.id})
         except Exception:
-            log.exception("a defect in slproxy")
+            log.exception("a defect in slproxy", extra={"request_id": exchange.id})
             answered = InternalError("slproxy failed on this request.", hint=REPORT)
             if len(exchange.attempts) > 1:
                 answered.headers = (("X-Slproxy-Attempts", str(len(exchange.attempts))),)
         exchange.error = answered.type
-        return problem_answer(answered)
+        return problem_answer(answered, request_id=exchange.id)
 
 
 def _fault(request: ClientRequest, connection: ClientConnection) -> str | None:
@@ -365,7 +376,7 @@ async def _respond(
             exchange.bytes_sent += len(chunk)
     except (UpstreamFault, Overloaded) as fault:
         exchange.aborted = "upstream broke off" if isinstance(fault, UpstreamFault) else "evicted"
-        log.warning("%s %s: %s", exchange.method, exchange.path, fault.detail)
+        log.warning("%s %s: %s", exchange.method, exchange.path, fault.detail, extra={"request_id": exchange.id})
         reset(connection.transport)
         return response
     await response.write_eof()

@@ -1408,7 +1408,7 @@ def _is_utf8(text: bytes) -> bool:
     return True
 
 
-OURS = [b"Via", b"Server-Timing"]
+OURS = [b"Via", b"Server-Timing", b"X-Request-Id"]
 HOP = {b"connection", b"transfer-encoding"}
 
 
@@ -1416,9 +1416,9 @@ def is_head_of(meant: Wire, got: Wire) -> bool:
     """Tell whether the fields are the reply's, in order, with ours after them and a ``Location`` that points here."""
     fields = [each for each in got.fields if each[0].lower() not in HOP]
     stray = any(name.lower() in HOPS or UPSTREAM_ONLY.fullmatch(name.lower()) for name, _ in fields)
-    if stray or [name for name, _ in fields[-2:]] != OURS:
+    if stray or [name for name, _ in fields[-len(OURS) :]] != OURS:
         return False
-    expected, fields = passing(meant.fields, UPSTREAM_ONLY), passing(fields[:-2], UPSTREAM_ONLY)
+    expected, fields = passing(meant.fields, UPSTREAM_ONLY), passing(fields[: -len(OURS)], UPSTREAM_ONLY)
     return len(expected) == len(fields) and all(
         name == seen and (value == here or (name.lower() == b"location" and points_here(value, here)))
         for (name, value), (seen, here) in zip(expected, fields, strict=True)

@@ -61,7 +61,7 @@ async def ask(url: str, times: int) -> None:
     """Ask for a page many times; each must be answered."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port_of(url))
     for _ in range(times // 50):
-        writer.write(get("/_slproxy/healthz") * 50)
+        writer.write(get("/_slproxy/status.json") * 50)
         for _ in range(50):
             assert (await read_message(reader)).head.status == 200
     writer.close()

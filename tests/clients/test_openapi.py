@@ -40,7 +40,7 @@ EXAMPLES = {"positive": 15, "negative": 5}
 NOW, OPTIONS = 1_795_000_010.0, Options(api_key=API_KEY, budget=10**9)
 
 # What docs/contract.md, Strip, takes off on the way up, and Answer adds on the way down; what is each connection's.
-CHANGED, ADDED = {"host", "authorization", "via"}, {"via", "server-timing"}
+CHANGED, ADDED = {"host", "authorization", "via"}, {"via", "server-timing", "x-request-id"}
 HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding"}
 
 Headers = list[tuple[str, str]]

@@ -8,26 +8,33 @@ import logging
 import re
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from slproxy.observe import AccessLog, Attempt, Exchange, loggable_path
-from slproxy.observe.access_log import fields, pretty
 from slproxy.observe.lines import json_line, pretty_line
 from slproxy.observe.logging_setup import Formatter
+from slproxy.observe.request_line import text_of
 
 AT = 1_795_000_000.25  # 2026-11-18T11:06:40.250Z
 
 
-def exchange(*, attempts: int = 1, **changes: object) -> Exchange:
-    """Return one that ended after 1.5 s."""
+def exchange(*, costs: Sequence[int | None] = (None,), **changes: object) -> Exchange:
+    """Return one that ended after 1.5 s, of so many attempts."""
     told: dict[str, object] = {"method": "GET", "path": "/v2/me.json", "began": 100.0, "ended": 101.5, "status": 200}
-    made = Exchange(**(told | changes))  # type: ignore[arg-type]
-    made.attempts += [Attempt(began=100.0) for _ in range(attempts)]
+    made = Exchange(**(told | {"id": "r-1", "client": "report"} | changes))  # type: ignore[arg-type]
+    made.attempts += [Attempt(began=100.0, cost=cost) for cost in costs]
     return made
+
+
+def line_of(made: Exchange, *, lowest: int = logging.DEBUG) -> str:
+    """Return what the access log writes of an exchange, for a collector."""
+    stream = io.StringIO()
+    AccessLog(stream, pretty=False, colour=False, lowest=lowest).request_ended(made)
+    return stream.getvalue().removesuffix("\n")
 
 
 @pytest.fixture
@@ -103,37 +110,106 @@ def test_times_are_utc_with_milliseconds(at: float, stamp: str) -> None:
     assert told == stamp
 
 
+ALWAYS = {
+    "kind": "request",
+    "id": "r-1",
+    "client": "report",
+    "method": "GET",
+    "path": "/v2/me.json",
+    "operation": "/v2/me",
+    "status": 200,
+    "attempts": 1,
+    "ms": 1234.5,
+    "proxy_ms": 234.5,
+    "upstream_ms": 1000.0,
+    "wait_ms": 0.0,
+    "in": 0,
+    "out": 0,
+}
+
+
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({}, {"method": "GET", "path": "/v2/me.json", "status": 200, "attempts": 1, "ms": 1234.6}),
+        ({}, {}),
+        ({"costs": [30]}, {"cost": 30}),
+        ({"costs": [1, None, 3], "waited": 0.2}, {"attempts": 3, "cost": 4, "wait_ms": 200.0, "proxy_ms": 34.5}),
+        ({"waited": 0.5}, {"wait_ms": 500.0, "proxy_ms": 0.0}),
+        ({"costs": [None]}, {}),
+        ({"path": "/v2/people/17"}, {"path": "/v2/people/17", "operation": "/v2/people/{id}"}),
+        ({"path": "/nothing"}, {"path": "/nothing", "operation": "other"}),
+        ({"bytes_received": 5, "bytes_sent": 70_000, "renewals": 1}, {"in": 5, "out": 70_000, "token_renewals": 1}),
         (
-            {"status": 503, "attempts": 0, "error": "login-required"},
-            {
-                "method": "GET",
-                "path": "/v2/me.json",
-                "status": 503,
-                "attempts": 0,
-                "ms": 1234.6,
-                "error": "login-required",
-            },
+            {"status": 503, "costs": [], "error": "login-required"},
+            {"level": "error", "status": 503, "attempts": 0, "error": "login-required"},
         ),
         (
-            {"attempts": 3, "aborted": "client left", "upstream": 1.0, "waited": 0.5},
+            {"status": 502, "not_retried": "method not repeatable"},
+            {"level": "error", "status": 502, "not_retried": "method not repeatable"},
+        ),
+        ({"aborted": "client left"}, {"ended": "client left"}),
+        (
+            {"status": 499, "aborted": "client left while waiting"},
             {
-                "method": "GET",
-                "path": "/v2/me.json",
-                "status": 200,
-                "attempts": 3,
-                "ms": 1234.6,
-                "waited_ms": 500.0,
-                "ended": "client left",
+                "status": 499,
+                "ended": "client left while waiting",
+                "hint": "raise the client's timeout, or send Prefer: wait=5 to be answered within 5 s",
             },
         ),
+        ({"upstream_id": "salesloft-7"}, {"upstream_id": "salesloft-7"}),
+        ({"client": 'a "b" \\ c'}, {"client": 'a "b" \\ c'}),
+        ({"path": '/v2/"\\é'}, {"path": '/v2/"\\é', "operation": "other"}),
     ],
 )
 def test_what_is_told_of_an_exchange(changes: dict[str, object], expected: dict[str, object]) -> None:
-    assert fields(exchange(ended=101.23456, **changes)) == expected  # type: ignore[arg-type]
+    line = line_of(exchange(ended=101.23456, **({"upstream": 1.0} | changes)))  # type: ignore[arg-type]
+    told = json.loads(line)
+    assert told == {"time": told["time"], "level": "info"} | ALWAYS | expected
+    assert line == json.dumps(told), "as an encoder would have written it"
+
+
+@given(st.text(), st.text(), st.text(), st.floats(0, 1e6), st.floats(0, 1e6))
+@settings(max_examples=200, deadline=None)
+def test_whatever_a_client_sends_its_line_is_one_object(
+    path: str, client: str, method: str, seconds: float, waited: float
+) -> None:
+    made = exchange(path=path, client=client, method=method, ended=100.0 + seconds, waited=waited)
+    line = line_of(made)
+    told = json.loads(line)
+    assert "\n" not in line
+    assert (told["path"], told["client"], told["method"]) == (path, client, method)
+    assert told["ms"] == pytest.approx(seconds * 1000, abs=0.11)
+    assert told["wait_ms"] == pytest.approx(waited * 1000, abs=0.11)
+
+
+@pytest.mark.parametrize(
+    ("changes", "level"),
+    [
+        ({}, "info"),
+        ({"status": 404}, "info"),
+        ({"status": 499, "aborted": "client left"}, "info"),
+        ({"status": 499, "aborted": "client left while waiting"}, "info"),
+        ({"aborted": "upstream broke off"}, "warning"),
+        ({"aborted": "client stopped reading"}, "warning"),
+        ({"status": 401}, "warning"),
+        ({"status": 429, "error": "over-budget"}, "warning"),
+        ({"status": 500}, "error"),
+        ({"status": 502, "error": "upstream-unreachable"}, "error"),
+        ({"status": 503, "aborted": "client left"}, "error"),
+        ({"path": "/_slproxy/healthz"}, "debug"),
+        ({"path": "/_slproxy/readyz", "status": 503}, "debug"),
+        ({"path": "/_slproxy/status.json"}, "info"),
+    ],
+    ids=repr,
+)
+def test_a_line_has_the_level_of_what_happened_and_is_there_from_that_level_on(
+    changes: dict[str, object], level: str
+) -> None:
+    made = exchange(**changes)  # type: ignore[arg-type]
+    assert json.loads(line_of(made))["level"] == level
+    number = logging.getLevelName(level.upper())
+    assert line_of(made, lowest=number) != ""
+    assert line_of(made, lowest=number + 1) == ""
 
 
 # Lines for a person
@@ -142,27 +218,35 @@ def test_what_is_told_of_an_exchange(changes: dict[str, object], expected: dict[
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({}, "GET    /v2/me.json 200 12.0 ms"),
-        ({"method": "OPTIONS"}, "OPTIONS /v2/me.json 200 12.0 ms"),
-        ({"attempts": 3}, "GET    /v2/me.json 200 12.0 ms, 3 attempts"),
-        ({"status": 503, "attempts": 0, "error": "draining"}, "GET    /v2/me.json 503 12.0 ms, draining"),
+        ({}, "200 12.0 ms, report"),
+        ({"client": ""}, "200 12.0 ms"),
+        ({"costs": [1]}, "200 12.0 ms, report"),
+        ({"costs": [8]}, "200 12.0 ms, report, cost 8"),
+        ({"costs": [1, None, None], "waited": 2.04}, "200 12.0 ms, report, 3 attempts, waited 2.0 s"),
+        ({"status": 503, "costs": [], "error": "draining"}, "503 12.0 ms, report, draining, id r-1"),
         (
-            {"status": 502, "attempts": 2, "error": "upstream-unreachable", "aborted": "client left"},
-            "GET    /v2/me.json 502 12.0 ms, 2 attempts, upstream-unreachable, client left",
+            {"status": 502, "error": "upstream-timeout", "not_retried": "method not repeatable"},
+            "502 12.0 ms, report, upstream-timeout, not retried: method not repeatable, id r-1",
+        ),
+        (
+            {"status": 499, "aborted": "client left while waiting"},
+            "499 12.0 ms, report, client left while waiting (raise the client's timeout, or send Prefer: wait=5"
+            " to be answered within 5 s), id r-1",
         ),
     ],
 )
 def test_a_person_reads_one_line_of_an_exchange(changes: dict[str, object], expected: str) -> None:
-    assert pretty(exchange(ended=100.012, **changes), colour=False) == expected  # type: ignore[arg-type]
+    made = exchange(ended=100.012, **changes)  # type: ignore[arg-type]
+    assert text_of(made, colour=False) == f"GET    /v2/me.json {expected}"
 
 
 @pytest.mark.parametrize(
     ("status", "colour"), [(200, "32"), (304, "32"), (404, "33"), (429, "33"), (500, "31"), (503, "31")]
 )
 def test_the_status_has_the_colour_of_its_kind(status: int, colour: str) -> None:
-    line = pretty(exchange(status=status), colour=True)
+    line = text_of(exchange(status=status), colour=True)
     assert f"\x1b[{colour}m{status}\x1b[0m" in line
-    assert re.sub(r"\x1b\[\d+m", "", line) == pretty(exchange(status=status), colour=False)
+    assert re.sub(r"\x1b\[\d+m", "", line) == text_of(exchange(status=status), colour=False)
 
 
 @pytest.mark.usefixtures("in_utc")
@@ -200,6 +284,9 @@ def test_a_record_is_one_json_object_with_its_traceback_inside() -> None:
         "logger": "slproxy.forward",
         "message": 'hello a "b"\nc',
     }
+    about = record(logging.INFO, "hello")
+    about.request_id = "r-1"
+    assert json.loads(formatter.format(about))["id"] == "r-1"
     failed = formatter.format(record(logging.ERROR, "failed", fault=ValueError("why")))
     assert "\n" not in failed
     told = json.loads(failed)
@@ -260,4 +347,4 @@ def test_a_line_tells_the_time_of_its_end() -> None:
 def test_a_pretty_access_log_writes_for_a_person() -> None:
     stream = io.StringIO()
     AccessLog(stream, pretty=True, colour=False).request_ended(exchange(status=404))
-    assert re.fullmatch(r"\d\d:\d\d:\d\d GET    /v2/me\.json 404 1500\.0 ms\n", stream.getvalue())
+    assert re.fullmatch(r"\d\d:\d\d:\d\d GET    /v2/me\.json 404 1500\.0 ms, report, id r-1\n", stream.getvalue())

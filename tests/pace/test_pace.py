@@ -1152,7 +1152,7 @@ async def test_a_process_tells_who_waits_takes_other_rules_and_ends_at_once(tmp_
     assert any("report" in line or "sync (bulk)" in line for line in waits)
     lines = [line for line in logged(running) if line.get("error") == "draining"]
     assert len(lines) == 20
-    assert all(0 < float(str(line["waited_ms"])) < lasted * 1000 for line in lines)
+    assert all(0 < float(str(line["wait_ms"])) < lasted * 1000 for line in lines)
     assert "marker" not in running.output
     assert sandbox.options.api_key not in running.output
 

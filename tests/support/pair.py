@@ -101,5 +101,5 @@ def chunked(*chunks: bytes) -> bytes:
 
 def lines_of(head: Head) -> list[str]:
     """Return the header lines of a reply, less what docs/contract.md, Answer, adds."""
-    added = ("via", "server-timing", "ratelimit-policy", "ratelimit", "x-slproxy-attempts")
+    added = ("via", "server-timing", "ratelimit-policy", "ratelimit", "x-slproxy-attempts", "x-request-id")
     return [line for line in head.raw.decode().split("\r\n")[1:] if line and line.split(":")[0].lower() not in added]

@@ -5,13 +5,14 @@ from __future__ import annotations
 import itertools
 import re
 import secrets
-from collections.abc import Mapping
 
-from multidict import istr
-
-_NAME = istr("X-Request-Id")
 # What goes into a log, a header and a document as it stands: UUIDs, ULIDs, base64 and trace ids are among it.
 _SANE = re.compile(r"[A-Za-z0-9._~:/+=@-]{1,128}")
+
+
+def is_sane(given: str) -> bool:
+    """Tell whether an id from outside may be logged and sent on as it is."""
+    return _SANE.fullmatch(given) is not None
 
 
 class RequestIds:
@@ -21,10 +22,9 @@ class RequestIds:
         self._process = secrets.token_hex(5)
         self._numbers = itertools.count(1)
 
-    def of(self, headers: Mapping[str, str]) -> str:
-        """Return the id that a client gave its request, where it is a sane token, or a new one."""
-        given = headers.get(_NAME)
-        return self.new() if given is None or _SANE.fullmatch(given) is None else given
+    def kept(self, given: str | None) -> str:
+        """Return the id that a client gave its request, where it is a sane token, or else a new one."""
+        return self.new() if given is None or not is_sane(given) else given
 
     def new(self) -> str:
         """Return an id that no other request has."""
