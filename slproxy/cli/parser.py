@@ -97,6 +97,11 @@ def _add_login_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--replace", action="store_true", help="replace another user's login without asking")
 
 
+def _add_inspect_flags(parser: argparse.ArgumentParser) -> None:
+    _add_address_flags(parser)
+    parser.add_argument("--no-browser", action="store_true", help="only print the address")
+
+
 def _add_logout_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--all", action="store_true", help="log out of every profile")
 
@@ -169,6 +174,12 @@ COMMANDS = (
         summary="show the grant, the token, the proxy and its budget",
         add_flags=_add_address_flags,
         facts=True,
+        takes=_ADDRESS,
+    ),
+    Command(
+        name="inspect",
+        summary="open the running proxy's inspector in the browser",
+        add_flags=_add_inspect_flags,
         takes=_ADDRESS,
     ),
     Command(name="token", summary="print a valid access token, for scripts", facts=True),

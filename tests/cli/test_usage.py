@@ -64,6 +64,7 @@ PROCESSES = {
     "profiles": ([], 0),
     "store move": (["--to", "file"], 2),
     "store rekey": ([], 1),
+    "inspect": (["--no-browser"], 1),
     "sandbox": (["--host", "192.0.2.1"], 2),
 }
 

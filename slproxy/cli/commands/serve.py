@@ -23,7 +23,7 @@ from slproxy.cli.output import DONE, print_note
 from slproxy.cli.reload import keep_reloading, stamps
 from slproxy.cli.settings import load_settings
 from slproxy.cli.verification import keep_verifying
-from slproxy.config import Settings
+from slproxy.config import OWN_PAGES, Settings
 from slproxy.errors import ConfigError, LoginRequired
 from slproxy.observe import start_tracing
 from slproxy.sockets import reachable
@@ -108,6 +108,8 @@ def _announce(app: App, *, sandbox: bool) -> None:
         print_note("  WARNING: anyone who can reach this address uses your SalesLoft token: no local key is set.")
     elif app.server is not None and (risk := describe_other_users(app.settings.listen, app.server.peers.untold)):
         print_note(f"  WARNING: {risk} Set listen.key to keep them out.")
+    if app.settings.inspect.enabled and app.settings.listen.uds is None:
+        print_note(f"  Inspector: {reachable(where)}{OWN_PAGES}")
     key = ' -H "X-Slproxy-Key: $KEY"' if app.settings.listen.key is not None else ""
     unix = f" --unix-socket {where.removeprefix('unix:')}" if where.startswith("unix:") else ""
     base = "http://localhost" if unix else reachable(where)
