@@ -10,6 +10,13 @@ from slproxy.cli import held_signals
 def main(argv: list[str] | None = None) -> None:
     """Run a command as this process, with its signals, and exit with its code."""
     held_signals.hold()
-    from slproxy.cli.program import run_as_process  # noqa: PLC0415  # the signals come first
+    words = sys.argv[1:] if argv is None else argv
+    if words[:1] == ["healthcheck"]:
+        from slproxy.cli.commands.healthcheck import glance  # noqa: PLC0415  # the signals come first
 
-    sys.exit(run_as_process(sys.argv[1:] if argv is None else argv))
+        if (code := glance(words[1:])) is not None:
+            held_signals.ignore()
+            sys.exit(code)
+    from slproxy.cli.program import run_as_process  # noqa: PLC0415  # as above
+
+    sys.exit(run_as_process(words))

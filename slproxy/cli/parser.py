@@ -92,6 +92,12 @@ def _add_address_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--uds", metavar="PATH", default=unset, help="its Unix socket instead")
 
 
+def _add_healthcheck_flags(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = "It exits with 0 if so, else with 1 and a line with the reason. For Docker and Kubernetes."
+    parser.add_argument("--ready", action="store_true", help="ask whether it can get a token, too")
+    _add_address_flags(parser)
+
+
 def _add_login_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-browser", action="store_true", help="print the URL, and ask for the redirect URL")
     parser.add_argument("--replace", action="store_true", help="replace another user's login without asking")
@@ -159,6 +165,12 @@ DOCTOR = Command(
     facts=True,
     takes=_ADDRESS,
 )
+HEALTHCHECK = Command(
+    name="healthcheck",
+    summary="tell whether the proxy is up, or ready",
+    add_flags=_add_healthcheck_flags,
+    takes=_ADDRESS,
+)
 COMMANDS = (
     SERVE,
     Command(
@@ -184,6 +196,7 @@ COMMANDS = (
     ),
     Command(name="token", summary="print a valid access token, for scripts", facts=True),
     DOCTOR,
+    HEALTHCHECK,
     Command(name="config", summary="print the effective settings and where each came from", facts=True),
     Command(name="profiles", summary="list the profiles and their logins", facts=True),
     Command(name="store move", summary="move the login to another kind of store", add_flags=_add_store_move_flags),

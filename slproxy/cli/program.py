@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine, Sequence
 
 from slproxy.cli import held_signals
 from slproxy.cli.output import DONE, FAILED, flushed, open_standard_streams, print_error, print_note
-from slproxy.cli.parser import DOCTOR, SERVE_FLAGS, Command, build_parser
+from slproxy.cli.parser import DOCTOR, HEALTHCHECK, SERVE_FLAGS, Command, build_parser
 from slproxy.errors import ConfigError, SlproxyError
 
 # Runs a command in an event loop; the second argument tells whether it serves until a signal ends it.
@@ -52,6 +52,10 @@ def run(argv: Sequence[str], *, in_loop: InLoop, parsed: Callable[[bool], None] 
                 # It stood before the command: if ignored, `--sandbox whoami` would ask the real SalesLoft.
                 args.refuse(f"--{name.replace('_', '-')} is a flag of serve; this command does not take it")
         parsed(command.serves)
+        if command is HEALTHCHECK:
+            from slproxy.cli.commands import healthcheck  # noqa: PLC0415  # which reads no settings but a few
+
+            return healthcheck.run(args)
         return _run(command, args, in_loop)
     except SystemExit as end:  # --help, --version, or wrong usage
         return int(end.code or DONE)

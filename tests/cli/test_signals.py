@@ -92,7 +92,8 @@ async def seen(home: Path, env: dict[str, str], line: str, number: int) -> dict[
     # Of its main thread, whose number stands first.
     lines = [line.split(maxsplit=1) for line in trace.read_text().splitlines()]
     calls = [call.partition("(") for thread, call in lines if thread == lines[0][0]]
-    ours = next(i for i, (_, _, rest) in enumerate(calls) if re.search(r"slproxy/cli/(__pycache__/)?program", rest))
+    itself = re.compile(r"slproxy/cli/(commands/)?(__pycache__/)?(program|healthcheck)")
+    ours = next(i for i, (_, _, rest) in enumerate(calls) if itself.search(rest))
     return {name: tuple(sum(each[0] == name for each in some) for some in (calls[:ours], calls)) for name in CALLS}  # type: ignore[misc]
 
 
@@ -107,6 +108,7 @@ MORE = {
     "status": (NOBODY, signal.SIGINT, {130, 0}, False),
     "doctor": (NOBODY, signal.SIGTERM, {143, 1}, True),
     "config": (NOBODY, signal.SIGINT, {130, 0}, False),
+    "healthcheck": (NOBODY, signal.SIGTERM, {143, 1}, True),
     "--wrong": (NOBODY, signal.SIGTERM, {143, 2}, True),
 }
 

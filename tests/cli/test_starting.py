@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -34,6 +36,10 @@ except SystemExit:
     pass
 sys.stderr.write("\\n" + json.dumps(sorted(sys.modules)))
 """
+OF_A_HEALTH_CHECK = {
+    *("slproxy", "slproxy.cli", "slproxy.cli.commands", "slproxy.cli.commands.healthcheck"),
+    *("slproxy.cli.held_signals", "slproxy.cli.listening", "slproxy.cli.main"),
+}
 # Any command that does something has an event loop, and asyncio loads ssl.
 LOOP = {"asyncio", "dataclasses", "ssl"}
 ASKS_PROXY = LOOP | {"http.client", "email"}
@@ -43,6 +49,7 @@ COMMANDS = {
     "--version": set(),
     "status --help": set(),
     "--wrong": set(),
+    "healthcheck": set(),
     "config": LOOP,
     "profiles": LOOP,
     "token": LOOP,
@@ -54,6 +61,7 @@ COMMANDS = {
 
 
 def loaded(arguments: Sequence[str], home: Path, env: Mapping[str, str]) -> set[str]:
+    """Return all modules that a command has loaded at its end."""
     done = subprocess.run(
         [sys.executable, "-c", LOADED, *arguments],
         cwd=home,
@@ -62,7 +70,7 @@ def loaded(arguments: Sequence[str], home: Path, env: Mapping[str, str]) -> set[
         stderr=subprocess.PIPE,
         check=True,
     )
-    return set(HEAVY) & set(json.loads(done.stderr.decode().splitlines()[-1]))
+    return set(json.loads(done.stderr.decode().splitlines()[-1]))
 
 
 @pytest.mark.parametrize("line", COMMANDS)
@@ -75,7 +83,23 @@ async def test_a_command_loads_nothing_heavy_that_it_does_not_need(tmp_path: Pat
         SALESLOFT_CLIENT_SECRET=sandbox.options.client_secret,
         SLPROXY_LISTEN__PORT="9",
     )
-    assert await asyncio.to_thread(loaded, line.split(), tmp_path, env) <= COMMANDS[line]
+    assert set(HEAVY) & await asyncio.to_thread(loaded, line.split(), tmp_path, env) <= COMMANDS[line]
+
+
+@pytest.mark.parametrize("file", [[], ["--config", "slproxy.toml"]], ids=["environment", "file"])
+def test_a_health_check_that_finds_a_proxy_loads_neither_the_schema_nor_the_parser(
+    tmp_path: Path, file: list[str]
+) -> None:
+    (tmp_path / "slproxy.toml").touch()
+    with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor() as threads:
+        env = {"SLPROXY_LISTEN__PORT": str(server.getsockname()[1])}
+        loading = threads.submit(loaded, ["healthcheck", *file], tmp_path, env)
+        with server.accept()[0] as connection:
+            assert connection.recv(65536)
+            connection.sendall(b"HTTP/1.1 200 OK\r\nProxy-Status: slproxy\r\n\r\n")
+        modules = loading.result()
+    assert {name for name in modules if name.startswith("slproxy")} == OF_A_HEALTH_CHECK
+    assert not modules & {*HEAVY, "argparse", "logging"} - ({"tomllib"} if file else set())
 
 
 def test_to_read_the_settings_and_ask_the_proxy_takes_no_event_loop(tmp_path: Path) -> None:

@@ -60,6 +60,7 @@ PROCESSES = {
     "status": ([], 0),
     "token": ([], 0),
     "doctor": ([], 0),
+    "healthcheck": ([], 1),
     "config": ([], 0),
     "profiles": ([], 0),
     "store move": (["--to", "file"], 2),

@@ -1,0 +1,95 @@
+"""Listening: where the settings have the proxy listen, read without the schema, for who asks whether it is up.
+
+1. What is wrong with other settings does not matter: a bad value changes nothing of a proxy that is up
+   (docs/contract.md, Settings), and must not have it restarted. No secret is read.
+2. It takes a tenth of the time that it takes to load the schema. What both read is the same:
+   ``tests/cli/test_healthcheck.py`` compares them.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+# `host` and `port`, and `uds` where it is set, as text.
+Listening = dict[str, str]
+
+NAMES = ("host", "port", "uds")
+
+
+def listening(flags: Mapping[str, str], environ: Mapping[str, str], cwd: Path) -> Listening:
+    """Return what is in force; ``flags`` may hold ``config`` and ``profile`` as well.
+
+    Raises ValueError, with a message for a person, where a file cannot be read.
+    """
+    dotenv = _dotenv(cwd / ".env")
+    config = flags.get("config") or _first("SLPROXY_CONFIG", environ, dotenv)
+    profile = flags.get("profile") or _first("SLPROXY_PROFILE", environ, dotenv) or "default"
+    path = cwd / _expanded(config) if config else next((each for each in _usual(environ, cwd) if each.is_file()), None)
+    found = {"host": "127.0.0.1", "port": "8642"}
+    if path is not None:
+        for layer in _in_file(path, profile):
+            found |= layer
+    return found | _in_variables(dotenv, cwd) | _in_variables(environ, cwd) | _located(flags, cwd)
+
+
+def _first(name: str, *layers: Mapping[str, str]) -> str | None:
+    return next((value for layer in layers if (value := layer.get(name, "").strip())), None)
+
+
+def _expanded(path: str) -> Path:
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:  # a user without a home
+        return Path(path)
+
+
+def _located(given: Mapping[str, object], base: Path) -> Listening:
+    """Return a layer's values as text; a relative path starts from ``base``."""
+    layer = {name: str(given[name]) for name in NAMES if name in given}
+    return layer | ({"uds": str(base / _expanded(layer["uds"]))} if "uds" in layer else {})
+
+
+def _in_variables(variables: Mapping[str, str], cwd: Path) -> Listening:
+    given = {name: variables.get(f"SLPROXY_LISTEN__{name.upper()}", "").strip() for name in NAMES}
+    return _located({name: value for name, value in given.items() if value}, cwd)
+
+
+def _usual(environ: Mapping[str, str], cwd: Path) -> Iterator[Path]:
+    yield cwd / "slproxy.toml"
+    folder = Path(environ.get("XDG_CONFIG_HOME", ""))
+    if not folder.is_absolute():
+        from platformdirs import user_config_path  # noqa: PLC0415  # containers name their folders
+
+        folder = user_config_path()
+    yield folder / "slproxy" / "config.toml"
+
+
+def _in_file(path: Path, profile: str) -> Iterator[Listening]:
+    """Return what a file says for all profiles, and for this one."""
+    import tomllib  # noqa: PLC0415  # only where there is a file
+
+    try:
+        tree = tomllib.loads(path.read_bytes().removeprefix(b"\xef\xbb\xbf").decode())
+    except OSError as error:
+        raise ValueError(f"the configuration file cannot be read: {path}") from error
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"the configuration file is not valid TOML: {path}") from error
+    for names in ((), ("profile", profile)):
+        table: object = tree
+        for name in (*names, "listen"):
+            table = table.get(name) if isinstance(table, dict) else None
+        yield _located(table, path.parent) if isinstance(table, dict) else {}
+
+
+def _dotenv(path: Path) -> Mapping[str, str]:
+    if not path.is_file():
+        return {}
+    from dotenv.parser import parse_stream  # noqa: PLC0415  # takes long to load, and few have the file
+
+    try:
+        bindings = parse_stream(io.StringIO(path.read_bytes().removeprefix(b"\xef\xbb\xbf").decode()))
+        return {each.key: each.value for each in bindings if each.key is not None and each.value is not None}
+    except (OSError, ValueError) as error:
+        raise ValueError(f"the file of environment variables cannot be read: {path}") from error
