@@ -6,6 +6,7 @@ import asyncio
 import errno
 import functools
 import itertools
+import re
 import socket
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -19,6 +20,7 @@ LOOKUP_TTL = 10.0
 # The next address is tried after so long without an answer of the last, in seconds (RFC 8305 §5).
 ATTEMPT_DELAY = 0.25
 
+_ADDRESS = re.compile(r"[0-9.]+|.*:.*")
 _UNROUTABLE = {errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL}
 
 
@@ -60,8 +62,10 @@ class Names:
 
 
 def _look_up(host: str, port: int) -> list[Address]:
-    # AI_ADDRCONFIG: no IPv6 addresses where this machine has none.
-    return alternating(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG))
+    # No IPv6 addresses where this machine has none. An address is what it is: glibc counts no loopback one, and would
+    # know no ::1 on a machine that has nothing else of IPv6, such as a container.
+    flags = 0 if _ADDRESS.fullmatch(host) else socket.AI_ADDRCONFIG
+    return alternating(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=flags))
 
 
 def alternating(addresses: Sequence[Address]) -> list[Address]:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import shutil
 import socket
 import ssl
+import subprocess
+import sys
 import threading
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -18,6 +21,8 @@ from slproxy.config import UpstreamSettings
 from slproxy.errors import ConfigError, UpstreamUnreachable
 from slproxy.upstream.addresses import Address, Names, alternating, connect
 from slproxy.upstream.dial import Dialer, Origin
+from tests.support import ROOT
+from tests.support.egress import PATH
 from tests.support.listener import Listener
 from tests.support.loops import LOOPS, in_loop
 from tests.support.waiting import PATIENCE
@@ -272,6 +277,32 @@ async def test_a_name_is_looked_up_once_for_all_who_ask_and_again_when_it_failed
     names.forget("api.test", 443)
     await names.addresses("api.test", 443)
     assert len(asked) == 3
+
+
+LOOK_UP = """
+import asyncio, sys
+from slproxy.upstream.addresses import Names
+for found in asyncio.run(Names().addresses(sys.argv[1], 80)):
+    print(found[4][0])
+"""
+
+
+@pytest.mark.parametrize(
+    ("own", "loopback"),
+    [("192.0.2.9/24", "::1"), ("2001:db8::9/64", "127.0.0.1")],
+    ids=["IPv6 beside IPv4", "IPv4 beside IPv6"],
+)
+def test_a_loopback_address_is_known_where_the_machine_has_no_other_of_its_kind(own: str, loopback: str) -> None:
+    """As in most containers: glibc's AI_ADDRCONFIG does not count loopback addresses."""
+    unshare, ip = shutil.which("unshare"), shutil.which("ip", path=PATH)
+    if unshare is None or ip is None:
+        pytest.skip("there is no unshare, or no ip")
+    prepare = f'{ip} link set lo up && {ip} addr add {own} dev lo && exec "$0" -c "$1" {loopback}'
+    command = [unshare, "--map-root-user", "--net", "sh", "-c", prepare, sys.executable, LOOK_UP]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    if "unshare" in done.stderr or "RTNETLINK" in done.stderr:
+        pytest.skip(done.stderr)
+    assert done.stdout == f"{loopback}\n", done.stderr
 
 
 async def test_a_ca_file_that_is_no_certificate_is_a_mistake_of_the_settings(tmp_path: Path) -> None:
