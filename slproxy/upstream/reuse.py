@@ -10,6 +10,7 @@ even a reset. What is written to one is lost, and nobody knows whether it was: s
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import struct
 import time
@@ -81,13 +82,14 @@ def may_carry(*, made_in: int, era: int, repeatable: bool, idle: float, heard: f
 
 def watch_peer(sock: socket.socket) -> None:
     """Let the kernel find out that the peer has gone, as far as this system can."""
-    set_unacknowledged_timeout(sock, UNACKNOWLEDGED_TIMEOUT)
     idle = getattr(socket, "TCP_KEEPIDLE", None) or getattr(socket, "TCP_KEEPALIVE", None)  # the second is macOS's name
     interval = getattr(socket, "TCP_KEEPINTVL", None)
-    if idle is not None and interval is not None:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        sock.setsockopt(socket.IPPROTO_TCP, idle, KEEPALIVE_IDLE)
-        sock.setsockopt(socket.IPPROTO_TCP, interval, KEEPALIVE_INTERVAL)
+    with contextlib.suppress(OSError):  # macOS sets nothing once the peer has gone, which shows by itself
+        set_unacknowledged_timeout(sock, UNACKNOWLEDGED_TIMEOUT)
+        if idle is not None and interval is not None:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            sock.setsockopt(socket.IPPROTO_TCP, idle, KEEPALIVE_IDLE)
+            sock.setsockopt(socket.IPPROTO_TCP, interval, KEEPALIVE_INTERVAL)
 
 
 def set_unacknowledged_timeout(sock: socket.socket, seconds: float) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import pytest
 
 from slproxy.app import App
-from slproxy.upstream.reuse import KEEPALIVE_IDLE, MAX_SILENCE, UNACKNOWLEDGED_TIMEOUT, Era, may_carry
+from slproxy.upstream.reuse import KEEPALIVE_IDLE, MAX_SILENCE, UNACKNOWLEDGED_TIMEOUT, Era, may_carry, watch_peer
 from tests.support.blackhole import needs_linux, sockets_to, swallow
 from tests.support.clock import FakeTime
 from tests.support.proxies import proxy, settings_for
@@ -161,6 +161,13 @@ async def test_the_kernel_watches_for_the_end_of_an_upstream_but_of_none_that_ta
             writer.close()
             await until(lambda: options(upstream, timeout, keepalive, idle) == [watched])
         assert upstream.connections == 1
+
+
+def test_a_connection_that_takes_no_option_any_more_is_no_fault_of_its_own() -> None:
+    """As on macOS, where the peer has gone: a request that was not sent would count as one that may have been."""
+    sock = socket.socket()
+    sock.close()
+    watch_peer(sock)
 
 
 @pytest.fixture
