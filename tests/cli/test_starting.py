@@ -86,11 +86,11 @@ async def test_a_command_loads_nothing_heavy_that_it_does_not_need(tmp_path: Pat
     assert set(HEAVY) & await asyncio.to_thread(loaded, line.split(), tmp_path, env) <= COMMANDS[line]
 
 
-@pytest.mark.parametrize("file", [[], ["--config", "slproxy.toml"]], ids=["environment", "file"])
+@pytest.mark.parametrize("file", [[], ["--config", "named.toml"]], ids=["environment", "file"])
 def test_a_health_check_that_finds_a_proxy_loads_neither_the_schema_nor_the_parser(
     tmp_path: Path, file: list[str]
 ) -> None:
-    (tmp_path / "slproxy.toml").touch()
+    (tmp_path / "named.toml").touch()
     with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor() as threads:
         env = {"SLPROXY_LISTEN__PORT": str(server.getsockname()[1])}
         loading = threads.submit(loaded, ["healthcheck", *file], tmp_path, env)

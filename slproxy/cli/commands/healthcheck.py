@@ -106,8 +106,8 @@ def _trouble(where: Listening, *, ready: bool) -> str:
     except TimeoutError:
         return f"no answer at {shown} within {TIMEOUT:g} s"
     except (OSError, UnicodeError) as error:
-        number = getattr(error, "errno", None)
-        return f"not running at {shown}: {os.strerror(number) if (number or 0) > 0 else 'its name cannot be resolved'}"
+        number = (isinstance(error, OSError) and error.errno) or 0  # of a name that cannot be resolved it is negative
+        return f"not running at {shown}: {os.strerror(number) if number > 0 else 'its name cannot be resolved'}"
     head, _, body = reply.partition(b"\r\n\r\n")
     if b"\nproxy-status: slproxy" not in head.lower():
         return f"another program answers at {shown}"
