@@ -45,7 +45,11 @@ MAX_PAGE = 1024 * 1024
 
 
 def _room(settings: Settings) -> Room:
-    return room_for(clients=settings.limits.max_connections, upstream=settings.upstream.max_connections)
+    return room_for(
+        clients=settings.limits.max_connections,
+        upstream=settings.upstream.max_connections,
+        has_open_listener=settings.metrics.port is not None,
+    )
 
 
 class App:

@@ -154,8 +154,8 @@ class Admission:
     def _tell(self) -> None:
         if self._telling is None:
             log.warning(
-                "more connections than limits.max_connections (%d): idle ones are closed for those that ask, others"
-                " are turned away",
+                "more connections than %s (%d): idle ones are closed for those that ask, others are turned away",
+                self._room.limit,
                 self._room.clients,
             )
             self._telling = asyncio.get_running_loop().call_later(TELL_EVERY, self._tell_how_many)

@@ -6,11 +6,9 @@ import contextlib
 import resource
 from dataclasses import dataclass
 
-# Connections to the listener of `metrics.port`: a few scrapers, the kubelet, and who stays too long.
-OPEN_LISTENER = 16
-# Descriptors for all that is no client's connection: streams, the loop's own, listening sockets, the log, the store and
+# Descriptors for all that is no connection: streams, the loop's own, listening sockets, the log, the store and
 # its lock, resolvers, Redis; and connections that were accepted in one go, before others have been closed for them.
-MARGIN = 32 + OPEN_LISTENER
+MARGIN = 32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,11 +21,19 @@ class Room:
     clients: int
     past_limit: int
     upstream: int
+    # What the limit on clients is called.
+    limit: str = "limits.max_connections"
 
 
-def room_for(*, clients: int, upstream: int) -> Room:
+# The listener of `metrics.port`: a few scrapers, the kubelet, and who stays too long.
+OPEN_ROOM = Room(clients=16, past_limit=8, upstream=0, limit="metrics.port takes")
+
+
+def room_for(*, clients: int, upstream: int, has_open_listener: bool) -> Room:
     """Return the room for so many connections, and let the process open as many files as that takes, if it may."""
-    return shared_out(_allowed(MARGIN + upstream + 2 * clients), clients=clients, upstream=upstream)
+    besides = OPEN_ROOM.clients + OPEN_ROOM.past_limit if has_open_listener else 0
+    files = _allowed(MARGIN + besides + upstream + 2 * clients)
+    return shared_out(files - besides, clients=clients, upstream=upstream)
 
 
 def shared_out(files: int, *, clients: int, upstream: int) -> Room:

@@ -17,7 +17,7 @@ from slproxy.forward import Answer, Inbound
 from slproxy.http import ByName, by_name
 from slproxy.observe import Exchange, Observer
 from slproxy.server.acceptor import Acceptor
-from slproxy.server.open_files import OPEN_LISTENER, Room
+from slproxy.server.open_files import OPEN_ROOM
 from slproxy.server.server import Server
 from slproxy.sockets import Peers, url_of
 
@@ -48,7 +48,7 @@ async def serve_openly(
         # Nobody is told: who scrapes and probes comes every few seconds, and changes nothing.
         observer=Observer(),
         peers=peers,
-        room=Room(clients=OPEN_LISTENER // 2, past_limit=OPEN_LISTENER // 2, upstream=0),
+        room=OPEN_ROOM,
         room_in=lambda _: ROOM_IN,
     )
     async with contextlib.AsyncExitStack() as stack:

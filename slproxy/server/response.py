@@ -36,10 +36,10 @@ def problem_answer(problem: Problem, *, request_id: str = "") -> Answer:
     return Answer(status=problem.status, headers=headers, body=body, close_connection=problem.closes)
 
 
-def overloaded(room_in: int) -> Overloaded:
-    """Return the problem of a connection past ``limits.max_connections``; there may be room in so many seconds."""
+def overloaded(room_in: int, limit: str) -> Overloaded:
+    """Return the problem of a connection past a limit; there may be room in so many seconds."""
     return Overloaded(
-        "There are more connections than limits.max_connections.",
+        f"There are more connections than {limit}.",
         hint="Close some, or raise the limit.",
         headers=(("Retry-After", str(room_in)),),
     )

@@ -126,7 +126,7 @@ class Server(web.Server):
 
     def overloaded(self) -> Overloaded:
         """Return the problem of a connection that is one too many."""
-        return overloaded(self._room_in(self.in_flight))
+        return overloaded(self._room_in(self.in_flight), self.admission.room.limit)
 
     async def wait_for_in_flight(self) -> None:
         """Wait until the requests that are in flight now have ended."""

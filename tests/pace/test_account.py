@@ -77,6 +77,7 @@ def test_what_others_spend_is_taken_note_of() -> None:
     it.spend(left=599)
     # That was at once, so that no more than a fortieth is kept back.
     assert (it.account.headroom, it.left()) == (15, 584)
+    assert it.account.external.total == 99  # of the minutes that have ended
 
 
 def test_what_is_on_its_way_from_the_last_minute_was_not_spent_by_others() -> None:

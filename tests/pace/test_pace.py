@@ -23,6 +23,7 @@ from aiohttp import ClientSession, TCPConnector
 import slproxy
 from slproxy.config import AuthSettings, Secret
 from slproxy.errors import LoginRequired
+from slproxy.observe import BudgetReading
 from slproxy.pace import PROBE_TIMEOUT
 from slproxy.pace.pacer import LOG_INTERVAL
 from slproxy.sandbox import Sandbox
@@ -221,6 +222,23 @@ async def test_an_upstream_that_tells_nothing_is_paced_by_our_own_clock() -> Non
 
 
 # Waiting.
+
+
+async def test_metrics_read_the_budget_its_queue_and_what_others_spend() -> None:
+    async with salesloft(59) as (line, sandbox):
+        await spend_all(line, sandbox)
+        held = [await line.hold("/v2/me"), *[await line.hold("/v2/me", "X-Slproxy-Priority: bulk") for _ in range(2)]]
+        expected = BudgetReading(limit=600, quota=600, remaining=0, interactive=1, bulk=2, by_others=0)
+        assert line.app.pacer.reading() == expected
+        line.clock.advance(1.0)
+        await asyncio.gather(*held)
+        read = line.app.pacer.reading()
+        assert read is not None
+        assert (read.interactive, read.bulk, read.by_others) == (0, 0, 599)
+        assert {of: wait.counts for of, wait in line.app.listeners.tally.waits.items()} == {
+            ("rate limit", False): [0, 1, 0, 0, 0, 0, 0, 0],
+            ("rate limit", True): [0, 2, 0, 0, 0, 0, 0, 0],
+        }
 
 
 @pytest.mark.parametrize("wrong", [-90.0, 90.0], ids=["slow by 90 s", "fast by 90 s"])

@@ -131,6 +131,23 @@ async def test_a_reload_leaves_it_where_it_is_and_what_it_tells_is_of_what_is_in
         assert (await scraped(app))["slproxy_budget_limit"] == 60
 
 
+async def test_where_nothing_is_counted_there_is_no_budget() -> None:
+    settings = with_metrics(settings_for(NOBODY))
+    async with proxy(replace(settings, pace=replace(settings.pace, mode="off"))) as app:
+        assert not any(name.startswith("slproxy_budget") for name in await scraped(app))
+
+
+async def test_who_connects_and_asks_nothing_keeps_nobody_from_it(caplog: pytest.LogCaptureFixture) -> None:
+    async with proxy(with_metrics(settings_for(NOBODY))) as app:
+        port = port_of(app.open_urls[0])
+        idle = [await asyncio.open_connection("127.0.0.1", port) for _ in range(40)]
+        assert (await asked(app.open_urls[0], get("/healthz"))).head.status == 200
+        assert (await asked(app.urls[0], get("/_slproxy/healthz"))).head.status == 200
+        for _, writer in idle:
+            writer.close()
+    assert "more connections than metrics.port takes (16)" in caplog.text
+
+
 async def test_a_port_that_is_taken_is_told_by_its_setting() -> None:
     async with proxy(with_metrics(settings_for(NOBODY))) as app:
         taken = replace(settings_for(NOBODY), metrics=MetricsSettings(port=port_of(app.open_urls[0])))
