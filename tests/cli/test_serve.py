@@ -22,7 +22,7 @@ from tests.support.commands import (
     state_of,
     token_file,
 )
-from tests.support.programs import program
+from tests.support.programs import program, run
 from tests.support.raw_http import Message, get, port_of, raw, reply
 from tests.support.scripted import ScriptedUpstream
 from tests.support.waiting import SLACK, SOON, until
@@ -263,3 +263,16 @@ async def test_a_unix_socket_is_served_with_its_mode(tmp_path: Path) -> None:
             assert json.loads(out)["proxy"]["ready"] is True
             assert await server.stop() == 0
     assert code == 0
+
+
+async def test_the_start_says_where_metrics_and_probes_are_and_a_second_start_whose_the_port_is(tmp_path: Path) -> None:
+    env = pointed_at("http://127.0.0.1:9", SALESLOFT_API_KEY=KEY, SLPROXY_METRICS__PORT="0")
+    async with program("serve", home=tmp_path, env=env) as server:
+        note = next(line for line in server.errors if "Metrics and probes" in line)
+        url = note.split()[-1].removesuffix("/metrics")
+        assert (await raw(url, get("/healthz", host="10.1.2.3"))).head.status == 200
+        same = {"SLPROXY_LISTEN__PORT": str(port_of(server.url)), "SLPROXY_METRICS__PORT": str(port_of(url))}
+        code, _, said = await run("serve", home=tmp_path, env=env | same)
+        assert (code, "slproxy is already running at" in said) == (2, True), said
+        assert await server.stop() == 0
+    assert "Traceback" not in server.output
