@@ -51,6 +51,8 @@ class TopLabels:
 
     def place(self, label: str) -> Cell:
         """Return the same for a label without a cell of its own, which may get one now."""
+        if label == OTHER:
+            return self.other
         if len(self.cells) < self._size:
             return self._settle(label, 0)
         count = self.candidates.get(label, 0) + 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import timeit
+from collections import defaultdict
 
 import pytest
 
@@ -11,10 +12,12 @@ from slproxy.errors import Problem
 from slproxy.forward.policy import METHODS
 from slproxy.observe import Attempt, Exchange, Renewal, Tally, Wait
 from slproxy.observe import tally as counting
+from slproxy.operations import TEMPLATES
 from tests.support.metrics import attempt, exchange, page_of, series
 
 # What a scrape may hold in all (docs/contract.md, Metrics).
 MAX_SERIES = 600
+PATHS = (*TEMPLATES, "/v2/x/{id}")
 WAITS = ("rate limit", "connection", "token", "backoff")
 
 
@@ -33,6 +36,11 @@ def test_a_request_counts_by_method_code_client_and_operation_with_its_cost() ->
     assert found["slproxy_operation_cost_total{operation=/v2/people/{id}}"] == 4
     assert found["slproxy_attempts_total{outcome=503}"] == found["slproxy_attempts_total{outcome=200}"] == 1
     assert found["slproxy_retries_total{reason=503}"] == 1
+
+
+def test_what_is_no_known_operation_counts_as_other() -> None:
+    found = counted(exchange(path="/v2/nothing/7", attempts=(attempt(404, cost=2),)))
+    assert found["slproxy_operation_cost_total{operation=other}"] == 2
 
 
 @pytest.mark.parametrize(
@@ -126,7 +134,7 @@ def test_there_are_at_most_600_series_whatever_was_asked(request: pytest.Fixture
     made = [
         exchange(
             method=dice.choice([*METHODS, f"M{number}"]),
-            path=f"/v2/{dice.choice(['people', 'x', 'accounts'])}/{dice.getrandbits(64):x}",
+            path=dice.choice(PATHS).format_map(defaultdict(lambda: f"{dice.getrandbits(64):x}")),
             status=dice.randrange(100, 1000),
             client=f"client-{number}" if number % 10 else "",
             bulk=dice.random() < 0.5,

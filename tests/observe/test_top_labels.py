@@ -31,6 +31,12 @@ def test_who_sends_twice_as_much_takes_the_place_of_the_least_and_starts_at_noth
     assert top.other.requests == 4
 
 
+def test_who_is_called_other_is_one_of_the_others() -> None:
+    top = counted(1, ["other", "a", "b", "other"])
+    assert {label: cell.requests for label, cell in top.cells.items()} == {"a": 1}
+    assert top.other.requests == 3
+
+
 def test_two_that_send_alike_do_not_take_turns() -> None:
     top = counted(1, ["a", "b"] * 500)
     assert set(top.cells) == {"a"}
