@@ -14,6 +14,7 @@ from typing import NamedTuple, Protocol
 from aiohttp import EMPTY_PAYLOAD, StreamReader, __version__, web, web_protocol
 from aiohttp.http_exceptions import HttpProcessingError
 
+from slproxy.errors import Problem
 from slproxy.server.client_request import ClientRequest
 
 
@@ -247,7 +248,7 @@ class RequestHandler(web.RequestHandler):
                 async with asyncio.timeout(self._lingering_time):
                     while not body.is_eof():
                         await body.readany()
-            except (TimeoutError, web.RequestPayloadError, HttpProcessingError):
+            except (TimeoutError, web.RequestPayloadError, HttpProcessingError, Problem):
                 return False
         return body.is_eof()
 
@@ -255,6 +256,7 @@ class RequestHandler(web.RequestHandler):
     requests_begun = web.RequestHandler._request_count  # type: ignore[misc]
     waiter = web.RequestHandler._waiter  # type: ignore[misc]
     queue = web.RequestHandler._messages  # type: ignore[misc]
+    parser = web.RequestHandler._parser  # type: ignore[misc]
     is_closing = web.RequestHandler._close  # type: ignore[misc]
 
     def limit_pipeline(self) -> None:
@@ -267,6 +269,14 @@ class RequestHandler(web.RequestHandler):
         self._messages.append((web_protocol._ErrInfo(status=400, exc=error, message=""), EMPTY_PAYLOAD))
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
+
+    def stop_parsing(self, *, serve_waiting: bool = False) -> None:
+        """Take no further request, and read nothing more; free what came of heads that nobody will serve."""
+        self._parser = None
+        if self._waiter is None and not serve_waiting:  # else one that waits has its turn now
+            self._messages.clear()
+        if self.transport is not None:
+            self.transport.pause_reading()
 
     def skip_rest_of_body(self) -> None:
         """Do not read on in the body of the request in hand once it has its response."""

@@ -19,7 +19,7 @@ from slproxy.config import LimitSettings
 from slproxy.errors import BadRequest, InternalError, Problem
 from slproxy.forward import Answer
 from slproxy.server.aiohttp_private import RequestHandler
-from slproxy.server.arrival import Arrival, too_large
+from slproxy.server.arrival import Arrival, Heads, too_large, too_many
 from slproxy.server.client_end import ClientEnd
 from slproxy.server.client_request import ClientRequest
 from slproxy.server.framing import has_rtsp
@@ -57,6 +57,7 @@ class Owner(Protocol):
     limits: LimitSettings
     send_timeout: float
     peers: Peers
+    heads: Heads
 
     @property
     def admission(self) -> Registry: ...
@@ -77,9 +78,7 @@ class ClientConnection(RequestHandler):
     __slots__ = (
         "_arrival",
         "_head_timer",
-        "_is_too_large",
         "_linger",
-        "_partial",
         "_pauses",
         "_send_timer",
         "_server",
@@ -98,12 +97,8 @@ class ClientConnection(RequestHandler):
         self.current_request, self.written = None, 0
         # When its last request ended, in the loop's time.
         self.idle_since = self.loop.time()
-        # The part of a head that has arrived.
-        self._partial = bytearray()
         self._trailers = TrailerWatch()
         self._arrival = Arrival(self.max_line_size + self.max_field_size)
-        # Whether what arrives is over the limit, and not read on.
-        self._is_too_large = False
         self.limit_pipeline()
         # Whether its client speaks another protocol, which the parser takes for HTTP.
         self.not_http = False
@@ -175,6 +170,7 @@ class ClientConnection(RequestHandler):
     def connection_lost(self, exc: BaseException | None) -> None:
         """Stop the timers of a connection that is gone."""
         self._server.admission.unregister(self)
+        self._server.heads.forget(self)
         for timer in (self._head_timer, self._send_timer, self._linger):
             if timer is not None:
                 timer.cancel()
@@ -233,12 +229,15 @@ class ClientConnection(RequestHandler):
     def _head_timed_out(self, timeout: float) -> None:
         """Answer 408 to a head that does not arrive; aiohttp has no timeout for it but that of idle connections."""
         self._head_timer = None
-        if not self._is_idle:
+        if not self._is_idle or self.loop.time() - self.idle_since < timeout / 2:
+            # Who waits for an answer first has the time for the next head from then on.
+            if self._arrival.has_begun:
+                self._start_head_timer(timeout)
             return
         if self.over_limit:
             self._tell_over_limit()
             self.linger()
-        elif self._partial:
+        elif self._arrival.has_begun:
             self._reply_and_close(
                 BadRequest(
                     f"The request's head did not come within {timeout:g} s (limits.header_timeout).",
@@ -262,6 +261,7 @@ class ClientConnection(RequestHandler):
             return
         transport, self.transport = self.transport, None
         self.force_close()  # which ends aiohttp's part, and would close a transport that it finds
+        self.stop_parsing()
         if transport is None or transport.is_closing():
             return
         self.transport = transport
@@ -314,48 +314,60 @@ class ClientConnection(RequestHandler):
         if self._linger is not None:
             self._linger.throw_away(len(data))
             return
-        if self._is_too_large:
+        if self.parser is None:
             return
-        before = self.requests_begun
-        if not (before or self._partial) and (other := other_protocol(data)) is not None:
+        arrival, before = self._arrival, self.requests_begun
+        if not (before or arrival.head) and (other := other_protocol(data)) is not None:
             log.info("a client began another protocol: %s", other.detail)
             self._reply_and_close(other)
             return
         super().data_received(data)
         parsed = self.requests_begun - before
-        if self._is_idle:
-            if self._partial or data.strip(b"\r\n"):  # line ends before a head are nothing (RFC 9112 §2.2)
-                self._partial += data
-                self._start_head_timer()
-        elif parsed > 0:
-            head = self._partial + data if self._partial else data
-            if b"RTSP/" in head and has_rtsp(head, requests=parsed):
-                self.not_http = True
-            self._partial.clear()
-            self._stop_head_timer()
-        body = self._arrival.body
+        requests = list(self.queue)[-parsed:] if parsed else []
+        body = arrival.body
+        came = arrival.behind_body(data, in_chunks=self._trailers.body is not None)
         if parsed > 0:
-            self._arrival.begin(self.queue[-1][1])
-        elif (self._partial or not self._is_idle) and self._arrival.is_over(data):
-            self._refuse_rest()
-            return
-        chunked = parsed > 1 or (parsed == 1 and getattr(self.queue[-1][0], "chunked", False))
-        if (chunked or self._trailers.body is not None) and self._trailers.feed(
-            data, list(self.queue)[-parsed:] if parsed else ()
-        ):
+            self._stop_head_timer()
+            if b"RTSP/" in came and has_rtsp(came, requests=parsed):
+                self.not_http = True
+            arrival.begin(came, requests)
+            if self.waiter is None:
+                arrival.wait(came, behind_others=len(self.queue) > parsed)
+        else:
+            arrival.keep(came)
+            if arrival.is_over:
+                self._refuse_rest()
+                return
+        if arrival.has_begun:
+            self._start_head_timer()
+        chunked = parsed > 1 or (parsed == 1 and getattr(requests[0][0], "chunked", False))
+        if (chunked or self._trailers.body is not None) and self._trailers.feed(data, requests):
             self.close()
         if parsed > 0 and not body.is_eof() and body.exception() is None:
             # The reason is in the queue; a trailer over the limit is told as a header is, however it was cut in pieces.
             problem = limit_problem(self.queued_error(), max_line_size=self.max_line_size)
             self._fail(body, problem or web.RequestPayloadError("the body does not parse"))
+        if arrival.has_begun or (parsed > 0 and self.waiter is None):
+            self._server.heads.count(self)
+
+    @property
+    def held(self) -> int:
+        """How much of heads there is that are not whole, or wait for their turn, in bytes."""
+        return 0 if self.parser is None else self._arrival.held(is_waiting=bool(self.queue))
+
+    def give_way(self) -> None:
+        """Take no further request: what all heads hold is over the limit."""
+        self.stop_parsing()
+        if self._is_idle:
+            self._reply_and_close(too_many())
+        else:
+            self.close()
 
     def _refuse_rest(self) -> None:
         """Refuse what is over the limit before it is whole, in its turn; it is the end of this connection."""
-        self._is_too_large = True
-        if self.transport is not None:
-            self.transport.pause_reading()  # until it lingers
+        self.stop_parsing(serve_waiting=True)
         if (body := self._arrival.body).is_eof():
-            self.queue_error(too_large(self._partial))
+            self.queue_error(too_large(self._arrival.head))
         elif self.current_request is None and not self.queue:
             self.linger()  # which the rest of a body does not, once its request has been answered
         else:

@@ -28,7 +28,7 @@ from slproxy.forward import Answer, Inbound, cors
 from slproxy.http import by_name
 from slproxy.observe import LEFT, LEFT_WAITING, Exchange, Observer, loggable_path
 from slproxy.server.admission import Admission
-from slproxy.server.arrival import most_headers
+from slproxy.server.arrival import Heads, most_headers
 from slproxy.server.client_end import broken_body
 from slproxy.server.client_request import ClientRequest
 from slproxy.server.connection import ClientConnection
@@ -94,6 +94,7 @@ class Server(web.Server):
         self._observer = observer
         self.peers = peers
         self.admission = Admission(room)
+        self.heads = Heads()
         self.reconfigure(limits, room, allow_origins=allow_origins)
         self.send_timeout = send_timeout
         self._in_flight: dict[Exchange, ClientConnection] = {}
@@ -123,6 +124,7 @@ class Server(web.Server):
         """Put other settings in force for new connections and requests."""
         self.limits, self._allow_origins = limits, allow_origins
         self.admission.resize(room)
+        self.heads.resize(limits.max_target + limits.max_headers)
 
     def overloaded(self) -> Overloaded:
         """Return the problem of a connection that is one too many."""

@@ -54,7 +54,11 @@ async def test_pipelined_requests_are_answered_in_order() -> None:
     assert bodies == [f"/v2/{number}".encode() for number in range(5)]
 
 
-@pytest.mark.parametrize("rest", [b"", b"no chunk\r\n\r\n"], ids=["ends", "breaks off"])
+@pytest.mark.parametrize(
+    "rest",
+    [b"", b"no chunk\r\n\r\n", b"0\r\n" + b"X: 1\r\n" * 20_000],
+    ids=["ends", "breaks off", "has too many trailers"],
+)
 @pytest.mark.parametrize("before", [b"", get("/v2/a")], ids=["alone", "behind another"])
 async def test_a_refused_upload_that_breaks_off_holds_its_connection_no_longer(rest: bytes, before: bytes) -> None:
     async with pair() as (_, app):
