@@ -194,7 +194,7 @@ class App:
         Returns the keys that changed, and those that only a new start puts in force. Raises SlproxyError; then all is
         as it was.
         """
-        change = changes(self.settings, asked)
+        change = changes(self.settings, asked, has_old_ca=self.upstream.has_old_ca)
         settings = change.settings
         # Beside what stays, the rest must still be safe: a socket that others reach keeps its key.
         config.check(settings)

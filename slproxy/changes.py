@@ -33,13 +33,16 @@ class Changes:
     is_same_team: bool
 
 
-def changes(before: Settings, asked: Settings) -> Changes:
-    """Return what a reload changes."""
+def changes(before: Settings, asked: Settings, *, has_old_ca: bool = False) -> Changes:
+    """Return what a reload changes; ``has_old_ca``: ``upstream.ca_file`` holds something else than when it was read."""
     settings = _with_keys(asked, before, AT_START)
-    store, upstream = before.store != settings.store, before.upstream != settings.upstream
+    store, upstream = before.store != settings.store, has_old_ca or before.upstream != settings.upstream
+    changed = {key for key in SCHEMA if _value(before, key) != _value(settings, key)}
+    if has_old_ca:
+        changed.add("upstream.ca_file")
     return Changes(
         settings=settings,
-        changed=[key for key in SCHEMA if _value(before, key) != _value(settings, key)],
+        changed=[key for key in SCHEMA if key in changed],
         later=[key for key in SCHEMA if _value(asked, key) != _value(settings, key)],
         store=store,
         upstream=upstream,

@@ -108,6 +108,11 @@ class Upstream:
             self._spare.used()
 
     @property
+    def has_old_ca(self) -> bool:
+        """Whether ``upstream.ca_file`` holds something else than when it was loaded. Reads the file."""
+        return self._dialer.has_old_ca
+
+    @property
     def warning(self) -> str | None:
         """Why the API cannot be reached, as far as the connection that is to be ready tells."""
         return None if self._spare is None else self._spare.warning

@@ -57,11 +57,18 @@ class Dialer:
     def __init__(self, rules: UpstreamSettings) -> None:
         """Raises ConfigError where ``upstream.ca_file`` holds no certificates."""
         self._rules = rules
+        # Before it is loaded: what is written meanwhile is another one.
+        self._ca = _ca(rules)
         self._context = _tls_context(rules)
         self._names = Names()
         self._buffer = memoryview(bytearray(READ_SIZE))
         # What may be resumed with a host and port, and until when, in loop time.
         self._sessions: dict[tuple[str, int], tuple[float, ssl.SSLSession]] = {}
+
+    @property
+    def has_old_ca(self) -> bool:
+        """Whether ``upstream.ca_file`` holds something else than when it was loaded. Reads the file."""
+        return _ca(self._rules) != self._ca
 
     async def dial(self, origin: Origin, make: Callable[[], P]) -> P:
         """Return the protocol of a new connection: connected, its certificate verified, no byte of a request written.
@@ -171,6 +178,12 @@ def _aborted_on_error(transport: asyncio.Transport) -> Iterator[None]:
     except BaseException:
         transport.abort()
         raise
+
+
+def _ca(rules: UpstreamSettings) -> bytes | None:
+    with contextlib.suppress(OSError):
+        return None if rules.ca_file is None else rules.ca_file.read_bytes()
+    return None
 
 
 def _tls_context(rules: UpstreamSettings) -> ssl.SSLContext | None:

@@ -9,13 +9,15 @@ import pty
 import re
 import shutil
 import signal
+import ssl
 import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import trustme
 
-from slproxy.config import LimitSettings, ListenSettings, Secret
+from slproxy.config import LimitSettings, ListenSettings, RetrySettings, Secret
 from slproxy.config.schema import PolicySettings, UpstreamSettings
 from slproxy.errors import ConfigError, StoreError
 from slproxy.store import FileStore
@@ -248,6 +250,30 @@ async def test_a_reload_that_changes_nothing_keeps_the_connections(tmp_path: Pat
             )
             await raw(app.urls[0], get("/v2/me.json"))
             assert upstream.connections == 1
+
+
+async def test_a_ca_file_is_read_again(tmp_path: Path) -> None:
+    """As when a company replaces its authority: what the old one has signed is trusted no more."""
+    old, new = trustme.CA(), trustme.CA()
+    path = tmp_path / "ca.pem"
+    old.cert_pem.write_to_path(path)
+    tls = [ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER) for _ in range(2)]
+    for context, authority in zip(tls, (old, new), strict=True):
+        authority.issue_cert("127.0.0.1").configure_cert(context)
+    async with ScriptedUpstream(tls=tls[0]) as upstream:
+        settings = settings_for(upstream.url)
+        settings = replace(settings, upstream=replace(settings.upstream, ca_file=path), retry=RetrySettings(attempts=1))
+        async with proxy(settings) as app:
+            statuses = [(await raw(app.urls[0], get("/v2/a"))).head.status]
+            new.cert_pem.write_to_path(path)
+            assert await app.reload(replace(settings)) == (["upstream.ca_file"], [])
+            assert await app.reload(replace(settings)) == ([], [])
+            statuses.append((await raw(app.urls[0], get("/v2/a"))).head.status)
+            async with ScriptedUpstream(tls=tls[1]) as another:
+                upstream_settings = replace(settings.upstream, api_url=another.url, accounts_url=another.url)
+                await app.reload(replace(settings, upstream=upstream_settings))
+                statuses.append((await raw(app.urls[0], get("/v2/a"))).head.status)
+    assert statuses == [200, 502, 200]
 
 
 async def test_a_ca_file_that_is_none_leaves_everything_as_it_was(tmp_path: Path) -> None:
