@@ -90,39 +90,20 @@ class Tally(Listener):
         attempts = exchange.attempts
         if not attempts and exchange.path.startswith(OWN_PAGES):
             return
-        # Written out where every request comes by: each call costs as much as what it would do.
-        method, counts = exchange.method, self.requests
-        key = (method if method in METHODS else OTHER, exchange.status)
-        if key in counts:
-            counts[key] += 1
-        else:
-            counts.add(key)
-        seconds, histogram = exchange.ended - exchange.began, self.durations[exchange.bulk]
-        histogram.counts[bisect_left(SECONDS, seconds)] += 1
-        histogram.total += seconds
+        self.requests.add((exchange.method if exchange.method in METHODS else OTHER, exchange.status))
+        self.durations[exchange.bulk].add(exchange.ended - exchange.began)
         cost = 0
         for attempt in attempts:
             cost += attempt.cost or 0
-            outcome, outcomes = attempt.status or attempt.fault or ABANDONED, self.attempts
-            if outcome in outcomes:
-                outcomes[outcome] += 1
-            else:
-                outcomes.add(outcome)
+            self.attempts.add(attempt.status or attempt.fault or ABANDONED)
             if attempt.status:
-                taken, histogram = attempt.ended - attempt.began, self.attempt_durations
-                histogram.counts[bisect_left(SECONDS, taken)] += 1
-                histogram.total += taken
+                self.attempt_durations.add(attempt.ended - attempt.began)
             if attempt.reason:
                 self.retries.add(attempt.reason)
         # Who did not pass Check has no name.
-        if client := exchange.client:
-            cell = self.clients.cells.get(client) or self.clients.place(client)
-            cell.requests += 1
-            cell.cost += cost
-            operation = exchange.operation
-            cell = self.operations.cells.get(operation) or self.operations.place(operation)
-            cell.requests += 1
-            cell.cost += cost
+        if exchange.client:
+            self.clients.count(exchange.client, cost)
+            self.operations.count(exchange.operation, cost)
         for wait in exchange.waits:
             of = wait.reason, exchange.bulk
             if of not in self.waits:

@@ -17,7 +17,7 @@ OVERTAKES = 2
 
 
 class Cell:
-    """What was counted for a label since it got its cell; ``rank`` is what it sent before as well."""
+    """What was counted for a label since it got its cell; ``rank`` is how many requests it had sent before."""
 
     __slots__ = ("cost", "rank", "requests")
 
@@ -41,28 +41,30 @@ class TopLabels:
         self._size = size
         self.cells: dict[str, Cell] = {}
         self.other = Cell()
-        self.candidates: dict[str, int] = {}
+        self._candidates: dict[str, int] = {}
         # The least weight there was when it was last looked for: since then they have only grown.
         self._least = 0
 
-    def cell(self, label: str) -> Cell:
-        """Return where to count one more request of a label."""
-        return self.cells.get(label) or self.place(label)
+    def count(self, label: str, cost: int = 0) -> None:
+        """Count a request of a label, and what it has cost."""
+        cell = self.cells.get(label) or self._cell(label)
+        cell.requests += 1
+        cell.cost += cost
 
-    def place(self, label: str) -> Cell:
-        """Return the same for a label without a cell of its own, which may get one now."""
+    def _cell(self, label: str) -> Cell:
+        """Return where to count for a label without a cell, which may get one now."""
         if label == OTHER:
             return self.other
         if len(self.cells) < self._size:
             return self._settle(label, 0)
-        count = self.candidates.get(label, 0) + 1
+        count = self._candidates.get(label, 0) + 1
         if count > OVERTAKES * self._least:
             least = min(self.cells, key=lambda each: self.cells[each].weight)
             self._least = self.cells[least].weight
             if count > OVERTAKES * self._least:
-                self.candidates.pop(label, None)
+                self._candidates.pop(label, None)
                 self._note(least, self.cells.pop(least).weight)
-                return self._settle(label, count)
+                return self._settle(label, count - 1)
         self._note(label, count)
         return self.other
 
@@ -72,7 +74,7 @@ class TopLabels:
 
     def _note(self, label: str, count: int) -> None:
         """Remember a candidate; where there are too many, all lose one, and who has nothing left is forgotten."""
-        if label not in self.candidates and len(self.candidates) >= CANDIDATES:
-            self.candidates = {each: left - 1 for each, left in self.candidates.items() if left > 1}
-        if len(self.candidates) < CANDIDATES or label in self.candidates:
-            self.candidates[label] = count
+        if label not in self._candidates and len(self._candidates) >= CANDIDATES:
+            self._candidates = {each: left - 1 for each, left in self._candidates.items() if left > 1}
+        if len(self._candidates) < CANDIDATES or label in self._candidates:
+            self._candidates[label] = count

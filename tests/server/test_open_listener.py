@@ -59,6 +59,23 @@ async def test_it_serves_nothing_else_and_sends_nothing(target: str) -> None:
     assert upstream.seen == []
 
 
+@pytest.mark.parametrize(
+    ("request_bytes", "status"),
+    [
+        (get("/metrics", "Content-Length: 3", "Transfer-Encoding: chunked", method="POST"), 400),
+        (get("/metrics", "X: " + "x" * 70_000), 431),
+        (get("/" + "x" * 40_000), 414),
+        (get("http://127.0.0.1/metrics"), 404),
+        (b"\x16\x03\x01\x02\x00", 400),
+    ],
+    ids=["framed twice", "long headers", "long target", "absolute target", "TLS"],
+)
+async def test_what_does_not_parse_or_is_too_long_is_refused_as_elsewhere(request_bytes: bytes, status: int) -> None:
+    async with proxy(with_metrics(settings_for(NOBODY))) as app:
+        assert (await asked(app.open_urls[0], request_bytes)).head.status == status
+        assert (await asked(app.open_urls[0], get("/healthz"))).head.status == 200
+
+
 async def test_its_pages_are_only_read() -> None:
     async with proxy(with_metrics(settings_for(NOBODY))) as app:
         posted = await asked(app.open_urls[0], get("/metrics", method="POST", body=b"{}"))
