@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 
 ENDS = (signal.SIGTERM, signal.SIGINT)
 
@@ -38,5 +39,9 @@ def end_at_once(*, ends_well: bool) -> None:
 
 def ignore() -> None:
     """Let no signal do anything, whichever thread would hear it."""
+    told = sys.unraisablehook
+    # Of one that comes within these lines Python says that there was no handler for it (python/cpython#87572).
+    sys.unraisablehook = lambda _: None
     for number in ENDS:
         signal.signal(number, signal.SIG_IGN)
+    sys.unraisablehook = told
