@@ -9,12 +9,17 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+from collections.abc import Callable, Iterator, Sequence
 from typing import TextIO
 
 from slproxy.errors import OutputError, SlproxyError
 from slproxy.untrusted import printable
 
 DONE, FAILED = 0, 1
+
+# ECMA-48 and xterm: another screen without cursor and without line wrap, and back; and what erases.
+_OTHER_SCREEN, _FIRST_SCREEN = "\x1b[?1049h\x1b[?25l\x1b[?7l", "\x1b[?7h\x1b[?25h\x1b[?1049l"
+_HOME, _REST_OF_LINE, _REST_OF_SCREEN = "\x1b[H", "\x1b[K", "\x1b[J"
 
 
 def open_standard_streams() -> None:
@@ -44,6 +49,30 @@ def print_result(text: str) -> None:
     except BrokenPipeError:
         give_up(sys.stdout)
         raise
+    except OSError as error:
+        give_up(sys.stdout)
+        raise _lost(error) from error
+
+
+@contextlib.contextmanager
+def full_screen() -> Iterator[Callable[[Sequence[str]], None]]:
+    """Yield what draws lines on the terminal's other screen; afterwards the terminal is as it was.
+
+    Raises OutputError where the terminal is gone.
+    """
+    _write(_OTHER_SCREEN)
+    try:
+        yield lambda lines: _write(
+            _HOME + f"{_REST_OF_LINE}\r\n".join(_shown(line, sys.stdout) for line in lines) + _REST_OF_SCREEN
+        )
+    finally:
+        _write(_FIRST_SCREEN)
+
+
+def _write(text: str) -> None:
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
     except OSError as error:
         give_up(sys.stdout)
         raise _lost(error) from error

@@ -98,6 +98,11 @@ def _add_healthcheck_flags(parser: argparse.ArgumentParser) -> None:
     _add_address_flags(parser)
 
 
+def _add_status_flags(parser: argparse.ArgumentParser) -> None:
+    _add_address_flags(parser)
+    parser.add_argument("--watch", action="store_true", help="show the proxy, its budget and requests until Ctrl-C")
+
+
 def _add_login_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-browser", action="store_true", help="print the URL, and ask for the redirect URL")
     parser.add_argument("--replace", action="store_true", help="replace another user's login without asking")
@@ -184,7 +189,7 @@ COMMANDS = (
     Command(
         name="status",
         summary="show the grant, the token, the proxy and its budget",
-        add_flags=_add_address_flags,
+        add_flags=_add_status_flags,
         facts=True,
         takes=_ADDRESS,
     ),

@@ -44,6 +44,17 @@ async def status_of(listen: ListenSettings) -> dict[str, object] | None:
     return document if isinstance(document, dict) else {}
 
 
+async def recent_of(listen: ListenSettings) -> list[object] | None:
+    """Return the inspector's rows of what has ended last, the newest at the end; ``None`` where it has none to show."""
+    try:
+        status, body = await ask(listen, "/_slproxy/inspector/recent")
+        document = parse_json(body)
+    except (OSError, TimeoutError, http.client.HTTPException, ValueError, OtherUserError):
+        return None
+    rows = document.get("rows") if status == 200 and isinstance(document, dict) else None
+    return rows if isinstance(rows, list) else None
+
+
 def described(listen: ListenSettings, proxy: Mapping[str, object]) -> str:
     """Return what a ``status.json`` says of who listens there, in a sentence; empty where it is no slproxy."""
     where = address(listen)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import re
 import secrets
@@ -21,6 +22,7 @@ from slproxy.inspect.feed import RETRY, Feed, Viewer, visible_to
 from slproxy.inspect.har import har
 from slproxy.inspect.resend import repeated
 from slproxy.inspect.ring import Entry, Note, Ring, note_size, size_of
+from slproxy.inspect.rows import row
 from slproxy.inspect.static import GUARDS, static_file
 from slproxy.inspect.veil import Veil
 from slproxy.observe import Exchange, Listener, Recording, Renewal, TokenEvent
@@ -34,6 +36,8 @@ LARGEST = 1024 * 1024
 RESENDS = 20
 # How many that wait for the budget are named, and how many entries an archive holds.
 WAITING, ARCHIVED = 50, 5_000
+# How many rows `recent` has: more than most terminals have lines.
+RECENT = 50
 # For how long bodies are recorded where the page does not say, and at most, in minutes.
 MINUTES, MOST_MINUTES = 10, 24 * 60
 
@@ -220,6 +224,8 @@ class Inspector(Listener):
             )
         if name == "events":
             return self._events(inbound.method, headers, viewer, query)
+        if name == "recent":
+            return self._recent(viewer)
         if name == "har":
             return self._har(host, viewer, query)
         if name.startswith("exchanges/"):
@@ -241,6 +247,12 @@ class Inspector(Listener):
                 headers=(("Retry-After", str(RETRY // 1000)),),
             )
         return Answer(status=200, headers=fields, has_length=False, body=tab, close_connection=True, is_endless=True)
+
+    def _recent(self, viewer: Viewer) -> Answer:
+        """Return the rows of what has ended last, the newest at the end."""
+        last = itertools.islice((each for each in self._ring.newest() if visible_to(viewer, each)), RECENT)
+        rows = [row(each, self._monotonic()) for each in last]
+        return self._document({"rows": rows[::-1]})
 
     def _details(self, number: str, viewer: Viewer) -> Answer:
         return self._document(self._worded(self._entry(number, viewer)))

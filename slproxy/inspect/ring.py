@@ -92,6 +92,10 @@ class Ring:
         yield from self._pinned.values()
         yield from self._ended.values()
 
+    def newest(self) -> Iterator[Entry]:
+        """Yield what has ended, but for what is pinned, the newest first."""
+        return reversed(self._ended.values())
+
     @property
     def first(self) -> int:
         """The lowest number that is kept, or that comes next."""

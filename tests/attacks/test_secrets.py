@@ -308,7 +308,7 @@ async def drive(scene: Scene, *line: str) -> int:
             out.extend(piece)
             if piece.startswith(b"Listening on ") and line[0] == "serve":
                 await visit(scene, where, piece.split()[2].rstrip(b".").decode())
-            if piece.startswith(b"Listening on "):
+            if piece.startswith(b"Listening on ") or "--watch" in line:
                 process.terminate()
 
     async def read_err(stream: asyncio.StreamReader, answers: asyncio.StreamWriter) -> None:

@@ -63,7 +63,7 @@ class Tracing(Listener):
         """Hand over the record of a request; an orchestrator's probes are no traces."""
         trace = self._begun.pop(exchange, None) if self._begun else None
         if not exchange.is_probe:
-            self._queue.put(functools.partial(self._spans.of_request, exchange, trace))
+            self._queue.put(functools.partial(self._spans.of_request, _bare(exchange), trace))
 
     def wait_began(self, exchange: Exchange, wait: Wait) -> None:
         """Note who waits for a renewal."""
@@ -121,3 +121,22 @@ class Tracing(Listener):
 
     def _note(self, response: requests.Response, **_: object) -> None:
         self._answered = response.status_code
+
+
+def _bare(exchange: Exchange) -> Exchange:
+    """Return what spans are made of: not the recording, which may be large, and is limited where it is kept."""
+    return Exchange(
+        method=exchange.method,
+        path=exchange.path,
+        began=exchange.began,
+        ended=exchange.ended,
+        id=exchange.id,
+        client=exchange.client,
+        status=exchange.status,
+        attempts=exchange.attempts,
+        waits=exchange.waits,
+        error=exchange.error,
+        aborted=exchange.aborted,
+        not_retried=exchange.not_retried,
+        trace_context=exchange.trace_context,
+    )
