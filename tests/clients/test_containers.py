@@ -32,7 +32,7 @@ import yaml
 
 import slproxy
 from slproxy.app import GRACE
-from slproxy.config import PROBES, LimitSettings, ListenSettings
+from slproxy.config import LimitSettings, ListenSettings
 from slproxy.config.variables import META, VARIABLES
 from slproxy.sandbox import Sandbox
 from tests.support import ROOT
@@ -166,11 +166,10 @@ def test_the_image_says_what_it_is_and_where_it_listens() -> None:
     assert IMAGE.one("STOPSIGNAL") == "SIGTERM"
 
 
-def test_the_image_and_compose_ask_the_same_question_of_a_probe_page() -> None:
+def test_the_image_and_compose_ask_the_program_itself_whether_it_is_up() -> None:
     _, *compose = PROXY["healthcheck"]["test"]
 
-    assert compose == HEALTHCHECK
-    assert HEALTHCHECK[-1] == PROBES[0]
+    assert compose == HEALTHCHECK == [*PROGRAM[:1], "healthcheck"]
 
 
 @pytest.mark.parametrize("service", [PROXY, CLIENT], ids=["proxy", "client"])
@@ -520,6 +519,13 @@ async def test_what_the_image_holds_runs_and_has_no_pip(built: Built) -> None:
     assert await built.run("python", "-c", "import uvloop", env=env) == (0, "")
     assert await built.run("python", "-c", where, env=env) == (0, "True\n")
     assert "No module named pip" in (await built.run("python", "-m", "pip", env=env))[1]
+
+
+def test_one_name_of_the_image_is_used_throughout() -> None:
+    texts = [path.read_text() for path in (DOCKERFILE, COMPOSE_FILE, MANIFEST, ROOT / "README.md")]
+    assert {name for text in texts for name in re.findall(r"\bslproxy:\d+\.[\d.]+\b", text)} == {SIDECAR["image"]}
+    assert PROXY["image"] == SIDECAR["image"]
+    assert f"docker build --tag {SIDECAR['image']} ." in texts[0]
 
 
 async def test_the_image_runs_as_nobody_in_particular_on_a_root_that_is_read_only(built: Built) -> None:
