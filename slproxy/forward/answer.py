@@ -7,12 +7,14 @@ from collections.abc import Collection
 from slproxy.errors import Loop, UpstreamUnreachable
 from slproxy.forward.accepted import AcceptedHeaders
 from slproxy.forward.browser import ISOLATED, ISOLATION
-from slproxy.forward.headers import InexactHeaderError, holds, returning
+from slproxy.forward.headers import InexactHeaderError, Stopped, holds, returning
 from slproxy.forward.messages import ReplyBody
 
 
-def passed_on(reply: ReplyBody, *, asked: AcceptedHeaders, api_url: str, tokens: Collection[str]) -> bytes:
-    """Return the headers of a reply as they are passed on, a line each.
+def passed_on(
+    reply: ReplyBody, *, asked: AcceptedHeaders, api_url: str, tokens: Collection[str]
+) -> tuple[bytes, Stopped]:
+    """Return the headers of a reply as they are passed on, a line each, and which of them are not.
 
     ``asked`` are the headers of the request, ``tokens`` its bearers.
 
@@ -33,7 +35,7 @@ def passed_on(reply: ReplyBody, *, asked: AcceptedHeaders, api_url: str, tokens:
             hint="Point upstream.api_url at SalesLoft, not at a proxy that leads back here.",
         )
     try:
-        passed = returning(
+        passed, stopped = returning(
             reply.headers, api_url=api_url, host=asked.host, without=ISOLATED if asked.is_run else frozenset()
         )
         reply.reason.encode("utf-8")
@@ -43,4 +45,4 @@ def passed_on(reply: ReplyBody, *, asked: AcceptedHeaders, api_url: str, tokens:
             maybe_sent=True,
             proxy_error="http_protocol_error",
         ) from error
-    return passed + ISOLATION if asked.is_run else passed
+    return (passed + ISOLATION if asked.is_run else passed), stopped

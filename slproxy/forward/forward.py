@@ -36,7 +36,7 @@ from slproxy.forward.messages import Answer, AnswerBody, Inbound, ReplyBody, Req
 from slproxy.forward.policy import Policy, Route, check
 from slproxy.forward.sender import Sender
 from slproxy.http import ByName, by_name, http_date
-from slproxy.observe import Exchange, Observer, is_sane, loggable_path, redacted
+from slproxy.observe import Exchange, Observer, is_sane, loggable_path
 from slproxy.pace import PROBE_TIMEOUT, Pacer, Preferences
 from slproxy.retry import NotRetried, Outcome, RetryBudget
 from slproxy.upstream import Reply, Upstream
@@ -111,7 +111,7 @@ class Forwarder:
         asked = self._known.get(digest) if may_be_known else None
         named = by_name(inbound.headers) if asked is None else None
         if (recording := exchange.recording) is not None:
-            recording.arrived(inbound.target, redacted(inbound.headers) if asked is None else asked.recorded)
+            recording.arrived(inbound.target, inbound.headers if asked is None else None)
         route, target = check(self._policy, inbound, named)
         if route is not Route.UPSTREAM:
             return await self._own(route, inbound, target, by_name(inbound.headers) if named is None else named)
@@ -150,7 +150,7 @@ class Forwarder:
         exchange.client, exchange.bulk = asked.preferences.client, asked.preferences.bulk
         attempts = Attempts(began=exchange.began)
         if recording is not None:
-            recording.onward, recording.via, recording.tokens = asked.onward, self._sender.via, attempts.tokens
+            recording.asked, recording.via = asked, self._sender.via
         try:
             reply = await self._send(request, attempts)
             return self._answer(reply, request, attempts)
@@ -196,6 +196,9 @@ class Forwarder:
         )
         for tell in self._observer.request_began:
             tell(exchange)
+        if exchange.recording is not None:
+            exchange.recording.arrived(target, None)
+            exchange.recording.asked, exchange.recording.via = OWN_HEADERS, self._sender.via
         request = Request(
             method="GET",
             target=target,
@@ -356,14 +359,15 @@ class Forwarder:
     def _answer(self, reply: ReplyBody, request: Request, attempts: Attempts) -> Answer:
         """Return the upstream's reply as the client gets it: as it came, less what stops here, plus what we say."""
         try:
-            passed = passed_on(reply, asked=request.asked, api_url=self._api_url, tokens=attempts.tokens)
+            passed, stopped = passed_on(reply, asked=request.asked, api_url=self._api_url, tokens=attempts.tokens)
         except Problem:
             reply.close()
             raise
         exchange, total = request.exchange, self._monotonic() - attempts.began
         answered: AnswerBody = reply
-        if exchange.recording is not None and (kept := exchange.recording.replied(reply.headers)) is not None:
-            answered = KeptReply(reply, kept)
+        if (recording := exchange.recording) is not None:
+            kept = recording.replied(reply.headers, stopped)
+            answered = reply if kept is None else KeptReply(reply, kept)
         timing = header_rules.server_timing(total=total, upstream=exchange.upstream, wait=exchange.waited)
         own, names = [("Via", self._via), ("Server-Timing", timing)], b"\n" + passed.lower()
         if has_id := b"\nx-request-id:" in names:

@@ -60,6 +60,10 @@ _MEMBER = re.compile(r'(?:[^",]|"(?:[^"\\]|\\.)*"?)+')
 _MANGLED = re.compile(r"^\s|[\x00-\x1f\x7f]")
 
 
+# The places of headers among others.
+Stopped = tuple[int, ...] | None
+
+
 class InexactHeaderError(ValueError):
     """A header whose bytes could not be passed on as they came; the message names the header, never its value."""
 
@@ -103,8 +107,12 @@ def sends_via(setting: Via, *, api_url: str) -> bool:
     return setting == "on" or (setting == "auto" and api_url != SCHEMA["upstream.api_url"].default)
 
 
-def returning(headers: RawHeaders, *, api_url: str, host: str, without: frozenset[str] = frozenset()) -> bytes:
+def returning(
+    headers: RawHeaders, *, api_url: str, host: str, without: frozenset[str] = frozenset()
+) -> tuple[bytes, Stopped]:
     """Return the upstream's headers as the client gets them, a line each, with ``Location`` pointing at the proxy.
+
+    Besides, which of them stop here, by their places, or ``None`` where that does not tell all of the difference.
 
     ``host`` is what the client called the proxy (its ``Host`` header); ``api_url`` is the upstream's origin.
     ``without`` names what is left out besides.
@@ -114,12 +122,12 @@ def returning(headers: RawHeaders, *, api_url: str, host: str, without: frozense
     """
     names, values = zip(*headers, strict=True) if headers else ((), ())
     if not without and len(names) <= MANY_NAMES and len(b"".join(names)) <= LONG_NAMES:
-        template, connection = _template(names)
+        template, connection, stopped = _template(names)
         if template and (connection is None or values[connection] in _USUAL_CONNECTION):
             lines = template % values
             if lines.isascii():
-                return lines
-    return _returning_by_value(headers, api_url=api_url, host=host, without=without)
+                return lines, stopped
+    return _returning_by_value(headers, api_url=api_url, host=host, without=without), None
 
 
 def _returning_by_value(headers: RawHeaders, *, api_url: str, host: str, without: frozenset[str]) -> bytes:
@@ -140,20 +148,26 @@ def _returning_by_value(headers: RawHeaders, *, api_url: str, host: str, without
 
 
 @functools.lru_cache(maxsize=256)  # the replies of an endpoint have the same names, in the same order
-def _template(names: tuple[bytes, ...]) -> tuple[bytes, int | None]:
+def _template(names: tuple[bytes, ...]) -> tuple[bytes, int | None, tuple[int, ...]]:
     """Return the lines of a reply with these names, to be filled with its values, and which is that of ``Connection``.
+
+    Last, which of them stop here.
 
     The lines are empty where more than names decides. Of what stops here, ``%.0b`` makes nothing.
     """
-    lines, connections = b"", []
+    lines, connections, stopped = b"", [], []
     for index, name in enumerate(names):
         key, stops = _upstream_verdict(name)
         if key in ("location", "proxy-status"):
-            return b"", None
+            return b"", None, ()
         if key == "connection":
             connections.append(index)
+        if stops:
+            stopped.append(index)
         lines += b"%.0b" if stops else name.replace(b"%", b"%%") + b": %b\r\n"
-    return (b"", None) if len(connections) > 1 else (lines, connections[0] if connections else None)
+    if len(connections) > 1:
+        return b"", None, ()
+    return lines, connections[0] if connections else None, tuple(stopped)
 
 
 def holds(headers: RawHeaders, reason: str, tokens: Collection[str]) -> bool:

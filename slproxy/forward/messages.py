@@ -112,8 +112,10 @@ class Answer:
     request_body: Body | None = field(default=None, repr=False)
 
     def close(self) -> None:
-        """Free what the answer held, read to its end or not."""
+        """Free what the answer held, read to its end or not; its head may be looked at for longer."""
         if not isinstance(self.body, bytes):
             self.body.close()
+            self.body = b""
         if self.request_body is not None:
             self.request_body.close()
+            self.request_body = None

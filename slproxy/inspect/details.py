@@ -18,16 +18,14 @@ def details(entry: Entry, now: float, *, authority: str, mask_end: Callable[[str
     document: dict[str, object] = {"row": row(entry, now)}
     if isinstance(exchange, Note):
         return document
-    came, went = request_headers(recording), sent_headers(exchange, recording, authority)
+    came, went = _text(recording.came), sent_headers(exchange, recording, authority)
     reply, answer = reply_headers(recording), answer_headers(recording)
-    own_answer = KeptBody(lambda _: True)
-    own_answer.add(recording.answer)
-    is_own = bool(recording.answer)
+    own, kept = recording.answer and recording.answer.body, recording.reply_body
+    if own and isinstance(own, bytes):
+        kept = KeptBody(lambda _: True)
+        kept.add(own)
     reply_body = body_document(
-        own_answer if is_own else recording.reply_body,
-        answer if is_own else reply,
-        size=exchange.bytes_sent,
-        mask_end=mask_end,
+        kept, reply if kept is recording.reply_body else answer, size=exchange.bytes_sent, mask_end=mask_end
     )
     began = exchange.began
     return document | {
@@ -39,7 +37,7 @@ def details(entry: Entry, now: float, *, authority: str, mask_end: Callable[[str
         },
         "response": {
             "status": exchange.status,
-            "reason": recording.reason,
+            "reason": recording.answer and recording.answer.reason,
             "headers": reply,
             "sent_headers": answer,
             "body": reply_body,
@@ -63,34 +61,35 @@ def details(entry: Entry, now: float, *, authority: str, mask_end: Callable[[str
     }
 
 
-def request_headers(recording: Recording) -> Fields:
-    """Return the headers of a request as they came, less credentials."""
-    return _text(pairs(recording.headers))
-
-
 def sent_headers(exchange: Exchange, recording: Recording, authority: str) -> Fields:
     """Return the headers of a request as they went, if it was sent."""
-    if not exchange.attempts:
+    if not exchange.attempts or recording.asked is None:
         return []
     own = [("Authorization", f"Bearer {MASK}")]
     if recording.via is not None:
         own.append(("Via", recording.via))
-    return [("Host", authority), *_lines(recording.onward), *own]
+    return [("Host", authority), *_text(_lines(recording.asked.onward)), *own]
 
 
 def reply_headers(recording: Recording) -> Fields:
     """Return the headers of SalesLoft's reply as they came."""
-    return _text(pairs(recording.reply))
+    if recording.reply is not None:
+        return _text(pairs(recording.reply))
+    headers = list(_lines(b"" if recording.answer is None else recording.answer.passed))
+    for place, name, value in recording.stopped:
+        headers.insert(place, (name, value))
+    return _text(headers)
 
 
 def answer_headers(recording: Recording) -> Fields:
     """Return the headers that the client got."""
-    return [*_lines(recording.passed), *(recording.own or ())]
+    answer = recording.answer
+    return [] if answer is None else [*_text(_lines(answer.passed)), *answer.headers]
 
 
-def _lines(block: bytes) -> Fields:
+def _lines(block: bytes) -> RawHeaders:
     lines = (line.partition(b":") for line in block.split(b"\r\n") if line)
-    return _text([(name, value.lstrip(b" ")) for name, _, value in lines])
+    return [(name, value.lstrip(b" ")) for name, _, value in lines]
 
 
 def _text(headers: RawHeaders) -> Fields:

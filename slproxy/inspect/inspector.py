@@ -87,24 +87,26 @@ class Inspector(Listener):
             return
         if self._bodies_until is not None and self._now() >= self._bodies_until:
             self._record_bodies(on=False)
-        recording = exchange.recording = Recording(self._ring.next_number(), self._now(), self._take)
-        self._ring.open[recording.n] = (exchange, recording)
+        ring = self._ring
+        ring.number = n = ring.number + 1
+        recording = exchange.recording = Recording(n, self._now(), self._take)
+        ring.open[n] = (exchange, recording)
 
     def request_ended(self, exchange: Exchange) -> None:
         """Keep it as it ended."""
         recording = exchange.recording
         if recording is None:
             return
-        for token in recording.tokens:
-            self._veil.learn(token)
-        recording.tokens = ()
-        self._end(exchange, recording, size_of(exchange, recording))
+        self._ring.end(exchange, recording, size_of(exchange, recording))
+        if self._feed.is_watched:
+            self._feed.changed((exchange, recording))
 
     def renewal_began(self, renewal: Renewal) -> None:
         """Keep a renewal."""
-        recording = self._renewals[renewal] = Recording(self._ring.next_number(), self._now())
+        self._veil.learn()
+        recording = self._renewals[renewal] = self._recording()
         note = Note(kind="renewal", began=renewal.began, ended=renewal.ended, text=f"{renewal.reason}: under way")
-        self._ring.open[recording.n] = (note, recording)
+        self._ring.begin(note, recording)
 
     def renewal_ended(self, renewal: Renewal) -> None:
         """Keep what came of it."""
@@ -118,15 +120,17 @@ class Inspector(Listener):
         """Keep an event of the token."""
         now = self._monotonic()
         note = Note(kind=event.kind, began=now, ended=now, text=f"{event.grant}: {event.detail}")
-        self._keep_note(note, Recording(self._ring.next_number(), self._now()))
+        self._keep_note(note, self._recording())
+
+    def _recording(self) -> Recording:
+        self._ring.number += 1
+        return Recording(self._ring.number, self._now())
 
     def _keep_note(self, note: Note, recording: Recording) -> None:
-        self._end(note, recording, note_size(note))
-
-    def _end(self, what: Exchange | Note, recording: Recording, size: int) -> None:
-        self._ring.end(what, recording, size)
+        self._veil.learn()
+        self._ring.end(note, recording, note_size(note))
         if self._feed.is_watched:
-            self._feed.changed((what, recording))
+            self._feed.changed((note, recording))
 
     # Settings, and the end.
 

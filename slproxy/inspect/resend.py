@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from slproxy.errors import BadRequest, NotRecorded
 from slproxy.forward import Inbound
-from slproxy.inspect.details import request_headers
+from slproxy.http import RawHeaders
 from slproxy.inspect.ring import Entry, Note
 from slproxy.observe import MASK, KeptBody, is_credential
 
@@ -37,34 +37,35 @@ def repeated(entry: Entry, asker: Inbound, edit: Edit | None) -> Inbound:
     exchange, recording = entry
     if isinstance(exchange, Note) or not recording.target:
         raise NotRecorded("That is no request that came whole.", hint="Choose another one.")
-    headers = request_headers(recording)
+    headers = recording.came
     if edit is None:
         method, target, body = exchange.method, recording.target, _whole_body(entry)
         if MASK in target:
             raise NotRecorded("A parameter of its query held a credential, which is not kept.", hint="Edit it instead.")
     else:
         method, target, headers, body = _edited(edit)
-        headers = [(name, value) for name, value in headers if name.lower() != "content-encoding"]
-    kept = [
-        (name.encode(), value.encode())
-        for name, value in headers
-        if _LEFT_OUT.fullmatch(name.lower()) is None and not is_credential(name.encode())
-    ]
-    shown = [(name, value) for name, value in asker.headers if name.lower() in (b"authorization", b"x-slproxy-key")]
+    kept = [(name, value) for name, value in headers if not (_is_left_out(name) or is_credential(name))]
+    if edit is not None:  # the page shows bodies as they read
+        kept = [(name, value) for name, value in kept if name.lower() != b"content-encoding"]
     if not any(name.lower() == b"host" for name, _ in kept):
         kept += [(name, value) for name, value in asker.headers if name.lower() == b"host"]
+    kept += [(name, value) for name, value in asker.headers if name.lower() in (b"authorization", b"x-slproxy-key")]
     has_body = bool(body) or method in ("POST", "PUT", "PATCH")
     if has_body:
         kept.append((b"Content-Length", str(len(body)).encode()))
     return Inbound(
         method=method,
         target=target,
-        headers=[*kept, *shown],
+        headers=kept,
         has_body=bool(body),
         length=len(body) if has_body else None,
         read=_read_once(body) if body else None,
         other_user=asker.other_user,
     )
+
+
+def _is_left_out(name: bytes) -> bool:
+    return _LEFT_OUT.fullmatch(name.decode("latin-1").lower()) is not None
 
 
 def _whole_body(entry: Entry) -> bytes:
@@ -82,26 +83,28 @@ def _whole_body(entry: Entry) -> bytes:
     return bytes(body.data)
 
 
-def _edited(edit: Edit) -> tuple[str, str, list[tuple[str, str]], bytes]:
+def _edited(edit: Edit) -> tuple[str, str, RawHeaders, bytes]:
     method, target, given, body = (edit.get(each) for each in ("method", "target", "headers", "body"))
-    headers = [tuple(each) for each in given if isinstance(each, list)] if isinstance(given, list) else []
-    if not (isinstance(method, str) and _METHOD.fullmatch(method) and isinstance(target, str)):
-        raise _bad("method or target")
-    if _TARGET.fullmatch(target) is None:
+    if not (isinstance(method, str) and _METHOD.fullmatch(method)):
+        raise _bad("method")
+    if not (isinstance(target, str) and _TARGET.fullmatch(target)):
         raise _bad("target: it begins with a slash, and what is not ASCII or a space is percent-encoded")
-    if not isinstance(given, list) or len(headers) != len(given) or not isinstance(body, str | None):
-        raise _bad("headers or body")
-    found: list[tuple[str, str]] = []
-    for each in headers:
-        name, value = each if len(each) == 2 else ("", "")
-        if not (isinstance(name, str) and isinstance(value, str) and _NAME.fullmatch(name) and _VALUE.fullmatch(value)):
-            raise _bad("headers")
-        if MASK not in value:
-            found.append((name, value.strip(" \t")))
+    if not (isinstance(given, list) and all(isinstance(each, list) and len(each) == 2 for each in given)):
+        raise _bad("headers")
+    if not isinstance(body, str | None):
+        raise _bad("body")
+    headers: list[tuple[bytes, bytes]] = []
     try:
-        return method, target, found, (body or "").encode()
+        for name, value in given:
+            if not (isinstance(name, str) and isinstance(value, str) and _NAME.fullmatch(name)):
+                raise _bad("headers")
+            if _VALUE.fullmatch(value) is None:
+                raise _bad("headers")
+            if MASK not in value:
+                headers.append((name.encode(), value.strip(" \t").encode()))
+        return method, target, headers, (body or "").encode()
     except UnicodeEncodeError:
-        raise _bad("body") from None
+        raise _bad("headers or body: half a character") from None
 
 
 def _bad(what: str) -> BadRequest:

@@ -8,15 +8,15 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from slproxy.observe import Exchange, Recording
 
 # What an exchange and its recording take besides their texts, in bytes: the objects, with one attempt and the place in
-# here (tests/inspect/test_ring.py measures it). Each further attempt or wait, and each header of ours.
-ENTRY, PART, HEADER = 1_900, 160, 180
+# here; each attempt, wait or header (tests/inspect/test_ring.py measures it).
+ENTRY, PART = 1_900, 170
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,10 +39,11 @@ class Ring:
     def __init__(self, *, entries: int, memory: int) -> None:
         self.entries, self.memory = entries, memory
         self.seq = self.size = 0
-        self._numbers = 0
+        # The number that was given last.
+        self.number = 0
         self.open: dict[int, Entry] = {}
         # In the order of their ends.
-        self._ended: OrderedDict[int, Entry] = OrderedDict()
+        self._ended: deque[Entry] = deque()
         self._pinned: dict[int, Entry] = {}
 
     def __len__(self) -> int:
@@ -53,20 +54,19 @@ class Ring:
         self.entries, self.memory = entries, memory
         self._trim()
 
-    def next_number(self) -> int:
-        """Return the number of a new entry."""
-        self._numbers += 1
-        return self._numbers
+    def begin(self, what: Exchange | Note, recording: Recording) -> None:
+        """Keep what has begun."""
+        self.open[recording.n] = (what, recording)
 
     def end(self, what: Exchange | Note, recording: Recording, size: int) -> None:
-        """Keep what has ended; ``size`` is what it takes besides its bodies."""
+        """Keep what has ended; ``size`` is what it takes besides its bodies, which have been counted."""
+        ended = self._ended
         self.open.pop(recording.n, None)
-        self.seq += 1
-        recording.seq = self.seq
-        recording.size = size + _of_bodies(recording)
-        self.size += size
-        self._ended[recording.n] = (what, recording)
-        if self.size > self.memory or len(self._ended) + len(self._pinned) > self.entries:
+        self.seq = recording.seq = self.seq + 1
+        recording.size = size if recording.take is None else size + _of_bodies(recording)
+        self.size = size = self.size + size
+        ended.append((what, recording))
+        if size > self.memory or len(ended) + len(self._pinned) > self.entries:
             self._trim()
 
     def take(self, size: int) -> bool:
@@ -80,17 +80,17 @@ class Ring:
         return True
 
     def _trim(self) -> None:
-        while self._ended and (self.size > self.memory or len(self) > self.entries):
-            _, (_, oldest) = self._ended.popitem(last=False)
-            self.size -= oldest.size
+        ended, room = self._ended, self.entries - len(self._pinned)
+        while ended and (self.size > self.memory or len(ended) > room):
+            self.size -= ended.popleft()[1].size
 
     def get(self, n: int) -> Entry | None:
         """Return an entry by its number, if it is kept."""
-        return self._ended.get(n) or self._pinned.get(n) or self.open.get(n)
+        return self.open.get(n) or self._pinned.get(n) or next((each for each in self._ended if each[1].n == n), None)
 
     def __iter__(self) -> Iterator[Entry]:
         yield from self._pinned.values()
-        yield from self._ended.values()
+        yield from self._ended
 
     def newest(self) -> Iterator[Entry]:
         """Yield what has ended, but for what is pinned, the newest first."""
@@ -99,32 +99,37 @@ class Ring:
     @property
     def first(self) -> int:
         """The lowest number that is kept, or that comes next."""
-        return min((recording.n for _, recording in self), default=self._numbers + 1)
+        return min((recording.n for _, recording in self), default=self.number + 1)
 
     def pin(self, n: int, *, pinned: bool) -> bool:
         """Pin an entry that has ended, or let it go again; return whether it is as asked for."""
-        source, target = (self._ended, self._pinned) if pinned else (self._pinned, self._ended)
-        entry = source.get(n)
-        if entry is None:
-            return n in target
-        recording = entry[1]
-        if pinned and (
-            len(self._pinned) >= self.entries // 2
-            or recording.size + sum(each.size for _, each in self._pinned.values()) > self.memory // 2
-        ):
+        entry = self.get(n)
+        if entry is None or n in self.open:
             return False
-        del source[n]
-        target[n] = entry
+        recording = entry[1]
+        if recording.is_pinned == pinned:
+            return True
+        if not pinned:
+            del self._pinned[n]
+            self._ended.append(entry)
+        elif len(self._pinned) < self.entries // 2 and self._pinned_size + recording.size <= self.memory // 2:
+            self._ended.remove(entry)
+            self._pinned[n] = entry
+        else:
+            return False
         self.seq += 1
         recording.seq, recording.is_pinned = self.seq, pinned
         return True
 
+    @property
+    def _pinned_size(self) -> int:
+        return sum(recording.size for _, recording in self._pinned.values())
+
     def clear(self, is_meant: Callable[[Entry], bool]) -> None:
         """Forget what has ended and is meant, but for what is pinned."""
-        for n, entry in list(self._ended.items()):
-            if is_meant(entry):
-                self.size -= entry[1].size
-                del self._ended[n]
+        meant = [entry for entry in self._ended if is_meant(entry)]
+        self.size -= sum(recording.size for _, recording in meant)
+        self._ended = deque(entry for entry in self._ended if not is_meant(entry))
 
     def forget(self) -> None:
         """Forget everything."""
@@ -135,20 +140,20 @@ class Ring:
 
 def size_of(exchange: Exchange, recording: Recording) -> int:
     """Return what an exchange that has ended takes, besides its bodies."""
-    own = recording.own
-    return (
-        ENTRY
-        + 4 * (0 if recording.target.isascii() else len(recording.target))
-        + len(recording.target)
-        + len(exchange.path)
-        + len(recording.headers)
-        + len(recording.onward)
-        + len(recording.reply)
-        + len(recording.passed)
-        + len(recording.answer)
-        + PART * (len(exchange.attempts) + len(exchange.waits))
-        + (HEADER * len(own) if own is not None else 0)
-    )
+    target, asked, answer = recording.target, recording.asked, recording.answer
+    size = ENTRY + len(target) + len(exchange.path) + len(recording.headers)
+    size += PART * (len(exchange.attempts) + len(exchange.waits))
+    if asked is not None:
+        size += len(asked.recorded) + len(asked.onward)
+    if answer is not None:
+        size += len(answer.passed) + PART * len(answer.headers)
+        if exchange.error and isinstance(answer.body, bytes):
+            size += len(answer.body)
+    if recording.stopped:
+        size += sum(len(name) + len(value) + PART for _, name, value in recording.stopped)
+    if recording.reply is not None:
+        size += len(recording.reply)
+    return size if target.isascii() else size + 6 * len(target)
 
 
 def note_size(note: Note) -> int:

@@ -2,7 +2,7 @@
 
 A secret is looked for as it is and as JSON, URLs, base64 and hex would spell it, in any case of its letters. It is
 looked for when something is shown, not when it is recorded: a body may be compressed, and a token that a client sent
-may be in use only later. Tokens are remembered for that when they are used, a few more than can be valid.
+may be in use only later. Those of before are remembered for that, a few more than can be valid.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from slproxy.observe import MASK
 SHORTEST = 12
 # Of a secret at the end of a text that was cut, so much in a row is masked.
 SHORTEST_PIECE = 6
-# How many tokens are remembered that are not in use any more: a renewed one may be valid for as long as it was granted.
-REMEMBERED = 8
+# How many secrets are remembered, those of the moment included: a renewed token may still be valid for a while.
+REMEMBERED = 16
 
 
 class Veil:
@@ -31,12 +31,13 @@ class Veil:
         self._secrets: frozenset[str] = frozenset()
         self._needles: tuple[str, ...] = ()
 
-    def learn(self, token: str) -> None:
-        """Remember a token that was used."""
-        if token not in self._used:
-            self._used[token] = None
-            if len(self._used) > REMEMBERED:
-                del self._used[next(iter(self._used))]
+    def learn(self) -> None:
+        """Remember the secrets of the moment: the tokens among them are about to change, or have."""
+        for secret in self._live():
+            self._used.pop(secret, None)
+            self._used[secret] = None
+        while len(self._used) > REMEMBERED:
+            del self._used[next(iter(self._used))]
 
     def mask(self, text: str) -> str:
         """Return a text with no secret in it."""

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Sequence
 from itertools import chain
+from typing import Protocol
 
 from slproxy.http import Fields, RawHeaders
 
@@ -61,12 +62,36 @@ class KeptBody:
         self._is_full = len(self.data) < self.size
 
 
+class Asked(Protocol):
+    """The headers of a request that was let in: all as they are recorded, and those that go on."""
+
+    @property
+    def recorded(self) -> bytes: ...
+
+    @property
+    def onward(self) -> bytes: ...
+
+
+class AnswerHead(Protocol):
+    """What the client got: SalesLoft's headers as they were passed on, and the proxy's own."""
+
+    @property
+    def reason(self) -> str | None: ...
+
+    @property
+    def passed(self) -> bytes: ...
+
+    @property
+    def headers(self) -> Fields: ...
+
+    @property
+    def body(self) -> object: ...
+
+
 class Recording:
     """What is kept of one exchange, or of one event; ``n`` is its number in this process, ``at`` its Unix time.
 
-    ``headers`` are those of the request as they came, ``onward`` as they went, less what each attempt injects;
-    ``reply`` those of SalesLoft, ``passed`` and ``own`` what the client got. ``headers`` and ``reply`` are names and
-    values in turn, a line each. What is not set by a request is the class's: each has one.
+    What a request does not set is the class's.
     """
 
     # When it last changed, in the order of all changes; and whether somebody was told of its begin.
@@ -78,25 +103,26 @@ class Recording:
     # What it takes of the memory, in bytes, bodies included.
     size = 0
     target = ""
-    headers = onward = reply = passed = b""
+    # Of a request whose headers are not known to have been let in: names and values in turn, a line each.
+    headers = b""
+    asked: Asked | None = None
     via: str | None = None
-    own: Fields | None = None
-    reason: str | None = None
-    # A body of the proxy's own.
-    answer = b""
+    # Of SalesLoft's headers: those that were not passed on, with their places; or all of them, as ``headers``.
+    stopped: Sequence[tuple[int, bytes, bytes]] = ()
+    reply: bytes | None = None
+    answer: AnswerHead | None = None
     request_body: KeptBody | None = None
     reply_body: KeptBody | None = None
-    # What it was sent with, until it ends.
-    tokens: Collection[str] = ()
 
     def __init__(self, n: int, at: float, take: Callable[[int], bool] | None = None) -> None:
         """``take`` is where bodies get their memory from, and ``None`` where none are kept."""
         self.n, self.at, self.take = n, at, take
 
-    def arrived(self, target: str, headers: bytes) -> None:
-        """Keep the head of a request, of which ``headers`` are redacted."""
-        self.target = redacted_target(target) if "?" in target else target
-        self.headers = headers
+    def arrived(self, target: str, headers: RawHeaders | None) -> None:
+        """Keep the head of a request; its headers are ``None`` where they have been let in before."""
+        self.target = redacted_target(target) if "?" in target and may_hold_credential(target) else target
+        if headers is not None:
+            self.headers = redacted(headers)
 
     def reading(self, read: Read) -> Read:
         """Return what reads the body of the request, and keeps it if that is asked for."""
@@ -111,26 +137,33 @@ class Recording:
 
         return read_and_keep
 
-    def replied(self, headers: RawHeaders) -> KeptBody | None:
-        """Keep the head of SalesLoft's reply; return where its body is to be kept, if it is."""
-        block = b"\n".join(chain.from_iterable(headers))
-        self.reply = block if b"cookie" not in block.lower() else redacted(headers)
+    def replied(self, headers: RawHeaders, stopped: Sequence[int] | None) -> KeptBody | None:
+        """Keep of the head of SalesLoft's reply what the answer does not have; return where its body is to be kept.
+
+        ``stopped`` are the places of the headers that were not passed on, ``None`` where others differ as well.
+        """
+        if stopped is None:
+            self.reply = redacted(headers)
+        elif stopped:
+            self.stopped = [(place, *without_credential(*headers[place])) for place in stopped]
         if self.take is not None:
             self.reply_body = KeptBody(self.take)
         return self.reply_body
 
-    def answered(self, reason: str | None, passed: bytes, own: Fields, body: bytes) -> None:
-        """Keep the head of the answer, and its body where that is the proxy's own."""
-        self.reason, self.passed, self.own, self.answer = reason, passed, own, body
+    @property
+    def came(self) -> RawHeaders:
+        """The headers of the request as they came, less credentials."""
+        return pairs(self.headers or (b"" if self.asked is None else self.asked.recorded))
 
 
 def redacted(headers: RawHeaders) -> bytes:
     """Return the names and values of headers in turn, a line each, less credentials."""
-    return b"\n".join(
-        chain.from_iterable(
-            [(name, masked(value)) if is_credential(name) else (name, value) for name, value in headers]
-        )
-    )
+    return b"\n".join(chain.from_iterable([without_credential(name, value) for name, value in headers]))
+
+
+def without_credential(name: bytes, value: bytes) -> tuple[bytes, bytes]:
+    """Return a header less the credential in it."""
+    return (name, masked(value)) if is_credential(name) else (name, value)
 
 
 def pairs(block: bytes) -> RawHeaders:
@@ -147,6 +180,14 @@ def _is_credential(name: bytes) -> bool:
 def is_credential(name: bytes) -> bool:
     """Tell whether a header of this name holds a credential."""
     return _is_credential(name) if len(name) <= SHORT_NAME else _is_credential.__wrapped__(name)
+
+
+def may_hold_credential(target: str) -> bool:
+    """Tell whether it is worth a closer look, which costs more than all the rest that is kept."""
+    text = target.lower()
+    return ("token" in text or "secret" in text or "key" in text or "sig" in text or "code" in text) or (
+        "passw" in text or "authorization" in text or "assertion" in text
+    )
 
 
 def redacted_target(target: str) -> str:

@@ -42,7 +42,7 @@ class OwnRequests:
             exchange.status = answer.status
             own = answer.body if isinstance(answer.body, bytes) else b""
             if exchange.recording is not None:
-                exchange.recording.answered(answer.reason, answer.passed, answer.headers, own)
+                exchange.recording.answer = answer
             exchange.bytes_sent = len(own)
             if not isinstance(answer.body, bytes):
                 async for chunk in answer.body.chunks():

@@ -193,9 +193,8 @@ class Server(web.Server):
             exchange.status = answer.status
             if not answer.has_request_id:
                 answer.headers.append((REQUEST_ID, exchange.id))
-            if (recording := exchange.recording) is not None:
-                own = answer.body if isinstance(answer.body, bytes) else b""
-                recording.answered(answer.reason, answer.passed, answer.headers, own)
+            if exchange.recording is not None:
+                exchange.recording.answer = answer
             if answer.is_endless:
                 self._forget(exchange)
             # aiohttp drops what came in one packet behind a request for an upgrade to anything but WebSocket, and takes
