@@ -79,7 +79,8 @@ class Spare:
         self._time = asyncio.get_running_loop().time
         self._warmth = Warmth(seconds, now=self._time())
         self._news = asyncio.Event()
-        self._fault: UpstreamFault | None = None
+        # Why none could be made last, and what to do. Not the fault: a request that shares it would be kept with it.
+        self._why: str | None = None
         self._keeping = asyncio.create_task(self._keep(), name="slproxy: keep a connection ready")
 
     def used(self) -> None:
@@ -95,8 +96,7 @@ class Spare:
     @property
     def warning(self) -> str | None:
         """Why there was no connection when one was last tried, and what to do."""
-        fault = None if self._pool.is_open(self._origin) else self._fault
-        return None if fault is None else f"{fault.detail} {fault.hint}"
+        return None if self._pool.is_open(self._origin) else self._why
 
     def stop(self) -> None:
         """Make none any more; the one that stands is the pool's."""
@@ -136,15 +136,16 @@ class Spare:
             self._warmth.failed(self._time(), jitter=self._jitter())
 
     def _failed(self, fault: UpstreamFault) -> None:
-        if self._fault is None or self._fault.detail != fault.detail:
+        why = f"{fault.detail} {fault.hint}"
+        if self._why != why:
             # The system's own words help; another library's may quote what it was given.
             cause = f" ({fault.__cause__})" if isinstance(fault.__cause__, OSError) else ""
-            log.warning("no connection to %s: %s %s%s", self._origin.authority, fault.detail, fault.hint, cause)
-        self._fault = fault
+            log.warning("no connection to %s: %s%s", self._origin.authority, why, cause)
+        self._why = why
         self._warmth.failed(self._time(), jitter=self._jitter(), is_lasting=fault.is_lasting)
 
     def _reached(self) -> None:
         self._warmth.reached(self._time())
-        if self._fault is not None:
+        if self._why is not None:
             log.info("%s can be reached again", self._origin.authority)
-            self._fault = None
+            self._why = None

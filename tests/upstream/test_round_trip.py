@@ -139,7 +139,7 @@ def test_what_comes_behind_a_reply_that_nobody_has_taken_is_no_reply(loop: str, 
 
     async def work() -> None:
         async with client(script, ca_file if tls else None) as here:
-            answer = await here.send("/v2/first")
+            answer = await here.send("/v2/first", body=b"x" * 40_000)  # so that it takes an option back, too
             await until(lambda: here.read_ahead == READ_AHEAD - 100)
             go_on.set()
             await until(lambda: here.read_ahead == READ_AHEAD)
