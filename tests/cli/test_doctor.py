@@ -512,6 +512,15 @@ async def test_a_unix_socket_is_looked_at_as_a_port_is(tmp_path: Path) -> None:
         assert "is free" in of("port", await diagnosis(tmp_path, env, code=0))[0]["detail"]
 
 
+async def test_a_metrics_port_that_is_taken_would_stop_a_start(tmp_path: Path) -> None:
+    async with ScriptedUpstream(answering(email.utils.formatdate(usegmt=True))) as upstream:
+        env = on_a_free_port(pointed_at(upstream.url, SALESLOFT_API_KEY=KEY))
+        env |= {"SLPROXY_METRICS__PORT": str(port_of(upstream.url))}
+        port = wrong(await diagnosis(tmp_path, env, code=1))["port"]
+    assert str(port["detail"]).startswith("metrics.port: 127.0.0.1:")
+    assert "another metrics.port" in str(port["remedy"])
+
+
 async def test_a_proxy_that_anyone_can_reach_without_a_key_is_a_warning(tmp_path: Path) -> None:
     async with ScriptedUpstream(answering(email.utils.formatdate(usegmt=True))) as upstream:
         env = on_a_free_port(pointed_at(upstream.url, SALESLOFT_API_KEY=KEY))

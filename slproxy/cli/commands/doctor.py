@@ -25,7 +25,7 @@ from slproxy.cli.logins import closing
 from slproxy.cli.output import DONE, FAILED, print_result
 from slproxy.config import SCHEMA, Settings, is_loopback
 from slproxy.errors import ConfigError, SlproxyError
-from slproxy.server import listen_at
+from slproxy.server import listen_at, listen_openly
 from slproxy.sockets import Peers
 from slproxy.store import token_store
 from slproxy.untrusted import printable
@@ -148,6 +148,11 @@ async def _port(settings: Settings) -> Finding:
             each.close()
     except ConfigError as error:
         return Finding("port", "broken", error.detail, "Choose another listen.port.")
+    try:
+        for each in await listen_openly(settings.metrics):
+            each.close()
+    except ConfigError as error:
+        return Finding("port", "broken", error.detail, error.hint)
     return Finding("port", "ok", f"{where} is free")
 
 
