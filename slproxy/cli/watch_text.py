@@ -14,11 +14,10 @@ Document = Mapping[str, object]
 ANOTHER_VERSION = "up, but another version: restart it"
 # The width of the bar of the budget, and of the columns of a request but its path.
 BAR = 40
-_COLUMNS = (
-    "{at:8}  {client:14.14}  {method:7.7}  {path}"
-    "  {status:>6}  {attempts:>4}  {cost:>4}  {waited:>7}  {took:>9}  {rest}"
-)
-_OTHERS = 82
+_COLUMNS = "{at:8} {client:10.10} {method:7.7} {path} {status:>6} {attempts:>4} {cost:>4} {waited:>6} {took:>9}"
+_OTHERS = 62
+# What a path has at least.
+_PATH = 16
 
 
 def screen(proxy: Document | None, settings: Settings, *, at: float, width: int, height: int) -> list[str]:
@@ -41,10 +40,11 @@ def _table(proxy: Document, *, width: int) -> Iterator[str]:
     if recent is None:
         yield "The last requests are not kept: the inspector is off (inspect.enabled)."
         return
-    path_width = max(width - _OTHERS, 16)
+    longest = max((len(str(row["path"])) for row in recent if row["kind"] == "request"), default=0)
+    path_width = max(min(longest, width - _OTHERS), _PATH)
     names = ("time", "client", "method", "status", "sent", "cost", "waited", "took")
     heads = dict(zip(("at", *names[1:4], "attempts", *names[5:]), names, strict=True))
-    yield _COLUMNS.format(**heads, path=f"{'path':<{path_width}}", rest="").rstrip()
+    yield _COLUMNS.format(**heads, path=f"{'path':<{path_width}}")
     for row in reversed(recent):
         if row["kind"] != "request":
             yield f"{_clock(row['at'])}  {row['kind']}: {row['note']}"
@@ -59,9 +59,10 @@ def _table(proxy: Document, *, width: int) -> Iterator[str]:
             attempts=row["attempts"],
             cost="" if row["cost"] is None else row["cost"],
             waited=_seconds(_waited(row)),
-            took=_milliseconds(row),
-            rest=", ".join(_faults(row)),
-        ).rstrip()
+            took=_took(row),
+        )
+        if faults := _faults(row):
+            yield f"{'':9}{', '.join(faults)}"
 
 
 class Lines:
@@ -105,7 +106,7 @@ class Lines:
 
 
 def _request_line(row: Document) -> str:
-    parts = [f"{row['method']} {row['path']} {row['status']} {_milliseconds(row)}"]
+    parts = [f"{row['method']} {row['path']} {row['status']} {_took(row)}"]
     if row["client"]:
         parts.append(str(row["client"]))
     if row["attempts"] != 1:
@@ -131,8 +132,11 @@ def _seconds(seconds: float) -> str:
     return f"{seconds:.1f} s" if seconds >= 0.05 else ""
 
 
-def _milliseconds(row: Document) -> str:
-    return f"{row['ms']:.1f} ms" if isinstance(row["ms"], float | int) else ""
+def _took(row: Document) -> str:
+    took = row["ms"]
+    if not isinstance(took, float | int):
+        return ""
+    return f"{took:.1f} ms" if took < 10_000 else f"{took / 1000:.1f} s"
 
 
 def _in_flight(proxy: Document | None) -> list[tuple[str, str]]:

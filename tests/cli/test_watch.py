@@ -89,10 +89,18 @@ def test_a_screen_shows_the_budget_who_waits_the_renewal_and_the_last_requests_n
     assert rows["budget"] == "150 of 600 left, resets in 42 s; 2 requests waiting: report 1, sync (bulk) 1"
     assert rows["in flight"] == "2 requests", "without its own"
     assert rows["renewal"] == "1970-01-01 00:00:00Z: renewed"
-    newest, second, last = lines[-3:]
+    newest, second, why, last = lines[-4:]
     assert newest.endswith("renewal: rejected: renewed")
-    assert re.search(r"  GET  +/v2/a+…  +503  +4  +1\.5 s +12\.3 ms  upstream-unreachable, not retried: no att", second)
-    assert re.search(r"  report  +GET  +/v2/people  +200  +1  +1  +12\.3 ms$", last)
+    assert re.search(r" report +GET +/v2/a+… +503 +4 +1\.5 s +12\.3 ms$", second)
+    assert why == "         upstream-unreachable, not retried: no attempts left"
+    assert re.search(r" report +GET +/v2/people +200 +1 +1 +12\.3 ms$", last)
+
+
+def test_eighty_columns_are_enough_for_a_request() -> None:
+    row = ROW | {"path": "/v2/people/123456.json", "method": "OPTIONS", "wait_ms": 59_900.0, "ms": 119_000.1}
+    *_, head, line = drawn({**PROXY, "recent": [row]}, width=80)
+    assert line.endswith(" OPTIONS /v2/people/123456…    200    1    1 59.9 s   119.0 s")
+    assert len(head) == len(line) == 80
 
 
 @pytest.mark.parametrize("height", [1, 5, 12])

@@ -25,8 +25,12 @@ def start_tracing(environ: Mapping[str, str], *, api_url: Callable[[], str]) -> 
         from slproxy.observe.tracing.tracing import Tracing  # noqa: PLC0415  # optional: the extra `otel`
     except ImportError:
         log.warning(
-            "no traces: the environment asks for them (OTEL_…), but OpenTelemetry is not installed. Install it with"
+            "no traces: the environment asks for them (OTEL_*), but OpenTelemetry is not installed. Install it with"
             " pip install 'slproxy[otel]', or set OTEL_SDK_DISABLED=true."
         )
         return []
-    return [Tracing(asked, api_url=api_url)]
+    try:
+        return [Tracing(asked, api_url=api_url)]
+    except Exception as error:  # noqa: BLE001  # whatever the SDK makes of a variable, requests are served
+        log.warning("no traces: OpenTelemetry takes one of its variables (OTEL_*) for wrong (%s)", type(error).__name__)
+        return []

@@ -44,7 +44,10 @@ class Tracing(Listener):
         ours = Resource.create({"service.name": "slproxy", "service.version": slproxy.__version__})
         resource = ours.merge(OTELResourceDetector().detect())  # what the environment says goes before it
         self._spans = Spans(
-            resource=resource, sampler=TracerProvider().sampler, ids=RandomIdGenerator(), api_url=api_url
+            resource=resource,
+            sampler=TracerProvider(shutdown_on_exit=False).sampler,
+            ids=RandomIdGenerator(),
+            api_url=api_url,
         )
         self._answered = 0
         session = requests.Session()

@@ -35,7 +35,13 @@ async def test_a_request_of_a_client_s_trace_has_a_span_and_one_for_each_attempt
     async with (
         Collector() as collector,
         ScriptedUpstream(script) as upstream,
-        traced(upstream.url, tmp_path, collector, OTEL_RESOURCE_ATTRIBUTES="service.name=sales") as proxy,
+        traced(
+            upstream.url,
+            tmp_path,
+            collector,
+            OTEL_RESOURCE_ATTRIBUTES="service.name=sales",
+            OTEL_EXPORTER_OTLP_HEADERS="api-key=marked-key,marked and malformed",
+        ) as proxy,
     ):
         await until(lambda: len(upstream.seen) == 1)  # its own, whom requests act as
         before = time.time_ns()
@@ -71,7 +77,9 @@ async def test_a_request_of_a_client_s_trace_has_a_span_and_one_for_each_attempt
         "slproxy.cost": 3,
     }
     assert (wait.name, wait.kind) == ("wait: backoff", "internal")
-    assert b"marked" not in b"".join(each.body for each in collector.seen)
+    assert collector.seen[0].head.get("api-key") == "marked-key"
+    told = b"".join(each.body for each in collector.seen)
+    assert (b"marked" in told, KEY.encode() in told, "marked" in proxy.output) == (False, False, False)
     # The client's own context is a header like any other.
     assert [upstream.seen[-1].head.get(name) for name in ("traceparent", "tracestate")] == [
         line.partition(": ")[2] for line in CONTEXT
@@ -199,6 +207,18 @@ async def test_without_the_extra_the_start_says_how_to_get_it(tmp_path: Path) ->
             assert (await raw(proxy.url, get("/v2/a"))).head.status == 200
     assert "pip install 'slproxy[otel]'" in proxy.output
     assert '"level": "warning"' in next(line for line in proxy.errors if "slproxy[otel]" in line)
+
+
+async def test_a_variable_that_opentelemetry_does_not_take_stops_nothing(tmp_path: Path) -> None:
+    async with (
+        Collector() as collector,
+        ScriptedUpstream() as upstream,
+        traced(upstream.url, tmp_path, collector, OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT="marked") as proxy,
+    ):
+        assert (await raw(proxy.url, get("/v2/a"))).head.status == 200
+        assert await proxy.stop() == 0
+    assert "no traces: OpenTelemetry takes one of its variables (OTEL_*) for wrong (ValueError)" in proxy.output
+    assert "marked" not in proxy.output
 
 
 def test_without_a_listener_that_asks_for_it_no_context_is_read_and_none_is_made() -> None:
