@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-import socket
 import ssl
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from slproxy.config.schema import PolicySettings
 from tests.support import chromium
 from tests.support.chromium import Tab, new_tab
 from tests.support.clock import FakeTime
-from tests.support.listener import Listener
+from tests.support.listener import Listener, reserved_port
 from tests.support.proxies import API_KEY, proxy, settings_for
 from tests.support.raw_http import Head, Message, get, port_of, raw, read_message, reply
 from tests.support.scripted import Handler, ScriptedUpstream, replies
@@ -201,15 +200,6 @@ class Browser:
 
     address: str
     public_port: int
-
-
-@contextmanager
-def reserved_port() -> Iterator[int]:
-    """Hold a port that only who asks for it by number can have."""
-    with socket.socket() as held:
-        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        held.bind(("127.0.0.1", 0))
-        yield held.getsockname()[1]
 
 
 @pytest.fixture(scope="module")

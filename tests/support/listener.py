@@ -9,8 +9,8 @@ import asyncio
 import contextlib
 import socket
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Self
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -114,3 +114,12 @@ async def relay(port: int, *, asked: Hook | None = None, answered: Hook | None =
     """Run a server that passes each connection on to ``port``; give the port on which it listens."""
     async with Listener(to_port(port, asked=asked, answered=answered)) as running:
         yield running.port
+
+
+@contextmanager
+def reserved_port() -> Iterator[int]:
+    """Hold a port that only who asks for it by number can have."""
+    with socket.socket() as held:
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        held.bind(("127.0.0.1", 0))
+        yield held.getsockname()[1]

@@ -24,6 +24,7 @@ TOGETHER = {
     "tests/attacks/test_oracle.py",
     "tests/clients/test_containers.py",
     "tests/clients/test_openapi.py",
+    "tests/inspect/test_page_in_browser.py",
 }
 
 

@@ -1,25 +1,30 @@
 // A body: JSON as a tree that can be searched, other text as it is, and how much of it was kept.
 
+import { isWhole } from "./copy.js";
 import { bytes, visible } from "./format.js";
 import { marked, parse, search } from "./json.js";
 import { html, useEffect, useMemo, useRef, useState } from "./vendor/htm-preact-standalone.module.js";
 
-// So many entries at a time, and open at first down to here.
+// So many entries at a time. What has no more than so many in all is open at first, and else down to so deep.
 const PAGE = 100;
-const OPEN_AT_FIRST = 2;
+const FEW = 80;
+const DEEP = 2;
+
+const size = (node) => (node.entries ?? []).reduce((sum, [, each]) => sum + size(each), 1);
 
 export function Body({ body, label, model }) {
   const [needle, setNeedle] = useState("");
   const [raw, setRaw] = useState(false);
   const [place, setPlace] = useState(0);
-  const cut = body.kept < body.size;
+  const cut = !isWhole(body);
   const tree = useMemo(() => (body.kind === "text" ? parse(body.text, cut) : null), [body]);
+  const deep = useMemo(() => (tree && size(tree) > FEW ? DEEP : Infinity), [tree]);
   const found = useMemo(() => (tree ? search(tree, needle) : { matches: [], open: new Set() }), [tree, needle]);
   const region = useRef(null);
   const current = found.matches.length ? found.matches[place % found.matches.length] : null;
   useEffect(() => region.current?.querySelector(".current")?.scrollIntoView({ block: "nearest" }), [current]);
 
-  const facts = [body.type, cut ? `${bytes(body.kept)} of ${bytes(body.size)} kept` : bytes(body.size)].filter(Boolean);
+  const facts = [body.type, cut ? `cut: ${bytes(body.kept)} of ${bytes(body.size)} kept` : bytes(body.size)].filter(Boolean);
   const asTree = tree?.entries && !raw;
   return html`<section class="body" aria-label=${`${label} body`} ref=${region}>
     <header>
@@ -48,7 +53,7 @@ export function Body({ body, label, model }) {
       html`<button class="quiet" aria-pressed=${raw} onClick=${() => setRaw(!raw)}>Raw</button>`}
     </header>
     ${asTree
-      ? html`<div class="tree"><${Node} name="" node=${tree} depth=${0} found=${found} needle=${needle} current=${current} /></div>`
+      ? html`<div class="tree"><${Node} name="" node=${tree} depth=${0} deep=${deep} found=${found} needle=${needle} current=${current} /></div>`
       : html`<${Plain} body=${body} model=${model} />`}
   </section>`;
 }
@@ -76,8 +81,8 @@ function Name({ name, needle }) {
   return html`<span class=${typeof name === "string" ? "name" : "place"}>${text}</span>: `;
 }
 
-function Node({ name, node, depth, found, needle, current }) {
-  const [open, setOpen] = useState(depth < OPEN_AT_FIRST);
+function Node({ name, node, depth, deep, found, needle, current }) {
+  const [open, setOpen] = useState(depth < deep);
   const [most, setMost] = useState(PAGE);
   const hit = node === current ? "current" : "";
   if (!node.entries) {
@@ -86,8 +91,8 @@ function Node({ name, node, depth, found, needle, current }) {
     </div>`;
   }
   const [left, right] = node.kind === "object" ? "{}" : "[]";
-  const size = node.entries.length;
-  if (size === 0 && !node.cut) {
+  const many = node.entries.length;
+  if (many === 0 && !node.cut) {
     return html`<div class=${`leaf ${hit}`}><${Name} name=${name} needle=${needle} />${left}${right}</div>`;
   }
   const forced = found.open.has(node);
@@ -98,7 +103,7 @@ function Node({ name, node, depth, found, needle, current }) {
   return html`<details open=${isOpen} onToggle=${(event) => setOpen(event.target.open)}>
     <summary class=${hit}>
       <${Name} name=${name} needle=${needle} />${left}${!isOpen && html`<span class="more"> … </span>${right}`}
-      <span class="size"> ${node.kind === "object" ? "" : size}</span>
+      <span class="size"> ${node.kind === "object" ? "" : many}</span>
     </summary>
     ${isOpen &&
     html`<div class="inner">
@@ -106,10 +111,10 @@ function Node({ name, node, depth, found, needle, current }) {
         .slice(0, shown)
         .map(
           ([key, each]) =>
-            html`<${Node} name=${key} node=${each} depth=${depth + 1} found=${found} needle=${needle} current=${current} />`,
+            html`<${Node} name=${key} node=${each} depth=${depth + 1} deep=${deep} found=${found} needle=${needle} current=${current} />`,
         )}
-      ${size > shown &&
-      html`<button class="link" onClick=${() => setMost(shown + PAGE)}>Show ${Math.min(PAGE, size - shown)} more of ${size}</button>`}
+      ${many > shown &&
+      html`<button class="link" onClick=${() => setMost(shown + PAGE)}>Show ${Math.min(PAGE, many - shown)} more of ${many}</button>`}
       ${node.cut && html`<div class="leaf cut">… cut here</div>`}
     </div>`}
   </details>`;

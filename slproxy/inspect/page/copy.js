@@ -14,12 +14,17 @@ const LEFT_OUT = new Set(
 );
 const LEFT_OUT_PREFIX = /^(sec-|x-forwarded-)/;
 
+/** Whether nothing is missing of what was kept of a body. */
+export function isWhole(body) {
+  return body.kind !== "unrecorded" && body.kept >= body.size && !body.cut;
+}
+
 /** The parts of a command, from an exchange as the proxy tells it and the proxy's own origin. */
 export function parts(exchange, origin) {
   const { method } = exchange.row;
   const { headers, body } = exchange.request;
   const text = body.kind === "text" ? body.text : null;
-  const whole = body.kept === body.size;
+  const whole = isWhole(body);
   const kept = headers.filter(([name]) => {
     const lower = name.toLowerCase();
     // A body is told as its text, unpacked.
@@ -32,7 +37,7 @@ export function parts(exchange, origin) {
     headers: kept.filter(([, value]) => !value.includes(MASK)),
     text: whole ? text : null,
     base64: whole && body.kind === "binary" ? body.base64 : null,
-    missing: body.kind === "unrecorded" || !whole,
+    missing: !whole,
     needsKey: headers.some(([name, value]) => value.includes(MASK) && !/^(proxy-authorization|cookie)$/i.test(name)),
   };
 }

@@ -14,25 +14,27 @@ export function Details({ model }) {
   const row = model.row ?? exchange?.row;
   const box = useRef(null);
   useEffect(() => {
-    if (box.current) box.current.scrollTop = 0;
+    box.current.scrollTop = 0;
+    // On a small screen the details take the place of the list.
+    if (!document.getElementById("list").offsetParent) document.getElementById("details").focus();
   }, [n]);
   // The proxy may know more of a row than this page, but not whether it is pinned by now.
   const shared = { model, row, exchange };
   return html`<section class="details" id="details" tabindex="-1" aria-label="Details of the chosen request">
     <${Head} ...${shared} />
     <div class="sections" ref=${box} tabindex="0" role="region" aria-label="Details">
-      ${row?.kind && row.kind !== "request" && !row.path && html`<p class="nothing">${row.note || row.kind}</p>`}
+      ${row && row.kind !== "request" && html`<p class="nothing">${clock(row.at)[0]}, ${ago(Date.now() / 1000 - row.at)}: ${oneLine(row.note || row.kind)}</p>`}
       ${problem && html`<${Missing} problem=${problem} row=${row} />`}
       ${!exchange && !problem && html`<p class="nothing" role="status">Loading …</p>`}
-      ${exchange && html`<${Course} ...${shared} />`}
-      ${row?.resent && exchange && html`<${Difference} first=${row.resent} exchange=${exchange} />`}
-      ${exchange && html`<${Sides} ...${shared} />`}
+      ${exchange?.request && html`<${Course} ...${shared} />`}
+      ${exchange?.request && row.resent && html`<${Difference} first=${row.resent} exchange=${exchange} />`}
+      ${exchange?.request && html`<${Sides} ...${shared} />`}
     </div>
   </section>`;
 }
 
 function Missing({ problem, row }) {
-  if (row && row.kind !== "request" && !row.path) return null;
+  if (row && row.kind !== "request") return null;
   const text = problem.status === 404 ? "The details are no longer kept: only those of the last requests are." : problem.message;
   return html`<p class="nothing" role="status">${text} ${problem.status === 404 ? "Pin what is to stay." : problem.hint}</p>`;
 }
@@ -43,7 +45,7 @@ function Head({ model, row, exchange }) {
   const disabled = !exchange || !request;
   return html`<header class="details-head">
     <h2>
-      ${request || row?.path
+      ${request
         ? html`<span class="method">${row.method}</span>
             <bdi class="target">${oneLine(target)}</bdi>
             <span class=${`status s${statusClass(row)}`}>${row.status || (row.state === "open" ? "under way" : "no answer")}</span>`
@@ -66,6 +68,7 @@ function Course({ row, exchange }) {
     row.client && ["client", oneLine(row.client)],
     row.id && ["id", oneLine(row.id)],
     row.cost !== null && row.cost !== undefined && ["cost", row.cost],
+    row.operation && row.operation !== row.path && ["operation", oneLine(row.operation)],
     ["attempts", exchange.attempts.length],
     ["in", bytes(row.in ?? 0)],
     ["out", bytes(row.out ?? 0)],
@@ -115,7 +118,7 @@ function Step({ step, total, row }) {
 
 function Sides({ model, row, exchange }) {
   const { request, response } = exchange;
-  const own = response.status && !exchange.attempts.some((attempt) => attempt.status);
+  const own = Boolean(row.error);
   return html`<div class="sides">
     <section class="side" aria-label="Request">
       <h3>Request</h3>

@@ -1,11 +1,11 @@
 // What is asked and told in a box of its own: copy, edit, sure, HAR, help.
 
-import { FORMATS, MASK, parts } from "./copy.js";
+import { FORMATS, isWhole, MASK, parts } from "./copy.js";
 import { GRAMMAR } from "./filter.js";
 import { clock, oneLine, plural, writes } from "./format.js";
 import { KEYS } from "./keys.js";
 import * as server from "./server.js";
-import { html, useEffect, useMemo, useRef, useState } from "./vendor/htm-preact-standalone.module.js";
+import { html, useLayoutEffect, useMemo, useRef, useState } from "./vendor/htm-preact-standalone.module.js";
 
 const DIALOGS = { copy: Copy, edit: Edit, sure: Sure, har: Har, help: Help };
 
@@ -17,10 +17,15 @@ export function Dialogs({ model }) {
 /** A box over the page, which holds the focus until it is closed. */
 function Box({ model, title, wide, children, onSubmit }) {
   const box = useRef(null);
-  useEffect(() => {
-    const before = document.activeElement;
-    box.current.showModal();
-    return () => before?.isConnected && before.focus();
+  useLayoutEffect(() => {
+    const dialog = box.current;
+    dialog.showModal();
+    const closed = () => model.ask(null);
+    dialog.addEventListener("close", closed);
+    return () => {
+      dialog.removeEventListener("close", closed);
+      dialog.close(); // gives the focus back to where it was
+    };
   }, []);
   return html`<dialog
     ref=${box}
@@ -105,7 +110,7 @@ function Edit({ model, exchange }) {
   );
   const [body, setBody] = useState(request.body.text ?? "");
   const [problem, setProblem] = useState("");
-  const partial = request.body.kind === "unrecorded" || request.body.kind === "binary" || request.body.kept < request.body.size;
+  const partial = request.body.kind === "binary" || !isWhole(request.body);
   const send = () => {
     const lines = headers.split("\n").filter((line) => line.trim() !== "");
     const wrong = lines.find((line) => !/^[!#$%&'*+.^`|~\w-]+:/.test(line));

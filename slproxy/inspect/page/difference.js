@@ -1,5 +1,6 @@
 // What a resent request has another of than the first.
 
+import { isWhole } from "./copy.js";
 import { compare, differs, shorten } from "./diff.js";
 import { useExchange } from "./exchange.js";
 import { duration, oneLine, plural, visible } from "./format.js";
@@ -12,7 +13,7 @@ const ALWAYS_DIFFERENT = /^(date|server-timing|x-request-id|x-runtime|cf-ray|age
 
 function bodyLines(body) {
   if (body.kind !== "text") return null;
-  const tree = parse(body.text, body.kept < body.size);
+  const tree = parse(body.text, !isWhole(body));
   return tree ? lines(tree) : body.text.split("\n");
 }
 

@@ -56,6 +56,7 @@ const FIELDS = {
   method: [EXACT, (row) => row.method],
   client: [contains, (row) => row.client],
   path: [contains, (row) => row.path],
+  operation: [contains, (row) => row.operation],
   id: [contains, (row) => row.id],
   error: [contains, (row) => `${row.error ?? ""} ${row.ended ?? ""}`],
   kind: [EXACT, (row) => row.kind],
@@ -82,7 +83,7 @@ const WORDS = {
 export const GRAMMAR = [
   ["status:5xx", "or 404, 400-499, >=400, none"],
   ["method:post", "or several: put,delete"],
-  ["client:report", "part of a name; path: id: error: alike"],
+  ["client:report", "part of it; path: operation: id: error: alike"],
   ["cost:>1", "attempts: alike; in: and out: as >64k"],
   ["time:>1s", "wait: alike"],
   ["kind:renewal", "request, refusal, login, logout"],

@@ -100,12 +100,12 @@ function Row({ row, index, top, chosen, onOpen }) {
     <span role="gridcell" class="time">
       ${time}<small>${ms}</small>${row.pinned && html`<b class="pin" role="img" aria-label="pinned" title="pinned" />`}
     </span>
-    ${own && !row.path ? html`<${Event} row=${row} />` : html`<${Request} row=${row} />`}
+    ${own ? html`<${Event} row=${row} />` : html`<${Request} row=${row} />`}
   </div>`;
 }
 
 function Event({ row }) {
-  const text = row.kind === "dropped" ? `${plural(row.count, "row")} were dropped: this tab could not keep up` : row.note;
+  const text = row.kind === "dropped" ? `${plural(row.count, "row was", "rows were")} dropped: more came than is shown` : row.note;
   return html`<span role="gridcell" class="event" aria-colspan="6">
       <b>${row.kind}</b><bdi title=${text}>${oneLine(text ?? "")}</bdi>
     </span>
@@ -117,7 +117,7 @@ function Event({ row }) {
 function Request({ row }) {
   const client = oneLine(row.client ?? "");
   const path = oneLine(row.path);
-  const why = row.error || row.ended || row.note;
+  const why = row.error || row.ended || row.note || (row.waiting ? `waits: ${row.waiting}` : "");
   const status = row.status || (row.state === "open" ? "…" : "none");
   return html`<span role="gridcell" class="client" title=${client}><i class=${`dot h${hue(row.client ?? "")}`} /><bdi>${client}</bdi></span>
     <span role="gridcell" class=${`method ${writes(row.method) ? "writes" : ""}`}>${row.method}</span>

@@ -8,6 +8,8 @@
 import { eventSource, whyNoEvents } from "./server.js";
 
 const NAME = "slproxy-inspector";
+// Until then a connection that was to end is expected again.
+const SOON_MS = 3000;
 const EVENTS = ["hello", "rows", "budget", "dropped", "bodies", "cleared", "bye"];
 
 /**
@@ -51,18 +53,33 @@ export function listen({ heard, state, known }) {
   });
 }
 
-/** A connection that broke is made again by the browser, from where it broke off; one that was refused, by us. */
+/**
+ * A connection that broke is made again by the browser, from where it broke off; one that was refused, by us.
+ *
+ * Where many tabs listen by themselves, the proxy lets some ask again and again (`stream` of `hello` is false): then the end
+ * of a connection is nothing to tell, if the next comes soon.
+ */
 function connect(heard, state) {
   let refused = 0;
+  let lasts = true;
+  let late;
   const open = () => {
     const source = eventSource();
-    for (const name of EVENTS) source.addEventListener(name, (event) => heard(name, JSON.parse(event.data)));
+    for (const name of EVENTS) {
+      source.addEventListener(name, (event) => {
+        const data = JSON.parse(event.data);
+        if (name === "hello") lasts = data.stream !== false;
+        heard(name, data);
+      });
+    }
     source.onopen = () => {
       refused = 0;
+      clearTimeout(late);
       state("live", "");
     };
     source.onerror = async () => {
-      state("lost", "");
+      clearTimeout(late);
+      late = setTimeout(state, lasts ? 0 : SOON_MS, "lost", "");
       if (source.readyState !== EventSource.CLOSED) return;
       const why = await whyNoEvents();
       if (why) state("lost", why);

@@ -8,7 +8,7 @@ const STATES = { connecting: "Connecting …", live: "Live", lost: "Disconnected
 
 export function Head({ model }) {
   const { about, connection, bodies } = model;
-  const facts = about ? [about.profile !== "default" && about.profile, about.grant].filter(Boolean) : [];
+  const facts = about ? [about.profile !== "default" && about.profile, about.grant?.replace("_", " ")].filter(Boolean) : [];
   const left = bodies.until ? bodies.until - Date.now() / 1000 : null;
   return html`<header class="top">
     <h1>slproxy<span class="unseen"> inspector</span></h1>
@@ -43,12 +43,12 @@ function queues(waiting) {
 
 export function Budget({ model }) {
   const { budget } = model;
-  if (!budget) return html`<div class="budget"><span class="muted">The budget of this minute is not known yet.</span></div>`;
+  if (!budget) return html`<section class="budget" aria-label="Budget"><span class="muted">The budget of this minute is not known yet.</span></section>`;
   const share = budget.limit > 0 ? Math.max(0, Math.min(1, budget.remaining / budget.limit)) : 0;
   const level = share > 0.25 ? "" : share > 0.08 ? "low" : "spent";
   const waiting = queues(budget.waiting);
   const words = `${count(budget.remaining)} of ${count(budget.limit)} left`;
-  return html`<div class="budget" role="group" aria-label="Budget of this minute">
+  return html`<section class="budget" aria-label="Budget of this minute">
     <span class=${`meter ${level}`} role="meter" aria-label="Budget left" aria-valuemin="0" aria-valuemax=${budget.limit} aria-valuenow=${budget.remaining} aria-valuetext=${words}>
       <i style=${{ width: `${100 * share}%` }} />
     </span>
@@ -57,14 +57,14 @@ export function Budget({ model }) {
     <span class="waiting">
       ${waiting.length === 0
         ? html`<span class="muted">nobody waits</span>`
-        : html`<b>${plural(budget.waiting.length, "request waits", "requests wait")}</b>
+        : html`<b>${plural(budget.waiting.length + (budget.more_waiting ?? 0), "request waits", "requests wait")}</b>
             ${waiting.slice(0, 4).map(
               ([client, many, longest]) =>
                 html`<span class="queue"><i class=${`dot h${hue(client)}`} /><bdi>${oneLine(client)}</bdi> ${many > 1 ? `${many}×, ` : ""}${duration(1000 * longest)}</span>`,
             )}
             ${waiting.length > 4 && html`<span class="muted">and ${plural(waiting.length - 4, "client")} more</span>`}`}
     </span>
-  </div>`;
+  </section>`;
 }
 
 const CHIPS = ["failed", "waited", "retried", "writes", "pinned"];
