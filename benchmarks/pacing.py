@@ -22,6 +22,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -29,8 +30,9 @@ from slproxy.pace import Refusal, Reservation
 from slproxy.pace.budget import Budget
 from slproxy.pace.headers import RateLimitHeaders
 from slproxy.pace.probe import PROBE_INTERVAL
+from slproxy.pace.replicas import own
 from slproxy.pace.rules import Rules
-from slproxy.pace.shared import KEY_TTL, RESERVE, SETTLE, minute_key
+from slproxy.pace.shared import KEY_TTL, OVER_OWN, RESERVE, SETTLE, WAITS, minute_key
 from slproxy.retry import MINUTE
 
 if TYPE_CHECKING:
@@ -147,13 +149,31 @@ class Paced:
         self._going: dict[Reservation, Callable[[], None]] = {}
         self._alarm = 0
 
-    def ask(self, page: int, done: Callable[[bool], None], ticket: int | None = None, attempt: int = 1) -> None:
+    def ask(
+        self,
+        page: int,
+        done: Callable[[bool], None],
+        ticket: int | None = None,
+        attempt: int = 1,
+        *,
+        client: str = "",
+        own_budget: int | None = None,
+    ) -> None:
         now = self._world.simulation.now
         reservation = self.budget.reservation(
-            "GET", f"/v2/people?page={page}", client="", bulk=False, now=now, max_wait=MAX_WAIT, ticket=ticket
+            "GET",
+            f"/v2/people?page={page}",
+            client=client,
+            bulk=False,
+            now=now,
+            max_wait=math.inf if own_budget else MAX_WAIT,
+            ticket=ticket,
+            budget=own_budget,
         )
+        again = partial(self.ask, page, done, client=client, own_budget=own_budget)
 
         def go() -> None:
+            self._world.booked[client, reservation.minute] += COST_OF_PAGE[page]
             waited = self._world.simulation.now - reservation.arrived
             reserved_in = reservation.minute
 
@@ -165,11 +185,11 @@ class Paced:
                 elif attempt == ATTEMPTS:
                     done(False)
                 elif reservation.refusal is Refusal.REQUEUED:
-                    self.ask(page, done, reservation.ticket, attempt + 1)
+                    again(reservation.ticket, attempt + 1)
                 else:
                     date = math.floor(EPOCH + reply[2])
-                    again = self._world.simulation.now + MINUTE - date % MINUTE + self._world.job.dice.random()
-                    self._world.simulation.at(again, lambda: self.ask(page, done, reservation.ticket, attempt + 1))
+                    at = self._world.simulation.now + MINUTE - date % MINUTE + self._world.job.dice.random()
+                    self._world.simulation.at(at, lambda: again(reservation.ticket, attempt + 1))
 
             self._world.send(COST_OF_PAGE[page], answered)
 
@@ -193,7 +213,7 @@ class Paced:
         spent, left = self.budget.account.replied(reservation, now, told)
         if self._redis is not None and reserved_in is not None and self.budget.account.sliding is None:
             redis, key = self._redis, minute_key("bench", reserved_in)
-            figures = (str(reserved), str(spent), "" if left is None else str(left))
+            figures = (str(reserved), str(spent), "" if left is None else str(left), own(reservation))
             scouted = told.refused and self.budget.account.is_probing(now)
             self._world.simulation.at(now + PROBE_INTERVAL * scouted, lambda: redis.eval(SETTLE, 1, key, *figures))
         self._dispatch_due()
@@ -201,12 +221,12 @@ class Paced:
     def _dispatch_due(self) -> None:
         now, budget = self._world.simulation.now, self.budget
         while (reservation := budget.due(now)) is not None:
-            if (
-                self._redis is not None
-                and budget.account.sliding is None
-                and not self._reserved(self._redis, reservation, now)
-            ):
-                break
+            if self._redis is not None and budget.account.sliding is None:
+                verdict = self._asked(self._redis, reservation, now)
+                if verdict == WAITS:
+                    break
+                if verdict == OVER_OWN:
+                    continue
             budget.send(reservation, now)
             self._going.pop(reservation)()
         for reservation in budget.expire(now):
@@ -219,21 +239,21 @@ class Paced:
                 now + max(wait, 0.001), lambda: self._dispatch_due() if alarm == self._alarm else None
             )
 
-    def _reserved(self, redis: Redis, reservation: Reservation, now: float) -> bool:
+    def _asked(self, redis: Redis, reservation: Reservation, now: float) -> str:
         budget = self.budget
         cost = min(reservation.cost, budget.account.quota)
         probing = int(budget.account.is_probing(now))
-        arguments = (budget.account.limit, budget.account.quota, budget.account.headroom, KEY_TTL, probing, cost)
-        granted, left, others = redis.eval(
-            RESERVE, 1, minute_key("bench", budget.account.minute.number), *map(str, arguments)
-        )
+        account, client = budget.account, own(reservation)
+        own_budget = "" if reservation.budget is None else reservation.budget
+        arguments = (account.limit, account.quota, account.headroom, KEY_TTL, probing, cost, client, own_budget)
+        verdict, left, others = redis.eval(RESERVE, 1, minute_key("bench", account.minute.number), *map(str, arguments))
         if others >= 0:
-            budget.account.note_external_spend(others, now)
-        if not granted:
-            budget.account.block_until(
-                now + (0.1 if cost <= left else budget.account.time.until(budget.account.minute.number + 1, now))
-            )
-        return bool(granted)
+            account.note_external_spend(others, now)
+        if verdict == OVER_OWN.encode():
+            account.minute.note_own_spent(client, reservation.budget)
+        elif verdict == WAITS.encode():
+            account.block_until(now + (0.1 if cost <= left else account.time.until(account.minute.number + 1, now)))
+        return str(verdict.decode())
 
 
 class World:
@@ -247,6 +267,8 @@ class World:
         dice = random.Random(seed)
         self.simulation = Simulation()
         self.team = team
+        # What each client had sent of each minute, as its proxy counts them.
+        self.booked: Counter[tuple[str, int | None]] = Counter()
         self.job = Job(dice.choices(list(PAGES), list(PAGES.values()), k=requests), dice)
         self._queue: Iterator[int] = iter(self.job.pages)
         if external_spend:
@@ -303,6 +325,8 @@ class Row:
     refused_per_1000: float
     seen_by_clients: int
     longest_wait: float
+    # The most that one client had of one minute.
+    most_of_a_minute: int
 
     @property
     def ratio(self) -> float:
@@ -321,6 +345,7 @@ def measured(what: str, world: World) -> Row:
         refused_per_1000=team.refused["ours"] * 1000 / len(job.pages),
         seen_by_clients=job.seen_refusals,
         longest_wait=max(job.waits, default=0.0),
+        most_of_a_minute=max(world.booked.values(), default=0),
     )
 
 
@@ -336,12 +361,23 @@ def paced(
     requests: int = REQUESTS,
     clients: int = CLIENTS,
     ahead: float = 0.0,
+    own_budget: int | None = None,
 ) -> Row:
-    """Run the job through slproxy, one process or several that have the clients in equal parts."""
+    """Run the job through slproxy, one process or several that have the clients in equal parts.
+
+    Each client may have a budget of its own, and then works by all of the processes in turn.
+    """
     world = World(seed, team=team or Team(LIMIT), external_spend=external_spend, requests=requests, ahead=ahead)
     rules = Rules(limit=LIMIT, is_shared=redis is not None)
     proxies = [Paced(world, rules, redis, told_limit=told_limit) for _ in range(processes)]
-    world.run([proxies[number % processes].ask for number in range(clients)])
+    asks = [proxies[number % processes].ask for number in range(clients)]
+    if own_budget is not None:
+        asks = [
+            partial(each.ask, client=f"client-{number}", own_budget=own_budget)
+            for number in range(clients)
+            for each in proxies
+        ]
+    world.run(asks)
     return measured(what, world)
 
 

@@ -37,13 +37,13 @@ def changes(before: Settings, asked: Settings, *, has_old_ca: bool = False) -> C
     """Return what a reload changes; ``has_old_ca``: ``upstream.ca_file`` holds something else than when it was read."""
     settings = _with_keys(asked, before, AT_START)
     store, upstream = before.store != settings.store, has_old_ca or before.upstream != settings.upstream
-    changed = {key for key in SCHEMA if _value(before, key) != _value(settings, key)}
-    if has_old_ca:
-        changed.add("upstream.ca_file")
+    changed = _differing(before, settings)
+    if has_old_ca and "upstream.ca_file" not in changed:
+        changed.append("upstream.ca_file")
     return Changes(
         settings=settings,
-        changed=[key for key in SCHEMA if key in changed],
-        later=[key for key in SCHEMA if _value(asked, key) != _value(settings, key)],
+        changed=changed,
+        later=_differing(asked, settings),
         store=store,
         upstream=upstream,
         credentials=store or upstream or before.auth != settings.auth,
@@ -60,11 +60,16 @@ def _with_keys(settings: Settings, other: Settings, keys: Iterable[str]) -> Sett
     """Return settings in which some keys are as in ``other``."""
     for key in keys:
         section, name = key.split(".")
-        part = replace(getattr(settings, section), **{name: _value(other, key)})
+        part = replace(getattr(settings, section), **{name: other.value(SCHEMA[key])})
         settings = replace(settings, **{section: part})
     return settings
 
 
-def _value(settings: Settings, key: str) -> object:
-    section, name = key.split(".")
-    return getattr(getattr(settings, section), name)
+def _differing(one: Settings, other: Settings) -> list[str]:
+    """Return the keys that two settings do not share, or of which they have different values."""
+    schema = {**one.schema, **other.schema}
+    return [
+        key
+        for key, setting in schema.items()
+        if key not in one.schema or key not in other.schema or one.value(setting) != other.value(setting)
+    ]

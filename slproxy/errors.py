@@ -12,6 +12,7 @@
     │   └── OtherLoginError        somebody else is logged in
     ├── ClientLeft                 nobody's: there is nobody left to answer
     ├── OutputError                standard output's                            exit 1
+    ├── CannotRunError             of the program that `run` is to run
     ├── OtherUserError             another user's, who listens on the port      exit 1
     └── Problem                    what the proxy answers a request itself      exit 1
         ├── Refused                the client's
@@ -32,7 +33,11 @@ that text travels as ``__cause__`` and goes to the log.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import ClassVar
+
+NO_MEMBERS: Mapping[str, str] = MappingProxyType({})
 
 
 class SlproxyError(Exception):
@@ -56,6 +61,14 @@ class ConfigError(SlproxyError):
     """A setting that is unknown, of the wrong type, or that clashes; names key, place and what was expected."""
 
     exit_code = 2
+
+
+class CannotRunError(SlproxyError):
+    """A program that is not there, or cannot be run; ``code`` is what env(1) returns then."""
+
+    def __init__(self, detail: str, *, hint: str, code: int) -> None:
+        super().__init__(detail, hint=hint)
+        self.code = code
 
 
 class StoreError(SlproxyError):
@@ -132,9 +145,11 @@ class Problem(SlproxyError):  # noqa: N818  # RFC 9457's own word
         status: int | None = None,
         proxy_error: str | None = None,
         headers: tuple[tuple[str, str], ...] = (),
+        members: Mapping[str, str] = NO_MEMBERS,
     ) -> None:
+        """``members`` are of this problem alone, in its document."""
         super().__init__(detail, hint=hint)
-        self.headers = headers
+        self.headers, self.members = headers, members
         if status is not None:
             self.status = status
         if proxy_error is not None:
@@ -154,6 +169,7 @@ class Problem(SlproxyError):  # noqa: N818  # RFC 9457's own word
             "detail": self.detail,
             "hint": self.hint,
             "error": self.detail,
+            **self.members,
         }
         if request_id:
             document["request_id"] = request_id

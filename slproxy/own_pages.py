@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import slproxy
 from slproxy.auth import Credentials
-from slproxy.config import OWN_PAGES, Settings
+from slproxy.config import OWN_PAGES, ClientSettings, PolicySettings, Settings
 from slproxy.errors import LoginRequired, Problem
 from slproxy.forward import Answer, Inbound
 from slproxy.http import ByName
@@ -85,6 +85,16 @@ class OwnPages:
             "draining": parts.is_draining,
             "uptime": round(self._monotonic() - self._started, 1),
             "upstream": parts.settings.upstream.api_url,
+            "policy": _rules(parts.settings.policy),
+            "clients": {
+                name: {
+                    **_rules(each),
+                    "priority": each.priority,
+                    "budget": each.budget,
+                    "spent": parts.pacer.spent_by(name),
+                }
+                for name, each in parts.settings.clients.items()
+            },
             "token": parts.credentials.snapshot(),
             "budget": parts.pacer.state(),
             "requests": {each: getattr(parts.server, each, 0) for each in ("served", "in_flight", "spared")},
@@ -106,6 +116,10 @@ class OwnPages:
             client_connections=0 if server is None else len(server.admission.connections),
             upstream_connections=parts.upstream.connections,
         )
+
+
+def _rules(section: PolicySettings | ClientSettings) -> dict[str, object]:
+    return {name: getattr(section, name) for name in ("read_only", "accept_paths", "reject_paths")}
 
 
 def _accept(headers: ByName) -> str:

@@ -8,8 +8,9 @@ from pathlib import Path
 from slproxy.cli.parser import COMMANDS
 from slproxy.config import SCHEMA
 from slproxy.config.parse import parse
+from slproxy.config.schema import client_schema
 from slproxy.errors import ConfigError, LoginRequired, SlproxyError
-from slproxy.forward.policy import METHODS
+from slproxy.forward.rules import METHODS
 from slproxy.server.pages import PAGES
 from tests.support.docs import section, table
 
@@ -20,7 +21,7 @@ def named(text: str) -> list[str]:
 
 
 def test_each_command_is_listed() -> None:
-    listed = [re.sub(r" --.*", "", named(command)[0]) for command, _ in table("contract.md", "Commands")]
+    listed = [re.sub(r" [-\[].*", "", named(command)[0]) for command, _ in table("contract.md", "Commands")]
     assert sorted(listed) == sorted(command.name for command in COMMANDS)
 
 
@@ -31,13 +32,14 @@ def test_each_setting_is_listed_in_its_section() -> None:
         # A key stands outside of the parentheses, which hold its default and what else may be said of it.
         for key in named(re.sub(r"\([^()]*\)", "", keys))
     }
-    assert listed == set(SCHEMA)
+    assert listed == {*SCHEMA, *(f"client.NAME.{name}" for name in client_schema("name"))}
 
 
 def test_each_default_is_the_setting_s_own() -> None:
     for section_name, keys in table("contract.md", "Settings"):
         for key, said in re.findall(r"`(\w+)` \(([^()]*)\)", keys):
-            setting = SCHEMA[f"{named(section_name)[0]}.{key}"]
+            where = named(section_name)[0]
+            setting = client_schema("name")[key] if where == "client.NAME" else SCHEMA[f"{where}.{key}"]
             default = re.split(r"[;:,] ", said)[0]
             if default.startswith("by default"):
                 continue

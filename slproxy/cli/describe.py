@@ -42,6 +42,24 @@ def describe_span(seconds: object) -> str:
     return " ".join(f"{number} {unit}" for number, unit in parts if number) or "0 s"
 
 
+def describe_rules(rules: Mapping[str, object]) -> str:
+    """Return what the rules of the policy, or of a client, close, as ``status.json`` tells them, or nothing."""
+    accepted, rejected = (_paths(rules.get(name)) for name in ("accept_paths", "reject_paths"))
+    parts = ["read only"] if rules.get("read_only") is True else []
+    if accepted != "/v2/":
+        parts.append(f"only {accepted}")
+    if rejected:
+        parts.append(f"not {rejected}")
+    if isinstance(rules.get("budget"), int):
+        spent = f"{rules['spent']} of " if "spent" in rules else ""
+        parts.append(f"{spent}{rules['budget']} cost a minute")
+    return ", ".join(parts)
+
+
+def _paths(paths: object) -> str:
+    return ", ".join(map(str, paths)) if isinstance(paths, list | tuple) else ""
+
+
 def describe_other_users(listen: ListenSettings, untold: str | None) -> str:
     """Say that other users of this machine can act with the token, where they can; ``untold`` is why nobody knows them.
 

@@ -43,7 +43,7 @@ async def identify(settings: Settings) -> Identified:
     who, body = await _identity_by(settings, proxy)
     token = proxy.get("token")
     grant, why = (printable(str(token.get(name))) for name in ("grant", "why")) if isinstance(token, dict) else ("", "")
-    return Identified(who=who, grant=grant, why=why, reply=_object(body), proxy=own_request.address(settings.listen))
+    return Identified(who=who, grant=grant, why=why, reply=_object(body), proxy=own_request.address(settings.reach))
 
 
 async def _identity_by(settings: Settings, proxy: Mapping[str, object]) -> tuple[Identity, bytes]:
@@ -51,9 +51,9 @@ async def _identity_by(settings: Settings, proxy: Mapping[str, object]) -> tuple
 
     Raises SlproxyError.
     """
-    where, token = own_request.address(settings.listen), proxy.get("token")
+    where, token = own_request.address(settings.reach), proxy.get("token")
     try:
-        status, body = await running_proxy.ask(settings.listen, "/v2/me.json", within=UPSTREAM_TIMEOUT)
+        status, body = await running_proxy.ask(settings.reach, "/v2/me.json", within=UPSTREAM_TIMEOUT)
     except (OSError, http.client.HTTPException) as error:
         raise SlproxyError(f"The proxy at {where} did not answer.", hint="Run: slproxy status") from error
     if status != 401 and isinstance(reason := proxy.get("reason"), dict):

@@ -1,7 +1,8 @@
 """Command-line parser: every command, its flags and its help.
 
-A new command is a file in ``cli/commands`` that has ``async def run(settings, args) -> int``, and an entry in
-``COMMANDS`` (``Command`` says what it can declare). Its file is named like it: ``store move`` is ``store_move.py``.
+A new command is a file in ``cli/commands`` that has ``async def run(settings, args) -> int``, or ``text(args) -> str``
+where no setting has a part in it, and an entry in ``COMMANDS`` (``Command`` says what it can declare). Its file is
+named like it: ``store move`` is ``store_move.py``.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from slproxy.cli.output import print_result
 
 if TYPE_CHECKING:
     from pathlib import Path
+    from types import ModuleType
 
     from _typeshed import SupportsWrite
 
@@ -65,11 +67,23 @@ class Command(NamedTuple):
     serves: bool = False
     # Its --host and --port are settings of the proxy.
     flags_are_settings: bool = True
+    # It runs a program, as a client by rules of its own.
+    runs: bool = False
+    # It prints what no setting has a part in, which its module's ``text(args)`` returns; there is no ``run``.
+    is_text: bool = False
 
     def load(self) -> Run:
         """Import the command's module and return what runs it."""
-        run: Run = importlib.import_module(f"slproxy.cli.commands.{self.name.replace(' ', '_')}").run
+        run: Run = self._module().run
         return run
+
+    def text(self, args: argparse.Namespace) -> str:
+        """Import the command's module and return what it prints."""
+        text: str = self._module().text(args)
+        return text
+
+    def _module(self) -> ModuleType:
+        return importlib.import_module(f"slproxy.cli.commands.{self.name.replace(' ', '_')}")
 
 
 def _add_serve_flags(parser: argparse.ArgumentParser) -> None:
@@ -155,6 +169,24 @@ def _add_sandbox_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--budget", metavar="COST", help="cost that the team may spend a minute (default: 600)")
 
 
+def _add_run_flags(parser: argparse.ArgumentParser) -> None:
+    parser.usage = "%(prog)s [rules] -- CMD [ARGS ...]"
+    parser.epilog = (
+        "CMD finds the proxy's address in SALESLOFT_BASE_URL and SLPROXY_URL, and a key for it, which is worth nothing"
+        " elsewhere, in SALESLOFT_API_KEY and SLPROXY_KEY. Its exit code is that of this command."
+    )
+    # Rules of the one client, and no settings of the proxy's.
+    parser.add_argument("--read-only", dest="only_reads", action="store_true", help="allow only GET, HEAD and OPTIONS")
+    parser.add_argument("--accept-path", action="append", metavar="PATH", help="forward only this; may be repeated")
+    parser.add_argument("--reject-path", action="append", metavar="PATH", help="do not forward this; may be repeated")
+    parser.add_argument("--budget", metavar="COST", help="cost that it may spend a minute")
+    parser.add_argument("--name", help="what the log calls it; the rules of [client.NAME] are its own (default: run)")
+    parser.add_argument(
+        "--sandbox", action="store_true", default=argparse.SUPPRESS, help="run it against the built-in fake SalesLoft"
+    )
+    parser.add_argument("argv", nargs=argparse.REMAINDER, metavar="CMD", help="the program, and what it is given")
+
+
 SERVE = Command(
     name="serve",
     summary="run the proxy (the default)",
@@ -178,6 +210,13 @@ HEALTHCHECK = Command(
 )
 COMMANDS = (
     SERVE,
+    Command(
+        name="run",
+        summary="run a program behind a proxy of its own",
+        add_flags=_add_run_flags,
+        takes=frozenset({"sandbox"}),
+        runs=True,
+    ),
     Command(
         name="login",
         summary="log in with the browser, once",
@@ -203,6 +242,7 @@ COMMANDS = (
     DOCTOR,
     HEALTHCHECK,
     Command(name="config", summary="print the effective settings and where each came from", facts=True),
+    Command(name="key", summary="print a fresh random local key", is_text=True),
     Command(name="profiles", summary="list the profiles and their logins", facts=True),
     Command(name="store move", summary="move the login to another kind of store", add_flags=_add_store_move_flags),
     Command(name="store rekey", summary="change the key that encrypts the login", add_flags=_add_store_rekey_flags),

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable, Coroutine, Sequence
 
 from slproxy.cli import held_signals
-from slproxy.cli.output import DONE, FAILED, flushed, open_standard_streams, print_error, print_note
+from slproxy.cli.output import DONE, FAILED, flushed, open_standard_streams, print_error, print_note, print_result
 from slproxy.cli.parser import DOCTOR, HEALTHCHECK, SERVE_FLAGS, Command, build_parser
 from slproxy.errors import ConfigError, SlproxyError
 
@@ -67,6 +67,9 @@ def run(argv: Sequence[str], *, in_loop: InLoop, parsed: Callable[[bool], None] 
 
 
 def _run(command: Command, args: argparse.Namespace, in_loop: InLoop) -> int:
+    if command.is_text:
+        print_result(command.text(args))
+        return DONE
     from slproxy.cli.settings import load_settings, warn_of_unknown_profile  # noqa: PLC0415  # no help needs them
     from slproxy.observe import start_logging  # noqa: PLC0415  # as above
 

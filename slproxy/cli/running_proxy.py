@@ -68,9 +68,9 @@ def described(listen: ListenSettings, proxy: Mapping[str, object]) -> str:
 
 async def serving(settings: Settings) -> Mapping[str, object] | None:
     """Return the ``status.json`` of the proxy that is up with the login of this profile, and can be asked."""
-    proxy = await status_of(settings.listen)
+    proxy = await status_of(settings.reach)
     if proxy is None or "version" not in proxy:
-        if proxy is not None and (other := described(settings.listen, proxy)):
+        if proxy is not None and (other := described(settings.reach, proxy)):
             print_note(f"slproxy: {other}")
         return None
     return proxy if proxy.get("profile") == settings.profile else None

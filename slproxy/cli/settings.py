@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -14,6 +15,8 @@ from slproxy.cli.parser import Command
 from slproxy.config import Settings
 from slproxy.errors import ConfigError
 
+# How `run` calls a program that --name does not name.
+DEFAULT_NAME = "run"
 # Flags that are settings.
 FLAGS: Mapping[str, str] = MappingProxyType(
     {"host": "listen.host", "port": "listen.port", "uds": "listen.uds", "read_only": "policy.read_only"}
@@ -24,6 +27,8 @@ def load_settings(args: argparse.Namespace, profile: str | None, cwd: Path | Non
     """Return the settings in force. Raises ConfigError."""
     command: Command = args.command
     flags = {key: getattr(args, name) for name, key in FLAGS.items()} if command.flags_are_settings else {}
+    if command.runs:
+        flags |= own_client(args)
     return config.load(
         config=args.config,
         profile=profile,
@@ -33,6 +38,19 @@ def load_settings(args: argparse.Namespace, profile: str | None, cwd: Path | Non
         # To run a fake SalesLoft takes no credentials.
         sandbox=bool(args.sandbox) or not command.flags_are_settings,
     )
+
+
+def own_client(args: argparse.Namespace) -> dict[str, object]:
+    """Return the settings of the one client that ``run`` has, by its flags; its key is made here, and kept nowhere."""
+    args.name, args.key = args.name or DEFAULT_NAME, secrets.token_urlsafe(32)
+    given = {
+        "key": args.key,
+        "read_only": args.only_reads or None,
+        "accept_paths": args.accept_path and tuple(args.accept_path),
+        "reject_paths": args.reject_path and tuple(args.reject_path),
+        "budget": args.budget,
+    }
+    return {f"client.{args.name}.{name}": value for name, value in given.items()}
 
 
 def profile_names(args: argparse.Namespace) -> list[str]:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 import slproxy
 from slproxy.cli import own_request, running_proxy
-from slproxy.cli.describe import count
+from slproxy.cli.describe import count, describe_rules
 from slproxy.config import Settings
 from slproxy.errors import KeyRequired
 
@@ -17,12 +17,12 @@ TOP = 5
 
 
 def proxy_text(proxy: Mapping[str, object] | None, settings: Settings) -> str:
-    where = own_request.address(settings.listen)
+    where = own_request.address(settings.reach)
     if proxy is None:
         return f"not running at {where}"
     if "version" not in proxy:
         if proxy.get("type") == KeyRequired.type or "uid" in proxy:
-            return running_proxy.described(settings.listen, proxy)
+            return running_proxy.described(settings.reach, proxy)
         return f"something answers at {where}, but not as slproxy: {proxy.get('detail', 'is it another program?')}"
     reason, token = proxy.get("reason"), proxy.get("token")
     of = "" if proxy.get("profile") == settings.profile else f", profile {proxy.get('profile')}"
@@ -49,6 +49,15 @@ def renewal_text(proxy: Mapping[str, object]) -> str:
     if not isinstance(last, dict) or not isinstance(last.get("at"), float | int):
         return ""
     return f"{time.strftime('%Y-%m-%d %H:%M:%SZ', time.gmtime(last['at']))}: {last.get('outcome')}"
+
+
+def rules_rows(proxy: Mapping[str, object]) -> list[tuple[str, str]]:
+    """Return the rows on what the running proxy lets through: for everybody, and for each client."""
+    policy, clients = proxy.get("policy"), proxy.get("clients")
+    rows = [("policy", describe_rules(policy) if isinstance(policy, dict) else "")]
+    for name, rules in clients.items() if isinstance(clients, dict) else ():
+        rows.append(("client", f"{name}: {describe_rules(rules) or 'all that the policy lets through'}"))
+    return rows
 
 
 def budget_rows(proxy: Mapping[str, object] | None) -> list[tuple[str, str]]:

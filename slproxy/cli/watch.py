@@ -35,10 +35,10 @@ async def watch(settings: Settings, *, as_json: bool) -> int:
 
 async def _look(settings: Settings) -> dict[str, object] | None:
     """Return what the proxy says of itself, and what has happened last as ``recent``."""
-    proxy = await running_proxy.status_of(settings.listen)
+    proxy = await running_proxy.status_of(settings.reach)
     if proxy is None or "version" not in proxy:
         return proxy
-    return proxy | {"recent": await running_proxy.recent_of(settings.listen)}
+    return proxy | {"recent": await running_proxy.recent_of(settings.reach)}
 
 
 async def _draw(settings: Settings) -> None:

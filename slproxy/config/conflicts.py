@@ -8,7 +8,7 @@ from slproxy.config import found, patterns
 from slproxy.config.hosts import is_loopback
 from slproxy.config.messages import redacted
 from slproxy.config.origin import DEFAULT, Origin
-from slproxy.config.schema import OWN_PAGES, SCHEMA, Settings
+from slproxy.config.schema import OWN_PAGES, ClientSettings, PolicySettings, Settings
 from slproxy.errors import ConfigError
 
 # The least characters of a local key that other machines can try.
@@ -23,11 +23,12 @@ def check(settings: Settings) -> None:
 def check_listening(settings: Settings) -> None:
     """Raise ConfigError when others than this user could use a proxy that listens so, and nobody said that they may."""
     listen, origins = settings.listen, _origins(settings)
+    keys = settings.keys
     if listen.allow_unauthenticated:
         return
     if listen.uds is not None:
         # connect(2) wants the right to write.
-        if listen.uds_mode & 0o022 and listen.key is None and not listen.allow_other_users:
+        if listen.uds_mode & 0o022 and not keys and not listen.allow_other_users:
             raise ConfigError(
                 f"listen.uds_mode ({origins['listen.uds_mode']}): {listen.uds_mode:04o} lets other users connect, and"
                 " listen.key is not set: they could act with your token",
@@ -39,16 +40,17 @@ def check_listening(settings: Settings) -> None:
     where = (
         f"listen.host ({origins['listen.host']}): {listen.host or 'every address'} can be reached from other machines"
     )
-    if listen.key is None:
+    if not keys:
         raise ConfigError(
             f"{where}, and listen.key is not set: anyone there could act with your token",
             hint="set listen.key, listen on 127.0.0.1, or set listen.allow_unauthenticated = true",
         )
-    if len(listen.key.reveal()) < MIN_KEY:
-        raise ConfigError(
-            f"{where}, and listen.key ({origins['listen.key']}) has under {MIN_KEY} characters: it could be guessed",
-            hint="make a long random one: python3 -c 'import secrets; print(secrets.token_urlsafe(32))'",
-        )
+    for name, key in keys.items():
+        if len(key.reveal()) < MIN_KEY:
+            raise ConfigError(
+                f"{where}, and {name} ({origins[name]}) has under {MIN_KEY} characters: it could be guessed",
+                hint="make a long random one: slproxy key",
+            )
 
 
 def raise_errors(errors: list[ConfigError]) -> None:
@@ -76,11 +78,9 @@ def _conflicts(settings: Settings) -> Iterator[ConfigError]:
             f"metrics.port ({origins['metrics.port']}) is listen.port ({origins['listen.port']})",
             hint="choose another one, such as 9464",
         )
-    for name, pattern, why in patterns.faults(
-        accept=settings.policy.accept_paths, reject=settings.policy.reject_paths, own=OWN_PAGES
-    ):
-        key = f"policy.{name}"
-        yield ConfigError(f"{key} ({origins[key]}): {redacted(pattern, text=True)} {why}", hint="fix or remove it")
+    yield from _policy_conflicts(settings)
+    yield from _key_conflicts(settings)
+    yield from _budget_conflicts(settings)
     if auth.client_secret is not None and auth.client_id is None:
         yield ConfigError(
             f"auth.client_secret ({origins['auth.client_secret']}) is set, and auth.client_id is not: they are a pair",
@@ -89,8 +89,40 @@ def _conflicts(settings: Settings) -> Iterator[ConfigError]:
     yield from _store_conflicts(settings)
 
 
+def _policy_conflicts(settings: Settings) -> Iterator[ConfigError]:
+    origins = _origins(settings)
+    sections: dict[str, PolicySettings | ClientSettings] = {"policy": settings.policy}
+    sections |= {f"client.{name}": client for name, client in settings.clients.items()}
+    for section, rules in sections.items():
+        for name, pattern, why in patterns.faults(
+            section, accept=rules.accept_paths, reject=rules.reject_paths, own=OWN_PAGES
+        ):
+            key = f"{section}.{name}"
+            yield ConfigError(f"{key} ({origins[key]}): {redacted(pattern, text=True)} {why}", hint="fix or remove it")
+
+
+def _budget_conflicts(settings: Settings) -> Iterator[ConfigError]:
+    origins, mode = _origins(settings), settings.pace.mode
+    for key, client in ((f"client.{name}.budget", client) for name, client in settings.clients.items()):
+        if client.budget is not None and mode != "pace":
+            yield ConfigError(
+                f"{key} ({origins[key]}) is set, and pace.mode ({origins['pace.mode']}) is {mode}: it would not hold",
+                hint="remove one of the two",
+            )
+
+
+def _key_conflicts(settings: Settings) -> Iterator[ConfigError]:
+    origins, known = _origins(settings), dict[str, str]()
+    for name, key in settings.keys.items():
+        if (other := known.setdefault(key.reveal(), name)) != name:
+            yield ConfigError(
+                f"{other} ({origins[other]}) and {name} ({origins[name]}) are the same: a client is known by its key",
+                hint="give each its own; slproxy key prints one",
+            )
+
+
 def _origins(settings: Settings) -> Mapping[str, Origin]:
-    return {key: settings.origins.get(key, DEFAULT) for key in SCHEMA}
+    return {key: settings.origins.get(key, DEFAULT) for key in settings.schema}
 
 
 def _store_conflicts(settings: Settings) -> Iterator[ConfigError]:

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 
 from slproxy.config.origin import DEFAULT
-from slproxy.config.schema import SCHEMA, Settings
+from slproxy.config.schema import Settings
 from slproxy.config.setting import Setting
 
 
@@ -23,10 +23,7 @@ class Row:
 
 def effective(settings: Settings) -> list[Row]:
     """Return every setting as it stands and where it came from, secrets masked."""
-    plain = {
-        key: _plain(setting, getattr(getattr(settings, setting.section), setting.name))
-        for key, setting in SCHEMA.items()
-    }
+    plain = {key: _plain(setting, settings.value(setting)) for key, setting in settings.schema.items()}
     return [
         Row(key=key, value=_text(value), plain=value, origin=str(settings.origins.get(key, DEFAULT)))
         for key, value in plain.items()

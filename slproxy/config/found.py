@@ -88,5 +88,4 @@ def _origin(settings: Settings, key: str) -> Origin:
 
 
 def _value(settings: Settings, key: str) -> object:
-    section, name = key.split(".")
-    return getattr(getattr(settings, section), name)
+    return settings.value(SCHEMA[key])

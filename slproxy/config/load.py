@@ -36,7 +36,16 @@ from slproxy.config.messages import redacted
 from slproxy.config.origin import DEFAULT, Origin
 from slproxy.config.parse import parse
 from slproxy.config.raw_value import RawValue
-from slproxy.config.schema import PROFILE, PROFILE_NAME, SCHEMA, SECTIONS, Settings
+from slproxy.config.schema import (
+    PROFILE,
+    PROFILE_NAME,
+    SCHEMA,
+    SECTIONS,
+    ClientSettings,
+    Settings,
+    client_schema,
+    schema_with,
+)
 from slproxy.config.secret import Secret
 from slproxy.config.setting import Setting
 from slproxy.config.toml import from_toml, profiles_in
@@ -66,27 +75,32 @@ def load(
     errors: list[ConfigError] = []
     chosen = _profile(profile, _first("SLPROXY_PROFILE", variables, dotenv))
     path, content, found = _toml_file(config, _first("SLPROXY_CONFIG", variables, dotenv), environ, cwd)
+    in_file = from_toml(path, content, chosen, cwd, errors, found=found)
+    clients = {raw.setting.table for layer in in_file for raw in layer if raw.setting.table}
     layers = [
-        *from_toml(path, content, chosen, cwd, errors, found=found),
-        from_variables(dotenv, cwd, errors),
-        from_variables(variables, cwd, errors),
+        *in_file,
+        from_variables(dotenv, cwd, errors, clients=clients),
+        from_variables(variables, cwd, errors, clients=clients),
         from_flags(flags, cwd),
     ]
     # Only the winning values are parsed: a mounted file that a higher layer overrides need not exist here.
     given = {raw.setting.key: raw for layer in layers for raw in layer if not (sandbox and _is_real(raw.setting))}
-    values: dict[str, object] = {key: setting.default for key, setting in SCHEMA.items()}
-    origins = dict.fromkeys(SCHEMA, DEFAULT)
+    named = sorted({raw.setting.table for raw in given.values() if raw.setting.table})
+    schema = schema_with(named)
+    values: dict[str, object] = {key: setting.default for key, setting in schema.items()}
+    origins = dict.fromkeys(schema, DEFAULT)
     for key, raw in given.items():
         try:
             values[key], origins[key] = _parsed(raw)
         except ConfigError as error:
             errors.append(error)
+    errors += [_without_key(name, given) for name in named if f"client.{name}.key" not in given]
     raise_errors(errors)
     if not sandbox:
         _add_environment(values, origins, environ)
     if values["store.path"] is None:
         values["store.path"] = token_file(environ, chosen, is_needed=not sandbox and _needs_login(values))
-    settings = _build(values, chosen, origins)
+    settings = _build(values, chosen, origins, clients=named)
     near = list(lookalikes([*variables, *dotenv], given))
     try:
         check(settings)
@@ -95,6 +109,14 @@ def load(
             error.hint = "; ".join([error.hint, *near] if error.hint else near)
         raise
     return replace(settings, warnings=(*near, *_doubts(settings)))
+
+
+def _without_key(name: str, given: Mapping[str, RawValue]) -> ConfigError:
+    place = next(raw.origin for raw in given.values() if raw.setting.table == name)
+    return ConfigError(
+        f"client.{name} ({place}) has no key, by which it would be known",
+        hint="set its key, or key_file; slproxy key prints one",
+    )
 
 
 def _add_environment(values: dict[str, object], origins: dict[str, Origin], environ: Mapping[str, str]) -> None:
@@ -147,13 +169,22 @@ def secret_in(path: Path) -> Secret:
     return secret
 
 
-def _build(values: Mapping[str, object], profile: str, origins: Mapping[str, Origin]) -> Settings:
+def _build(
+    values: Mapping[str, object], profile: str, origins: Mapping[str, Origin], *, clients: Iterable[str]
+) -> Settings:
     sections: dict[str, dict[str, object]] = {name: {} for name in SECTIONS}
     for key, setting in SCHEMA.items():
         sections[setting.section][setting.name] = values[key]
     make: Callable[..., Settings] = Settings
+    make_client: Callable[..., ClientSettings] = ClientSettings
     return make(
         profile=profile,
+        clients=MappingProxyType(
+            {
+                client: make_client(**{name: values[each.key] for name, each in client_schema(client).items()})
+                for client in clients
+            }
+        ),
         origins=MappingProxyType(dict(origins)),
         **{name: shape(**sections[name]) for name, shape in SECTIONS.items()},
     )

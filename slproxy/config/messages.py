@@ -18,7 +18,7 @@ def expected(setting: Setting) -> str:
     limits = "" if low is None else f" from {low:g} to {high:g}" if high is not None else f" of at least {low:g}"
     match setting.kind:
         case "integer":
-            return f"an integer{limits}, e.g. {setting.default}"
+            return f"an integer{limits}" + ("" if setting.default is None else f", e.g. {setting.default}")
         case "number":
             return f"a number{limits}, e.g. {setting.default:g}"
         case "size":

@@ -49,7 +49,7 @@ def parse(setting: Setting, value: object, *, text: bool, base: Path) -> object:
             return Secret(visible_ascii(typed))
         if setting.kind in ("path", "file"):
             typed = _path(typed, base)
-    validator = VALIDATORS.get(setting.key)
+    validator = VALIDATORS.get(setting.kind_of_setting)
     return validator(typed) if validator else typed
 
 

@@ -45,8 +45,8 @@ def fault(pattern: str) -> str | None:
     return None
 
 
-def faults(*, accept: Sequence[str], reject: Sequence[str], own: str) -> Iterator[tuple[str, str, str]]:
-    """Yield each pattern that cannot do what it is there for: which list it is in, the pattern, and why.
+def faults(section: str, *, accept: Sequence[str], reject: Sequence[str], own: str) -> Iterator[tuple[str, str, str]]:
+    """Yield each pattern that cannot do what it is there for: which list of the section it is in, the pattern, and why.
 
     ``own`` is where the proxy's own pages are, which no pattern opens or closes.
     """
@@ -56,6 +56,6 @@ def faults(*, accept: Sequence[str], reject: Sequence[str], own: str) -> Iterato
                 yield name, pattern, "is where the proxy's own pages are: it never matches"
     for pattern in reject:
         if closed := [opened for opened in accept if rejects(pattern, opened)]:
-            yield "reject_paths", pattern, f"closes all that {closed[0]} in policy.accept_paths opens"
+            yield "reject_paths", pattern, f"closes all that {closed[0]} in {section}.accept_paths opens"
         elif not any(covers(opened, pattern.rstrip("/") + "/") or rejects(pattern, opened) for opened in accept):
-            yield "reject_paths", pattern, "is below nothing in policy.accept_paths: it never matches"
+            yield "reject_paths", pattern, f"is below nothing in {section}.accept_paths: it never matches"

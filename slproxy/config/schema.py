@@ -7,8 +7,8 @@ bound them, and ``Doc`` says what it is for.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Literal, get_type_hints
@@ -20,6 +20,9 @@ from slproxy.config.setting import Credential, Doc, Ge, Is, Le, Setting, setting
 
 PROFILE_NAME = "a name of 1 to 64 letters, digits, '-' or '_'"
 PROFILE = re.compile(r"[A-Za-z0-9_-]{1,64}")
+# Also part of the name of a variable, where letters are capitals and two underscores divide.
+CLIENT_NAME = "a name of 1 to 32 small letters, digits, '-' or single '_', a letter first"
+CLIENT = re.compile(r"(?!.*__)[a-z][a-z0-9_-]{0,31}(?<!_)")
 # Where the proxy's own pages are.
 OWN_PAGES = "/_slproxy/"
 # Orchestrators ask these with whatever Host they like and without a key; they tell nothing but "up" and "ready".
@@ -30,6 +33,7 @@ MIB = 1024 * KIB
 Grant = Literal["auto", "api_key", "authorization_code", "client_credentials"]
 Encryption = Literal["auto", "keyring", "key", "off"]
 Via = Literal["auto", "on", "off"]
+Priority = Literal["interactive", "bulk"]
 
 # The longest that asyncio sleeps in one go is a day: MAXIMUM_SELECT_TIMEOUT in asyncio/base_events.py.
 Seconds = Annotated[float, Ge(0), Le(86400.0)]
@@ -188,6 +192,20 @@ class PolicySettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ClientSettings:
+    """What one client may ask for, by the key that it shows: no more than ``policy`` lets through."""
+
+    key: Annotated[Secret, Doc("Key by which the client is known; `slproxy key` prints one.")]
+    read_only: Annotated[bool, Doc("Allow it only GET, HEAD and OPTIONS.")] = False
+    accept_paths: Annotated[tuple[str, ...], Doc("Paths to forward for it, as policy.accept_paths.")] = ("/v2/",)
+    reject_paths: Annotated[tuple[str, ...], Doc("Paths to reject for it, even below those of accept_paths.")] = ()
+    budget: Annotated[int | None, Ge(1), Doc("Cost that it may spend in a clock minute; default: the team's.")] = None
+    priority: Annotated[
+        Priority, Doc("Whether it goes first (interactive), or gives way (bulk), whatever it asks for.")
+    ] = "interactive"
+
+
+@dataclass(frozen=True, kw_only=True)
 class LimitSettings:
     """What one client may take of this machine."""
 
@@ -260,6 +278,8 @@ class Settings:
     log: LogSettings = LogSettings()
     metrics: MetricsSettings = MetricsSettings()
     inspect: InspectSettings = InspectSettings()
+    # By name.
+    clients: Mapping[str, ClientSettings] = field(default_factory=lambda: MappingProxyType({}))
     # Keyed by the name in full, such as listen.port.
     origins: Mapping[str, Origin] = field(default_factory=lambda: MappingProxyType({}), repr=False, compare=False)
     # What a person should know, though it stops nothing.
@@ -268,6 +288,28 @@ class Settings:
     def is_set(self, key: str) -> bool:
         """Tell whether ``key``, such as auth.redirect_uri, was set, even to its default."""
         return key in self.origins and self.origins[key].layer != "default"
+
+    @property
+    def keys(self) -> Mapping[str, Secret]:
+        """The keys that clients may show, by the names of their settings."""
+        keys = {f"{CLIENT_SECTION}.{name}.key": client.key for name, client in self.clients.items()}
+        return keys if self.listen.key is None else {"listen.key": self.listen.key, **keys}
+
+    @property
+    def reach(self) -> ListenSettings:
+        """Where the proxy listens, with a key that opens it: ``listen.key``, or that of a client."""
+        return replace(self.listen, key=next(iter(self.keys.values()), None))
+
+    @property
+    def schema(self) -> Mapping[str, Setting]:
+        """The settings that there are: SCHEMA and those of each client."""
+        return schema_with(self.clients)
+
+    def value(self, setting: Setting) -> object:
+        """Return the value of a setting."""
+        section = self.clients[setting.table] if setting.table else getattr(self, setting.section)
+        value: object = getattr(section, setting.name)
+        return value
 
 
 SECTIONS: Mapping[str, type] = MappingProxyType(
@@ -294,3 +336,17 @@ SCHEMA: Mapping[str, Setting] = MappingProxyType(
         for each in fields(shape)
     }
 )
+
+CLIENT_SECTION = "client"
+_CLIENT_HINTS = get_type_hints(ClientSettings, include_extras=True)
+_CLIENT_FIELDS = tuple(setting_of(CLIENT_SECTION, each, _CLIENT_HINTS[each.name]) for each in fields(ClientSettings))
+
+
+def schema_with(clients: Iterable[str]) -> Mapping[str, Setting]:
+    """Return SCHEMA, and the settings of these clients."""
+    return {**SCHEMA, **{each.key: each for name in clients for each in client_schema(name).values()}}
+
+
+def client_schema(name: str) -> Mapping[str, Setting]:
+    """Return the settings of the client of this name, by their own names."""
+    return {each.name: replace(each, table=name) for each in _CLIENT_FIELDS}

@@ -59,11 +59,18 @@ class Setting:
     maximum: float | None
     choices: tuple[str, ...]
     credential: bool
+    # Whose it is, in a section that has a table for each of some names, such as client.
+    table: str = ""
+
+    @property
+    def kind_of_setting(self) -> str:
+        """The name in full, less the table's: ``client.budget`` for that of any client."""
+        return f"{self.section}.{self.name}"
 
     @property
     def key(self) -> str:
-        """The name in full, such as ``listen.port``."""
-        return f"{self.section}.{self.name}"
+        """The name in full, such as ``listen.port``, or ``client.report.budget``."""
+        return f"{self.section}.{self.table}.{self.name}" if self.table else f"{self.section}.{self.name}"
 
     @property
     def secret(self) -> bool:
@@ -78,7 +85,8 @@ class Setting:
     @property
     def variables(self) -> tuple[str, ...]:
         """The environment variables that set it, SalesLoft's own name first."""
-        ours = f"SLPROXY_{self.section}__{self.name}".upper()
+        ours = "SLPROXY_" + "__".join(part for part in (self.section, self.table, self.name) if part)
+        ours = ours.upper().replace("-", "_")
         return (f"SALESLOFT_{self.name.upper()}", ours) if self.credential else (ours,)
 
 

@@ -12,7 +12,17 @@ from slproxy.config.files import decode_text
 from slproxy.config.messages import LISTED, expected, redacted
 from slproxy.config.origin import Origin
 from slproxy.config.raw_value import RawValue
-from slproxy.config.schema import PROFILE, PROFILE_NAME, SCHEMA, SECTIONS
+from slproxy.config.schema import (
+    CLIENT,
+    CLIENT_NAME,
+    CLIENT_SECTION,
+    PROFILE,
+    PROFILE_NAME,
+    SCHEMA,
+    SECTIONS,
+    client_schema,
+)
+from slproxy.config.setting import Setting
 from slproxy.errors import ConfigError
 
 _TOML_KEY = r"""(?:[A-Za-z0-9_-]+|"[^"\n]*"|'[^'\n]*')"""
@@ -127,22 +137,38 @@ class _TomlFile:
             return []
         given: list[RawValue] = []
         for section, table in tree.items():
-            if section not in SECTIONS:
-                self._unknown((*prefix, section), section, SECTIONS)
+            if section not in SECTIONS and section != CLIENT_SECTION:
+                self._unknown((*prefix, section), section, [*SECTIONS, CLIENT_SECTION])
             elif not isinstance(table, dict):
                 self.error((*prefix, section), f"expected a table, got {redacted(table)}", f"begin it with [{section}]")
+            elif section == CLIENT_SECTION:
+                given += self._clients(table, (*prefix, section))
             else:
-                given += self._section(section, table, (*prefix, section))
+                known = {setting.name: setting for setting in SCHEMA.values() if setting.section == section}
+                given += self._section(known, table, (*prefix, section))
         return given
 
-    def _section(self, section: str, table: Mapping[str, object], prefix: tuple[str, ...]) -> list[RawValue]:
+    def _clients(self, tables: Mapping[str, object], prefix: tuple[str, ...]) -> list[RawValue]:
+        given: list[RawValue] = []
+        for name, table in tables.items():
+            if not isinstance(table, dict):
+                self.error((*prefix, name), "expected tables such as [client.report]", "give the client a name")
+            elif not CLIENT.fullmatch(name):
+                self.error((*prefix, name), f"expected {CLIENT_NAME}", "choose another name")
+            else:
+                given += self._section(client_schema(name), table, (*prefix, name))
+        return given
+
+    def _section(
+        self, known: Mapping[str, Setting], table: Mapping[str, object], prefix: tuple[str, ...]
+    ) -> list[RawValue]:
         given: dict[str, RawValue] = {}
         for name, value in table.items():
-            from_file = f"{section}.{name}" not in SCHEMA
-            setting = SCHEMA.get(f"{section}.{name.removesuffix('_file') if from_file else name}")
+            from_file = name not in known
+            setting = known.get(name.removesuffix("_file") if from_file else name)
             if setting is None or (from_file and not (setting.from_file and name.endswith("_file"))):
-                names = [key.partition(".")[2] for key in SCHEMA if key.startswith(f"{section}.")]
-                self._unknown((*prefix, name), f"{section}.{name}", names)
+                section = ".".join(prefix[2:] if prefix[0] == "profile" else prefix)
+                self._unknown((*prefix, name), f"{section}.{name}", known)
                 continue
             if setting.name in given:
                 reason = f"expected either {setting.name} or {setting.name}_file, got both"

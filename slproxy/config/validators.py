@@ -148,5 +148,7 @@ VALIDATORS: Mapping[str, Callable[[object], object]] = MappingProxyType(
         "auth.scope": _scope,
         "policy.accept_paths": _accept_paths,
         "policy.reject_paths": _paths,
+        "client.accept_paths": _accept_paths,
+        "client.reject_paths": _paths,
     }
 )

@@ -12,7 +12,7 @@ from types import MappingProxyType
 from slproxy.config.messages import LISTED
 from slproxy.config.origin import Origin
 from slproxy.config.raw_value import RawValue
-from slproxy.config.schema import SCHEMA
+from slproxy.config.schema import CLIENT, SCHEMA, client_schema
 from slproxy.config.setting import Setting
 from slproxy.errors import ConfigError
 
@@ -29,7 +29,10 @@ VARIABLES: Mapping[str, tuple[Setting, bool]] = MappingProxyType(
 # The same by their letters alone, and how near to them a name is a typo: SALESLOFT_KEY is, SALESLOFT_API_TOKEN is not.
 _SQUEEZED: Mapping[str, str] = MappingProxyType({re.sub(r"[^A-Z0-9]", "", name): name for name in VARIABLES})
 _NEAR = 0.88
+_CLIENT = re.compile(r"SLPROXY_CLIENT__([A-Z][A-Z0-9_]*?)__([A-Z_]+)")
 META = ("SLPROXY_CONFIG", "SLPROXY_PROFILE")
+# What `slproxy run` tells a program, which may be another slproxy.
+_TOLD = ("SLPROXY_URL", "SLPROXY_KEY")
 
 # What Kubernetes puts into the pods beside a Service called slproxy or slproxy-…:
 # https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables
@@ -57,19 +60,25 @@ def from_environ(environ: Mapping[str, str]) -> list[Variable]:
     return [Variable(name=name, value=value, origin=Origin(layer="env", place=name)) for name, value in environ.items()]
 
 
-def from_variables(variables: Iterable[Variable], cwd: Path, errors: list[ConfigError]) -> list[RawValue]:
-    """Return the settings in one layer of variables; add to ``errors`` what is unknown or set twice."""
+def from_variables(
+    variables: Iterable[Variable], cwd: Path, errors: list[ConfigError], *, clients: Collection[str]
+) -> list[RawValue]:
+    """Return the settings in one layer of variables; add to ``errors`` what is unknown or set twice.
+
+    A variable may be about one of the ``clients`` that the file names, or about another.
+    """
     found: dict[str, tuple[Variable, RawValue]] = {}
     for each in variables:
         value = each.value.strip()
         # Compose files pass an unset variable on as an empty one.
-        if not value or each.name in META or not each.name.startswith(("SLPROXY_", "SALESLOFT_")):
+        if not value or each.name in META or each.name in _TOLD or not each.name.startswith(("SLPROXY_", "SALESLOFT_")):
             continue
-        if each.name not in VARIABLES:
+        known = VARIABLES.get(each.name) or _of_client(each.name, clients)
+        if known is None:
             if each.name.startswith("SLPROXY_") and not _is_service_link(each.name, value):
                 errors.append(_unknown_variable(each))
             continue
-        setting, from_file = VARIABLES[each.name]
+        setting, from_file = known
         given = RawValue(setting=setting, value=value, origin=each.origin, text=True, from_file=from_file, base=cwd)
         other, before = found.setdefault(setting.key, (each, given))
         if before is not given and (from_file or before.from_file or before.value != value):
@@ -80,6 +89,20 @@ def from_variables(variables: Iterable[Variable], cwd: Path, errors: list[Config
                 )
             )
     return [given for _, given in found.values()]
+
+
+def _of_client(name: str, clients: Collection[str]) -> tuple[Setting, bool] | None:
+    """Return the setting of a client that a variable means, and whether it names a file that holds the value."""
+    if (parts := _CLIENT.fullmatch(name)) is None:
+        return None
+    # Capitals and underscores stand for small letters and hyphens.
+    named = next((each for each in clients if each.upper().replace("-", "_") == parts[1]), parts[1].lower())
+    if not CLIENT.fullmatch(named):
+        return None
+    known = client_schema(named)
+    setting = known.get(parts[2].lower()) or known.get(parts[2].lower().removesuffix("_file"))
+    from_file = setting is not None and setting.name != parts[2].lower()
+    return None if setting is None or (from_file and not setting.from_file) else (setting, from_file)
 
 
 def lookalikes(variables: Iterable[Variable], given: Collection[str]) -> Iterator[str]:

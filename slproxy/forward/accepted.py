@@ -9,11 +9,12 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 
 from slproxy.forward.browser import is_run
 from slproxy.forward.headers import stripped
+from slproxy.forward.rules import Client
 from slproxy.http import ByName, RawHeaders
 from slproxy.pace import Preferences, parse_preferences
 
@@ -29,7 +30,7 @@ class AcceptedHeaders:
 
     ``onward`` are those that go upstream, as lines on the wire, less what each attempt injects; ``host`` is what the
     client called the proxy. ``may_retry`` is false where the client said ``X-Slproxy-Retry: off``. ``is_run``: a
-    browser makes a document or a worker of the reply.
+    browser makes a document or a worker of the reply. ``client`` is whose key they have shown.
     """
 
     onward: bytes = field(repr=False)
@@ -39,21 +40,32 @@ class AcceptedHeaders:
     preferences: Preferences
     may_retry: bool = True
     is_run: bool = False
+    client: Client | None = None
 
 
-def accepted(headers: RawHeaders, named: ByName, *, recorded: bytes = b"") -> AcceptedHeaders:
+def accepted(
+    headers: RawHeaders, named: ByName, *, recorded: bytes = b"", client: Client | None = None
+) -> AcceptedHeaders:
     """Return what headers ask for that were let in; ``named`` are the same, by name, ``recorded`` less credentials.
+
+    ``client`` is whose key they show.
 
     Raises:
         InexactHeaderError: one cannot be passed on exactly.
     """
+    preferences = parse_preferences(named)
+    if client is not None:
+        preferences = replace(
+            preferences, client=client.name, bulk=client.bulk or preferences.bulk, budget=client.budget
+        )
     return AcceptedHeaders(
         onward=stripped(headers),
         recorded=recorded,
         host=named[b"host"][0].decode("latin-1"),
-        preferences=parse_preferences(named),
+        preferences=preferences,
         may_retry=[value.lower() for value in named.get(b"x-slproxy-retry", ())] != [b"off"],
         is_run=is_run(named),
+        client=client,
     )
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from slproxy import retry
 from slproxy.config import RetrySettings
+from slproxy.errors import OverBudget, Problem, UpstreamFault
 from slproxy.forward.buffered import BufferedReply
 from slproxy.http import Fields
 from slproxy.pace import Refusal
@@ -113,3 +114,10 @@ class Attempts:
         if self.sent and not replayable:
             return [("X-Slproxy-Attempts", f"{self.sent}; not-replayable")]
         return [("X-Slproxy-Attempts", str(self.sent))] if self.sent > 1 else []
+
+
+def why_ended(fault: Problem) -> NotRetried | None:
+    """Return why a problem ends a request that was to be sent again, where its own attempts do not say why."""
+    if isinstance(fault, UpstreamFault):
+        return NotRetried.LASTING if fault.is_lasting else None
+    return NotRetried.CLIENT_WAIT if isinstance(fault, OverBudget) else NotRetried.DRAINING

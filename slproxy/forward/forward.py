@@ -26,14 +26,14 @@ from slproxy.forward import cors
 from slproxy.forward import headers as header_rules
 from slproxy.forward.accepted import AcceptedHeaders, KnownHeaders, accepted, digest_of
 from slproxy.forward.answer import passed_on
-from slproxy.forward.attempts import Attempts
+from slproxy.forward.attempts import Attempts, why_ended
 from slproxy.forward.body import Body, ReplayMemory
 from slproxy.forward.buffered import buffer_reply
 from slproxy.forward.drain import Drain
 from slproxy.forward.headers import InexactHeaderError
 from slproxy.forward.kept_reply import KeptReply
 from slproxy.forward.messages import Answer, AnswerBody, Inbound, ReplyBody, Request
-from slproxy.forward.policy import Policy, Route, check
+from slproxy.forward.policy import Policy, Route, check, check_client, client_of
 from slproxy.forward.sender import Sender
 from slproxy.http import ByName, by_name, http_date
 from slproxy.observe import Exchange, Observer, is_sane, loggable_path
@@ -121,14 +121,21 @@ class Forwarder:
             )
         if asked is None:
             try:
-                recorded = b"" if recording is None else recording.headers
-                asked = accepted(inbound.headers, named or {}, recorded=recorded)
+                asked = accepted(
+                    inbound.headers,
+                    named or {},
+                    recorded=b"" if recording is None else recording.headers,
+                    client=client_of(self._policy, named or {}),
+                )
             except InexactHeaderError as error:
                 raise BadRequest(
                     f"The request cannot be passed on exactly: {error}.", hint="Encode the value."
                 ) from error
-            if may_be_known:
-                self._known.remember(digest, asked)
+        exchange.client, exchange.bulk = asked.preferences.client, asked.preferences.bulk
+        if asked.client is not None:
+            check_client(asked.client, inbound.method, target, named or {})
+        if named is not None and may_be_known:
+            self._known.remember(digest, asked)
         self._upstream.mark_used()
         limits, body = self._limits, None
         if inbound.has_body and inbound.read is not None:
@@ -147,7 +154,6 @@ class Forwarder:
             exchange=exchange,
             client=inbound.client,
         )
-        exchange.client, exchange.bulk = asked.preferences.client, asked.preferences.bulk
         attempts = Attempts(began=exchange.began)
         if recording is not None:
             recording.asked, recording.via = asked, self._sender.via
@@ -179,7 +185,7 @@ class Forwarder:
         if route is not Route.PREFLIGHT:
             return await self._own_page(inbound, target, route is Route.OWN_PAGE, named)
         preflight = [
-            *cors.preflight(named, self._policy.methods),
+            *cors.preflight(named, self._policy.rules.methods),
             ("Proxy-Status", "slproxy"),
             ("Date", http_date(self._now())),
         ]
@@ -245,7 +251,7 @@ class Forwarder:
                 before_wait=functools.partial(self._before_wait, request, attempts),
             )
         except (UpstreamFault, OverBudget, Draining) as fault:
-            request.exchange.not_retried = _why_ended(fault) or request.exchange.not_retried
+            request.exchange.not_retried = why_ended(fault) or request.exchange.not_retried
             # The buffered reply says that the request was not carried out (429). That is no longer so of one that was
             # lost since and that nobody may repeat.
             is_lost = isinstance(fault, UpstreamFault) and fault.maybe_sent and request.method not in retry.REPEATABLE
@@ -388,10 +394,3 @@ class Forwarder:
             body=answered,
             request_body=body,
         )
-
-
-def _why_ended(fault: Problem) -> NotRetried | None:
-    """Return why a problem ends a request that was to be sent again, where its own attempts do not say why."""
-    if isinstance(fault, UpstreamFault):
-        return NotRetried.LASTING if fault.is_lasting else None
-    return NotRetried.CLIENT_WAIT if isinstance(fault, OverBudget) else NotRetried.DRAINING

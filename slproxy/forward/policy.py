@@ -14,9 +14,10 @@ import base64
 import binascii
 import enum
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from slproxy.config import OWN_PAGES, PROBES, Secret, Settings, covers, matcher, rejects
+from slproxy.config import OWN_PAGES, PROBES, Secret, Settings, covers
 from slproxy.errors import (
     BadRequest,
     BadTarget,
@@ -34,18 +35,14 @@ from slproxy.forward.browser import check_origin
 from slproxy.forward.headers import has_passed
 from slproxy.forward.host import is_own_host
 from slproxy.forward.messages import Inbound
-from slproxy.forward.overrides import check_overrides
-from slproxy.forward.target import exact_path, folded, readings
+from slproxy.forward.rules import ALL_PATHS, METHODS, Client, Rules, clients_of
+from slproxy.forward.target import exact_path
 from slproxy.http import ByName, size
 from slproxy.sockets import GONE
 
-READ_METHODS = ("GET", "HEAD", "OPTIONS")
-METHODS = (*READ_METHODS, "POST", "PUT", "PATCH", "DELETE")
 # Known to HTTP and never forwarded: CONNECT opens a tunnel, TRACE echoes the injected bearer (RFC 9110 §9.3.8).
 _REFUSED_METHODS = ("CONNECT", "TRACE")
 
-# What is let in as long as nobody says otherwise.
-ALL_PATHS = ("/v2/",)
 # What the proxy's own pages take.
 OWN_METHODS = ("GET", "HEAD")
 # What only browsers send, and tells who asks.
@@ -79,26 +76,19 @@ class Policy:
     pseudonym: str
     max_target: int = 32 * 1024
     max_headers: int = 64 * 1024
-    # Matches the accepted paths.
-    accepts: re.Pattern[str] = field(init=False, compare=False)
+    # Those that have keys of their own.
+    clients: tuple[Client, ...] = ()
+    # What holds for everybody.
+    rules: Rules = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "accepts", matcher(self.accept_paths))
+        rules = Rules(read_only=self.read_only, accept_paths=self.accept_paths, reject_paths=self.reject_paths)
+        object.__setattr__(self, "rules", rules)
 
     @property
-    def narrows_paths(self) -> bool:
-        """Whether the settings close a path that would pass without them."""
-        return bool(self.reject_paths) or self.accept_paths != ALL_PATHS
-
-    @property
-    def narrows(self) -> bool:
-        """Whether the settings close anything, so that what an upstream makes of a request matters."""
-        return self.read_only or self.narrows_paths
-
-    @property
-    def methods(self) -> tuple[str, ...]:
-        """The methods that pass."""
-        return READ_METHODS if self.read_only else METHODS
+    def needs_key(self) -> bool:
+        """Whether a request has to show a key."""
+        return self.key is not None or bool(self.clients)
 
 
 def policy_of(settings: Settings, *, pseudonym: str) -> Policy:
@@ -110,6 +100,7 @@ def policy_of(settings: Settings, *, pseudonym: str) -> Policy:
         allow_origins=frozenset(settings.listen.allow_origins),
         read_only=settings.policy.read_only,
         key=settings.listen.key,
+        clients=clients_of(settings),
         allow_other_users=settings.listen.allow_other_users,
         pseudonym=pseudonym,
         max_target=settings.limits.max_target,
@@ -149,15 +140,25 @@ def check(policy: Policy, inbound: Inbound, headers: ByName | None) -> tuple[Rou
         if cors.is_preflight(method, headers) and cors.allowed(headers, policy.allow_origins):
             return Route.PREFLIGHT, origin_form
         _check_headers(policy, headers)
-    if policy.read_only and route is Route.UPSTREAM and method not in READ_METHODS:
-        raise MethodRefused(
-            f"This proxy is read-only: {method} is not passed on.",
-            hint="Start it without --read-only to write.",
-            headers=(("Allow", ", ".join(policy.methods)),),
-        )
-    if policy.narrows and route is Route.UPSTREAM:
-        check_overrides(headers or {}, query=origin_form.partition("?")[2], methods=policy.methods)
+    if route is Route.UPSTREAM:
+        policy.rules.check_method(method, headers or {}, query=origin_form.partition("?")[2])
     return route, origin_form
+
+
+def client_of(policy: Policy, headers: ByName) -> Client | None:
+    """Return whose key a request has shown that was let in, ``None`` where it was ``listen.key`` alone, or none."""
+    shown = _shown_keys(headers) if policy.clients else []
+    return next((each for each in policy.clients if _matches(each.key, shown)), None)
+
+
+def check_client(client: Client, method: str, target: str, headers: ByName) -> None:
+    """Hold a request that was let in against the rules of its client, by its key.
+
+    ``target`` is in origin form. Raises Refused.
+    """
+    path, _, query = target.partition("?")
+    client.rules.check_path(path)
+    client.rules.check_method(method, headers, query=query)
 
 
 def _check_sender(policy: Policy, inbound: Inbound, headers: ByName) -> None:
@@ -166,7 +167,7 @@ def _check_sender(policy: Policy, inbound: Inbound, headers: ByName) -> None:
     # Only browsers send these, and a client that is none could send anything.
     if not _OF_BROWSERS.isdisjoint(headers):
         check_origin(headers, host, policy.allow_origins)
-    if inbound.other_user is not None and policy.key is None and not policy.allow_other_users:
+    if inbound.other_user is not None and not policy.needs_key and not policy.allow_other_users:
         raise _user_refused(inbound.other_user)
 
 
@@ -177,8 +178,8 @@ def _check_headers(policy: Policy, headers: ByName) -> None:
             "The request has already been through this proxy: its Via header names it.",
             hint="Point upstream.api_url at SalesLoft, not at a proxy that leads back here.",
         )
-    if policy.key is not None:
-        _check_key(policy.key, headers)
+    if policy.needs_key:
+        _check_key(policy, headers)
 
 
 def _knows(policy: Policy, inbound: Inbound, headers: ByName) -> bool:
@@ -210,22 +211,10 @@ def _origin_form(policy: Policy, target: str) -> str:
 def _route(policy: Policy, path: str) -> Route:
     if path.startswith(OWN_PAGES):
         return Route.OWN_PAGE
-    if not policy.accepts.match(path):
+    if not policy.rules.accepts.match(path):
         raise NotFound("This proxy does not forward that path.", hint=_nearest(policy, path))
-    if policy.narrows_paths and (closed_by := _closed_by(policy, path)):
-        raise NotFound(f"This path is closed by {closed_by}.", hint="Ask whoever configured this proxy.")
+    policy.rules.check_path(path)
     return Route.UPSTREAM
-
-
-def _closed_by(policy: Policy, path: str) -> str:
-    """Return which rule closes an accepted path, as it stands or as the upstream may read it, or nothing."""
-    paths = readings(path)
-    if paths is None:
-        return "policy, since servers read it in more ways than the rules can be held against"
-    read = [folded(each) for each in paths]
-    if any(rejects(folded(pattern), each) for pattern in policy.reject_paths for each in read):
-        return "policy.reject_paths"
-    return "" if all(policy.accepts.match(each) for each in paths) else "policy.accept_paths"
 
 
 def _nearest(policy: Policy, path: str) -> str:
@@ -248,11 +237,11 @@ def _nearest(policy: Policy, path: str) -> str:
 
 
 def _is_forwarded(policy: Policy, path: str) -> bool:
-    return policy.accepts.match(path) is not None and not (policy.narrows_paths and _closed_by(policy, path))
+    return policy.rules.accepts.match(path) is not None and not policy.rules.closed_by(path)
 
 
 def _method_refused(policy: Policy, method: str, target: str) -> MethodRefused:
-    allowed = ", ".join(OWN_METHODS if target.startswith(OWN_PAGES) else policy.methods)
+    allowed = ", ".join(OWN_METHODS if target.startswith(OWN_PAGES) else policy.rules.methods)
     if method in _REFUSED_METHODS:
         return MethodRefused(
             f"{method} is never passed on.",
@@ -285,12 +274,20 @@ def _user_refused(uid: int) -> UserRefused:
     )
 
 
-def _check_key(key: Secret, headers: ByName) -> None:
+def _shown_keys(headers: ByName) -> list[bytes]:
     in_authorization = (_key_in_authorization(value) for value in headers.get(b"authorization", ()))
-    shown = [*headers.get(b"x-slproxy-key", ()), *(each for each in in_authorization if each is not None)]
+    return [*headers.get(b"x-slproxy-key", ()), *(each for each in in_authorization if each is not None)]
+
+
+def _matches(key: Secret, shown: Sequence[bytes]) -> bool:
     # Every candidate is compared, so that the time tells nothing about which one was right.
-    matches = [key == Secret(candidate.decode("utf-8", "replace")) for candidate in shown]
-    if not any(matches):
+    return sum(key == Secret(candidate.decode("utf-8", "replace")) for candidate in shown) > 0
+
+
+def _check_key(policy: Policy, headers: ByName) -> None:
+    shown = _shown_keys(headers)
+    keys = [each.key for each in policy.clients] + ([] if policy.key is None else [policy.key])
+    if not sum(_matches(key, shown) for key in keys):
         raise KeyRequired(
             "The local key is missing." if not shown else "The local key is wrong.",
             hint="Send it as X-Slproxy-Key, as a Bearer token, or as the password of Basic authentication.",

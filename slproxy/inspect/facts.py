@@ -30,7 +30,7 @@ FactsOf = Callable[[], Facts]
 
 def facts_of(settings: Settings, credentials: Credentials) -> Facts:
     """Return the facts that settings and credentials make."""
-    keys = (settings.listen.key, settings.auth.api_key, settings.auth.client_secret, settings.store.key)
+    keys = (*settings.keys.values(), settings.auth.api_key, settings.auth.client_secret, settings.store.key)
     return Facts(
         profile=settings.profile,
         grant=credentials.selection.grant,

@@ -376,7 +376,8 @@ class Account:
         self._began_at = self.time.beginning(number)
 
     def _spend(self, reservation: Reservation, cost: int, now: float) -> None:
-        self.minute.spend(cost, client=reservation.client, endpoint=reservation.endpoint)
+        has_budget = reservation.budget is not None
+        self.minute.spend(cost, client=reservation.client, endpoint=reservation.endpoint, has_budget=has_budget)
         if self.sliding is not None:
             self.sliding.spend(cost, now)
 

@@ -9,7 +9,7 @@ import math
 
 from slproxy.pace.account import Account
 from slproxy.pace.estimate import estimated_wait
-from slproxy.pace.probe import PROBE_TIMEOUT
+from slproxy.pace.probe import PROBE_INTERVAL, PROBE_TIMEOUT
 from slproxy.pace.queue import Queue
 from slproxy.pace.reservation import Reservation
 from slproxy.pace.rules import Rules
@@ -38,8 +38,12 @@ class Budget:
         now: float,
         max_wait: float,
         ticket: int | None = None,
+        budget: int | None = None,
     ) -> Reservation:
-        """Return the reservation of a request that may wait ``max_wait`` seconds; a repeat keeps its ``ticket``."""
+        """Return the reservation of a request that may wait ``max_wait`` seconds; a repeat keeps its ``ticket``.
+
+        ``budget`` is what its client may spend a minute.
+        """
         endpoint, page_cost, cost = self.account.costs.predict(method, target)
         return Reservation(
             ticket=next(self.queue.tickets) if ticket is None else ticket,
@@ -50,6 +54,7 @@ class Budget:
             arrived=now,
             deadline=now + max_wait,
             cost=cost,
+            budget=budget,
         )
 
     def try_send(self, reservation: Reservation, now: float) -> bool:
@@ -63,6 +68,8 @@ class Budget:
             return False
         if account.endpoints.are_held and self._is_held(reservation, now):
             return False
+        if self._is_over_own(reservation):
+            return False
         account.book(reservation, now)
         return True
 
@@ -70,17 +77,42 @@ class Budget:
         """Queue a reservation; or, if it cannot be sent in time, return the seconds after which it could."""
         self.account.roll(now)
         wait = self.estimated_wait(reservation, now)
-        if wait > reservation.deadline - now:
+        if wait > reservation.deadline - now or wait == math.inf:
             return max(wait, 1.0)
-        if now < self._blocked_until(reservation) > self.account.blocked_until:
+        if now < self._blocked_until(reservation, now) > self.account.blocked_until:
             self.queue.park(reservation)
         else:
             self.queue.add(reservation)
         return None
 
-    def _blocked_until(self, reservation: Reservation) -> float:
-        """Return until when nobody is sent, or none to its endpoint."""
-        return max(self.account.blocked_until, self.account.endpoints.held_until(reservation.endpoint))
+    def _blocked_until(self, reservation: Reservation, now: float) -> float:
+        """Return until when nobody is sent, or a reservation is held alone."""
+        return max(self.account.blocked_until, self._held_alone_until(reservation, now))
+
+    def _held_alone_until(self, reservation: Reservation, now: float) -> float:
+        """Return until when a reservation is held that nobody waits behind: by its endpoint, or its client's budget."""
+        until = self.account.endpoints.held_until(reservation.endpoint)
+        return max(until, self.account.ends_at, now + PROBE_INTERVAL) if self._is_over_own(reservation) else until
+
+    def _is_over_own(self, reservation: Reservation) -> bool:
+        """Tell whether its client may not spend so much more of this minute."""
+        if reservation.budget is None:
+            return False
+        return self.account.minute.by_budget[reservation.client] + reservation.cost > reservation.budget
+
+    def own_wait(self, reservation: Reservation, now: float) -> float:
+        """Return the seconds until its client may spend so much, after what it has waiting; without end if never."""
+        if reservation.budget is None:
+            return 0.0
+        if reservation.cost > reservation.budget:
+            return math.inf
+        account = self.account
+        ahead = sum(
+            each.cost for each in self.queue if each.client == reservation.client and each.ticket < reservation.ticket
+        )
+        spent = account.minute.by_budget[reservation.client] + ahead + reservation.cost
+        minutes = math.ceil(spent / reservation.budget) - 1
+        return account.time.until(account.minute.number + 1, now) + (minutes - 1) * MINUTE if minutes > 0 else 0.0
 
     def _is_held(self, reservation: Reservation, now: float) -> bool:
         """Tell whether its endpoint is held, or it can wait for the one that finds out why some endpoint is."""
@@ -91,18 +123,18 @@ class Budget:
 
     def expire(self, now: float) -> list[Reservation]:
         """Take out, and return, those that have waited for as long as they may, or would in vain."""
-        return self.queue.expire(now, self._blocked_until)
+        return self.queue.expire(now, lambda each: self._blocked_until(each, now))
 
     def due(self, now: float) -> Reservation | None:
         """Return who is to be sent now, if anybody is; ``send`` says that it is."""
         account, queue = self.account, self.queue
+        account.roll(now)
         if queue.parked:
-            queue.unpark(lambda each: now < account.endpoints.held_until(each.endpoint))
-        while (reservation := queue.first()) is not None and now < account.endpoints.held_until(reservation.endpoint):
+            queue.unpark(lambda each: now < self._held_alone_until(each, now))
+        while (reservation := queue.first()) is not None and now < self._held_alone_until(reservation, now):
             queue.park(reservation)
         if reservation is None:
             return None
-        account.roll(now)
         if now < account.held_until(now) or (account.sliding is not None and now < account.sliding.next_at):
             return None
         if account.endpoints.have_stopped_all and account.endpoints.gives_way(reservation.endpoint):
@@ -139,8 +171,11 @@ class Budget:
 
     def estimated_wait(self, reservation: Reservation, now: float) -> float:
         """Return after how many seconds a reservation that comes now would be sent, as things stand."""
+        return max(self._wait_for_team(reservation, now), self.own_wait(reservation, now))
+
+    def _wait_for_team(self, reservation: Reservation, now: float) -> float:
         account, ahead = self.account, self.queue.ahead_of(reservation)
-        blocked = max(0.0, self._blocked_until(reservation) - now)
+        blocked = max(0.0, self._blocked_until(reservation, now) - now)
         left = account.left(now, at_best=True)
         if account.sliding is not None:
             return max(
@@ -167,7 +202,7 @@ class Budget:
             return None
         account.roll(now)
         waits = [max(0.0, min(each.deadline for each in self.queue) - now)]
-        waits += [max(0.0, self._blocked_until(each) - now) for each in self.queue.parked]
+        waits += [max(0.0, self._blocked_until(each, now) - now) for each in self.queue.parked]
         if reservation is None:
             return min(waits) if min(waits) < math.inf else None
         lacking = self._lacking(reservation, now)

@@ -39,12 +39,21 @@ class Minute:
     longest_wait: float = 0.0
     by_client: Counter[str] = field(default_factory=Counter)
     by_endpoint: Counter[str] = field(default_factory=Counter)
+    # The same of clients that have a budget of their own: settings name them, so there are few.
+    by_budget: Counter[str] = field(default_factory=Counter)
 
-    def spend(self, cost: int, *, client: str, endpoint: str) -> None:
-        """Count a cost, or take back what was counted too much."""
+    def spend(self, cost: int, *, client: str, endpoint: str, has_budget: bool) -> None:
+        """Count a cost, or take back what was counted too much; a client that ``has_budget`` spends of that as well."""
         self.spent += cost
+        if has_budget:
+            self.by_budget[client] += cost
         for counts, label in ((self.by_client, client), (self.by_endpoint, endpoint)):
             counts[label if label in counts or len(counts) < MAX_LABELS else "others"] += cost
+
+    def note_own_spent(self, client: str, budget: int | None) -> None:
+        """Note that a client has spent its own budget, elsewhere as well."""
+        if budget is not None:
+            self.by_budget[client] = max(self.by_budget[client], budget)
 
     def note_opening(self, opening: int, *, is_exact: bool) -> None:
         """Note what there was at least; or exactly, of which the first one counts."""

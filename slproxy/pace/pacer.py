@@ -24,7 +24,7 @@ from slproxy.pace.headers import RateLimitHeaders
 from slproxy.pace.preferences import Preferences
 from slproxy.pace.probe import PROBE_INTERVAL
 from slproxy.pace.refusal import Refusal
-from slproxy.pace.replicas import Replicas
+from slproxy.pace.replicas import Replicas, own
 from slproxy.pace.report import reading, report, waiting_by_client
 from slproxy.pace.reservation import Reservation
 from slproxy.pace.rules import Rules
@@ -118,13 +118,14 @@ class Pacer:
             now=now,
             max_wait=max(0.0, min(longest, preferences.max_wait - waited)),
             ticket=ticket,
+            budget=preferences.budget,
         )
         if self._pace.mode == "observe":
             self.budget.account.book(reservation, now)
         elif self._replicas.redis is None or not self._replicas.share(now):
             self.budget.try_send(reservation, now)
         if reservation.sent is None and (wait := self.budget.enqueue(reservation, now)) is not None:
-            raise self._over_budget(wait)
+            raise self._over_budget(reservation, wait)
         return reservation
 
     async def wait(self, reservation: Reservation) -> None:
@@ -168,7 +169,9 @@ class Pacer:
         now, account = self._monotonic(), self.budget.account
         cost, remaining = account.replied(reservation, now, headers)
         if self._replicas.redis is not None:
-            settle = functools.partial(self._settle, minute, reserved=reserved, cost=cost, remaining=remaining)
+            settle = functools.partial(
+                self._settle, minute, reserved=reserved, cost=cost, remaining=remaining, client=own(reservation)
+            )
             # A refused probe answers for every replica: none of the others needs to ask until it probes again.
             if headers.refused and account.is_probing(now):
                 self._call_later(PROBE_INTERVAL, settle)
@@ -186,7 +189,7 @@ class Pacer:
             return
         self.budget.account.lost(reservation, self._monotonic(), maybe_sent=maybe_sent)
         cost = reservation.cost if maybe_sent else 0
-        self._settle(reservation.minute, reserved=reservation.cost, cost=cost, remaining=None)
+        self._settle(reservation.minute, reserved=reservation.cost, cost=cost, remaining=None, client=own(reservation))
         self._dispatch_due()
 
     def fields(self) -> Fields:
@@ -199,6 +202,11 @@ class Pacer:
             ("RateLimit-Policy", f'"team";q={account.quota};w=60'),
             ("RateLimit", f'"team";r={remaining};t={reset}'),
         ]
+
+    def spent_by(self, client: str) -> int:
+        """Return what a client has spent of its own budget in this minute."""
+        self.budget.account.roll(self._monotonic())
+        return self.budget.account.minute.by_budget[client]
 
     def room_in(self, inside: int) -> int:
         """Return the seconds after which the first of so many requests that the proxy has will have ended."""
@@ -261,7 +269,8 @@ class Pacer:
         if not replicas.is_reserving:
             late = budget.expire(now)
             for reservation in late:
-                self._wake(reservation, self._over_budget(max(1.0, budget.estimated_wait(reservation, now))))
+                estimated = max(1.0, budget.estimated_wait(reservation, now))
+                self._wake(reservation, self._over_budget(reservation, estimated))
             if late:
                 # Who stood behind them may be due.
                 self._dispatch_due()
@@ -282,19 +291,28 @@ class Pacer:
         else:
             future.set_exception(error)
 
-    def _settle(self, minute: int | None, *, reserved: int, cost: int, remaining: int | None) -> None:
+    def _settle(self, minute: int | None, *, reserved: int, cost: int, remaining: int | None, client: str) -> None:
         if self._pace.mode == "pace":
-            self._replicas.settle(minute, reserved=reserved, cost=cost, remaining=remaining)
+            self._replicas.settle(minute, reserved=reserved, cost=cost, remaining=remaining, client=client)
 
     # What is said.
 
-    def _over_budget(self, wait: float) -> OverBudget:
-        account = self.budget.account
+    def _over_budget(self, reservation: Reservation, wait: float) -> OverBudget:
+        account, client = self.budget.account, reservation.client
+        retry_after = (("Retry-After", str(math.ceil(wait))),) if math.isfinite(wait) else ()
+        if self.budget.own_wait(reservation, self._monotonic()) >= wait:
+            return OverBudget(
+                f"The budget of the client {client}, {reservation.budget} a minute, is spent, or less than the request"
+                f" costs ({reservation.cost}), which may not wait for more.",
+                hint="Send it again after Retry-After, if there is one; whoever runs this proxy sets the budget.",
+                headers=retry_after,
+                members={"client": client, "rule": f"client.{client}.budget"},
+            )
         whose = "The team's budget" if account.quota == account.limit else "This proxy's part of the team's budget"
         return OverBudget(
             f"{whose}, {account.quota} a minute, is spent, and the request may not wait for more.",
             hint="Send it again after Retry-After, or let it wait: pace.max_wait, and Prefer: wait=SECONDS.",
-            headers=(("Retry-After", str(math.ceil(wait))),),
+            headers=retry_after,
         )
 
     def _dispatch_and_log(self) -> None:

@@ -16,11 +16,15 @@ _WAIT = re.compile(r'(?i)\s*wait\s*=\s*"?([0-9]{1,9})"?\s*(?:;.*)?')
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Preferences:
-    """What a client asks of pacing: how it is called, whether others go first, and how long it waits in seconds."""
+    """What a client asks of pacing: how it is called, whether others go first, and how long it waits in seconds.
+
+    ``budget`` is what it may spend a minute by the settings, where it is known by a key.
+    """
 
     client: str = "unknown"
     bulk: bool = False
     max_wait: float = math.inf
+    budget: int | None = None
 
 
 def parse_preferences(headers: ByName) -> Preferences:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from slproxy.pace.budget import Budget
 from slproxy.pace.reservation import Reservation
-from slproxy.pace.shared import FALLBACK_SECONDS, RedisBudget, Settlement
+from slproxy.pace.shared import FALLBACK_SECONDS, GRANTED, OVER_OWN, WAITS, RedisBudget, Settlement
 
 log = logging.getLogger("slproxy.pace")
 
@@ -17,6 +17,11 @@ log = logging.getLogger("slproxy.pace")
 POLL_INTERVAL = 0.1
 # How many reservations are asked for in one go.
 BATCH_SIZE = 100
+
+
+def own(reservation: Reservation) -> str:
+    """Return the client of whose own budget a reservation is, or nothing."""
+    return reservation.client if reservation.budget is not None else ""
 
 
 class Replicas:
@@ -64,11 +69,11 @@ class Replicas:
         self._cancelled.add(reservation)
         return True
 
-    def settle(self, minute: int | None, *, reserved: int, cost: int, remaining: int | None) -> None:
-        """Tell Redis soon what came of a reservation."""
+    def settle(self, minute: int | None, *, reserved: int, cost: int, remaining: int | None, client: str = "") -> None:
+        """Tell Redis soon what came of a reservation; ``client`` is whose own budget it was of, if it was of one."""
         if minute is None or not self.share(self._monotonic()):
             return
-        self._settlements.append(Settlement(minute, reserved, cost, remaining))
+        self._settlements.append(Settlement(minute, reserved, cost, remaining, client))
         if self._settling is None:
             self._settling = asyncio.create_task(self._settle(), name="slproxy: settle budget")
 
@@ -93,7 +98,8 @@ class Replicas:
             minute = account.minute.number
             answer = await redis.reserve(
                 minute,
-                [reservation.cost for reservation in asked],
+                [each.cost for each in asked],
+                own=[None if each.budget is None else (each.client, each.budget) for each in asked],
                 limit=account.limit,
                 quota=account.quota,
                 headroom=account.headroom,
@@ -105,18 +111,21 @@ class Replicas:
                 self._fallback_until = now + FALLBACK_SECONDS
             elif answer.others is not None and minute == account.minute.number:
                 account.note_external_spend(answer.others, now)
-            granted = len(asked) if answer is None else answer.granted
-            lowest = min((min(each.cost, account.quota) for each in asked[granted:]), default=0)
-            for number in range(len(asked)):
+            verdicts = GRANTED * len(asked) if answer is None else answer.verdicts
+            waiting = [each.cost for each, verdict in zip(asked, verdicts, strict=True) if verdict == WAITS]
+            lowest = min(min(waiting, default=0), account.quota)
+            for verdict in verdicts:
                 reservation = asked.pop(0)
                 if reservation in self._cancelled:
                     account.lost(reservation, now, maybe_sent=False)
-                    if answer is not None and number < granted:
-                        self.settle(minute, reserved=reservation.cost, cost=0, remaining=None)
-                elif number < granted:
+                    if answer is not None and verdict == GRANTED:
+                        self.settle(minute, reserved=reservation.cost, cost=0, remaining=None, client=own(reservation))
+                elif verdict == GRANTED:
                     self._granted(reservation)
                 else:
                     budget.requeue(reservation, now)
+                if verdict == OVER_OWN and minute == account.minute.number:
+                    account.minute.note_own_spent(reservation.client, reservation.budget)
             self._cancelled.clear()
             if answer is not None and lowest:
                 # Spent; or in flight elsewhere, and then it may still come back in this minute.

@@ -24,6 +24,8 @@ class Reservation:
     deadline: float
     waited: float = 0.0
     cost: int = 1
+    # What its client may spend a minute, whatever there is of the team's.
+    budget: int | None = None
     sent: float | None = None
     minute: int | None = None
     # What it was refused for, if it was (429).

@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import cast
 
 from slproxy.config import Secret
@@ -26,35 +27,55 @@ FALLBACK_SECONDS = 2.0
 KEY_TTL = 180_000
 
 # KEYS: the minute. ARGV: the team's limit; our quota of it; the headroom for others; how long to keep the minute, in
-# ms; 1 if a single request is to probe whether the budget is back; the costs, in the order of those who wait. Returns
-# how many of them were reserved; what is left at best, if the upstream has counted what is in flight; and what others
-# than the replicas have spent at least, or -1 as long as no reply of this minute has told.
+# ms; 1 if a single request is to probe whether the budget is back; and of each who waits, in their order, the cost, the
+# client and its own budget, or two empty texts. Returns a letter for each: `g` for granted, `w` for one that waits, `o`
+# for one whose client is over its own budget, whom nobody waits behind; what is left at best, if the upstream has
+# counted what is in flight; and what others than the replicas have spent at least, or -1 as long as no reply of this
+# minute has told.
 RESERVE = """
 local minute = redis.call('HMGET', KEYS[1], 'spent', 'in_flight', 'remaining')
 local spent, in_flight, remaining = tonumber(minute[1]) or 0, tonumber(minute[2]) or 0, tonumber(minute[3])
 local limit, quota, headroom = tonumber(ARGV[1]), tonumber(ARGV[2]) - spent, tonumber(ARGV[3])
 local left = math.min((remaining and remaining - in_flight or limit - spent) - headroom, quota)
-local granted, sum = 0, 0
-for each = 6, #ARGV do
-  local cost = tonumber(ARGV[each])
-  if spent + sum > 0 and not remaining and ARGV[5] == '1' then break end
-  if sum + math.min(cost, tonumber(ARGV[2])) > left and (remaining or spent + sum > 0) then break end
-  granted, sum = granted + 1, sum + cost
+local verdicts, sum, waits, own = {}, 0, false, {}
+for each = 6, #ARGV, 3 do
+  local cost, client, budget = tonumber(ARGV[each]), ARGV[each + 1], tonumber(ARGV[each + 2])
+  if budget and not own[client] then
+    own[client] = tonumber(redis.call('HGET', KEYS[1], 'client:' .. client)) or 0
+  end
+  if budget and own[client] + cost > budget then
+    verdicts[#verdicts + 1] = 'o'
+  else
+    waits = waits or (spent + sum > 0 and not remaining and ARGV[5] == '1')
+      or (sum + math.min(cost, tonumber(ARGV[2])) > left and (remaining or spent + sum > 0))
+    verdicts[#verdicts + 1] = waits and 'w' or 'g'
+    if not waits then
+      sum = sum + cost
+      if budget then
+        own[client] = own[client] + cost
+        redis.call('HINCRBY', KEYS[1], 'client:' .. client, cost)
+      end
+    end
+  end
 end
-if granted > 0 then
+if sum > 0 then
   redis.call('HINCRBY', KEYS[1], 'spent', sum)
   redis.call('HINCRBY', KEYS[1], 'in_flight', sum)
   redis.call('PEXPIRE', KEYS[1], ARGV[4])
 end
 local best = math.min((remaining or limit - spent) - headroom, quota) - sum
-return {granted, best, remaining and math.max(0, limit - remaining - spent) or -1}
+return {table.concat(verdicts), best, remaining and math.max(0, limit - remaining - spent) or -1}
 """
-# KEYS: the minute. ARGV: what was reserved; what it has cost; what remains, empty if no reply has told.
+# KEYS: the minute. ARGV: what was reserved; what it has cost; what remains, empty if no reply has told; the client
+# whose own budget it was of, or an empty text.
 SETTLE = """
 if redis.call('EXISTS', KEYS[1]) == 0 then return end
 local in_flight = redis.call('HINCRBY', KEYS[1], 'in_flight', -tonumber(ARGV[1]))
 if in_flight < 0 then redis.call('HSET', KEYS[1], 'in_flight', 0) end
 redis.call('HINCRBY', KEYS[1], 'spent', tonumber(ARGV[2]) - tonumber(ARGV[1]))
+if ARGV[4] ~= '' then
+  redis.call('HINCRBY', KEYS[1], 'client:' .. ARGV[4], tonumber(ARGV[2]) - tonumber(ARGV[1]))
+end
 local remaining = tonumber(redis.call('HGET', KEYS[1], 'remaining'))
 if ARGV[3] == '' then
   if remaining then redis.call('HINCRBY', KEYS[1], 'remaining', -tonumber(ARGV[2])) end
@@ -62,6 +83,7 @@ elseif not remaining or tonumber(ARGV[3]) < remaining then
   redis.call('HSET', KEYS[1], 'remaining', ARGV[3])
 end
 """
+GRANTED, WAITS, OVER_OWN = "gwo"
 
 
 def minute_key(profile: str, minute: int) -> str:
@@ -71,24 +93,29 @@ def minute_key(profile: str, minute: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Allocation:
-    """How many costs were reserved, what is left at best of the minute, and what no replica has spent of it.
+    """What became of each cost, what is left at best of the minute, and what no replica has spent of it.
 
-    ``others`` is ``None`` as long as no reply of the minute has told what remains.
+    ``verdicts`` has ``GRANTED``, ``WAITS`` or ``OVER_OWN`` for each. ``others`` is ``None`` as long as no reply of the
+    minute has told what remains.
     """
 
-    granted: int
+    verdicts: str
     left: int
     others: int | None
 
 
 @dataclass(frozen=True, slots=True)
 class Settlement:
-    """What became of a reservation; ``remaining`` is what the reply said to remain of that very minute."""
+    """What became of a reservation; ``remaining`` is what the reply said to remain of that very minute.
+
+    ``client`` is whose own budget it was of, if it was of one.
+    """
 
     minute: int
     reserved: int
     cost: int
     remaining: int | None
+    client: str = ""
 
 
 class RedisBudget:
@@ -102,26 +129,38 @@ class RedisBudget:
         self.is_alone = False
 
     async def reserve(
-        self, minute: int, costs: Sequence[int], *, limit: int, quota: int, headroom: int, probing: bool
+        self,
+        minute: int,
+        costs: Sequence[int],
+        *,
+        own: Sequence[tuple[str, int] | None] = (),
+        limit: int,
+        quota: int,
+        headroom: int,
+        probing: bool,
     ) -> Allocation | None:
         """Reserve costs for all replicas to see, as many as there is budget for; ``None`` without an answer.
 
-        While ``scouting``, the first of all replicas finds out whether the budget is back, and the others wait for it.
+        ``own`` names for each cost the client and its own budget, where it has one; empty: none has.
+        While ``probing``, the first of all replicas finds out whether the budget is back, and the others wait for it.
         """
-        arguments = (limit, quota, headroom, KEY_TTL, int(probing), *costs)
+        asked = [part for cost, each in zip_longest(costs, own) for part in (cost, *(each or ("", "")))]
+        arguments = (limit, quota, headroom, KEY_TTL, int(probing), *asked)
         key = minute_key(self._profile, minute)
         answer = await self._ask(cast("Awaitable[object]", self._redis.eval(RESERVE, 1, key, *map(str, arguments))))
         if answer is None:
             return None
-        granted, left, others = cast("list[int]", answer)
-        return Allocation(granted, left, others if others >= 0 else None)
+        verdicts, left, others = cast("tuple[bytes | str, int, int]", answer)
+        text = verdicts if isinstance(verdicts, str) else verdicts.decode()
+        return Allocation(text, left, others if others >= 0 else None)
 
     async def settle(self, settlements: Sequence[Settlement]) -> None:
         """Say what became of reservations."""
         pipeline = self._redis.pipeline(transaction=False)
         for each in settlements:
             told = "" if each.remaining is None else str(each.remaining)
-            pipeline.eval(SETTLE, 1, minute_key(self._profile, each.minute), str(each.reserved), str(each.cost), told)
+            arguments = (str(each.reserved), str(each.cost), told, each.client)
+            pipeline.eval(SETTLE, 1, minute_key(self._profile, each.minute), *arguments)
         await self._ask(pipeline.execute())
 
     async def close(self) -> None:

@@ -54,6 +54,7 @@ async def test_the_three_spellings_are_one_program(tmp_path: Path) -> None:
 # What each command is called with as a process, and what it then ends with.
 PROCESSES = {
     "serve": (["--uds", "missing/socket"], 2),
+    "run": (["--", "echo", "said"], 0),
     "login": (["--no-browser"], 1),
     "logout": ([], 0),
     "whoami": ([], 0),
@@ -62,6 +63,7 @@ PROCESSES = {
     "doctor": ([], 0),
     "healthcheck": ([], 1),
     "config": ([], 0),
+    "key": ([], 0),
     "profiles": ([], 0),
     "store move": (["--to", "file"], 2),
     "store rekey": ([], 1),
@@ -87,8 +89,8 @@ async def test_every_command_works_as_a_process(tmp_path: Path, command: Command
 @pytest.mark.parametrize(
     ("line", "told"),
     [
-        ("statsu", "argument COMMAND: did you mean status? It is one of serve, login, "),
-        ("marker-typed", "argument COMMAND: It is one of serve, login, "),
+        ("statsu", "argument COMMAND: did you mean status? It is one of serve, run, login, "),
+        ("marker-typed", "argument COMMAND: It is one of serve, run, login, "),
         ("store mvoe", "argument COMMAND: did you mean move? It is one of move, rekey"),
         ("store move --to marker-typed", "argument --to: It is one of file, keyring, redis"),
         ("serve --port marker-typed", "argument --port: expected a number"),

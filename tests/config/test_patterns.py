@@ -96,4 +96,4 @@ def test_what_could_never_match_or_looks_like_a_pattern_of_another_kind_is_a_fau
 def test_patterns_that_cannot_do_what_they_are_there_for(
     accept: tuple[str, ...], reject: tuple[str, ...], expected: list[tuple[str, str]]
 ) -> None:
-    assert [each[:2] for each in faults(accept=accept, reject=reject, own="/_slproxy/")] == expected
+    assert [each[:2] for each in faults("policy", accept=accept, reject=reject, own="/_slproxy/")] == expected

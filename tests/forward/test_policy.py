@@ -23,7 +23,8 @@ from slproxy.errors import (
     TooLarge,
 )
 from slproxy.forward import Inbound, Policy
-from slproxy.forward.policy import METHODS, Route, check
+from slproxy.forward.policy import Route, check
+from slproxy.forward.rules import METHODS
 from slproxy.http import by_name
 
 OPEN = Policy(pseudonym="slproxy-7f3a")

@@ -9,7 +9,7 @@ from collections import defaultdict
 import pytest
 
 from slproxy.errors import Problem
-from slproxy.forward.policy import METHODS
+from slproxy.forward.rules import METHODS
 from slproxy.observe import Attempt, Exchange, Renewal, Tally, Wait
 from slproxy.observe import tally as counting
 from slproxy.operations import TEMPLATES

@@ -196,7 +196,8 @@ async def test_a_reservation(
             int(MINUTE // 60), [cost], limit=limit, quota=quota, headroom=headroom, probing=False
         )
         others = max(0, limit - before["remaining"] - before["spent"]) if "remaining" in before else None
-        assert reserved == Allocation(*answer, others)
+        granted, left = answer
+        assert reserved == Allocation("g" if granted else "w", left, others)
         after = await kept(redis, THIS_MINUTE)
         if not answer[0]:
             assert after == before
@@ -246,7 +247,7 @@ async def test_reservations_are_made_in_order_and_none_overtakes(url: str) -> No
     async with looking_into(url) as redis, contextlib.aclosing(Shared(url)) as budget:
         # The 8 does not fit, and the 1 behind it waits as well.
         reserve = partial(budget.reserve, 7, limit=20, quota=20, headroom=0, probing=False)
-        assert await reserve([10, 3, 8, 1]) == Allocation(2, 7, None)
+        assert await reserve([10, 3, 8, 1]) == Allocation("ggww", 7, None)
         assert await kept(redis, minute_key("default", 7)) == {"spent": 13, "in_flight": 13}
         await budget.settle([Settlement(7, 10, 10, 10), Settlement(7, 3, 5, None)])
         assert await kept(redis, minute_key("default", 7)) == {"spent": 15, "in_flight": 0, "remaining": 5}
@@ -273,26 +274,26 @@ async def test_no_more_is_reserved_than_there_is_however_many_ask_at_once(url: s
                 for _ in range(20)
             )
         )
-        assert sum(answer is not None and answer.granted == 1 for answer in answers) == 30
+        assert sum(answer is not None and answer.verdicts == "g" for answer in answers) == 30
         # Another minute, and another profile, are another budget.
         for each, minute in ((clients[0], 8), (other, 7)):
             reserved = await each.reserve(minute, [30], limit=30, quota=30, headroom=0, probing=False)
-            assert reserved == Allocation(1, 0, None)
+            assert reserved == Allocation("g", 0, None)
 
 
 async def test_one_of_all_replicas_finds_out_whether_the_budget_is_back(url: str) -> None:
     async with contextlib.aclosing(Shared(url)) as budget:
         probe = partial(budget.reserve, limit=30, quota=30, headroom=0, probing=True)
-        assert await probe(7, [3, 1]) == Allocation(1, 27, None)
+        assert await probe(7, [3, 1]) == Allocation("gw", 27, None)
         # The others wait for what it hears, unless they have waited for long.
-        assert await probe(7, [1, 1]) == Allocation(0, 27, None)
-        assert await budget.reserve(7, [1], limit=30, quota=30, headroom=0, probing=False) == Allocation(1, 26, None)
+        assert await probe(7, [1, 1]) == Allocation("ww", 27, None)
+        assert await budget.reserve(7, [1], limit=30, quota=30, headroom=0, probing=False) == Allocation("g", 26, None)
         await budget.settle([Settlement(7, 3, 3, 20)])
-        assert await probe(7, [1, 1]) == Allocation(2, 18, 6)
+        assert await probe(7, [1, 1]) == Allocation("gg", 18, 6)
         # One that was refused leaves no trace: the next one may ask again.
-        assert await probe(8, [1]) == Allocation(1, 29, None)
+        assert await probe(8, [1]) == Allocation("g", 29, None)
         await budget.settle([Settlement(8, 1, 0, None)])
-        assert await probe(8, [1]) == Allocation(1, 29, None)
+        assert await probe(8, [1]) == Allocation("g", 29, None)
 
 
 # Replicas.
@@ -544,3 +545,16 @@ async def test_a_proxy_ends_in_time_when_redis_hangs(tmp_path: Path) -> None:
             assert time.monotonic() - since < PATIENCE
             assert not any("Traceback" in line for line in running.errors)
             assert not [line for line in logged(running) if line.get("level") == "error"]
+
+
+async def test_a_client_over_its_own_budget_is_passed_over_whichever_replica_has_spent_it(url: str) -> None:
+    async with looking_into(url) as redis, contextlib.aclosing(Shared(url)) as budget:
+        reserve = partial(budget.reserve, 7, limit=600, quota=600, headroom=0, probing=False)
+        report, agent = ("report", 5), ("agent", 5)
+        assert await reserve([3, 3, 1, 2], own=[report, report, None, report]) == Allocation("gogg", 594, None)
+        assert await reserve([1, 5, 1], own=[report, agent, agent]) == Allocation("ogo", 589, None)
+        minute = {"spent": 11, "in_flight": 11, "client:report": 5, "client:agent": 5}
+        assert await kept(redis, minute_key("default", 7)) == minute
+        await budget.settle([Settlement(7, 3, 1, None, "report"), Settlement(7, 1, 1, None)])
+        assert (await kept(redis, minute_key("default", 7)))["client:report"] == 3
+        assert await reserve([2, 1], own=[report, report]) == Allocation("go", 589, None)

@@ -81,3 +81,14 @@ def test_clients_that_help_themselves_see_what_they_do_not_see_through_slproxy()
     row = naive("", 1, pause=a_minute)
     assert row.seen_by_clients > 100
     assert row.ratio > paced("", 1).ratio
+
+
+def test_no_client_overdraws_a_budget_of_its_own_however_many_replicas_it_asks() -> None:
+    with redis_server() as redis:
+        if redis is None:
+            pytest.skip("there is no redis-server")
+        row = paced("", 1, processes=3, redis=redis, clients=10, own_budget=50)
+    assert row.most_of_a_minute == 50
+    assert row.seen_by_clients == 0
+    # Ten times 50 of 600: what holds them is their own budgets, which they spend as if there was nothing else.
+    assert row.seconds <= 1.1 * row.floor * LIMIT / (10 * 50)

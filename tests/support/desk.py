@@ -30,9 +30,23 @@ class Desk:
     def account(self) -> Account:
         return self.budget.account
 
-    def ask(self, cost: int = 1, *, bulk: bool = False, max_wait: float = FOREVER, client: str = "") -> Reservation:
+    def ask(
+        self,
+        cost: int = 1,
+        *,
+        bulk: bool = False,
+        max_wait: float = FOREVER,
+        client: str = "",
+        budget: int | None = None,
+    ) -> Reservation:
         return self.budget.reservation(
-            "GET", f"/v2/x?page={PAGE_OF[cost]}", client=client, bulk=bulk, now=self.now, max_wait=max_wait
+            "GET",
+            f"/v2/x?page={PAGE_OF[cost]}",
+            client=client,
+            bulk=bulk,
+            now=self.now,
+            max_wait=max_wait,
+            budget=budget,
         )
 
     def enqueue(self, cost: int = 1, *, bulk: bool = False, max_wait: float = FOREVER) -> Reservation:

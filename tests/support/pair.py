@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 
 from slproxy.app import App
-from slproxy.config import LimitSettings, ListenSettings
+from slproxy.config import ClientSettings, LimitSettings, ListenSettings
 from slproxy.config.schema import PolicySettings
 from tests.support.clock import FakeTime
 from tests.support.proxies import API_KEY, proxy, settings_for
@@ -19,6 +19,7 @@ from tests.support.scripted import Handler, ScriptedUpstream
 from tests.support.waiting import SOON
 
 LOCAL_KEY = "local-key-7f3a"
+NO_CLIENTS: Mapping[str, ClientSettings] = {}
 
 
 @dataclass
@@ -41,6 +42,7 @@ async def pair(
     policy: PolicySettings | None = None,
     limits: LimitSettings | None = None,
     listen: ListenSettings | None = None,
+    clients: Mapping[str, ClientSettings] = NO_CLIENTS,
     response_timeout: float = 60.0,
     idle_timeout: float = 60.0,
 ) -> AsyncIterator[tuple[ScriptedUpstream, Clients]]:
@@ -52,14 +54,15 @@ async def pair(
             policy=policy or settings.policy,
             limits=limits or settings.limits,
             listen=listen or settings.listen,
+            clients=clients,
             upstream=replace(settings.upstream, response_timeout=response_timeout, idle_timeout=idle_timeout),
         )
         async with proxy(settings, clock=FakeTime().clock()) as app:
-            clients = Clients(app)
+            there = Clients(app)
             try:
-                yield upstream, clients
+                yield upstream, there
             finally:
-                for writer in clients.writers:
+                for writer in there.writers:
                     await close(writer)
 
 

@@ -119,14 +119,14 @@ async def _credentials(settings: Settings) -> Finding:
 def _users(settings: Settings) -> Finding:
     """Check that other users of this machine cannot act with the token."""
     with Peers() as peers:
-        if risk := describe_other_users(settings.listen, peers.untold):
+        if risk := describe_other_users(settings.reach, peers.untold):
             return Finding("users", "warning", risk, "Set listen.key.")
     return Finding("users", "ok", "other users of this machine are refused, unless they have the local key")
 
 
 async def _port(settings: Settings) -> Finding:
     """Check that the proxy runs at its address, or could."""
-    listen = settings.listen
+    listen = settings.reach
     where = f"unix:{listen.uds}" if listen.uds else f"{listen.host}:{listen.port}"
     try:
         config.check_listening(settings)

@@ -23,7 +23,7 @@ BROWSER_TIMEOUT = 3.0
 
 async def run(settings: Settings, args: argparse.Namespace) -> int:
     """Run ``slproxy inspect``. Raises SlproxyError: there is no inspector to open."""
-    listen = settings.listen
+    listen = settings.reach
     there = await running_proxy.status_of(listen)
     if there is None:
         raise SlproxyError(f"No proxy is running at {address(listen)}.", hint="Start one with: slproxy serve")

@@ -17,7 +17,7 @@ from slproxy import config
 from slproxy.app import App
 from slproxy.cli import running_proxy
 from slproxy.cli.announcement import print_if_read
-from slproxy.cli.describe import describe_other_users
+from slproxy.cli.describe import describe_other_users, describe_rules
 from slproxy.cli.end_signals import EndSignals
 from slproxy.cli.output import DONE, print_note
 from slproxy.cli.reload import keep_reloading, stamps
@@ -75,7 +75,7 @@ async def _listen(app: App) -> None:
     try:
         await app.listen()
     except ConfigError as error:
-        listen = app.settings.listen
+        listen = app.settings.reach
         there = await running_proxy.status_of(listen)
         if there is None or not (known := running_proxy.described(listen, there)):
             raise
@@ -102,15 +102,19 @@ def _announce(app: App, *, sandbox: bool) -> None:
             print_note(f"  Not ready: {problem.detail} {problem.hint}")
         elif app.credentials.selection.grant == "authorization_code":
             print_note(f"  Token: stored in {app.store.description}, {app.store.encryption}")
+    if policy := describe_rules(vars(app.settings.policy)):
+        print_note(f"  Policy: {policy}")
+    for name, client in app.settings.clients.items():
+        print_note(f"  Client {name}: {describe_rules(vars(client)) or 'all that the policy lets through'}")
     if app.open_urls:
         print_note(f"  Metrics and probes, for everybody who reaches it: {reachable(app.open_urls[0])}/metrics")
-    if app.settings.listen.allow_unauthenticated and app.settings.listen.key is None:
+    if app.settings.reach.allow_unauthenticated and app.settings.reach.key is None:
         print_note("  WARNING: anyone who can reach this address uses your SalesLoft token: no local key is set.")
-    elif app.server is not None and (risk := describe_other_users(app.settings.listen, app.server.peers.untold)):
+    elif app.server is not None and (risk := describe_other_users(app.settings.reach, app.server.peers.untold)):
         print_note(f"  WARNING: {risk} Set listen.key to keep them out.")
-    if app.settings.inspect.enabled and app.settings.listen.uds is None:
+    if app.settings.inspect.enabled and app.settings.reach.uds is None:
         print_note(f"  Inspector: {reachable(where)}{OWN_PAGES}")
-    key = ' -H "X-Slproxy-Key: $KEY"' if app.settings.listen.key is not None else ""
+    key = ' -H "X-Slproxy-Key: $KEY"' if app.settings.reach.key is not None else ""
     unix = f" --unix-socket {where.removeprefix('unix:')}" if where.startswith("unix:") else ""
     base = "http://localhost" if unix else reachable(where)
     print_if_read(f"Listening on {where}. Try: curl{key}{unix} {base}/v2/me.json")

@@ -11,7 +11,7 @@ from slproxy.access import Access
 from slproxy.cli import running_proxy
 from slproxy.cli.describe import describe_token
 from slproxy.cli.output import print_result
-from slproxy.cli.status_rows import budget_rows, proxy_text, renewal_text, serves_another, spared_text
+from slproxy.cli.status_rows import budget_rows, proxy_text, renewal_text, rules_rows, serves_another, spared_text
 from slproxy.cli.watch import watch
 from slproxy.cli.watch_text import ANOTHER_VERSION
 from slproxy.config import Settings
@@ -31,7 +31,7 @@ async def run(settings: Settings, args: argparse.Namespace) -> int:
             problem, here = access.credentials.problem(), access.credentials.snapshot()
     except StoreError as error:
         fault = error
-    proxy = await running_proxy.status_of(settings.listen)
+    proxy = await running_proxy.status_of(settings.reach)
     ours = proxy if proxy and proxy.get("profile") == settings.profile else None
     # What runs is what counts: it may hold what no file does, or serve the sandbox.
     token = _running_token(ours) or here
@@ -46,6 +46,7 @@ async def run(settings: Settings, args: argparse.Namespace) -> int:
                 ("proxy", proxy_text(proxy, settings)),
                 ("renewal", renewal_text(ours) if ours else ""),
                 ("restart", _restart_text(ours, here, settings) if ours and here else ""),
+                *rules_rows(ours or {}),
                 *budget_rows(proxy),
                 ("spared", spared_text(proxy)),
             ]

@@ -22,7 +22,7 @@ async def run(settings: Settings, args: argparse.Namespace) -> int:
         proxy = await running_proxy.serving(settings)
         if proxy is None or proxy.get("ready") is not True:
             raise
-        where = own_request.address(settings.listen)
+        where = own_request.address(settings.reach)
         raise LoginRequired(
             f"{error.detail} The proxy at {where} has a token, and does not hand it out.",
             hint=f"Send requests to that proxy, or get a token of your own. {error.hint}",
