@@ -94,7 +94,7 @@ class Ring:
 
     def newest(self) -> Iterator[Entry]:
         """Yield what has ended, but for what is pinned, the newest first."""
-        return reversed(self._ended.values())
+        return reversed(self._ended)
 
     @property
     def first(self) -> int:
