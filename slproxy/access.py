@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Self
 
 from slproxy.auth import Credentials, Form, TokenEndpointReply, check_found
 from slproxy.config import Settings
+from slproxy.listeners import audit_of
 from slproxy.observe import Observer
 from slproxy.store import TokenStore, owner_of, token_store
 
@@ -70,9 +71,12 @@ class Access:
         self._store = token_store(settings)
         self._stack = contextlib.AsyncExitStack()
         self._upstream: Upstream | None = None
-        self.credentials = credentials_of(settings, self._store, observer=Observer(), post_form=self._post_form)
+        audit = audit_of(settings)
+        self._observer = Observer([] if audit is None else [audit])
+        self.credentials = credentials_of(settings, self._store, observer=self._observer, post_form=self._post_form)
 
     async def __aenter__(self) -> Self:
+        self._stack.callback(self._observer.close)
         self._stack.push_async_callback(self._store.close)
         self._stack.push_async_callback(self._close_upstream)
         self._stack.push_async_callback(self.credentials.close)

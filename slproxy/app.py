@@ -139,6 +139,7 @@ class App:
             upstream=self.upstream,
             pacer=self.pacer,
             observer=self.observer,
+            audit=self.listeners.audit,
             api_url=settings.upstream.api_url,
             via=settings.upstream.via,
             sends_context=settings.upstream.trace_context,
@@ -277,6 +278,8 @@ class App:
 
         from slproxy.server import Server, serve_openly  # noqa: PLC0415
 
+        if self.listeners.audit is not None:
+            self.listeners.audit.open()
         self.credentials.keep_fresh()
         if self._room.clients < self.settings.limits.max_connections:
             log.warning(
@@ -295,6 +298,7 @@ class App:
             self.settings.limits,
             monotonic=self._clock.monotonic,
             observer=self.observer,
+            audit=self.listeners.audit,
             peers=peers,
             room=self._room,
             room_in=self.pacer.room_in,

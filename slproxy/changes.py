@@ -11,7 +11,7 @@ from slproxy.config import SCHEMA, AuthSettings, Settings
 AT_START = frozenset(
     {
         *("listen.host", "listen.port", "listen.uds", "listen.uds_mode"),
-        *("log.level", "log.format", "metrics.host", "metrics.port"),
+        *("log.level", "log.format", "log.audit", "log.audit_required", "metrics.host", "metrics.port"),
     }
 )
 

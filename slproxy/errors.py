@@ -24,7 +24,7 @@
         ├── UpstreamFault          the upstream's
         │   └── UpstreamUnreachable UpstreamTimeout
         └── ProxyFault             ours
-            └── InternalError OverBudget Overloaded Draining
+            └── InternalError OverBudget Overloaded Draining AuditUnwritable
 
 A message says what happened; its hint says what to do next. Neither ever holds a secret, nor another library's text:
 that text travels as ``__cause__`` and goes to the log.
@@ -389,3 +389,11 @@ class Draining(ProxyFault):
     type = "draining"
     title = "The proxy is shutting down"
     proxy_error = "destination_unavailable"
+
+
+class AuditUnwritable(ProxyFault):
+    """The audit log cannot be written, and nothing may be sent without it (``log.audit_required``)."""
+
+    type = "audit-unwritable"
+    title = "The audit log cannot be written"
+    proxy_error = "proxy_internal_error"

@@ -13,6 +13,7 @@ from slproxy.errors import LoginRequired, Problem
 from slproxy.forward import Answer, Inbound
 from slproxy.http import ByName
 from slproxy.inspect import INSPECTOR, Inspector
+from slproxy.listeners import Listeners
 from slproxy.observe import Metrics, Readings, Tally
 from slproxy.pace import Pacer
 from slproxy.server import pages
@@ -30,6 +31,7 @@ class Parts(Protocol):
     upstream: Upstream
     pacer: Pacer
     inspector: Inspector
+    listeners: Listeners
     server: Server | None
 
     @property
@@ -69,8 +71,9 @@ class OwnPages:
     @property
     def warning(self) -> str | None:
         """What a person should know although requests are served."""
-        parts = self._parts
-        return " ".join(each for each in (parts.credentials.warning, parts.upstream.warning) if each) or None
+        parts, audit = self._parts, self._parts.listeners.audit
+        warnings = (parts.credentials.warning, parts.upstream.warning, None if audit is None else audit.warning)
+        return " ".join(each for each in warnings if each) or None
 
     def state(self) -> dict[str, object]:
         """Return the document of ``status.json``."""
@@ -101,7 +104,9 @@ class OwnPages:
         }
 
     def _not_ready(self) -> Problem | None:
-        return pages.not_ready(self._parts.credentials.problem(), draining=self._parts.is_draining)
+        parts, audit = self._parts, self._parts.listeners.audit
+        problem = parts.credentials.problem() or (None if audit is None else audit.problem())
+        return pages.not_ready(problem, draining=parts.is_draining)
 
     def _read(self) -> Readings:
         parts = self._parts

@@ -87,6 +87,8 @@ EDGES = {
     "inspect.inspector",
     "inspect.static",
     "observe.access_log",
+    "observe.audit",
+    "observe.audit_file",
     "observe.background_writer",
     "observe.lines",
     "observe.logging_setup",

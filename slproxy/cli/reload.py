@@ -43,6 +43,9 @@ async def keep_reloading(app: App, load: Callable[[], Settings], hup: asyncio.Ev
         now = stamps(app.settings)
         asked = hup.is_set()
         hup.clear()
+        if asked and app.listeners.audit is not None:
+            # Whatever becomes of the settings: logrotate asks as well, and has moved the file away.
+            app.listeners.audit.reopen()
         if now == seen and not asked:
             continue
         try:

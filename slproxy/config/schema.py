@@ -235,6 +235,13 @@ class LogSettings:
     format: Annotated[
         Literal["auto", "pretty", "json"], Doc("Log format; auto is pretty on a terminal, else json.")
     ] = "auto"
+    audit: Annotated[
+        Path | None,
+        Doc("File that gets a JSON line for every request that is answered and every event of the token."),
+    ] = None
+    audit_required: Annotated[
+        bool, Doc("Send nothing to SalesLoft while the audit file cannot be written, instead of going on without.")
+    ] = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -36,7 +36,7 @@ from slproxy.forward.messages import Answer, AnswerBody, Inbound, ReplyBody, Req
 from slproxy.forward.policy import Policy, Route, check, check_client, client_of
 from slproxy.forward.sender import Sender
 from slproxy.http import ByName, by_name, http_date
-from slproxy.observe import Exchange, Observer, is_sane, loggable_path
+from slproxy.observe import Audit, Exchange, Observer, is_sane, loggable_path
 from slproxy.pace import PROBE_TIMEOUT, Pacer, Preferences
 from slproxy.retry import NotRetried, Outcome, RetryBudget
 from slproxy.upstream import Reply, Upstream
@@ -60,6 +60,7 @@ class Forwarder:
         upstream: Upstream,
         pacer: Pacer,
         observer: Observer,
+        audit: Audit | None,
         api_url: str,
         via: Via,
         sends_context: bool,
@@ -77,7 +78,7 @@ class Forwarder:
         self._policy = policy
         self._credentials = credentials
         self._pacer = pacer
-        self._observer = observer
+        self._observer, self._audit = observer, audit
         self._upstream = upstream
         self._api_url = api_url
         self._retry_settings = retry_settings
@@ -231,6 +232,8 @@ class Forwarder:
 
     async def _send(self, request: Request, attempts: Attempts) -> ReplyBody:
         """Send until there is a reply that goes to the client."""
+        if self._audit is not None and (problem := self._audit.problem()) is not None:
+            raise problem
         self._retry_budget.count_request(self._monotonic())
         first: Reply | UpstreamFault
         try:

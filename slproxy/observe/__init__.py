@@ -1,6 +1,7 @@
 """Observability: a record of each request, and its listeners, such as the access log and traces."""
 
 from slproxy.observe.access_log import AccessLog
+from slproxy.observe.audit import Audit
 from slproxy.observe.background_writer import BackgroundStream
 from slproxy.observe.exchange import (
     RENEWED,
@@ -31,6 +32,7 @@ __all__ = [
     "TAKEN_OVER",
     "AccessLog",
     "Attempt",
+    "Audit",
     "BackgroundStream",
     "BudgetReading",
     "Exchange",

@@ -32,5 +32,5 @@ class AccessLog(Listener):
             text = text_of(exchange, colour=self._colour)
             line = pretty_line(text, at=time.time(), colour=self._colour)
         else:
-            line = json_of(exchange, level=level, at=time.time())
+            line = exchange.line or json_of(exchange, level=level, at=time.time())
         self._stream.write(line + "\n")

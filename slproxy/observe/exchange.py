@@ -95,6 +95,9 @@ class Exchange:
     aborted: str = ""
     not_retried: str = ""
     upstream_id: str = ""
+    # Whether the audit has it, and its line, which other logs may tell again.
+    is_audited: bool = False
+    line: str = field(default="", repr=False)
     # The client's traceparent and tracestate, where a listener takes them.
     trace_context: tuple[str, str] = ("", "")
     # What the inspector keeps of it, where it keeps anything.

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from slproxy.http import Fields
-from slproxy.observe.exchange import Attempt, Exchange, Renewal, TokenEvent, Wait
+from slproxy.observe.exchange import Attempt, Exchange, Renewal, TokenEvent, TokenEventKind, Wait
 from slproxy.observe.request_ids import RequestIds
 
 
@@ -87,6 +87,11 @@ class Observer:
         self.token_event = tuple(each.token_event for each in who_overrides("token_event"))
         self.takes_context = any(each.takes_context for each in listeners)
         self.context_upstream = next((each.context_upstream for each in who_overrides("context_upstream")), None)
+
+    def token_changed(self, kind: TokenEventKind, grant: str, detail: str) -> None:
+        """Tell of a login or a logout that this process has made itself."""
+        for tell in self.token_event:
+            tell(TokenEvent(kind=kind, grant=grant, detail=detail))
 
     @contextmanager
     def waiting(self, exchange: Exchange | None, reason: str, monotonic: Callable[[], float]) -> Iterator[None]:

@@ -23,10 +23,10 @@ from aiohttp.http_parser import HttpRequestParser, HttpRequestParserPy
 from multidict import istr
 
 from slproxy.config import LimitSettings
-from slproxy.errors import BadRequest, ClientLeft, ConfigError, InternalError, Overloaded, Problem, UpstreamFault
+from slproxy.errors import BadRequest, ClientLeft, ConfigError, InternalError, Overloaded, Problem
 from slproxy.forward import Answer, Inbound, cors
 from slproxy.http import by_name
-from slproxy.observe import LEFT, LEFT_WAITING, Exchange, Observer, loggable_path
+from slproxy.observe import LEFT, LEFT_WAITING, Audit, Exchange, Observer, loggable_path
 from slproxy.server.admission import Admission
 from slproxy.server.arrival import Heads, most_headers
 from slproxy.server.client_end import broken_body
@@ -34,7 +34,8 @@ from slproxy.server.client_request import ClientRequest
 from slproxy.server.connection import ClientConnection
 from slproxy.server.framing import request_fault
 from slproxy.server.open_files import Room
-from slproxy.server.response import REPORT, Response, overloaded, problem_answer, reset
+from slproxy.server.respond import respond
+from slproxy.server.response import REPORT, Response, overloaded, problem_answer
 from slproxy.server.trace_context import trace_context
 from slproxy.sockets import Peers
 
@@ -66,6 +67,7 @@ class Server(web.Server):
         *,
         monotonic: Callable[[], float],
         observer: Observer,
+        audit: Audit | None = None,
         peers: Peers,
         room: Room,
         room_in: Callable[[int], int],
@@ -91,7 +93,7 @@ class Server(web.Server):
         self.handle = handle
         self._room_in = room_in
         self._monotonic = monotonic
-        self._observer = observer
+        self._observer, self._audit = observer, audit
         self.peers = peers
         self.admission = Admission(room)
         self.heads = Heads()
@@ -208,10 +210,11 @@ class Server(web.Server):
                 # Its client may leave the body out, and what it sends next would be taken for that (RFC 9110 §10.1.1).
                 or (not request.body.is_eof() and hdrs.EXPECT in request.headers)
             )
-            return await _respond(request, connection, answer, exchange, last=last)
+            return await respond(request, connection, answer, exchange, last=last, may_end=self._may_end)
         except (asyncio.CancelledError, ConnectionError, ClientLeft) as end:
             exchange.status = exchange.status or CLIENT_CLOSED_REQUEST
             exchange.aborted = exchange.aborted or self._why_aborted(connection)
+            exchange.line = ""
             self.spared += exchange.aborted == LEFT_WAITING
             if isinstance(end, ClientLeft):
                 raise ConnectionResetError from end
@@ -245,8 +248,16 @@ class Server(web.Server):
         if self._in_flight:
             self._watching = asyncio.get_running_loop().call_later(WATCH_EVERY, self._watch)
 
-    def _request_ended(self, exchange: Exchange) -> None:
+    def _may_end(self, exchange: Exchange) -> bool:
+        """Have the audit told of an answer whose last byte is about to go; return whether it may."""
+        if self._audit is None:
+            return True
         exchange.ended = self._monotonic()
+        return self._audit.append(exchange)
+
+    def _request_ended(self, exchange: Exchange) -> None:
+        if not exchange.line:  # else it has ended when that was written
+            exchange.ended = self._monotonic()
         for tell in self._observer.request_ended:
             tell(exchange)
 
@@ -354,31 +365,3 @@ def _reader(
         return chunk
 
     return read
-
-
-async def _respond(
-    request: ClientRequest, connection: ClientConnection, answer: Answer, exchange: Exchange, *, last: bool
-) -> Response:
-    """Send an answer to the client as it arrives, no faster than the client reads it; the ``last`` one closes."""
-    response, body = Response(connection, request, answer, last=last), answer.body
-    if isinstance(body, bytes):
-        exchange.bytes_sent = 0 if request.method == "HEAD" else len(body)
-        return response  # the connection writes its end, which is all of it
-    try:
-        first = body.read_nowait()
-        exchange.bytes_sent = len(first)
-        if body.ended:
-            await response.write_eof(first)
-            return response
-        # The head does not wait for the body.
-        await response.write(first)
-        async for chunk in body.chunks():
-            await response.write(chunk)
-            exchange.bytes_sent += len(chunk)
-    except (UpstreamFault, Overloaded) as fault:
-        exchange.aborted = "upstream broke off" if isinstance(fault, UpstreamFault) else "evicted"
-        log.warning("%s %s: %s", exchange.method, exchange.path, fault.detail, extra={"request_id": exchange.id})
-        reset(connection.transport)
-        return response
-    await response.write_eof()
-    return response

@@ -69,6 +69,8 @@ def test_with_nothing_set_every_value_is_the_default_of_the_contract(tmp_path: P
         "limits.max_headers": 64 * 1024,
         "log.level": "info",
         "log.format": "auto",
+        "log.audit": None,
+        "log.audit_required": False,
         "metrics.host": "127.0.0.1",
         "metrics.port": None,
         "inspect.enabled": True,

@@ -181,6 +181,10 @@ class _NewLogin:
                 # Nobody has it any more, so it must not stay valid.
                 await revoke(self.app, record)
             raise
+        whose = f" of user {who.user_id} of team {who.team_id}" if who is not None else ""
+        self.app.observer.token_changed(
+            "login", "authorization_code", f"A login{whose} was stored in {self.store.description}."
+        )
         print_note(f"  Stored in {self.store.description}, {self.store.encryption}.")
         return message
 

@@ -43,6 +43,8 @@ async def _log_out(settings: Settings) -> str:
         if newest is not None and newest.token != record.token and not differs_from_settings(newest, settings):
             revoked = await revoke(app, newest) and revoked
         await app.store.delete()
+        how = "revoked at SalesLoft, and deleted" if revoked else "not revoked, only deleted"
+        app.observer.token_changed("logout", "authorization_code", f"The login was {how} from {app.store.description}.")
     if revoked:
         return "Logged out: the token was revoked at SalesLoft and deleted here."
     print_note("  Revoke it in SalesLoft's settings, or wait for the access token to expire.")
