@@ -5,6 +5,7 @@
    private file would do the same, but browsers from Snap and Flatpak cannot read most folders (jupyter/notebook#4500).
 2. That address is for this user alone, as the callback is. Where the kernel does not tell users apart, it works once.
 3. ``localhost`` is both of its addresses: on the one that is free, anybody could wait for the code.
+4. A few connections are kept at once: else anybody could take all that this process may open, and the login with it.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ LOGIN_TIMEOUT = 600.0
 # How long the head of a request may take, and how long the last page is waited for, in seconds.
 HEAD_TIMEOUT, PAGE_TIMEOUT = 15.0, 1.0
 LARGEST_HEAD = 64 * 1024
+# A browser opens six to a host, and sends its request at once.
+MOST_CONNECTIONS = 64
 _PURPOSE = "This address only waits for the callback of a login."
 _ANOTHER_USER = (
     "This address waits for the browser of another user of this machine. If the login is yours all the same, paste the "
@@ -82,6 +85,8 @@ class CallbackServer:
         task = asyncio.current_task()
         assert task is not None
         self._connections[task] = writer
+        if len(self._connections) > MOST_CONNECTIONS:
+            self._cut_off_oldest()
         try:
             head = b""
             with contextlib.suppress(TimeoutError, asyncio.LimitOverrunError):
@@ -98,9 +103,16 @@ class CallbackServer:
         except (OSError, EOFError, TimeoutError):
             pass  # the browser has gone, or had opened the connection only in case
         finally:
-            del self._connections[task]
+            self._connections.pop(task, None)
             self._answering.discard(task)
             writer.close()
+
+    def _cut_off_oldest(self) -> None:
+        """Close the connection that has waited longest for its request, or else for its answer to be read."""
+        oldest = next(
+            (each for each in self._connections if each not in self._answering), next(iter(self._connections))
+        )
+        self._connections.pop(oldest).transport.abort()
 
     async def close(self) -> None:
         """Let the browser have the pages that are on their way, and close its connections."""

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from slproxy.auth.callback_server import CallbackServer, callback_server
+from slproxy.auth.callback_server import MOST_CONNECTIONS, CallbackServer, callback_server
 from slproxy.auth.login_attempt import LoginAttempt
 from slproxy.errors import ConfigError
 from slproxy.sockets import Peers
@@ -52,6 +52,22 @@ async def test_the_address_for_the_browser_redirects_to_the_login_and_tells_noth
         head, body = await answer(port, urlsplit(server.start_url).path)
     assert (head.status, head.get("Location")) == (302, URL)
     assert URL not in body
+
+
+async def test_whoever_opens_many_connections_keeps_few_and_no_browser_out() -> None:
+    async with waiting() as (server, port):
+        idle = await asyncio.gather(
+            *(asyncio.open_connection("127.0.0.1", port) for _ in range(3 * MOST_CONNECTIONS)),
+        )
+        async with asyncio.timeout(SOON):
+            ends = [asyncio.create_task(reader.read()) for reader, _ in idle]
+            while sum(each.done() for each in ends) < 2 * MOST_CONNECTIONS:
+                await asyncio.sleep(0.01)
+            head, _ = await answer(port, urlsplit(server.start_url).path)
+        for _, writer in idle:
+            writer.close()
+        await asyncio.gather(*ends, return_exceptions=True)
+    assert head.status == 302
 
 
 @pytest.mark.parametrize(
