@@ -133,8 +133,9 @@ class Ring:
 
     def forget(self) -> None:
         """Forget everything."""
-        for kept in (self.open, self._ended, self._pinned):
-            kept.clear()
+        self.open.clear()
+        self._ended.clear()
+        self._pinned.clear()
         self.size = 0
 
 

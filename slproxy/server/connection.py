@@ -84,6 +84,7 @@ class ClientConnection(RequestHandler):
         "_server",
         "_trailers",
         "client",
+        "ends_with_client",
         "idle_since",
         "is_stalled",
         "not_http",
@@ -112,6 +113,8 @@ class ClientConnection(RequestHandler):
         self.other_user: int | None = None
         # Past `limits.max_connections`: its one answer is a 503.
         self.over_limit = False
+        # Whether nothing is left to do once its client has closed its half: the answer has no end of its own.
+        self.ends_with_client = False
         # Whether it was cut off since its client read nothing of the reply.
         self.is_stalled = False
 
@@ -192,7 +195,7 @@ class ClientConnection(RequestHandler):
 
     def eof_received(self) -> bool:  # type: ignore[override]  # asyncio asks for it; aiohttp never says yes
         """Keep a half-closed connection: its client may still read the answer, and is looked at from now on."""
-        if self._is_idle or self._linger is not None:
+        if self._is_idle or self._linger is not None or self.ends_with_client:
             return False
         self.client.has_ended = True
         self._end_with(self._arrival.body)

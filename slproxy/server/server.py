@@ -198,6 +198,7 @@ class Server(web.Server):
             if exchange.recording is not None:
                 exchange.recording.answer = answer
             if answer.is_endless:
+                connection.ends_with_client = True
                 self._forget(exchange)
             # aiohttp drops what came in one packet behind a request for an upgrade to anything but WebSocket, and takes
             # the rest of it for a request of its own (web_protocol.py, `if upgraded and tail`).
