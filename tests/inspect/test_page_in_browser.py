@@ -57,7 +57,7 @@ ROW = {
 def browser() -> Iterator[str]:
     if chromium.BINARY is None:
         pytest.skip("no chromium here: apt-get install chromium")
-    with chromium.running() as address:
+    with chromium.running("--renderer-process-limit=1") as address:
         yield address
 
 
@@ -354,7 +354,7 @@ async def test_bodies_are_recorded_for_ten_minutes_when_somebody_asks(browser: s
 async def test_a_request_is_copied_as_a_command(browser: str) -> None:
     async with scene(browser, inspect=BODIES) as at:
         permission = {"permission": {"name": "clipboard-write"}, "setting": "granted", "origin": at.page.origin}
-        await at.page.tab.call("Browser.setPermission", browserContextId=at.page.tab.context, **permission)
+        await at.page.tab.call("Browser.setPermission", **permission)
         await at.send("/v2/people", JSON, "Authorization: Bearer x", method="POST", body=b'{"first_name": "Jane"}')
         await at.page.rows(1)
         await at.page.press("j")
@@ -450,7 +450,6 @@ async def test_what_is_shown_is_saved_as_har_with_people_masked(browser: str, tm
             "Browser.setDownloadBehavior",
             behavior="allow",
             downloadPath=str(tmp_path),
-            browserContextId=at.page.tab.context,
         )
         await at.send("/v2/people")
         await at.send("/v2/other")

@@ -93,7 +93,9 @@ class Tab:
         self._waiting: dict[int, asyncio.Future[dict[str, object]]] = {}
         self.loads = 0
         self._session: str | None = None
-        self.context = ""
+        self._target = ""
+        # None is the one that the browser begins with.
+        self.context: str | None = None
 
     async def listen(self) -> None:
         """Take what the browser says, until it says no more."""
@@ -104,18 +106,24 @@ class Tab:
             elif said["method"] == "Page.loadEventFired":
                 self.loads += 1
 
-    async def attach(self) -> None:
-        """Open the tab in a context of its own: no cookies, caches or permissions of another test."""
-        self.context = str((await self.call("Target.createBrowserContext", disposeOnDetach=True))["browserContextId"])
-        target = await self.call("Target.createTarget", url="about:blank", browserContextId=self.context)
-        attached = await self.call("Target.attachToTarget", targetId=target["targetId"], flatten=True)
+    async def attach(self, *, alone: bool) -> None:
+        """Open the tab; ``alone`` in a context of its own: no cookies, caches or permissions of another test."""
+        where = {}
+        if alone:
+            where = await self.call("Target.createBrowserContext", disposeOnDetach=True)
+            self.context = str(where["browserContextId"])
+        self._target = str((await self.call("Target.createTarget", url="about:blank", **where))["targetId"])
+        attached = await self.call("Target.attachToTarget", targetId=self._target, flatten=True)
         self._session = str(attached["sessionId"])
         await self.call("Page.enable")
 
     async def detach(self) -> None:
         """Close the tab, and the windows that it opened."""
         self._session = None
-        await self.call("Target.disposeBrowserContext", browserContextId=self.context)
+        if self.context is None:
+            await self.call("Target.closeTarget", targetId=self._target)
+        else:
+            await self.call("Target.disposeBrowserContext", browserContextId=self.context)
 
     async def call(self, method: str, **params: object) -> dict[str, object]:
         """Call a method of the protocol: on the tab once there is one, before that on the browser."""
@@ -167,13 +175,13 @@ class Tab:
 
 
 @asynccontextmanager
-async def new_tab(browser: str) -> AsyncIterator[Tab]:
-    """Open a tab in the browser at this address, in a context of its own."""
+async def new_tab(browser: str, *, alone: bool = True) -> AsyncIterator[Tab]:
+    """Open a tab in the browser at this address, in a context of its own unless its origins are of this test alone."""
     async with aiohttp.ClientSession() as session, session.ws_connect(browser, max_msg_size=0) as socket:
         tab = Tab(socket)
         listening = asyncio.create_task(tab.listen())
         try:
-            await tab.attach()
+            await tab.attach(alone=alone)
             yield tab
             await tab.detach()
         finally:

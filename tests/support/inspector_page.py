@@ -137,7 +137,7 @@ async def inspector_page(browser: str, origin: str, *, before: str = "") -> Asyn
 
     ``before`` is a script that runs before those of the page.
     """
-    async with new_tab(browser) as tab:
+    async with new_tab(browser, alone=False) as tab:
         await tab.call("Page.addScriptToEvaluateOnNewDocument", source=_WATCH + before)
         page = InspectorPage(tab, origin)
         await page.look()
