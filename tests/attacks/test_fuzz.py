@@ -19,10 +19,12 @@ import re
 import select
 import socket
 import struct
+import tempfile
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import unquote_to_bytes
 
@@ -30,7 +32,7 @@ import pytest
 
 from slproxy.app import App
 from slproxy.config import LimitSettings, RetrySettings
-from slproxy.config.schema import PaceSettings
+from slproxy.config.schema import LogSettings, PaceSettings
 from slproxy.observe import AccessLog
 from tests.support.proxies import API_KEY, settings_for
 from tests.support.raw_http import port_of
@@ -561,6 +563,8 @@ class Arena:
         self.app, self.seen, self.unfinished, self.wrong = app, seen, unfinished, wrong
         self.port = port_of(app.urls[0])
         self._journal = journal
+        # The ids of the requests that the access log has told of.
+        self._logged: Counter[str] = Counter()
         self._ticks = itertools.count(1)
         self._turn = asyncio.Lock()
         self._begun = 0
@@ -610,10 +614,21 @@ class Arena:
             self.tell("the access log tells the API key")
         for line in text.split("\n")[:-1]:
             fields = json.loads(line)
+            self._logged[fields["id"]] += 1
             if fields["attempts"] > 1 or fields.get("error") == "internal-error" or not line.isprintable():
                 self.tell(f"the access log has {line}")
         self._journal.seek(0)
         self._journal.truncate()
+
+    def compare(self, audit: Path) -> None:
+        """Hold the audit to a line for each request that the access log has told of."""
+        text = audit.read_text()
+        lines = [json.loads(line) for line in text.splitlines()]
+        audited = Counter(line["id"] for line in lines if line["kind"] == "request")
+        if differing := (audited - self._logged) + (self._logged - audited):
+            self.tell(f"the audit and the access log differ in {differing}")
+        if API_KEY in text:
+            self.tell("the audit tells the API key")
 
     def judged(self, *, end: bool = False) -> None:
         """Fail with what was found wrong, once it is enough, or the ``end``."""
@@ -645,8 +660,9 @@ async def arena(play: Play | None = None) -> AsyncIterator[Arena]:
     )
     before = asyncio.all_tasks()
     wrong: list[str] = []
-    with listening(wrong.append):
-        journal = io.StringIO()
+    with listening(wrong.append), tempfile.TemporaryDirectory() as folder:
+        journal, audit = io.StringIO(), Path(folder, "audit")
+        settings = replace(settings, log=LogSettings(audit=audit))
         async with App(settings, listeners=[AccessLog(journal, pretty=False, colour=False)]) as app:
             await app.listen()
             fight = Arena(app, journal, seen, unfinished, wrong)
@@ -658,7 +674,8 @@ async def arena(play: Play | None = None) -> AsyncIterator[Arena]:
         with contextlib.suppress(TimeoutError):
             await until(lambda: asyncio.all_tasks() <= before)
         wrong.extend(f"a task is left: {task}" for task in asyncio.all_tasks() - before)
-    fight.read_journal()
+        fight.read_journal()
+        fight.compare(audit)
     fight.judged(end=True)
 
 

@@ -23,7 +23,7 @@ from tests.support.commands import (
     token_file,
 )
 from tests.support.programs import program, run
-from tests.support.raw_http import Message, get, port_of, raw, reply
+from tests.support.raw_http import Message, get, port_of, raw, read_message, reply
 from tests.support.scripted import ScriptedUpstream
 from tests.support.waiting import SLACK, SOON, until
 
@@ -166,6 +166,24 @@ async def test_the_access_log_is_one_json_line_a_request_without_query_or_secret
     leaked = [line for line in [*server.lines, *server.errors] if "marker" in line or KEY in line]
     assert leaked == []
     assert all(line.startswith("{") for line in server.errors if '"' in line)
+
+
+async def test_its_lines_are_in_the_order_of_events(tmp_path: Path) -> None:
+    async with (
+        ScriptedUpstream() as upstream,
+        program("serve", home=tmp_path, env=pointed_at(upstream.url, SALESLOFT_API_KEY=KEY)) as server,
+    ):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port_of(server.url))
+        for number in range(50):
+            writer.write(get("/v2/a", f"X-Request-Id: mine-{number}"))
+            await read_message(reader)
+        await server.stop()
+        writer.close()
+    lines = [json.loads(line) for line in server.errors if line.startswith("{")]
+    assert [line["time"] for line in lines] == sorted(line["time"] for line in lines)
+    told = [line.get("id") for line in lines]
+    down = next(at for at, line in enumerate(lines) if str(line.get("message")).startswith("shutting down: no request"))
+    assert [each for each in told[:down] if each and each.startswith("mine")] == [f"mine-{each}" for each in range(50)]
 
 
 async def test_wrong_credentials_let_it_start_and_readyz_and_the_first_request_tell(tmp_path: Path) -> None:
