@@ -11,6 +11,8 @@ import socket
 from collections import deque
 from collections.abc import Callable, Sequence
 
+from slproxy.config import is_loopback
+
 # Family, type, protocol, canonical name and address, as getaddrinfo(3) gives them.
 Address = tuple[int, int, int, str, tuple[object, ...]]
 
@@ -45,10 +47,19 @@ class Names:
             return known
         pending = self._pending.get(key)
         if pending is None:
-            pending = loop.run_in_executor(None, self._look_up, host, port)
+            pending = loop.run_in_executor(None, self._ask, host, port)
             self._pending[key] = pending
             pending.add_done_callback(functools.partial(self._found, key))
         return await asyncio.shield(pending)
+
+    def _ask(self, host: str, port: int) -> list[Address]:
+        found = self._look_up(host, port)
+        if is_loopback(host):
+            # A token goes there in the clear, and who answers for the name may be anyone (RFC 6761 §6.3).
+            found = [each for each in found if is_loopback(str(each[4][0]))]
+            if not found:
+                raise OSError(errno.EADDRNOTAVAIL, f"{host} has the address of another machine")
+        return found
 
     def forget(self, host: str, port: int) -> None:
         """Ask again next time: none of its addresses answered."""

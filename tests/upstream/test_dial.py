@@ -279,6 +279,20 @@ async def test_a_name_is_looked_up_once_for_all_who_ask_and_again_when_it_failed
     assert len(asked) == 3
 
 
+async def test_a_name_of_this_machine_is_an_address_of_this_machine() -> None:
+    """A token may go there in the clear (docs/contract.md, Settings), whoever answers for the name."""
+
+    def look_up(host: str, port: int) -> list[Address]:
+        here = [at("127.0.0.1", port), at("::1", port)] if host == "localhost" else []
+        return [at("192.0.2.9", port), *here]
+
+    names = Names(look_up)
+    assert await names.addresses("localhost", 80) == [at("127.0.0.1", 80), at("::1", 80)]
+    assert await names.addresses("api.test", 80) == [at("192.0.2.9", 80)]
+    with pytest.raises(OSError, match="another machine"):
+        await names.addresses("api.localhost", 80)
+
+
 LOOK_UP = """
 import asyncio, sys
 from slproxy.upstream.addresses import Names
