@@ -6,8 +6,11 @@ BIN    := $(VENV)/bin
 PORT   ?= 8642
 # More for pytest: make test OPTIONS="--fuzz 20000"
 OPTIONS ?=
+# The first with native sidecars, and the newest that there are schemas for.
+KUBERNETES  := 1.29 1.37
+IMAGE_TESTS := tests/clients/test_image.py tests/clients/test_podman.py
 
-.PHONY: help demo test test-floor coverage lint types check bench clean
+.PHONY: help demo test test-floor coverage lint manifests image types check bench clean
 
 help: ## say what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -24,9 +27,18 @@ test-floor: $(VENV)-floor/tested ## run what depends on versions with the oldest
 coverage: $(VENV)/tested ## run all tests, and show which lines and branches none of them reaches
 	$(BIN)/python -m pytest -n auto --cov $(OPTIONS)
 
-lint: $(VENV)/linted ## check style
+lint: $(VENV)/linted manifests ## check style, and the files of containers
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+manifests: $(VENV)-deploy/installed ## check the Dockerfile and the manifests, for the first and the last Kubernetes that is claimed
+	$(VENV)-deploy/bin/hadolint Dockerfile
+	@for version in $(KUBERNETES); do $(VENV)-deploy/bin/kubernetes-validate --strict --quiet -k $$version \
+	  deploy/kubernetes-sidecar.yaml || exit 1; done
+
+image: $(VENV)/tested $(VENV)-deploy/installed ## build the image with podman, and run it (as root of Debian or Ubuntu)
+	.ci/image .images
+	PATH="$(CURDIR)/$(VENV)-deploy/bin:$$PATH" $(BIN)/python -m pytest --podman .images/podman $(IMAGE_TESTS)
 
 types: $(VENV)/linted ## check types
 	$(BIN)/mypy --strict
@@ -37,7 +49,7 @@ bench: $(VENV)/linted ## measure requests per second beside a bare passthrough a
 	$(BIN)/python -m benchmarks.throughput
 
 clean: ## remove what the other commands made
-	rm -rf $(VENV) $(VENV)-floor tests/support/node/node_modules .coverage*
+	rm -rf $(VENV) $(VENV)-floor $(VENV)-deploy .images tests/support/node/node_modules .coverage*
 
 # What a command needs is installed once, and again when pyproject.toml changes.
 $(VENV)/installed: pyproject.toml
@@ -61,4 +73,9 @@ $(VENV)-floor/tested: pyproject.toml
 	@$(VENV)-floor/bin/pip install --quiet --disable-pip-version-check --no-deps --editable .
 	@$(VENV)-floor/bin/pip install --quiet --disable-pip-version-check \
 	  $$($(VENV)-floor/bin/python tests/requirements.py --lowest slproxy otel redis uvloop test)
+	@touch $@
+
+$(VENV)-deploy/installed: pyproject.toml
+	@$(PYTHON) -m venv $(VENV)-deploy
+	@$(VENV)-deploy/bin/pip install --quiet --disable-pip-version-check $$($(VENV)-deploy/bin/python tests/requirements.py deploy)
 	@touch $@

@@ -22,7 +22,7 @@ from tests.support import ROOT
 TOGETHER = {
     "tests/attacks/test_browser.py",
     "tests/attacks/test_oracle.py",
-    "tests/clients/test_containers.py",
+    "tests/clients/test_image.py",
     "tests/clients/test_openapi.py",
     "tests/inspect/test_page_in_browser.py",
 }
