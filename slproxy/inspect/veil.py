@@ -19,7 +19,7 @@ SHORTEST = 12
 # Of a secret at the end of a text that was cut, so much in a row is masked.
 SHORTEST_PIECE = 6
 # How many secrets are remembered, those of the moment included: a renewed token may still be valid for a while.
-REMEMBERED = 16
+REMEMBERED = 24
 
 
 class Veil:

@@ -18,13 +18,14 @@ from slproxy.observe.logging_setup import start_logging
 from slproxy.observe.metrics import Metrics
 from slproxy.observe.observer import Listener, Observer
 from slproxy.observe.readings import BudgetReading, Readings
-from slproxy.observe.recording import MASK, KeptBody, Recording, is_credential, masked, pairs, redacted
+from slproxy.observe.recording import BODY_LIMIT, MASK, KeptBody, Recording, is_credential, masked, pairs, redacted
 from slproxy.observe.request_ids import is_sane
 from slproxy.observe.request_line import LEFT, LEFT_WAITING
 from slproxy.observe.tally import Tally
 from slproxy.observe.tracing.start import start_tracing
 
 __all__ = [
+    "BODY_LIMIT",
     "LEFT",
     "LEFT_WAITING",
     "MASK",

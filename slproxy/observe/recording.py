@@ -42,14 +42,14 @@ Read = Callable[[], Awaitable[bytes]]
 class KeptBody:
     """The beginning of a body; ``take`` asks for so many bytes of the memory that all share."""
 
-    __slots__ = ("_is_full", "_take", "data", "size")
+    __slots__ = ("_is_full", "_take", "data", "size", "taken")
 
     def __init__(self, take: Callable[[int], bool]) -> None:
         self._take = take
         self._is_full = False
         self.data = bytearray()
-        # Of all of it, kept or not.
-        self.size = 0
+        # Of all of it, kept or not; and what of the memory was taken.
+        self.size = self.taken = 0
 
     def add(self, chunk: bytes) -> None:
         """Keep a chunk, as far as there is room."""
@@ -57,8 +57,10 @@ class KeptBody:
         if self._is_full:
             return
         kept = chunk[: BODY_LIMIT - len(self.data)]
-        if self._take(len(kept)):
+        taken = len(kept) * 9 // 8  # an array that grows is made larger than it has to be
+        if self._take(taken):
             self.data += kept
+            self.taken += taken
         self._is_full = len(self.data) < self.size
 
 
