@@ -40,7 +40,7 @@ from tests.support.loops import LOOPS, in_loop
 from tests.support.programs import program
 from tests.support.proxies import API_KEY, proxy, settings_for
 from tests.support.raw_http import Head, get, raw, reply
-from tests.support.waiting import until
+from tests.support.waiting import PATIENCE, until
 
 CLIENT_SECRET, TOKEN = "cs_" + "c4" * 32, "at_" + "70" * 32
 # Names that nobody resolves (RFC 6761 §6.4) but the proxies here; and an address that is this machine's, and no
@@ -293,7 +293,8 @@ def test_a_long_answer_of_a_proxy_holds_nothing_up(loop: str, scheme: str, size:
     async def work() -> None:
         tls = serving("127.0.0.1") if scheme == "https" else None
         async with Listener(answering(answer), tls=tls) as listener:
-            told = await fault_of(f"{scheme}://127.0.0.1:{listener.port}", f"https://{API}", ca_file, timeout=0.5)
+            url, timeout = f"{scheme}://127.0.0.1:{listener.port}", 0.5 if size == MAX_HEAD else PATIENCE
+            told = await fault_of(url, f"https://{API}", ca_file, timeout=timeout)
         assert told.proxy_error == ("connection_timeout" if size == MAX_HEAD else "http_protocol_error")
 
     in_loop(loop, work())
