@@ -280,6 +280,7 @@ class App:
 
         if self.listeners.audit is not None:
             self.listeners.audit.open()
+        self.listeners.start_tracing(api_url=lambda: self.settings.upstream.api_url)
         self.credentials.keep_fresh()
         if self._room.clients < self.settings.limits.max_connections:
             log.warning(

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from slproxy.config import Settings
-from slproxy.observe import Audit, Listener, Observer, Tally
+from slproxy.observe import Audit, Listener, Observer, Tally, start_tracing
 
 
 class Listeners:
@@ -16,6 +16,11 @@ class Listeners:
         self.tally = Tally()
         self.audit = audit_of(settings)
         self.observer = Observer([*([] if self.audit is None else [self.audit]), *given, self.tally])
+
+    def start_tracing(self, *, api_url: Callable[[], str]) -> None:
+        """Make the traces that the environment asks for; ``api_url`` tells where requests go now."""
+        for each in start_tracing(api_url=api_url):
+            self.include(each, wanted=True)
 
     def include(self, listener: Listener, *, wanted: bool) -> None:
         """Tell a listener from now on as well, or no more."""

@@ -39,7 +39,7 @@ class Sender:
         self._pacer = pacer
         self._observer = observer
         self.via = via
-        self._context = observer.context_upstream if sends_context else None
+        self._sends_context = sends_context
         # What was injected last, and the token in it: the same for many requests.
         self._injected = (Bearer("", 0), b"")
         self._now, self._monotonic = now, monotonic
@@ -71,8 +71,9 @@ class Sender:
             attempt = Attempt(began=self._monotonic(), reason=attempts.reason)
             self._attempt_began(request.exchange, attempt)
             onward = request.asked.onward
-            if self._context is not None:
-                onward = header_rules.with_context(onward, self._context(request.exchange, attempt))
+            if self._sends_context and self._observer.context_upstream is not None:
+                context = self._observer.context_upstream(request.exchange, attempt)
+                onward = header_rules.with_context(onward, context)
             outbound = Outbound(
                 method=request.method,
                 target=request.target,

@@ -8,7 +8,6 @@ import contextlib
 import functools
 import gc
 import logging
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,7 +24,6 @@ from slproxy.cli.settings import load_settings
 from slproxy.cli.verification import keep_verifying
 from slproxy.config import OWN_PAGES, Settings
 from slproxy.errors import ConfigError, LoginRequired
-from slproxy.observe import start_tracing
 from slproxy.sockets import reachable
 from slproxy.store import TokenStore
 
@@ -48,9 +46,7 @@ async def run(settings: Settings, args: argparse.Namespace) -> int:
             from slproxy.cli.builtin_sandbox import running_sandbox  # noqa: PLC0415  # not part of a real proxy
 
             point, store = await stack.enter_async_context(running_sandbox(settings))
-        tracing = start_tracing(os.environ, api_url=lambda: app.settings.upstream.api_url)
-        listeners = [*args.listeners, *tracing]
-        app = await stack.enter_async_context(App(point(settings), store=store, listeners=listeners))
+        app = await stack.enter_async_context(App(point(settings), store=store, listeners=args.listeners))
         await _listen(app)
         load = functools.partial(load_settings, args, settings.profile, Path.cwd())
         reloading = asyncio.create_task(keep_reloading(app, lambda: point(load()), signals.reload, seen))

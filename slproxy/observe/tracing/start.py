@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable
 
 from slproxy.observe.observer import Listener
 from slproxy.observe.tracing.wanted import wanted
@@ -11,12 +12,12 @@ from slproxy.observe.tracing.wanted import wanted
 log = logging.getLogger("slproxy.tracing")
 
 
-def start_tracing(environ: Mapping[str, str], *, api_url: Callable[[], str]) -> list[Listener]:
+def start_tracing(*, api_url: Callable[[], str]) -> list[Listener]:
     """Return who is to listen for the traces that the environment asks for: one, or nobody.
 
     ``api_url`` tells where requests go now.
     """
-    asked = wanted(environ)
+    asked = wanted(os.environ)
     if asked.warning:
         log.warning("no traces: %s", asked.warning)
     if not asked.is_on:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -13,7 +14,7 @@ from tests.support import ROOT
 from tests.support.collector import Collector
 from tests.support.commands import KEY, oauth, pointed_at, sandboxed
 from tests.support.listener import Listener
-from tests.support.programs import Program, program
+from tests.support.programs import Program, program, run
 from tests.support.raw_http import Message, get, raw, reply
 from tests.support.scripted import ScriptedUpstream, replies
 from tests.support.waiting import PATIENCE, until
@@ -194,6 +195,21 @@ async def test_what_has_ended_is_sent_before_the_end(tmp_path: Path) -> None:
             await raw(proxy.url, get("/v2/a"))
             assert collector.seen == []
             assert await proxy.stop() == 0
+        await collector.trace(path="/v2/a", spans=2)
+
+
+ASK = """
+import os
+from urllib.request import Request, urlopen
+urlopen(Request(os.environ["SLPROXY_URL"] + "/v2/a", headers={"X-Slproxy-Key": os.environ["SLPROXY_KEY"]})).read()
+"""
+
+
+async def test_a_program_s_own_proxy_has_traces_as_well(tmp_path: Path) -> None:
+    async with Collector() as collector, ScriptedUpstream() as upstream:
+        env = pointed_at(upstream.url, SALESLOFT_API_KEY=KEY, **collector.environment)
+        del env["SLPROXY_LISTEN__PORT"]
+        assert await run("run", "--", sys.executable, "-c", ASK, home=tmp_path, env=env) == (0, "", "")
         await collector.trace(path="/v2/a", spans=2)
 
 
