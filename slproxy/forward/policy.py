@@ -225,7 +225,7 @@ def _nearest(policy: Policy, path: str) -> str:
         return f"The proxy's own state is at {OWN_PAGES}status.json."
     only = f"Only {', '.join(policy.accept_paths)} is forwarded."
     if covers("/oauth", path):
-        return f"The OAuth endpoints are not forwarded: the proxy gets the token itself. {only}"
+        return f"Delete what fetches a token: the proxy adds its own to each request, and forwards no OAuth. {only}"
     version = _VERSION.match(path)
     rest = path[version.end() :] if version is not None else path
     if rest in ("", "/"):

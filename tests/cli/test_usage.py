@@ -64,6 +64,7 @@ PROCESSES = {
     "healthcheck": ([], 1),
     "config": ([], 0),
     "key": ([], 0),
+    "skill": ([], 0),
     "profiles": ([], 0),
     "store move": (["--to", "file"], 2),
     "store rekey": ([], 1),
