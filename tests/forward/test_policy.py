@@ -279,7 +279,8 @@ def test_a_path_that_is_not_accepted_is_404_and_the_hint_names_one_that_exists(t
         ("/v2%2fme", "Only /v2/ is forwarded."),
         (
             "/oauth/token",
-            "Delete what fetches a token: the proxy adds its own to each request, and forwards no OAuth. Only /v2/ is forwarded.",
+            "Delete what fetches a token: the proxy adds its own to each request, and forwards no OAuth."
+            " Only /v2/ is forwarded.",
         ),
         ("/oauthx", "Did you mean /v2/oauthx? Only /v2/ is forwarded."),
         ("/healthz", "Did you mean /_slproxy/healthz?"),
