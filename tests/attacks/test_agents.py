@@ -1,4 +1,4 @@
-"""An agent that wants more than it was given: each sentence of docs/agents.md, What this holds, and what it does not."""
+"""An agent that wants more than it was given: docs/agents.md, What this holds, and what it does not."""
 
 from __future__ import annotations
 
