@@ -41,7 +41,7 @@ from tests.support.waiting import PATIENCE
 pytestmark = pytest.mark.heavy
 
 ME = json.dumps({"data": {"id": 1, "team": {"id": 3}, "name": "Jane Smith", "email": "jane@company.com"}}).encode()
-CHECKS = ("config", "permissions", "store", "proxy", "dns", "tls", "clock", "credentials", "users", "port")
+CHECKS = ("config", "permissions", "audit", "store", "proxy", "dns", "tls", "clock", "credentials", "users", "port")
 
 Finding = dict[str, str]
 
@@ -109,6 +109,7 @@ def answering(date: str) -> Handler:
 
 async def test_where_nothing_is_wrong_all_is_ok_and_the_exit_code_is_0(tmp_path: Path) -> None:
     async with well(tmp_path) as (_, env, record):
+        env = {**env, "SLPROXY_LOG__AUDIT": str(tmp_path / "audit")}
         findings = await diagnosis(tmp_path, env, code=0, hidden=tokens_of(record))
         assert {each["state"] for each in findings} == {"ok"}, findings
         assert {each["check"] for each in findings} == set(CHECKS)
@@ -510,6 +511,16 @@ async def test_a_unix_socket_is_looked_at_as_a_port_is(tmp_path: Path) -> None:
         # A program that ends by itself takes its socket along; one that is killed leaves it, and is in nobody's way.
         assert (tmp_path / "s").is_socket()
         assert "is free" in of("port", await diagnosis(tmp_path, env, code=0))[0]["detail"]
+
+
+async def test_an_audit_that_cannot_be_written_would_stop_a_start(tmp_path: Path) -> None:
+    async with ScriptedUpstream(answering(email.utils.formatdate(usegmt=True))) as upstream:
+        env = on_a_free_port(pointed_at(upstream.url, SALESLOFT_API_KEY=KEY))
+        for name, code in (("audit", 0), ("none/audit", 1)):
+            (found,) = of("audit", await diagnosis(tmp_path, env | {"SLPROXY_LOG__AUDIT": name}, code=code))
+            assert (found["state"] == "ok") is (code == 0)
+    assert "none/audit cannot be opened: No such file or directory." in str(found["detail"])
+    assert found["remedy"]
 
 
 async def test_a_metrics_port_that_is_taken_would_stop_a_start(tmp_path: Path) -> None:

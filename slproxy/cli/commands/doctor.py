@@ -1,6 +1,6 @@
 """``slproxy doctor``: diagnoses problems on this machine, and suggests fixes.
 
-It changes nothing, but may renew the token.
+It changes nothing, but may renew the token, and makes the file of the audit.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from slproxy.cli.logins import closing
 from slproxy.cli.output import DONE, FAILED, print_result
 from slproxy.config import SCHEMA, Settings, is_loopback
 from slproxy.errors import ConfigError, SlproxyError
+from slproxy.listeners import audit_of
 from slproxy.server import listen_at, listen_openly
 from slproxy.sockets import Peers
 from slproxy.store import token_store
@@ -44,6 +45,7 @@ async def examine(settings: Settings) -> list[Finding]:
         _config(settings),
         *(Finding("config", "warning", warning, "Fix or remove it.") for warning in settings.warnings),
         *_open_secrets(settings),
+        *_audit(settings),
         *store.result(),
         *online.result(),
         _users(settings),
@@ -94,6 +96,18 @@ def _open_secrets(settings: Settings) -> list[Finding]:
                     detail = f"Others can read {path}, which holds {key}."
                     found.append(Finding("permissions", "warning", detail, f"chmod 600 {shlex.quote(str(path))}"))
     return found or [Finding("permissions", "ok", "no file with a secret can be read by others")]
+
+
+def _audit(settings: Settings) -> list[Finding]:
+    """Check that the audit can be written, if there is to be one; its file is made."""
+    if (audit := audit_of(settings)) is None:
+        return []
+    try:
+        audit.open()
+    except ConfigError as error:
+        return [finding_from("audit", error)]
+    audit.close()
+    return [Finding("audit", "ok", f"{settings.log.audit} can be written")]
 
 
 async def _store(settings: Settings) -> Finding:
