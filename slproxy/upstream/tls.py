@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import ssl
 from collections.abc import Callable, Iterable
 from typing import Any, Generic, TypeVar, cast
@@ -48,14 +49,15 @@ class Tls(asyncio.Transport, asyncio.BufferedProtocol, Generic[P]):
         self._make = make
         self._buffer = buffer
         self._keep_session: Callable[[ssl.SSLSession, bool], None] | None = keep_session
-        self._loop = asyncio.get_running_loop()
         self._below: asyncio.Transport | None = None
         self._above: asyncio.BufferedProtocol | None = None
         self._is_reading = True
         self._is_closing = False
         self._has_ended = False
         self._error: Exception | None = None
-        self.secured: asyncio.Future[P] = self._loop.create_future()
+        # How it ends, once what came before is passed on.
+        self._conclude: Callable[[], None] | None = None
+        self.secured: asyncio.Future[P] = asyncio.get_running_loop().create_future()
 
     # The protocol, to what is below.
 
@@ -142,6 +144,9 @@ class Tls(asyncio.Transport, asyncio.BufferedProtocol, Generic[P]):
             size, has_more = self._fill(buffer)
             if size:
                 above.buffer_updated(size)
+        if self._conclude is not None:
+            # At once: a connection that has ended must not get another request.
+            self._conclude()
         if self._outgoing.pending and not self._is_closing:
             self._flush()  # an answer of TLS itself, such as to a KeyUpdate
 
@@ -156,7 +161,7 @@ class Tls(asyncio.Transport, asyncio.BufferedProtocol, Generic[P]):
                 part = buffer[size:] if size else buffer
                 count: int = tls.read(room - size, part)  # type: ignore[assignment]  # a count, into a buffer
                 if not count:
-                    self._loop.call_soon(self._end)
+                    self._conclude = self._end
                     return size, False
                 size += count
                 # All of it was decrypted, as far as it came: asking once more would cost an exception.
@@ -165,7 +170,7 @@ class Tls(asyncio.Transport, asyncio.BufferedProtocol, Generic[P]):
         except ssl.SSLWantReadError:
             return size, False
         except ssl.SSLError as error:
-            self._loop.call_soon(self._fail, error)
+            self._conclude = functools.partial(self._fail, error)
             return size, False
         return size, size > 0  # none where there is no room: to ask again would be for ever
 

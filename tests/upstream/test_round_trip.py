@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import socket
 import ssl
 import struct
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -17,6 +18,7 @@ import trustme
 from slproxy.config import UpstreamSettings
 from slproxy.upstream import Outbound, Reply, Upstream
 from slproxy.upstream.connection import READ_AHEAD
+from tests.support.listener import Listener
 from tests.support.loops import LOOPS, in_loop
 from tests.support.raw_http import Message, reply
 from tests.support.scripted import Handler, ScriptedUpstream
@@ -35,6 +37,23 @@ def the_file_of_the_authority(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+def serving() -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority().issue_cert("127.0.0.1").configure_cert(context)
+    return context
+
+
+async def send(upstream: Upstream, target: str, *, body: bytes | None = None) -> Reply:
+    outbound = Outbound(
+        method="GET" if body is None else "POST",
+        target=target,
+        headers=b"" if body is None else b"Content-Length: %d\r\n" % len(body),
+        body=body,
+    )
+    slot = await upstream.slots.acquire()
+    return await upstream.send(outbound, slot, response_timeout=5.0, before_first_byte=lambda: None)
+
+
 class Client:
     """The client of one upstream, that may have one connection."""
 
@@ -42,14 +61,7 @@ class Client:
         self.upstream, self.server = upstream, server
 
     async def send(self, target: str, *, body: bytes | None = None) -> Reply:
-        outbound = Outbound(
-            method="GET" if body is None else "POST",
-            target=target,
-            headers=b"" if body is None else b"Content-Length: %d\r\n" % len(body),
-            body=body,
-        )
-        slot = await self.upstream.slots.acquire()
-        return await self.upstream.send(outbound, slot, response_timeout=5.0, before_first_byte=lambda: None)
+        return await send(self.upstream, target, body=body)
 
     @property
     def read_ahead(self) -> int:
@@ -60,11 +72,7 @@ class Client:
 
 @asynccontextmanager
 async def client(script: Handler, ca_file: Path | None) -> AsyncIterator[Client]:
-    tls = None
-    if ca_file is not None:
-        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        authority().issue_cert("127.0.0.1").configure_cert(tls)
-    async with ScriptedUpstream(script, tls=tls) as server:
+    async with ScriptedUpstream(script, tls=None if ca_file is None else serving()) as server:
         rules = UpstreamSettings(api_url=server.url, accounts_url=server.url, ca_file=ca_file, max_connections=1)
         async with Upstream(rules) as upstream:
             yield Client(upstream, server)
@@ -147,5 +155,45 @@ def test_what_comes_behind_a_reply_that_nobody_has_taken_is_no_reply(loop: str, 
             answer.close()
             assert await read(await here.send("/v2/next")) == b"true"
             assert here.server.connections == 2
+
+    in_loop(loop, work())
+
+
+@pytest.mark.parametrize("size", [10, READ_AHEAD], ids=["small", "as much as is read ahead"])
+@pytest.mark.parametrize("loop", LOOPS)
+def test_an_end_that_came_with_a_reply_is_known_with_it(loop: str, size: int, ca_file: Path) -> None:
+    """``close_notify`` came in one piece with the reply: a POST that went out on that connection would be lost."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        tls = serving().wrap_bio(incoming, outgoing, server_side=True)
+
+        async def step(do: Callable[[], object]) -> None:
+            while True:
+                try:
+                    do()
+                except ssl.SSLWantReadError:
+                    writer.write(outgoing.read())
+                    incoming.write(await reader.read(65536))
+                else:
+                    return
+
+        await step(tls.do_handshake)
+        await step(lambda: tls.read(65536))
+        tls.write(reply("200 OK", b"x" * size))
+        with contextlib.suppress(ssl.SSLWantReadError):
+            tls.unwrap()
+        writer.write(outgoing.read())
+        await reader.read()
+
+    async def work() -> None:
+        async with Listener(serve) as server:
+            url = f"https://127.0.0.1:{server.port}"
+            async with Upstream(UpstreamSettings(api_url=url, accounts_url=url, ca_file=ca_file)) as upstream:
+                for _ in range(3):
+                    answer = await send(upstream, "/v2/a", body=b"once")
+                    await until(lambda: [len(each.reply.body) for each in upstream.slots.round_trips] == [size])
+                    answer.close()
+        assert server.connections == 3
 
     in_loop(loop, work())
