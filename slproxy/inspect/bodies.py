@@ -7,7 +7,7 @@ import re
 import zlib
 from collections.abc import Callable, Sequence
 
-from slproxy.observe import KeptBody
+from slproxy.observe import MASK, KeptBody
 
 # How much is shown of what a body holds once it is decompressed, in bytes: a little of it may become gigabytes.
 SHOWN = 256 * 1024
@@ -19,12 +19,14 @@ _CHARSET = re.compile(r"charset\s*=\s*\"?([\w-]+)", re.IGNORECASE)
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0e-\x1f]")
 
 Headers = Sequence[tuple[str, str]]
+Mask = Callable[[str, bool], str]
 
 
-def body_document(
-    kept: KeptBody | None, headers: Headers, *, size: int, mask_end: Callable[[str], str]
-) -> dict[str, object]:
-    """Return a body as the page gets it; ``size`` is how long it was where nothing of it was kept."""
+def body_document(kept: KeptBody | None, headers: Headers, *, size: int, mask: Mask) -> dict[str, object]:
+    """Return a body as the page gets it; ``size`` is how long it was where nothing of it was kept.
+
+    ``mask`` masks what is secret in a text, which may have been cut.
+    """
     kind = first(headers, "content-type")
     if kept is None or not kept.size:
         missing = "none" if not size else "unrecorded"
@@ -34,8 +36,10 @@ def body_document(
     is_cut = is_cut or len(kept.data) < kept.size
     text = None if data is None else as_text(data, kind, is_cut=is_cut)
     if text is None:
-        return {"kind": "binary", **document, "base64": base64.b64encode(bytes(kept.data)).decode()}
-    return {"kind": "text", **document, "text": mask_end(text) if is_cut else text, "cut": is_cut}
+        # Masked before it is encoded: half of what would be masked in base64 is the end of something else.
+        binary = mask(kept.data.decode("latin-1"), is_cut).replace(MASK, "***").encode("latin-1")
+        return {"kind": "binary", **document, "base64": base64.b64encode(binary).decode()}
+    return {"kind": "text", **document, "text": mask(text, is_cut), "cut": is_cut}
 
 
 def decoded(data: bytes, coding: str) -> tuple[bytes | None, bool]:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 from slproxy.http import Fields, RawHeaders
-from slproxy.inspect.bodies import body_document
+from slproxy.inspect.bodies import Mask, body_document
 from slproxy.inspect.ring import Entry, Note
 from slproxy.inspect.rows import row
 from slproxy.observe import MASK, Exchange, KeptBody, Recording, is_credential, masked, pairs
 
 
-def details(entry: Entry, now: float, *, authority: str, mask_end: Callable[[str], str]) -> dict[str, object]:
+def details(entry: Entry, now: float, *, authority: str, mask: Mask) -> dict[str, object]:
     """Return all that is kept of an entry; ``authority`` is where requests are sent, ``now`` is monotonic."""
     exchange, recording = entry
     document: dict[str, object] = {"row": row(entry, now)}
@@ -25,7 +24,7 @@ def details(entry: Entry, now: float, *, authority: str, mask_end: Callable[[str
         kept = KeptBody(lambda _: True)
         kept.add(own)
     reply_body = body_document(
-        kept, reply if kept is recording.reply_body else answer, size=exchange.bytes_sent, mask_end=mask_end
+        kept, reply if kept is recording.reply_body else answer, size=exchange.bytes_sent, mask=mask
     )
     began = exchange.began
     return document | {
@@ -33,7 +32,7 @@ def details(entry: Entry, now: float, *, authority: str, mask_end: Callable[[str
         "request": {
             "headers": came,
             "sent_headers": went,
-            "body": body_document(recording.request_body, came, size=exchange.bytes_received, mask_end=mask_end),
+            "body": body_document(recording.request_body, came, size=exchange.bytes_received, mask=mask),
         },
         "response": {
             "status": exchange.status,

@@ -83,6 +83,7 @@ def _entry(details: Document, origin: str, *, mask: bool) -> dict[str, object]:
             "wait": times["upstream"],
             "receive": times["stream"],
         },
+        "_n": row["n"],
         "_id": row["id"],
         "_client": row["client"],
         "_attempts": details["attempts"],

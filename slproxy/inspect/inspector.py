@@ -263,7 +263,7 @@ class Inspector(Listener):
 
     def _worded(self, entry: Entry) -> dict[str, object]:
         authority = self._facts().api_url.partition("://")[2]
-        return details(entry, self._monotonic(), authority=authority, mask_end=self._veil.mask_end)
+        return details(entry, self._monotonic(), authority=authority, mask=self._veil.mask)
 
     def _har(self, host: str, viewer: Viewer, query: str) -> Answer:
         asked = dict(each.partition("=")[::2] for each in query.split("&"))

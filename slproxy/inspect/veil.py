@@ -18,6 +18,8 @@ from slproxy.observe import MASK
 SHORTEST = 12
 # Of a secret at the end of a text that was cut, so much in a row is masked.
 SHORTEST_PIECE = 6
+# Of the end of a text that was cut, so much is looked at.
+LONGEST = 4096
 # How many secrets are remembered, those of the moment included: a renewed token may still be valid for a while.
 REMEMBERED = 24
 
@@ -39,20 +41,20 @@ class Veil:
         while len(self._used) > REMEMBERED:
             del self._used[next(iter(self._used))]
 
-    def mask(self, text: str) -> str:
-        """Return a text with no secret in it."""
+    def mask(self, text: str, is_cut: bool = False) -> str:
+        """Return a text with no secret in it, nor the beginning of one at its end if it was cut there."""
         lower = text.lower()
         for needle in self._spelt():
             if needle in lower:
-                text, lower = _without(text, lower, needle), lower.replace(needle, MASK)
-        return text
+                text = _without(text, lower, needle)
+                lower = text.lower()
+        return self._mask_end(text) if is_cut else text
 
-    def mask_end(self, text: str) -> str:
-        """Return a text that was cut with no beginning of a secret at its end."""
-        lower = text[-4096:].lower()
+    def _mask_end(self, text: str) -> str:
+        end = text[-LONGEST:].lower()
         for needle in self._spelt():
-            for size in range(min(len(needle), len(lower)), SHORTEST_PIECE - 1, -1):
-                if lower.endswith(needle[:size]):
+            for size in range(min(len(needle), len(end)), SHORTEST_PIECE - 1, -1):
+                if end.endswith(needle[:size]):
                     return text[:-size] + MASK
         return text
 
@@ -68,7 +70,8 @@ class Veil:
 def spellings(secret: str) -> set[str]:
     """Return how a secret may be spelt within JSON."""
     raw = secret.encode()
-    found = {json.dumps(secret)[1:-1], json.dumps(secret)[1:-1].replace("/", "\\/"), quote(secret, safe=""), raw.hex()}
+    in_json = json.dumps(secret)[1:-1]
+    found = {in_json, in_json.replace("/", "\\/"), quote(secret, safe=""), quote(secret), raw.hex()}
     for before in range(3):
         # Whatever stood before it: the characters that depend on that, or on what comes after, are left out.
         kept = slice(-(-before * 8 // 6), (before + len(raw)) * 8 // 6)

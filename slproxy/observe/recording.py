@@ -24,7 +24,8 @@ BODY_LIMIT = 64 * 1024
 
 # By name: RFC 9110's, the proxy's own, and what APIs call theirs. `_` counts as `-`, as Rack and WSGI have it.
 _CREDENTIAL = re.compile(
-    r"proxy-(?!status$|connection$).*|x-slproxy-key|.*(?:authorization|cookie|token|secret|passw|api-?key|credential).*"
+    r"proxy-(?!status$|connection$).*|(?!idempotency-).*-key(?:-.*)?"
+    r"|.*(?:authorization|cookie|token|secret|passw|api-?key|credential).*"
 )
 _PARAMETER = re.compile(
     r"(?i)([?&;][^=&;]*(?:token|secret|passw|api[_-]?key|authorization|signature|assertion)[^=&;]*=|[?&;](?:code|key|sig)=)"

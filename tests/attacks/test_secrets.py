@@ -13,7 +13,6 @@ import argparse
 import asyncio
 import base64
 import contextlib
-import hashlib
 import html
 import json
 import logging
@@ -44,6 +43,7 @@ from slproxy.store import MemoryStore, Record, Token, TokenStore, token_store
 from slproxy.store.record_format import FORMAT, serialize_record
 from tests.support.clock import FakeTime
 from tests.support.commands import free_port, pointed_at, run_here, token_file
+from tests.support.marks import PIECE, Marks, core, secret
 from tests.support.programs import spawn
 from tests.support.proxies import proxy, settings_for
 from tests.support.raw_http import Message, get, raw, reply
@@ -53,20 +53,8 @@ from tests.support.waiting import PATIENCE
 
 pytestmark = pytest.mark.heavy
 
-# How much of a secret in a row is a leak. A mask may leave four characters, as the sandbox's does.
-PIECE = 8
 # Processes at a time: the machine that runs this has two cores.
 AT_A_TIME = 3
-
-
-def core(name: str) -> str:
-    """Return letters and digits that stand nowhere else, the same in every run."""
-    return base64.b32encode(hashlib.sha256(name.encode()).digest()).decode().lower()[:28]
-
-
-def secret(name: str, form: str = "{}") -> str:
-    return form.format(core(name))
-
 
 CLIENT_SECRET = secret("client secret", "cs+/{}=&%~'\"<>")  # what no quoting leaves as it is
 API_KEY, V2_API_KEY = secret("api key", "ak_{}"), secret("v2 api key", "v2_ak_{}")
@@ -78,6 +66,11 @@ REDIS_PASSWORD = secret("redis password")
 REPLY_SECRET, TENANT = secret("secret of a token reply"), secret("tenant")
 TYPED = secret("what a person types where no secret belongs")
 
+NAMES = (
+    *("client secret", "api key", "v2 api key", "access token", "refresh token", "code", "local key"),
+    *("store key", "new store key", "redis password", "secret of a token reply", "tenant"),
+    "what a person types where no secret belongs",
+)
 TOKENS = frozenset({"access token", "refresh token"})
 CLIENT_ID = "a-client"
 JANE = {"id": 1, "name": "Jane Smith", "email": "jane@company.com", "team": {"id": 7, "name": "Company Inc."}}
@@ -86,50 +79,11 @@ JANE = {"id": 1, "name": "Jane Smith", "email": "jane@company.com", "team": {"id
 # What searches.
 
 
-class Marks:
-    """The secrets, and what of them would be recognised."""
-
-    def __init__(self) -> None:
-        self._pieces: dict[str, frozenset[bytes]] = {}
-        self._whole: dict[str, frozenset[bytes]] = {}
-        for name in (
-            *("client secret", "api key", "v2 api key", "access token", "refresh token", "code", "local key"),
-            *("store key", "new store key", "redis password", "secret of a token reply", "tenant"),
-            "what a person types where no secret belongs",
-        ):
-            self.add(name, core(name))
-
-    def add(self, name: str, text: str) -> None:
-        """Look for ``text`` as well, under a name that may have others already."""
-        text_bytes = text.encode()
-        pieces = {text_bytes[start : start + PIECE].lower() for start in range(len(text_bytes) - PIECE + 1)}
-        whole = {text_bytes.hex().encode(), text_bytes.hex().upper().encode(), text_bytes[::-1]}
-        for before in range(3):
-            # Whatever stood before it: of the characters that depend on that, and on what comes after, none is kept.
-            kept = slice(-(-before * 8 // 6), (before + len(text_bytes)) * 8 // 6)
-            for encode in (base64.b64encode, base64.urlsafe_b64encode):
-                whole.add(encode(b"\0" * before + text_bytes)[kept])
-        self._pieces[name] = self._pieces.get(name, frozenset()) | pieces
-        self._whole[name] = self._whole.get(name, frozenset()) | whole
-
-    def found_in(self, text: str | bytes) -> set[str]:
-        """Return the names of the secrets that show."""
-        content = text.encode("utf-8", "surrogateescape") if isinstance(text, str) else text
-        # Wherever lines were broken, as base64 is in a mail or a file of settings.
-        content = b"".join(content.split())
-        lower = content.lower()
-        return {
-            name
-            for name, pieces in self._pieces.items()
-            if any(piece in lower for piece in pieces) or any(whole in content for whole in self._whole[name])
-        }
-
-
 @dataclass
 class Evidence:
     """All that came out, and what of it may be in there."""
 
-    marks: Marks = field(default_factory=Marks)
+    marks: Marks = field(default_factory=lambda: Marks(NAMES))
     texts: list[tuple[str, str | bytes, frozenset[str]]] = field(default_factory=list)
 
     def note(self, where: str, text: str | bytes, *, may_hold: Iterable[str] = ()) -> None:
@@ -533,7 +487,7 @@ def stage(tmp_path: Path) -> Stage:
     ],
 )
 def test_a_secret_is_found_in_any_form(disguise: Callable[[str], str]) -> None:
-    marks = Marks()
+    marks = Marks(NAMES)
     for name, text in (("client secret", CLIENT_SECRET), ("api key", API_KEY), ("access token", ACCESS)):
         assert marks.found_in(f"before {disguise(text)} after") == {name}
     assert marks.found_in("before and after, and nothing between") == set()
@@ -889,7 +843,7 @@ USAGES = {
 async def test_a_secret_that_is_typed_where_none_belongs_is_not_repeated(
     tmp_path: Path, arguments: tuple[str, ...]
 ) -> None:
-    marks = Marks()
+    marks = Marks(NAMES)
     for words in ((), *(words for words, _ in commands(build_parser()))):
         code, out, err = await run_here(*words, *arguments, home=tmp_path)
         assert code == 2, words
