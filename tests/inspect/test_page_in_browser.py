@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -17,7 +18,7 @@ from urllib.parse import quote
 import pytest
 
 from slproxy.app import App
-from slproxy.config import ListenSettings, Settings
+from slproxy.config import ListenSettings, Secret, Settings
 from slproxy.config.schema import InspectSettings, PolicySettings, RetrySettings
 from slproxy.store import MemoryStore
 from tests.support import chromium, node
@@ -644,20 +645,39 @@ async def test_what_has_the_focus_can_be_seen(browser: str) -> None:
     async with following(browser, [{}, {}]) as page:
         await page.press("j", "Enter")
         await page.reads("no longer kept", ".details")
+        assert await page.value("getComputedStyle(document.querySelector('.row.chosen')).outlineStyle") != "none"
         seen = []
         for _ in range(24):
             await page.press("Tab")
             seen.append(
                 await page.value(
                     """(({ activeElement: at, body }) => at === body || getComputedStyle(at).outlineStyle !== "none"
-                    || at.matches(".split:focus-visible") || at.outerHTML)(document)"""
+                    || at.matches(".split:focus-visible") || at.id === "list" || at.outerHTML)(document)"""
                 )
             )
         assert [each for each in seen if each is not True] == []
 
 
+async def test_with_a_local_key_the_browser_signs_in_once(browser: str) -> None:
+    key = "local-key-0123456789"
+    async with ScriptedUpstream(answer) as upstream:
+        settings = replace(settings_for(upstream.url), listen=ListenSettings(port=0, key=Secret(key)))
+        async with proxy(settings) as app:
+            address = app.urls[0].replace("://", f"://anybody:{key}@")
+            async with inspector_page(browser, address) as page:
+                await raw(app.urls[0], get("/v2/people", f"X-Slproxy-Key: {key}"))
+                await page.rows(1)
+                await page.press("j", "r")
+                await page.rows(2)
+                await page.press("c")
+                await page.reads('-H "X-Slproxy-Key: $SLPROXY_KEY"', ".command")
+                assert key not in str(await page.value("document.documentElement.outerHTML"))
+
+
 # What others wrote.
 
+DICE = random.Random(17)
+ALPHABET = [chr(code) for code in (*range(1, 0x250), *range(0x590, 0x600), *range(0x2000, 0x2070), 0xFEFF, 0x1F600)]
 ATTACKS = (
     "<script>wrong.push('ran')</script>",
     "<img src=x onerror=wrong.push('ran')>",
@@ -675,6 +695,7 @@ ATTACKS = (
     "\u202egnp.exe\u0000\u001b[31m",
     "&lt;script&gt;",
     "<!--<script>",
+    *("".join(DICE.choices(ALPHABET, k=40)) for _ in range(6)),
 )
 
 

@@ -50,6 +50,7 @@ export function listen(model) {
     const found = KEYS.find(({ keys }) => keys.includes(key));
     if (!found) return;
     event.preventDefault();
+    if (document.activeElement === document.body) focus("#list");
     found.run(model);
   });
 }
