@@ -153,6 +153,21 @@ async def test_a_file_that_cannot_be_had_stops_the_start(tmp_path: Path) -> None
                 pass
 
 
+async def test_one_that_cannot_be_opened_anew_is_told_and_goes_on_in_the_old_file(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path, rotated = tmp_path / "audit", tmp_path / "audit.1"
+    async with serving(path) as app:
+        path.rename(rotated)
+        path.symlink_to(tmp_path / "else")
+        assert app.listeners.audit is not None
+        app.listeners.audit.reopen()
+        await asked(app.urls[0], get("/v2/a"))
+    assert len(lines_in(rotated)) == 1
+    assert "symbolic link" in caplog.text
+    assert "The old file is still written to." in caplog.text
+
+
 # A full disk
 
 
