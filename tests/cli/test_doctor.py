@@ -109,8 +109,8 @@ def answering(date: str) -> Handler:
 
 async def test_where_nothing_is_wrong_all_is_ok_and_the_exit_code_is_0(tmp_path: Path) -> None:
     async with well(tmp_path) as (_, env, record):
-        env = {**env, "SLPROXY_LOG__AUDIT": str(tmp_path / "audit")}
-        findings = await diagnosis(tmp_path, env, code=0, hidden=tokens_of(record))
+        all_of_it = {**env, "SLPROXY_LOG__AUDIT": str(tmp_path / "audit")}
+        findings = await diagnosis(tmp_path, all_of_it, code=0, hidden=tokens_of(record))
         assert {each["state"] for each in findings} == {"ok"}, findings
         assert {each["check"] for each in findings} == set(CHECKS)
         for check in ("dns", "tls"):
