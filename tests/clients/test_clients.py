@@ -6,7 +6,9 @@ import asyncio
 import gzip
 import hashlib
 import json
+import re
 import shutil
+import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -20,7 +22,7 @@ import requests
 from slproxy.app import App
 from slproxy.config import ListenSettings, Secret
 from slproxy.sandbox import Options, Sandbox
-from tests.support import node
+from tests.support import ROOT, node
 from tests.support.proxies import API_KEY, proxy, settings_for
 from tests.support.raw_http import reply
 from tests.support.sandboxes import running_sandbox
@@ -436,3 +438,27 @@ async def test_the_salesloft_package_works_and_the_key_that_it_insists_on_stops_
     assert told["invalid"] == {"errors": {"domain": ["can't be blank"]}}
     assert FOREIGN not in str([request.headers for request in rig.sandbox.requests])
     rig.assert_all_bore_our_token(7)
+
+
+# What the README has a reader change.
+
+
+def changed_lines() -> list[tuple[str, str]]:
+    """Return the language and the text of each example in the README's section Change one line."""
+    section = (ROOT / "README.md").read_text().partition("## Change one line\n")[2].partition("\n## ")[0]
+    return re.findall(r"```(\w+)\n(.*?)```", section, re.DOTALL)
+
+
+@pytest.mark.parametrize(("language", "example"), changed_lines())
+async def test_with_its_base_url_changed_an_example_of_the_readme_works_without_a_token(
+    rig: Rig, tmp_path: Path, language: str, example: str
+) -> None:
+    program = {"bash": "bash", "python": sys.executable, "javascript": "node"}[language]
+    if language == "javascript":
+        node.installed()
+    code, out, err = await node.run(
+        program, "-e" if program == "node" else "-c", example.replace("http://localhost:8642", rig.url), home=tmp_path
+    )
+    assert code == 0, err
+    assert "Jane Smith" in out
+    rig.assert_all_bore_our_token(1)
