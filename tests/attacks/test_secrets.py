@@ -42,6 +42,7 @@ from slproxy.errors import SlproxyError
 from slproxy.store import MemoryStore, Record, Token, TokenStore, token_store
 from slproxy.store.record_format import FORMAT, serialize_record
 from tests.support.clock import FakeTime
+from tests.support.collector import Collector
 from tests.support.commands import free_port, pointed_at, run_here, token_file
 from tests.support.marks import PIECE, Marks, core, secret
 from tests.support.programs import spawn
@@ -555,6 +556,15 @@ async def test_no_command_shows_an_api_key_but_token(stage: Stage) -> None:
     await one(API_KEY, "token")
     (shown,) = stage.evidence.shown()
     assert "slproxy token: its stdout shows the api key" in shown
+
+
+async def test_no_trace_holds_a_secret(stage: Stage) -> None:
+    async with Collector() as collector, stage.scene("traced", collector.environment) as scene:
+        assert await drive(scene, "serve") == 0
+        for message in collector.seen:
+            stage.evidence.note("a trace", message.head.raw + message.body)
+    assert {each.kind for each in collector.spans} >= {"server", "client"}
+    assert stage.evidence.shown() == []
 
 
 async def test_token_prints_the_access_token_and_nothing_else(stage: Stage) -> None:

@@ -98,9 +98,8 @@ class Spans:
             "url.scheme": "http",
             "url.path": exchange.path,
             "http.response.status_code": exchange.status,
+            "slproxy.request_id": exchange.id,
         }
-        if exchange.id:
-            attributes["slproxy.request_id"] = exchange.id
         if exchange.operation != OTHER:
             attributes["http.route"] = exchange.operation
         if exchange.client:
@@ -111,8 +110,7 @@ class Spans:
             _name(exchange),
             trace.context,
             parent=trace.parent,
-            # What the proxy asks for itself has no id, and nobody to serve.
-            kind=SpanKind.SERVER if exchange.id else SpanKind.INTERNAL,
+            kind=SpanKind.SERVER,
             times=(exchange.began + offset, exchange.ended + offset),
             attributes=attributes,
             failed=failed,

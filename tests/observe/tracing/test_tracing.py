@@ -168,6 +168,24 @@ async def test_a_client_whose_trace_is_not_sampled_is_in_none(tmp_path: Path) ->
     assert "/v2/a" not in {each.attributes.get("url.path") for each in collector.spans}
 
 
+async def test_bytes_that_are_no_text_harm_no_trace(tmp_path: Path) -> None:
+    async with (
+        Collector() as collector,
+        ScriptedUpstream() as upstream,
+        traced(upstream.url, tmp_path, collector) as proxy,
+    ):
+        for line in (b"GET /v2/\xff\xfe", b"GET /v2/\xed\xa0\x80", b"M\xff /v2/a", b"GET http://\xff/v2/a"):
+            await raw(proxy.url, line + b" HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        odd = get("/v2/a").replace(
+            b"\r\n\r\n", f"\r\n{CONTEXT[0]}\r\ntracestate: a=".encode() + b"\xff\xed\xa0\x80\r\n\r\n"
+        )
+        await raw(proxy.url, odd)
+        await raw(proxy.url, get("/v2/b"))
+        asked = ("/v2/a", "/v2/b", "-")  # what does not parse has no path
+        await until(lambda: sum(each.attributes.get("url.path") in asked for each in collector.spans) == 6)
+    assert "takes no traces" not in proxy.output
+
+
 async def test_a_collector_that_hangs_delays_no_request_and_the_end_by_little(tmp_path: Path) -> None:
     async def hangs(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read()
