@@ -12,7 +12,7 @@ from slproxy.config import OWN_PAGES, ClientSettings, PolicySettings, Settings
 from slproxy.errors import LoginRequired, Problem
 from slproxy.forward import Answer, Inbound
 from slproxy.http import ByName
-from slproxy.inspect import INSPECTOR, Inspector
+from slproxy.inspect import INSPECTOR, Inspector, InspectorPages
 from slproxy.listeners import Listeners
 from slproxy.observe import Metrics, Readings, Tally
 from slproxy.pace import Pacer
@@ -51,7 +51,7 @@ class OwnPages:
         """Return a page under ``/_slproxy/``. Raises Problem."""
         path = target.partition("?")[0]
         if path == OWN_PAGES or path.startswith(INSPECTOR):
-            return await self._parts.inspector.page(inbound, target, headers)
+            return await InspectorPages(self._parts.inspector).page(inbound, target, headers)
         return pages.page(
             inbound.method,
             path,

@@ -6,9 +6,10 @@ have are masked as well: of JSON, of forms, of queries. What stands in a text of
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import cast
 from urllib.parse import parse_qsl, unquote
@@ -29,14 +30,35 @@ _FIELD = re.compile(r"([^=&;?]+)=([^&;#]*)")
 Document = Mapping[str, object]
 
 
-def har(details: list[Document], *, origin: str, mask: bool) -> dict[str, object]:
-    """Return the archive of what ``details`` has made of exchanges; ``origin`` is the proxy's own."""
-    creator = {"name": "slproxy", "version": slproxy.__version__}
-    entries = [_entry(each, origin, mask=mask) for each in details if "target" in each]
-    return {"log": {"version": "1.2", "creator": creator, "entries": entries}}
+class Archive:
+    """An archive as the body of an answer: entries are worded one by one, so that requests get their turn."""
+
+    ended = False
+
+    def __init__(self, entries: Iterator[str], veil: Callable[[str], str]) -> None:
+        """``veil`` masks what is secret in an entry."""
+        self._entries, self._veil = entries, veil
+
+    def read_nowait(self) -> bytes:
+        """Return what comes before the entries."""
+        creator = json.dumps({"name": "slproxy", "version": slproxy.__version__})
+        return f'{{"log": {{"version": "1.2", "creator": {creator}, "entries": ['.encode()
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """Yield the entries, and what comes behind."""
+        separator = ""
+        for entry in self._entries:
+            yield f"{separator}{self._veil(entry)}".encode()
+            separator = ",\n"
+            await asyncio.sleep(0)
+        yield b"]}}\n"
+
+    def close(self) -> None:
+        """Nothing is held open."""
 
 
-def _entry(details: Document, origin: str, *, mask: bool) -> dict[str, object]:
+def archived(details: Document, origin: str, *, mask: bool) -> dict[str, object]:
+    """Return the entry of an exchange, of which these are the details; ``origin`` is the proxy's own."""
     row, request, response = (cast("Document", details[each]) for each in ("row", "request", "response"))
     target = str(details["target"])
     if mask:

@@ -132,7 +132,11 @@ class Ring:
         self._ended = deque(entry for entry in self._ended if not is_meant(entry))
 
     def forget(self) -> None:
-        """Forget everything."""
+        """Forget everything, and what is under way as well."""
+        for _, recording in self.open.values():
+            for body in (recording.request_body, recording.reply_body):
+                if body is not None:
+                    body.stop()
         self.open.clear()
         self._ended.clear()
         self._pinned.clear()

@@ -64,6 +64,10 @@ class KeptBody:
             self.taken += taken
         self._is_full = len(self.data) < self.size
 
+    def stop(self) -> None:
+        """Keep nothing more."""
+        self._is_full = True
+
 
 class Asked(Protocol):
     """The headers of a request that was let in: all as they are recorded, and those that go on."""

@@ -6,10 +6,10 @@ import asyncio
 import logging
 from collections.abc import Callable
 
-from slproxy.errors import ClientLeft, Overloaded, Problem, UpstreamFault
+from slproxy.errors import ClientLeft, InternalError, Overloaded, Problem, UpstreamFault
 from slproxy.forward import Answer, Forwarder, Inbound
 from slproxy.observe import Exchange, Observer, loggable_path
-from slproxy.server.response import problem_answer
+from slproxy.server.response import REPORT, problem_answer
 
 log = logging.getLogger("slproxy.server")
 
@@ -63,6 +63,12 @@ class OwnRequests:
     async def _answer(self, inbound: Inbound, exchange: Exchange) -> Answer:
         try:
             return await self._forwarder.handle(inbound, exchange)
+        except ClientLeft:
+            raise
         except Problem as problem:
-            exchange.error = problem.type
-            return problem_answer(problem, request_id=exchange.id)
+            answered = problem
+        except Exception:
+            log.exception("a defect in slproxy", extra={"request_id": exchange.id})
+            answered = InternalError("slproxy failed on this request.", hint=REPORT)
+        exchange.error = answered.type
+        return problem_answer(answered, request_id=exchange.id)

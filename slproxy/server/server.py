@@ -277,6 +277,8 @@ class Server(web.Server):
         exchange.bytes_sent = len(answer.body) if isinstance(answer.body, bytes) else 0
         for tell in self._observer.request_began:
             tell(exchange)
+        if exchange.recording is not None:
+            exchange.recording.answer = answer
         self._request_ended(exchange)
         return answer
 

@@ -87,6 +87,14 @@ async def test_who_comes_back_is_told_only_what_has_changed(sandbox: Sandbox) ->
             assert [each["n"] for each in (await tab.next("rows")).data["rows"]] == [1, 2]
 
 
+async def test_what_does_not_parse_has_a_row_and_its_answer(sandbox: Sandbox) -> None:
+    async with proxy(settings_for(sandbox.url)) as app:
+        await raw(app.urls[0], b"GET /v2/me.json HTTP/1.1\r\nHost localhost\r\n\r\n")
+        told = await details(app.urls[0], 1)
+    assert (told["row"]["status"], told["row"]["error"]) == (400, "bad-request")
+    assert json.loads(told["response"]["body"]["text"])["type"] == "bad-request"
+
+
 async def test_pages_of_the_proxys_own_are_not_recorded(sandbox: Sandbox) -> None:
     async with proxy(settings_for(sandbox.url)) as app:
         for page in ("/_slproxy/healthz", "/_slproxy/status.json", f"{PAGE}har"):
