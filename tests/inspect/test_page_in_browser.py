@@ -147,12 +147,12 @@ async def test_a_request_is_a_row_at_once(browser: str) -> None:
         assert row["method"] == "GET"
         assert row["path"].startswith("/v2/people")
         assert "per_page" not in row["path"]
-        assert (row["status"], row["tries"], row["cost"]) == ("200", "1", "3")
+        assert (row["status"], row["attempts"], row["cost"]) == ("200", "1", "3")
         assert row["duration"].endswith("ms")
         assert "SalesLoft" in str(await at.page.value("document.querySelector('.row .bar').ariaLabel"))
         await at.send("/v2/unavailable", "X-Slproxy-Client: crm")
         newest, _ = await at.page.rows(2)
-        assert (newest["client"], newest["status"], newest["tries"]) == ("crm", "503", "2\N{MULTIPLICATION SIGN}")
+        assert (newest["client"], newest["status"], newest["attempts"]) == ("crm", "503", "2\N{MULTIPLICATION SIGN}")
         colours = await at.page.value(
             "[...document.querySelectorAll('.row .dot')].map((dot) => getComputedStyle(dot).backgroundColor)"
         )
@@ -492,6 +492,15 @@ async def test_a_lost_connection_is_told_and_made_again_with_what_was_missed(bro
                 assert row["path"] == "/v2/other"
 
 
+async def test_before_anything_was_heard_the_page_says_that_it_connects(browser: str) -> None:
+    async with (
+        proxy(settings_for("http://127.0.0.1:9")) as app,
+        inspector_page(browser, app.urls[0], before=FOLLOWS, state="connecting") as page,
+    ):
+        assert await page.text(".connection") == "Connecting …"
+        assert "Connecting …" in await page.text(".empty")
+
+
 async def test_rows_that_were_dropped_are_told_where_they_are_missing(browser: str) -> None:
     async with following(browser, [{}, {}]) as page:
         await hears(page, "dropped", {"count": 12})
@@ -521,6 +530,8 @@ async def test_seven_tabs_see_the_same(browser: str) -> None:
         for number in range(6):
             await at.page.tab.run(f"(window.tabs ??= [])[{number}] = open('/_slproxy/')")
             await at.page.until(f"!!tabs[{number}].document.querySelector('.connection.live')")
+        held, waiting = "const {held, pending} = await navigator.locks.query();", "return [held.length, pending.length]"
+        assert await at.page.tab.run(held + waiting) == [1, 6]  # the tabs that listen, and that listen to another
         await at.send("/v2/people")
         for number in reversed(range(6)):
             await at.page.until(f"tabs[{number}].document.querySelector('.list').ariaRowCount === '2'")

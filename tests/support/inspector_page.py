@@ -26,10 +26,10 @@ class InspectorPage:
     def __init__(self, tab: Tab, origin: str) -> None:
         self.tab, self.origin = tab, origin
 
-    async def open(self) -> None:
-        """Load the page, and wait until it has heard from the proxy."""
+    async def open(self, state: str) -> None:
+        """Load the page, and wait until its connection is in this state."""
         await self.tab.open(f"{self.origin}/_slproxy/")
-        await self.until("document.querySelector('.connection.live')")
+        await self.until(f"document.querySelector('.connection.{state}')")
 
     async def value(self, script: str) -> object:
         """Return what an expression is in the page."""
@@ -132,7 +132,9 @@ class InspectorPage:
 
 
 @asynccontextmanager
-async def inspector_page(browser: str, origin: str, *, before: str = "") -> AsyncIterator[InspectorPage]:
+async def inspector_page(
+    browser: str, origin: str, *, before: str = "", state: str = "live"
+) -> AsyncIterator[InspectorPage]:
     """Open the inspector in a tab; at the end hold that it broke no policy and threw nothing.
 
     ``before`` is a script that runs before those of the page.
@@ -141,6 +143,6 @@ async def inspector_page(browser: str, origin: str, *, before: str = "") -> Asyn
         await tab.call("Page.addScriptToEvaluateOnNewDocument", source=_WATCH + before)
         page = InspectorPage(tab, origin)
         await page.look()
-        await page.open()
+        await page.open(state)
         yield page
         await page.assert_nothing_is_wrong()

@@ -11,7 +11,7 @@ function rowHeight() {
   return narrow.matches ? 52 : 28;
 }
 
-const COLUMNS = ["Time", "Client", "Method", "Path", "Status", "Tries", "Cost", "Duration"];
+const COLUMNS = ["Time", "Client", "Method", "Path", "Status", "Attempts", "Cost", "Duration"];
 
 export function List({ model, onOpen }) {
   const scroller = useRef(null);
@@ -128,7 +128,7 @@ function Request({ row }) {
     <span role="gridcell" class=${`status s${statusClass(row)}`} aria-label=${row.state === "open" ? "under way" : undefined}
       >${status}</span
     >
-    <span role="gridcell" class=${`tries ${row.attempts > 1 ? "many" : ""}`}>${row.attempts > 1 ? `${row.attempts}×` : row.attempts || ""}</span>
+    <span role="gridcell" class=${`attempts ${row.attempts > 1 ? "many" : ""}`}>${row.attempts > 1 ? `${row.attempts}×` : row.attempts || ""}</span>
     <span role="gridcell" class="cost">${row.cost ?? ""}</span>
     <span role="gridcell" class="duration" title=${`${bytes(row.in ?? 0)} in, ${bytes(row.out ?? 0)} out`}>
       <${Bar} row=${row} /><span class="figure">${row.state === "open" && !row.ms ? "" : duration(row.ms ?? 0)}</span>

@@ -72,6 +72,7 @@ const CHIPS = ["failed", "waited", "retried", "writes", "pinned"];
 export function FilterBox({ model }) {
   const { problem } = model.filter;
   const total = model.paused?.all.length ?? model.rows.size;
+  const shown = model.text.trim() ? `${count(model.shown.length)} of ${count(total)}` : plural(total, "row");
   return html`<div class="filter" role="search">
     <input
       id="filter"
@@ -89,9 +90,9 @@ export function FilterBox({ model }) {
     <div class="chips" role="group" aria-label="Filters at hand">
       ${CHIPS.map((word) => html`<button class="chip" aria-pressed=${has(model.text, word)} onClick=${() => model.write(toggle(model.text, word))}>${word}</button>`)}
     </div>
-    <span id="filtered" class=${problem ? "filtered problem" : "filtered"} role="status">
-      ${problem || (model.text.trim() ? `${count(model.shown.length)} of ${count(total)}` : plural(total, "row"))}
-      ${model.rows.dropped > 0 ? ` · ${plural(model.rows.dropped, "row was", "rows were")} dropped` : ""}
+    <span id="filtered" class="filtered">
+      ${problem ? html`<span class="problem" role="alert">${problem}</span>` : shown}
+      ${model.rows.dropped > 0 && ` · ${plural(model.rows.dropped, "row was", "rows were")} dropped`}
     </span>
   </div>`;
 }
