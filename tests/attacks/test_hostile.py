@@ -652,7 +652,8 @@ async def replies_that_had_come(folder: Path) -> None:
         round_trips = list(app.upstream.slots.round_trips)
         complete = sum(each.is_complete for each in round_trips)
         assert 0 < complete < len(round_trips)  # the sizes are well chosen
-        assert len(round_trips) == in_flight(app)
+        # Who has but the last piece to take holds no place any more.
+        assert len(round_trips) <= in_flight(app)
 
         async def newcomer() -> int:
             async with client(app.urls[0]) as each:
