@@ -127,11 +127,6 @@ class Exchange:
         """How long it took, once it has ended."""
         return self.ended - self.began
 
-    @property
-    def own_seconds(self) -> float:
-        """What of that neither SalesLoft nor waiting took: the proxy, and the body on its way to the client."""
-        return max(self.seconds - self.upstream - self.waited, 0.0)
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TokenEvent:

@@ -19,8 +19,9 @@ from slproxy.server.unparsed import headers_too_large, target_too_large
 # Node.js takes come to half of this in a block of 64 KiB, and other servers take a hundred.
 BYTES_PER_HEADER = 64
 LEAST_HEADERS = 128
-# What there may be of heads that are not whole, or wait for their turn, on all connections, in bytes; in small headers
-# each costs the parser ten times as much. Of 1,000 connections each may have 8 KiB, more than an HTTP client sends.
+# What there may be of heads and trailers that are not whole, or wait for their turn, on all connections, in bytes; in
+# small headers each costs the parser ten times as much. Of 1,000 connections each may have 8 KiB, which clients rarely
+# send.
 HEADS = 8 * 1024 * 1024
 
 _LINE_ENDS, _HEAD_END = b"\r\n", b"\r\n\r\n"
@@ -52,13 +53,18 @@ class Arrival:
         return bool(self.head) and self.body.is_eof()
 
     @property
+    def unfinished(self) -> int:
+        """How much has come of a head, or of trailers, that is not whole, in bytes."""
+        return len(self.head) if self.body.is_eof() else self._size
+
+    @property
     def is_over(self) -> bool:
-        """Whether too much has come of a head, or of trailers."""
-        return self._size > self._limit or (len(self.head) > self._limit and self.body.is_eof())
+        """Whether that is too much."""
+        return self.unfinished > self._limit
 
     def held(self, *, is_waiting: bool) -> int:
         """Return how much of heads there is that are not whole, or wait where a request ``is_waiting``, in bytes."""
-        return (len(self.head) if self.has_begun else 0) + (self.waiting if is_waiting else 0)
+        return self.unfinished + (self.waiting if is_waiting else 0)
 
     def behind_body(self, data: bytes, *, in_chunks: bool) -> bytes:
         """Return what stands behind the body, now that ``data`` has come: none of one ``in_chunks``."""
@@ -77,12 +83,15 @@ class Arrival:
         """Begin anew: what came behind the last body holds the whole heads of these requests, with their bodies."""
         message, self.body = requests[-1]
         self._received, self._size = self.body.total_bytes, 0
-        if getattr(message, "chunked", False) or (self.body is EMPTY_PAYLOAD and came.endswith(_HEAD_END)):
+        if self.body is EMPTY_PAYLOAD and came.endswith(_HEAD_END):
             self.head = b""
             return
         for _, body in requests:
             came = came.lstrip(_LINE_ENDS).partition(_HEAD_END)[2][body.total_bytes :]
-        self.keep(came)
+        if getattr(message, "chunked", False):
+            self.head, self._size = b"", len(came)
+        else:
+            self.keep(came)
 
     def wait(self, came: bytes, *, behind_others: bool) -> None:
         """Count what has come, less what is not whole, as waiting."""
@@ -94,7 +103,7 @@ class Arrival:
 
 
 class Holder(Protocol):
-    """A connection that holds a part of a head, or heads that wait."""
+    """A connection that holds a part of a head, heads that wait, or trailers."""
 
     @property
     def held(self) -> int: ...
@@ -133,7 +142,7 @@ class Heads:
 def too_many() -> Overloaded:
     """Return what to answer to a head that gives way to others."""
     return Overloaded(
-        "The heads of the requests that are arriving take too much memory.",
+        "The headers of the requests that are arriving take too much memory.",
         hint="Send it again, and all of it at once.",
         headers=(("Retry-After", "1"),),
     )

@@ -16,7 +16,7 @@ from typing import Protocol, cast
 from aiohttp import StreamReader, web
 
 from slproxy.config import LimitSettings
-from slproxy.errors import BadRequest, InternalError, Problem
+from slproxy.errors import InternalError, Problem
 from slproxy.forward import Answer
 from slproxy.server.aiohttp_private import RequestHandler
 from slproxy.server.arrival import Arrival, Heads, too_large, too_many
@@ -26,7 +26,7 @@ from slproxy.server.framing import has_rtsp
 from slproxy.server.lingering import LINGER_TIME, LINGER_TIME_OVER_LIMIT, Linger
 from slproxy.server.response import REPORT, Response, on_the_wire, problem_answer, reset
 from slproxy.server.trailers import TrailerWatch
-from slproxy.server.unparsed import headers_too_large, limit_problem, other_protocol, unparsed_problem
+from slproxy.server.unparsed import head_too_late, headers_too_large, limit_problem, other_protocol, unparsed_problem
 from slproxy.server.unsent import unsent
 from slproxy.sockets import Peers
 
@@ -241,13 +241,7 @@ class ClientConnection(RequestHandler):
             self._tell_over_limit()
             self.linger()
         elif self._arrival.has_begun:
-            self._reply_and_close(
-                BadRequest(
-                    f"The request's head did not come within {timeout:g} s (limits.header_timeout).",
-                    hint="Send it at once.",
-                    status=408,
-                )
-            )
+            self._reply_and_close(head_too_late(timeout))
         else:
             self.linger()
 
@@ -350,21 +344,23 @@ class ClientConnection(RequestHandler):
             # The reason is in the queue; a trailer over the limit is told as a header is, however it was cut in pieces.
             problem = limit_problem(self.queued_error(), max_line_size=self.max_line_size)
             self._fail(body, problem or web.RequestPayloadError("the body does not parse"))
-        if arrival.has_begun or (parsed > 0 and self.waiter is None):
+        if arrival.unfinished or (parsed > 0 and self.waiter is None):
             self._server.heads.count(self)
 
     @property
     def held(self) -> int:
-        """How much of heads there is that are not whole, or wait for their turn, in bytes."""
+        """How much there is of heads and trailers that are not whole, or wait for their turn, in bytes."""
         return 0 if self.parser is None else self._arrival.held(is_waiting=bool(self.queue))
 
     def give_way(self) -> None:
-        """Take no further request: what all heads hold is over the limit."""
+        """Take no further request: what all connections hold is over the limit."""
         self.stop_parsing()
         if self._is_idle:
             self._reply_and_close(too_many())
-        else:
-            self.close()
+            return
+        if not (body := self._arrival.body).is_eof():
+            self._fail(body, too_many())
+        self.close()
 
     def _refuse_rest(self) -> None:
         """Refuse what is over the limit before it is whole, in its turn; it is the end of this connection."""

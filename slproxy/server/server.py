@@ -28,6 +28,7 @@ from slproxy.forward import Answer, Inbound, cors
 from slproxy.http import by_name
 from slproxy.observe import LEFT, LEFT_WAITING, Audit, Exchange, Observer, loggable_path
 from slproxy.server.admission import Admission
+from slproxy.server.aiohttp_private import REST_TIMEOUT
 from slproxy.server.arrival import Heads, most_headers
 from slproxy.server.client_end import broken_body
 from slproxy.server.client_request import ClientRequest
@@ -116,6 +117,7 @@ class Server(web.Server):
             auto_decompress=False,
             access_log=None,
             keepalive_timeout=0,  # the admission closes them, and with a linger
+            lingering_time=REST_TIMEOUT,
             read_bufsize=BODY_READ_AHEAD,
             max_line_size=self.limits.max_target + REQUEST_LINE_REST,
             max_field_size=self.limits.max_headers,

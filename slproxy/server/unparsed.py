@@ -20,6 +20,15 @@ def other_protocol(first: bytes) -> BadRequest | None:
     )
 
 
+def head_too_late(timeout: float) -> BadRequest:
+    """Return what to answer to a head that is not whole after so many seconds."""
+    return BadRequest(
+        f"The request's head did not come within {timeout:g} s (limits.header_timeout).",
+        hint="Send it at once.",
+        status=408,
+    )
+
+
 def target_too_large() -> TooLarge:
     """Return what to answer to a target over ``limits.max_target``."""
     return TooLarge("The request target is over the limit.", hint="Send less.", status=414)

@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from slproxy.config import LimitSettings
+from slproxy.server.aiohttp_private import REST_TIMEOUT
 from slproxy.server.arrival import HEADS
 from tests.support.pair import asked, chunked, opened, pair, problem
 from tests.support.raw_http import Message, get, read_message, reply
@@ -97,7 +98,7 @@ async def test_heads_that_are_not_whole_share_some_memory_and_the_largest_gives_
             first = [asyncio.create_task(read_message(reader)) for reader, _ in large]
             done, _ = await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
             document = problem(done.pop().result(), status=503, kind="overloaded")
-            assert "heads" in str(document["detail"])
+            assert "headers" in str(document["detail"])
             # Those that are left have what they need.
             for _, writer in large:
                 writer.write(b"\r\n\r\n")
@@ -136,3 +137,25 @@ async def test_heads_that_wait_for_their_turn_share_it_and_a_connection_ends_bef
             for head, (reader, _) in zip(firsts, clients, strict=True):
                 if head.get("Connection") != "close":
                     assert [(await read_message(reader)).head.status for _ in range(2)] == [200, 200]
+
+
+TRAILERS = b"0\r\n" + (b"X: " + b"a" * 90 + b"\r\n") * 1_000
+
+
+@pytest.mark.parametrize("target", ["/v2/a", "/nothing"], ids=["that is served", "that is refused"])
+async def test_trailers_that_are_not_whole_share_it_too(target: str) -> None:
+    request = get(target, "Transfer-Encoding: chunked", method="POST") + b"3\r\nabc\r\n"
+    async with pair() as (_, app):
+        clients = [await opened(app) for _ in range(HEADS // len(TRAILERS) + 2)]
+        async with asyncio.timeout(REST_TIMEOUT / 2):
+            for reader, writer in clients:
+                writer.write(request)
+                if target == "/nothing":
+                    assert (await read_message(reader)).head.status == 404
+                writer.write(TRAILERS)
+            first = [asyncio.create_task(reader.readline()) for reader, _ in clients]
+            done, others = await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
+        assert {each.result()[9:12] for each in done} == {b"" if target == "/nothing" else b"503"}
+        assert len(done) < 5
+        for each in others:
+            each.cancel()
