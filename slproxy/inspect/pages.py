@@ -53,7 +53,12 @@ class InspectorPages:
         path, _, query = target.partition("?")
         host = headers[b"host"][0].decode("latin-1")
         # Not those of `listen.allow_origins` either: they may use the API, and not see what others do.
-        check_origin(headers, host, frozenset())
+        try:
+            check_origin(headers, host, frozenset())
+        except OriginRefused:
+            raise OriginRefused(
+                "Pages of other origins may not use the inspector.", hint=f"Open http://{host}{OWN_PAGES} itself."
+            ) from None
         if not self._inspector.is_enabled:
             raise NotFound("The inspector is off.", hint="Set inspect.enabled = true to see the last requests here.")
         # Where clients have keys, the one that the key of this request belongs to (docs/inspector.md, Who sees what).

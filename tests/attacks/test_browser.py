@@ -415,6 +415,55 @@ async def test_a_page_of_another_origin_cannot_read_what_the_proxy_says_of_itsel
         await shared_with_nobody(stage)
 
 
+# The inspector, whose stream of events tells what all clients do.
+
+_JSON = "{method: 'POST', body: '{}', headers: {'Content-Type': 'application/json', 'X-Slproxy-Inspector': '1'}}"
+INSPECTOR = {
+    "the stream of events": (
+        "const source = new EventSource(inspector + 'events'), read = await opened(source); source.close(); return read"
+    ),
+    "fetch of the stream": "return fetch(inspector + 'events').then(text, nothing)",
+    "an archive": "return fetch(inspector + 'har').then(text, nothing)",
+    "details without cors": "return fetch(inspector + 'exchanges/1', {mode: 'no-cors'}).then(text, nothing)",
+    "a script of its page": "return import(inspector + 'app.js').then(() => 'imported', nothing)",
+    "its page in a frame": """
+        const it = put('iframe', {src: to + '/_slproxy/'});
+        await when(it, 'load'); return inside(() => it.contentWindow)""",
+    "clearing": f"return fetch(inspector + 'clear', {_JSON}).then(text, nothing)",
+    "clearing without cors": (
+        "return fetch(inspector + 'clear', {mode: 'no-cors', method: 'POST', body: '{}'}).then(text, nothing)"
+    ),
+}
+
+
+@pytest.mark.parametrize("trick", INSPECTOR)
+async def test_no_page_but_its_own_gets_anything_of_the_inspector_by(browser: str, trick: str) -> None:
+    # Another site, another port of this one, one whose name was rebound, and one that may use the API.
+    async with scene(browser, allow=("http://app.test:{pages}",)) as stage:
+        await raw(stage.url("http://localhost:{proxy}"), get("/v2/me.json"))
+        stage.upstream.seen.clear()
+        stage.tap.all.clear()
+        cases = [(f"http://{name}.test:{{pages}}/", "http://localhost:{proxy}") for name in ("evil", "app")]
+        cases += [("http://localhost:{pages}/", "http://localhost:{proxy}")]
+        cases += [("http://evil.test:{pages}/", "http://rebind.test:{proxy}")]
+        for page, to in cases:
+            here = stage.url(page)
+            await stage.tab.open(here)
+            script = f"const inspector = to + '/_slproxy/inspector/';{INSPECTOR[trick]}"
+            read = await attempt(stage, script, to=to, here=here)
+            # What an allowed page reads is the refusal.
+            assert read == "" or ("app.test" in page and json.loads(str(read))["type"] == "origin-refused"), page
+            await until(lambda: any(heard.answer is not None for heard in stage.tap.all))
+            for heard in stage.tap.all:
+                # A preflight of an allowed origin is answered before it is known what for.
+                asks_first = heard.request.head.method == "OPTIONS" and "app.test" in page
+                assert heard.answer is not None
+                assert heard.status in (403, 421) or (asks_first and heard.status == 204), page
+            stage.tap.all.clear()
+        kept = await raw(stage.url("http://localhost:{proxy}"), get("/_slproxy/inspector/exchanges/1"))
+        assert kept.head.status == 200
+
+
 # Links and windows: what a page opens but cannot look into.
 
 _OPENED = """
