@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Coroutine, Sequence
 
-from slproxy.cli import held_signals
+from slproxy.cli import flags, held_signals
 from slproxy.cli.output import DONE, FAILED, flushed, open_standard_streams, print_error, print_note, print_result
-from slproxy.cli.parser import DOCTOR, HEALTHCHECK, SERVE_FLAGS, Command, build_parser
+from slproxy.cli.parser import DOCTOR, HEALTHCHECK, Command, parse
+from slproxy.cli.usage import UsageError
 from slproxy.errors import ConfigError, SlproxyError
 
 # Runs a command in an event loop; the second argument tells whether it serves until a signal ends it.
@@ -45,9 +46,9 @@ def run(argv: Sequence[str], *, in_loop: InLoop, parsed: Callable[[bool], None] 
     ``parsed`` is told, before the command begins, whether it serves until a signal ends it.
     """
     try:
-        args = build_parser().parse_args(argv)
+        args = parse(argv)
         command: Command = args.command
-        for name in SERVE_FLAGS - command.takes:
+        for name in flags.SERVE - command.takes:
             if getattr(args, name) is not None:
                 # It stood before the command: if ignored, `--sandbox whoami` would ask the real SalesLoft.
                 args.refuse(f"--{name.replace('_', '-')} is a flag of serve; this command does not take it")
@@ -57,8 +58,11 @@ def run(argv: Sequence[str], *, in_loop: InLoop, parsed: Callable[[bool], None] 
 
             return healthcheck.run(args)
         return _run(command, args, in_loop)
-    except SystemExit as end:  # --help, --version, or wrong usage
+    except SystemExit as end:  # --help or --version
         return int(end.code or DONE)
+    except UsageError as error:
+        print_note(error.text(argv))
+        return error.exit_code
     except SlproxyError as error:
         print_error(error)
         return error.exit_code
@@ -75,8 +79,11 @@ def _run(command: Command, args: argparse.Namespace, in_loop: InLoop) -> int:
 
     try:
         settings = load_settings(args, args.profile)
+        asked = args.log_level is not None
         args.listeners = start_logging(
-            level=settings.log.level if command.logs else "error", form=settings.log.format, background=command.logs
+            level=settings.log.level if command.logs or asked else flags.QUIET,
+            form=settings.log.format,
+            background=command.logs or (command.runs and asked),
         )
         if command.warns_of_unknown_profile and not args.sandbox:
             warn_of_unknown_profile(settings, args)

@@ -17,16 +17,18 @@ from slproxy.errors import ConfigError
 
 # How `run` calls a program that --name does not name.
 DEFAULT_NAME = "run"
-# Flags that are settings.
+# Flags that are settings: of how much is logged, and of the proxy.
+_LOGGED: Mapping[str, str] = MappingProxyType({"log_level": "log.level"})
 FLAGS: Mapping[str, str] = MappingProxyType(
-    {"host": "listen.host", "port": "listen.port", "uds": "listen.uds", "read_only": "policy.read_only"}
+    {**_LOGGED, "host": "listen.host", "port": "listen.port", "uds": "listen.uds", "read_only": "policy.read_only"}
 )
 
 
 def load_settings(args: argparse.Namespace, profile: str | None, cwd: Path | None = None) -> Settings:
     """Return the settings in force. Raises ConfigError."""
     command: Command = args.command
-    flags = {key: getattr(args, name) for name, key in FLAGS.items()} if command.flags_are_settings else {}
+    names = FLAGS if command.flags_are_settings else _LOGGED
+    flags = {key: getattr(args, name) for name, key in names.items()}
     if command.runs:
         flags |= own_client(args)
     return config.load(

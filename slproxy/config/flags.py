@@ -35,6 +35,8 @@ def from_flags(flags: Mapping[str, object], cwd: Path) -> list[RawValue]:
 def _flag(setting: Setting) -> str:
     # One that may be repeated is named in the singular.
     name = setting.name.removesuffix("s") if setting.kind == "list" else setting.name
+    if setting.key == "log.level":
+        name = "log_level"
     return "--" + name.replace("_", "-")
 
 

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -14,8 +18,9 @@ from hypothesis import strategies as st
 from slproxy import config
 from slproxy.cli.listening import listening
 from slproxy.errors import ConfigError
+from tests.support import ROOT
 from tests.support.commands import KEY, free_port, pointed_at, run_here
-from tests.support.programs import program, run
+from tests.support.programs import environment, program, run
 from tests.support.raw_http import port_of
 
 LOCAL_KEY = "local-key-0123456789"
@@ -61,9 +66,37 @@ async def test_a_proxy_that_is_up_is_found_by_every_way_to_say_where_it_listens(
         assert await checked(tmp_path, SLPROXY_LISTEN__PORT=port) == (0, "")
         assert await checked(tmp_path, "--port", port, "--ready") == (0, "")
         assert await checked(tmp_path, "--host", "localhost", f"--port={port}") == (0, "")
+        assert await checked(tmp_path, "-v", "-p", port, "--log-level=debug") == (0, "")
+        assert await checked(tmp_path, f"-p{port}", "-q") == (0, "")
         assert (await run_here("--port", port, "healthcheck", home=tmp_path)).code == 0
     code, said = await checked(tmp_path, "--port", port)
     assert (code, said) == (1, f"slproxy: not running at 127.0.0.1:{port}: Connection refused\n")
+
+
+# Another process is the first in it.
+CONTAINER = ("unshare", "--pid", "--fork", "--mount-proc")
+
+
+@cache
+def is_container_allowed() -> bool:
+    return shutil.which("unshare") is not None and not subprocess.run([*CONTAINER, "true"], check=False).returncode
+
+
+@pytest.mark.parametrize("flags", ["-v --port={port}", "--log-level debug -p {port}", "-q -p{port} --read-only"])
+async def test_in_a_container_the_flags_of_its_first_process_count(tmp_path: Path, flags: str) -> None:
+    if not is_container_allowed():
+        pytest.skip("no namespace of processes can be made here")
+    async with program("serve", "--sandbox", "--port", "0", home=tmp_path) as server:
+        first = f"proxy.py serve {flags.format(port=port_of(server.url))}"
+        check = f'"{sys.executable}" "{ROOT}/proxy.py" healthcheck; exit $?'
+        process = await asyncio.create_subprocess_exec(
+            *(*CONTAINER, "bash", "-c", check, *first.split()),
+            cwd=tmp_path,
+            env=environment(tmp_path),
+            stderr=asyncio.subprocess.PIPE,
+        )
+        _, err = await process.communicate()
+    assert (process.returncode, err) == (0, b"")
 
 
 async def test_a_proxy_on_a_unix_socket_or_on_every_address_is_found(tmp_path: Path) -> None:

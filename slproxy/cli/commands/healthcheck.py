@@ -25,7 +25,7 @@ TIMEOUT = 3.0
 MAX_REPLY = 64 * 1024
 # The flags that say which proxy is meant, and others of `serve`, which do not.
 WHICH = ("host", "port", "uds", "config", "profile")
-_NOT_WHICH = ("--read-only", "--sandbox")
+_NOT_WHICH = ("--read-only", "--sandbox", "--verbose", "-v", "--quiet", "-q")
 # Who listens on every address listens on this machine's own.
 EVERY = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  # to be asked, not to listen on
 # Of the first process of a container: its words, each with a NUL behind it (proc(5)).
@@ -71,12 +71,16 @@ def _flags(words: Sequence[str]) -> dict[str, str] | None:
     flags: dict[str, str] = {}
     rest = iter(words)
     for word in rest:
-        name, _, value = word.partition("=")
         if word in _NOT_WHICH:
             continue
-        if name.removeprefix("--") not in WHICH or not name.startswith("--") or not (value := value or next(rest, "")):
+        if word.startswith("-p"):
+            name, value = "--port", word[2:]
+        else:
+            name, _, value = word.partition("=")
+        if not name.startswith("--") or name[2:] not in (*WHICH, "log-level") or not (value := value or next(rest, "")):
             return None
-        flags[name.removeprefix("--")] = value
+        flags[name[2:]] = value
+    flags.pop("log-level", None)
     return flags
 
 

@@ -17,8 +17,8 @@ from types import MappingProxyType
 import slproxy
 from slproxy.cli import held_signals
 from slproxy.cli.announcement import print_if_read
+from slproxy.cli.flags import SANDBOX_HOST, SANDBOX_PORT
 from slproxy.cli.output import DONE, print_note
-from slproxy.cli.parser import SANDBOX_HOST, SANDBOX_PORT
 from slproxy.config import Settings
 from slproxy.errors import ConfigError
 from slproxy.observe import Exchange, Listener, loggable_path
