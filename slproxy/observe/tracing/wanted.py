@@ -57,12 +57,13 @@ def wanted(environ: Mapping[str, str]) -> Wanted:
     if not host:
         return Wanted(warning="OTEL_EXPORTER_OTLP_ENDPOINT is no URL such as http://localhost:4318.")
     propagators = _listed(first("OTEL_PROPAGATORS") or "tracecontext")
+    capacity = _number(first("OTEL_BSP_MAX_QUEUE_SIZE"), 2048)
     return Wanted(
         host=host,
         takes_context="tracecontext" in propagators,
         delay=_number(first("OTEL_BSP_SCHEDULE_DELAY"), 5000) / 1000,
-        batch=_number(first("OTEL_BSP_MAX_EXPORT_BATCH_SIZE"), 512),
-        capacity=_number(first("OTEL_BSP_MAX_QUEUE_SIZE"), 2048),
+        batch=min(_number(first("OTEL_BSP_MAX_EXPORT_BATCH_SIZE"), 512), capacity),
+        capacity=capacity,
     )
 
 

@@ -205,6 +205,7 @@ async def test_a_collector_that_hangs_delays_no_request_and_the_end_by_little(tm
             assert await proxy.stop() == 0
             assert time.monotonic() - began < 2.0 + PATIENCE / 2
     assert f"traces go to 127.0.0.1:{collector.port}" in proxy.output
+    assert "defect" not in proxy.output
 
 
 async def test_what_has_ended_is_sent_before_the_end(tmp_path: Path) -> None:

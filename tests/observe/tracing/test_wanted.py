@@ -81,3 +81,4 @@ def test_the_batches_are_those_of_the_environment_where_it_says_numbers() -> Non
         | {"OTEL_BSP_MAX_QUEUE_SIZE": "many"}
     )
     assert (asked.delay, asked.batch, asked.capacity) == (0.2, 512, 2048)
+    assert wanted({BASE: "http://c:4318", "OTEL_BSP_MAX_QUEUE_SIZE": "9"}).batch == 9, "a batch fits into the queue"
