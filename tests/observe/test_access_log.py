@@ -15,7 +15,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from slproxy.observe import AccessLog, Attempt, Exchange, loggable_path
-from slproxy.observe.lines import json_line, pretty_line
+from slproxy.observe.lines import json_line, pretty_line, quoted
 from slproxy.observe.logging_setup import Formatter
 from slproxy.observe.request_line import text_of
 
@@ -83,16 +83,13 @@ def test_a_json_line_is_one_object_with_time_and_level() -> None:
     assert json.loads(json_line({}, at=AT, level="error"))["level"] == "error"
 
 
-@given(
-    st.dictionaries(
-        st.from_regex(r"x_[a-z]+", fullmatch=True),
-        st.one_of(st.text(), st.integers(), st.floats(), st.booleans(), st.none()),
-    )
-)
-@example({"path": "/v2/me.json", "quoted": 'a"b', "slash": "a\\b", "tab": "\t", "del": "\x7f", "wide": "\u00e9\ud83d"})
-@settings(max_examples=300, deadline=None)
-def test_a_json_line_is_byte_for_byte_what_json_would_write(fields: dict[str, object]) -> None:
-    assert json_line(fields, at=AT) == json.dumps({"time": "2026-11-18T11:06:40.250Z", "level": "info", **fields})
+@given(st.text())
+@example('a"b')
+@example("a\\b")
+@example("\t\x7f\u00e9\ud83d")
+@settings(max_examples=100)
+def test_a_text_is_quoted_as_json_would(text: str) -> None:
+    assert quoted(text) == json.dumps(text)
 
 
 @pytest.mark.parametrize(
