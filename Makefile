@@ -10,7 +10,7 @@ OPTIONS ?=
 KUBERNETES  := 1.29 1.37
 IMAGE_TESTS := tests/clients/test_image.py tests/clients/test_podman.py
 
-.PHONY: help demo test test-floor coverage lint manifests image types check bench clean
+.PHONY: help demo test test-floor coverage lint manifests image dist types check bench clean
 
 help: ## say what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -30,6 +30,7 @@ coverage: $(VENV)/tested ## run all tests, and show which lines and branches non
 lint: $(VENV)/linted manifests ## check style, and the files of containers
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/zizmor --offline --quiet .github
 
 manifests: $(VENV)-deploy/installed ## check the Dockerfile and the manifests, for the first and the last Kubernetes that is claimed
 	$(VENV)-deploy/bin/hadolint Dockerfile
@@ -39,6 +40,11 @@ manifests: $(VENV)-deploy/installed ## check the Dockerfile and the manifests, f
 image: $(VENV)/tested $(VENV)-deploy/installed ## build the image with podman, and run it (as root of Debian or Ubuntu)
 	.ci/image .images
 	PATH="$(CURDIR)/$(VENV)-deploy/bin:$$PATH" $(BIN)/python -m pytest --podman .images/podman $(IMAGE_TESTS)
+
+dist: $(VENV)/linted ## build the packages, the same each time, and install them by pip, pipx and uv without a network
+	rm -rf dist
+	$(BIN)/python -m hatchling build -d dist
+	$(BIN)/python -m pytest --packages tests/clients/test_packages.py
 
 types: $(VENV)/linted ## check types
 	$(BIN)/mypy --strict
@@ -65,7 +71,7 @@ $(VENV)/tested: $(VENV)/installed
 	@touch $@
 
 $(VENV)/linted: $(VENV)/tested
-	@$(BIN)/pip install --quiet --disable-pip-version-check $$($(BIN)/python tests/requirements.py lint)
+	@$(BIN)/pip install --quiet --disable-pip-version-check $$($(BIN)/python tests/requirements.py lint installers)
 	@touch $@
 
 $(VENV)-floor/tested: pyproject.toml
