@@ -24,9 +24,13 @@ _ASK = "Ask whoever runs this proxy, if it should."
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Rules:
-    """What passes. ``client`` is the name of the one whose rules these are, and empty where they are everybody's."""
+    """What passes. ``client`` is the name of the one whose rules these are, and empty where they are everybody's.
+
+    ``within`` are the paths that are open without them.
+    """
 
     client: str = ""
+    within: tuple[str, ...] = ALL_PATHS
     read_only: bool = False
     accept_paths: tuple[str, ...] = ALL_PATHS
     reject_paths: tuple[str, ...] = ()
@@ -39,7 +43,7 @@ class Rules:
     @property
     def narrows_paths(self) -> bool:
         """Whether they close a path that would pass without them."""
-        return bool(self.reject_paths) or self.accept_paths != ALL_PATHS
+        return bool(self.reject_paths) or self.accept_paths != self.within
 
     @property
     def methods(self) -> tuple[str, ...]:
@@ -104,6 +108,7 @@ def clients_of(settings: Settings) -> tuple[Client, ...]:
             key=each.key,
             rules=Rules(
                 client=name,
+                within=settings.policy.accept_paths,
                 read_only=each.read_only,
                 accept_paths=each.accept_paths,
                 reject_paths=each.reject_paths,

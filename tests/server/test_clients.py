@@ -87,6 +87,20 @@ async def test_a_clients_rules_only_narrow_what_the_policy_lets_through() -> Non
     assert not upstream.seen
 
 
+async def test_a_client_gets_no_path_that_only_the_policy_opens() -> None:
+    policy = PolicySettings(accept_paths=("/v2/", "/v3/"))
+    clients = {"report": REPORT, "agent": ClientSettings(key=Secret(OTHER), accept_paths=policy.accept_paths)}
+    async with pair(clients=clients, policy=policy) as (upstream, app):
+        for target in ("/v3/people", "/v2/%252e%252e/v3/people"):
+            document = problem(
+                await asked(app.urls[0], get(target, f"X-Slproxy-Key: {KEY}")), status=404, kind="not-found"
+            )
+            assert document["rule"] == "client.report.accept_paths"
+        for target, key in (("/v2/people", KEY), ("/v3/people", OTHER)):
+            assert (await asked(app.urls[0], get(target, f"X-Slproxy-Key: {key}"))).head.status == 200
+    assert len(upstream.seen) == 2
+
+
 async def test_of_two_keys_a_clients_counts_and_not_the_one_that_may_do_more() -> None:
     listen = ListenSettings(port=0, key=Secret("local-key-7f3a"))
     async with pair(clients={"report": replace(REPORT, read_only=True)}, listen=listen) as (upstream, app):
