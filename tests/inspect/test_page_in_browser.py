@@ -329,6 +329,10 @@ async def test_a_long_body_is_told_to_be_cut_and_shown_as_far_as_it_was_kept(bro
         await at.page.press("j", "Enter")
         await at.page.reads("cut: 64 KiB of ", "[aria-label='response body']")
         await at.page.reads("Show 100 more of ", "[aria-label='response body'] .tree")
+        await at.page.click("[aria-label='Search the response body']")
+        await at.page.type("1999")
+        await at.page.reads("… 1900 before", "[aria-label='response body'] .tree")
+        assert await at.page.text(".current mark") == "1999"
 
 
 async def test_bodies_are_recorded_for_ten_minutes_when_somebody_asks(browser: str) -> None:

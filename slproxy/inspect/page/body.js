@@ -10,7 +10,7 @@ const PAGE = 100;
 const FEW = 80;
 const DEEP = 2;
 
-const size = (node) => (node.entries ?? []).reduce((sum, [, each]) => sum + size(each), 1);
+const count = (node) => (node.entries ?? []).reduce((sum, [, each]) => sum + count(each), 1);
 
 export function Body({ body, label, model }) {
   const [needle, setNeedle] = useState("");
@@ -18,43 +18,49 @@ export function Body({ body, label, model }) {
   const [place, setPlace] = useState(0);
   const cut = !isWhole(body);
   const tree = useMemo(() => (body.kind === "text" ? parse(body.text, cut) : null), [body]);
-  const deep = useMemo(() => (tree && size(tree) > FEW ? DEEP : Infinity), [tree]);
-  const found = useMemo(() => (tree ? search(tree, needle) : { matches: [], open: new Set() }), [tree, needle]);
+  const deep = useMemo(() => (tree && count(tree) > FEW ? DEEP : Infinity), [tree]);
+  const matches = useMemo(() => (tree ? search(tree, needle) : []), [tree, needle]);
   const region = useRef(null);
-  const current = found.matches.length ? found.matches[place % found.matches.length] : null;
+  const current = matches[place];
   useEffect(() => region.current?.querySelector(".current")?.scrollIntoView({ block: "nearest" }), [current]);
 
-  const facts = [body.type, cut ? `cut: ${bytes(body.kept)} of ${bytes(body.size)} kept` : bytes(body.size)].filter(Boolean);
+  const told = body.kind !== "none" && body.kind !== "unrecorded";
+  const size = cut ? `cut: ${bytes(body.kept)} of ${bytes(body.size)} kept` : bytes(body.size);
   const asTree = tree?.entries && !raw;
   return html`<section class="body" aria-label=${`${label} body`} ref=${region}>
     <header>
       <h4>Body</h4>
-      ${body.kind !== "none" &&
-      body.kind !== "unrecorded" &&
-      html`<span class=${cut ? "facts cut" : "facts"}>${facts.join(" · ")}</span>`}
-      ${asTree &&
-      html`<input
+      ${told && html`<span class=${`facts ${cut ? "cut" : ""}`}>${body.type && `${body.type} · `}${size}</span>`}
+      ${
+        asTree &&
+        html`<input
           type="search"
           placeholder="Search"
           aria-label=${`Search the ${label} body`}
           value=${needle}
           onInput=${(event) => (setNeedle(event.target.value), setPlace(0))}
           onKeyDown=${(event) => {
-            if (event.key !== "Enter" || !found.matches.length) return;
-            const by = event.shiftKey ? found.matches.length - 1 : 1;
-            setPlace((place + by) % found.matches.length);
+            if (event.key !== "Enter" || matches.length === 0) return;
+            setPlace((place + (event.shiftKey ? matches.length - 1 : 1)) % matches.length);
           }}
-        />
-        ${needle &&
+        />`
+      }
+      ${
+        asTree &&
+        needle &&
         html`<span class="facts" role="status">
-          ${found.matches.length ? `${(place % found.matches.length) + 1} of ${found.matches.length}` : "not found"}
-        </span>`}`}
-      ${tree?.entries &&
-      html`<button class="quiet" aria-pressed=${raw} onClick=${() => setRaw(!raw)}>Raw</button>`}
+          ${current ? `${place + 1} of ${matches.length}` : "not found"}
+        </span>`
+      }
+      ${tree?.entries && html`<button class="quiet" aria-pressed=${raw} onClick=${() => setRaw(!raw)}>Raw</button>`}
     </header>
-    ${asTree
-      ? html`<div class="tree"><${Node} name="" node=${tree} depth=${0} deep=${deep} found=${found} needle=${needle} current=${current} /></div>`
-      : html`<${Plain} body=${body} model=${model} />`}
+    ${
+      asTree
+        ? html`<div class="tree">
+            <${Node} name="" node=${tree} depth=${0} deep=${deep} needle=${needle} current=${current} />
+          </div>`
+        : html`<${Plain} body=${body} model=${model} />`
+    }
   </section>`;
 }
 
@@ -63,8 +69,10 @@ function Plain({ body, model }) {
   if (body.kind === "unrecorded") {
     return html`<p class="nothing">
       Not recorded${body.size > 0 ? ` (${bytes(body.size)})` : ""}.
-      ${!model.bodies.on &&
-      html` <button class="link" onClick=${() => model.recordBodies(true)}>Record bodies for 10 minutes</button>`}
+      ${
+        !model.bodies.on &&
+        html` <button class="link" onClick=${() => model.recordBodies(true)}>Record bodies for 10 minutes</button>`
+      }
     </p>`;
   }
   if (body.kind === "binary") return html`<p class="nothing">Binary, not shown.</p>`;
@@ -81,10 +89,10 @@ function Name({ name, needle }) {
   return html`<span class=${typeof name === "string" ? "name" : "place"}>${text}</span>: `;
 }
 
-function Node({ name, node, depth, deep, found, needle, current }) {
+function Node({ name, node, depth, deep, needle, current }) {
   const [open, setOpen] = useState(depth < deep);
   const [most, setMost] = useState(PAGE);
-  const hit = node === current ? "current" : "";
+  const hit = node === current?.node ? "current" : "";
   if (!node.entries) {
     return html`<div class=${`leaf ${hit}`}>
       <${Name} name=${name} needle=${needle} /><${Scalar} node=${node} needle=${needle} />
@@ -95,33 +103,40 @@ function Node({ name, node, depth, deep, found, needle, current }) {
   if (many === 0 && !node.cut) {
     return html`<div class=${`leaf ${hit}`}><${Name} name=${name} needle=${needle} />${left}${right}</div>`;
   }
-  const forced = found.open.has(node);
-  const isOpen = open || forced;
-  // A match may stand past what is shown.
-  const reach = forced ? node.entries.reduce((far, [, each], at) => (found.open.has(each) || found.matches.includes(each) ? at + 1 : far), 0) : 0;
-  const shown = Math.max(most, Math.min(reach, most + 2000));
+  // What was found is in sight, wherever it stands.
+  const found = current?.around.includes(node);
+  const leads = ([, each]) => each === current.node || current.around.includes(each);
+  const end = Math.max(most, found ? node.entries.findIndex(leads) + 1 : 0);
+  const start = end > most ? end - PAGE : 0;
+  const isOpen = open || found;
   return html`<details open=${isOpen} onToggle=${(event) => setOpen(event.target.open)}>
     <summary class=${hit}>
       <${Name} name=${name} needle=${needle} />${left}${!isOpen && html`<span class="more"> … </span>${right}`}
       <span class="size"> ${node.kind === "object" ? "" : many}</span>
     </summary>
-    ${isOpen &&
-    html`<div class="inner">
-      ${node.entries
-        .slice(0, shown)
-        .map(
-          ([key, each]) =>
-            html`<${Node} name=${key} node=${each} depth=${depth + 1} deep=${deep} found=${found} needle=${needle} current=${current} />`,
-        )}
-      ${many > shown &&
-      html`<button class="link" onClick=${() => setMost(shown + PAGE)}>Show ${Math.min(PAGE, many - shown)} more of ${many}</button>`}
-      ${node.cut && html`<div class="leaf cut">… cut here</div>`}
-    </div>`}
+    ${
+      isOpen &&
+      html`<div class="inner">
+        ${start > 0 && html`<div class="leaf more">… ${start} before</div>`}
+        ${node.entries.slice(start, end).map(([key, each], at) => {
+          const shared = { depth: depth + 1, deep, needle, current };
+          return html`<${Node} key=${start + at} name=${key} node=${each} ...${shared} />`;
+        })}
+        ${
+          many > end &&
+          html`<button class="link" onClick=${() => setMost(end + PAGE)}>
+            Show ${Math.min(PAGE, many - end)} more of ${many}
+          </button>`
+        }
+        ${node.cut && html`<div class="leaf cut">… cut here</div>`}
+      </div>`
+    }
   </details>`;
 }
 
 function Scalar({ node, needle }) {
   const text = node.kind === "string" ? JSON.stringify(node.text) : node.text;
-  return html`<span class=${node.kind}><${Marked} text=${text} needle=${needle} /></span>${node.cut &&
-  html`<span class="cut"> … cut here</span>`}`;
+  return html`<span class=${node.kind}><${Marked} text=${text} needle=${needle} /></span>${
+    node.cut && html`<span class="cut"> … cut here</span>`
+  }`;
 }

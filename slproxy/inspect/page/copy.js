@@ -8,9 +8,9 @@ export const KEY_VARIABLE = "SLPROXY_KEY";
 // What belongs to a connection, to the first client's program or to one page of a browser. `Accept-Encoding` goes since
 // each program says for itself what it can unpack.
 const LEFT_OUT = new Set(
-  `host connection keep-alive proxy-connection te trailer transfer-encoding upgrade expect content-length accept-encoding
-  user-agent authorization cookie x-slproxy-key proxy-authorization x-request-id traceparent tracestate via origin referer
-  forwarded x-real-ip priority dnt upgrade-insecure-requests`.split(/\s+/),
+  `host connection keep-alive proxy-connection te trailer transfer-encoding upgrade expect content-length
+  accept-encoding user-agent authorization cookie x-slproxy-key proxy-authorization x-request-id traceparent tracestate
+  via origin referer forwarded x-real-ip priority dnt upgrade-insecure-requests`.split(/\s+/),
 );
 const LEFT_OUT_PREFIX = /^(sec-|x-forwarded-)/;
 
@@ -80,7 +80,8 @@ export function curl(part) {
   if (/[[\]{}]/.test(part.url)) first.push("--globoff");
   if (/\/\./.test(part.url)) first.push("--path-as-is");
   const pieces = [[...first, shellWord(part.url)].join(" ")];
-  for (const [name, value] of part.headers) pieces.push(`-H ${shellWord(value === "" ? `${name};` : `${name}: ${value}`)}`);
+  for (const [name, value] of part.headers)
+    pieces.push(`-H ${shellWord(value === "" ? `${name};` : `${name}: ${value}`)}`);
   if (part.needsKey) pieces.push(`-H "X-Slproxy-Key: $${KEY_VARIABLE}"`);
   if (body && !hasContentType(part.headers)) pieces.push("-H 'Content-Type:'");
   if (part.missing) pieces.push("--data-binary @body.dat");
@@ -107,15 +108,18 @@ export function httpie(part) {
 
 /** A string literal of Python and of JavaScript alike, in printable ASCII. */
 function literal(text) {
-  return JSON.stringify(text).replace(/[\u007f-\uffff]/g, (each) => `\\u${each.charCodeAt(0).toString(16).padStart(4, "0")}`);
+  return JSON.stringify(text).replace(
+    /[\u007f-\uffff]/g,
+    (each) => `\\u${each.charCodeAt(0).toString(16).padStart(4, "0")}`,
+  );
 }
 
 /** The same for Python, which knows no surrogates. */
 function pythonLiteral(text) {
-  return literal(text).replace(
-    /\\u(d[89ab][0-9a-f]{2})\\u(d[c-f][0-9a-f]{2})/g,
-    (_, high, low) => `\\U${(0x10000 + ((parseInt(high, 16) - 0xd800) << 10) + parseInt(low, 16) - 0xdc00).toString(16).padStart(8, "0")}`,
-  );
+  return literal(text).replace(/\\u(d[89ab][0-9a-f]{2})\\u(d[c-f][0-9a-f]{2})/g, (_, high, low) => {
+    const code = String.fromCharCode(parseInt(high, 16), parseInt(low, 16)).codePointAt(0);
+    return `\\U${code.toString(16).padStart(8, "0")}`;
+  });
 }
 
 /** One value a name, as a dict has it: several of one name are a list in HTTP, too. */
@@ -161,7 +165,10 @@ export function fetchCall(part) {
     options.push(`  body: ${body},`);
   }
   const more = options.length ? `, {\n${options.join("\n")}\n}` : "";
-  return `const response = await fetch(${literal(part.url)}${more});\nconsole.log(response.status, await response.text());`;
+  return [
+    `const response = await fetch(${literal(part.url)}${more});`,
+    "console.log(response.status, await response.text());",
+  ].join("\n");
 }
 
 export const FORMATS = [

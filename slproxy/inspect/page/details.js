@@ -23,7 +23,7 @@ export function Details({ model }) {
   return html`<section class="details" id="details" tabindex="-1" aria-label="Details of the chosen request">
     <${Head} ...${shared} />
     <div class="sections" ref=${box} tabindex="0" role="region" aria-label="Details">
-      ${row && row.kind !== "request" && html`<p class="nothing">${clock(row.at)[0]}, ${ago(Date.now() / 1000 - row.at)}: ${oneLine(row.note || row.kind)}</p>`}
+      ${row && row.kind !== "request" && html`<${Event} row=${row} />`}
       ${problem && html`<${Missing} problem=${problem} row=${row} />`}
       ${!exchange && !problem && html`<p class="nothing" role="status">Loading …</p>`}
       ${exchange?.request && html`<${Course} ...${shared} />`}
@@ -33,32 +33,52 @@ export function Details({ model }) {
   </section>`;
 }
 
+function Event({ row }) {
+  const when = `${clock(row.at)[0]}, ${ago(Date.now() / 1000 - row.at)}`;
+  return html`<p class="nothing">${when}: ${oneLine(row.note || row.kind)}</p>`;
+}
+
+const GONE = "The details are no longer kept: only those of the last requests are. Pin what is to stay.";
+
 function Missing({ problem, row }) {
   if (row && row.kind !== "request") return null;
-  const text = problem.status === 404 ? "The details are no longer kept: only those of the last requests are." : problem.message;
-  return html`<p class="nothing" role="status">${text} ${problem.status === 404 ? "Pin what is to stay." : problem.hint}</p>`;
+  const text = problem.status === 404 ? GONE : `${problem.message} ${problem.hint}`;
+  return html`<p class="nothing" role="status">${text}</p>`;
 }
 
 function Head({ model, row, exchange }) {
-  const target = exchange?.target ?? row?.path ?? "";
   const request = row?.kind === "request";
-  const disabled = !exchange || !request;
+  const unknown = !exchange || !request;
+  const edit = () => model.ask({ name: "edit", exchange });
+  const copy = () => model.ask({ name: "copy", exchange });
   return html`<header class="details-head">
     <h2>
-      ${request
-        ? html`<span class="method">${row.method}</span>
-            <bdi class="target">${oneLine(target)}</bdi>
-            <span class=${`status s${statusClass(row)}`}>${row.status || (row.state === "open" ? "under way" : "no answer")}</span>`
-        : html`<span class="target">${row?.kind ?? "Details"}</span>`}
+      ${request ? html`<${Line} row=${row} target=${exchange?.target ?? row.path} />` : (row?.kind ?? "Details")}
     </h2>
     <div class="actions">
       <button onClick=${() => model.resend(row)} disabled=${!request} title="Send it again (r)">Resend</button>
-      <button onClick=${() => model.ask({ name: "edit", exchange })} disabled=${disabled} title="Change it, then send it (e)">Edit…</button>
-      <button onClick=${() => model.ask({ name: "copy", exchange })} disabled=${disabled} title="Copy it as a command (c)">Copy as…</button>
-      <button onClick=${() => model.pin(row)} aria-pressed=${Boolean(row?.pinned)} disabled=${!row} title="Keep it when the list is cleared (p)">Pin</button>
-      <button class="quiet close" onClick=${() => model.close()} aria-label="Close the details" title="Close (Esc)">✕</button>
+      <button onClick=${edit} disabled=${unknown} title="Change it, then send it (e)">Edit…</button>
+      <button onClick=${copy} disabled=${unknown} title="Copy it as a command (c)">Copy as…</button>
+      <button
+        onClick=${() => model.pin(row)}
+        aria-pressed=${Boolean(row?.pinned)}
+        disabled=${!row}
+        title="Keep it when the list is cleared (p)"
+      >
+        Pin
+      </button>
+      <button class="quiet close" onClick=${() => model.close()} aria-label="Close the details" title="Close (Esc)">
+        ✕
+      </button>
     </div>
   </header>`;
+}
+
+function Line({ row, target }) {
+  const status = row.status || (row.state === "open" ? "under way" : "no answer");
+  return html`<span class="method">${row.method}</span>
+    <bdi class="target">${oneLine(target)}</bdi>
+    <span class=${`status s${statusClass(row)}`}>${status}</span>`;
 }
 
 function Course({ row, exchange }) {
@@ -72,7 +92,7 @@ function Course({ row, exchange }) {
     row.cost !== null && row.cost !== undefined && ["cost", row.cost],
     ["in", bytes(row.in ?? 0)],
     ["out", bytes(row.out ?? 0)],
-    row.error && ["refused", row.error],
+    row.error && ["error", row.error],
     row.ended && ["ended", row.ended],
   ].filter(Boolean);
   const steps = [
@@ -85,33 +105,52 @@ function Course({ row, exchange }) {
     <dl class="facts-line">
       ${facts.map(([name, value]) => html`<div><dt>${name}</dt><dd>${value}</dd></div>`)}
     </dl>
-    <div class="whole"><${Bar} row=${row} /> <span class="figure">${duration(row.ms ?? 0)}</span> <${Parts} row=${row} /></div>
-    ${(steps.length > 1 || steps.some((step) => step.fault)) &&
-    html`<table>
-      <caption class="unseen">Attempts and waits, in their order</caption>
-      <thead>
-        <tr><th scope="col">Step</th><th scope="col">Outcome</th><th scope="col">Cost</th><th scope="col" class="span">When</th><th scope="col">Took</th></tr>
-      </thead>
-      <tbody>${steps.map((step) => html`<${Step} step=${step} total=${total} row=${row} />`)}</tbody>
-    </table>`}
+    <div class="whole">
+      <${Bar} row=${row} /> <span class="figure">${duration(row.ms ?? 0)}</span> <${Parts} row=${row} />
+    </div>
+    ${(steps.length > 1 || steps[0]?.fault) && html`<${Steps} steps=${steps} total=${total} row=${row} />`}
     ${why && html`<p class="why-not"><b>Not repeated:</b> ${oneLine(why)}</p>`}
   </section>`;
 }
 
-const WAITS = { "rate limit": "Waited for the rate limit", connection: "Waited for a connection", backoff: "Backed off" };
+function Steps({ steps, total, row }) {
+  return html`<table>
+    <caption class="unseen">Attempts and waits, in their order</caption>
+    <thead>
+      <tr>
+        <th scope="col">Step</th>
+        <th scope="col">Outcome</th>
+        <th scope="col">Cost</th>
+        <th scope="col" class="span">When</th>
+        <th scope="col">Took</th>
+      </tr>
+    </thead>
+    <tbody>${steps.map((step) => html`<${Step} step=${step} total=${total} row=${row} />`)}</tbody>
+  </table>`;
+}
+
+const WAITS = {
+  "rate limit": "Waited for the rate limit",
+  connection: "Waited for a connection",
+  backoff: "Backed off",
+};
 
 function Step({ step, total, row }) {
-  const left = (100 * step.began_ms) / total;
-  const width = (100 * (step.ms ?? total - step.began_ms)) / total;
+  const left = Math.min((100 * step.began_ms) / total, 99.5);
+  const width = Math.max((100 * (step.ms ?? total - step.began_ms)) / total, 0.5);
+  const place = { marginLeft: `${left}%`, width: `${width}%` };
   const outcome = step.status || step.fault || (row.state === "open" && !step.ms ? "under way" : "given up");
+  const status = `status s${statusClass({ status: step.status, state: "done" })}`;
   return html`<tr>
     <th scope="row">
       ${step.wait ? (WAITS[step.reason] ?? step.reason) : `Attempt ${step.number}`}
       ${step.why && html` <small>after ${oneLine(String(step.why))}</small>`}
     </th>
-    <td class=${step.wait ? "" : `status s${statusClass({ status: step.status, state: "done" })}`}>${step.wait ? "" : outcome}</td>
+    <td class=${step.wait ? "" : status}>${step.wait ? "" : outcome}</td>
     <td>${step.cost ?? ""}</td>
-    <td class="span"><span class="track"><i class=${`part ${step.wait ? "wait" : "upstream"}`} style=${{ marginLeft: `${Math.min(left, 99.5)}%`, width: `${Math.max(width, 0.5)}%` }} /></span></td>
+    <td class="span">
+      <span class="track"><i class=${`part ${step.wait ? "wait" : "upstream"}`} style=${place} /></span>
+    </td>
     <td class="figure">${step.ms === null || step.ms === undefined ? "" : duration(step.ms)}</td>
   </tr>`;
 }
@@ -119,19 +158,29 @@ function Step({ step, total, row }) {
 function Sides({ model, row, exchange }) {
   const { request, response } = exchange;
   const own = Boolean(row.error);
+  const status = `${response.status} ${oneLine(response.reason ?? "")}`;
   return html`<div class="sides">
     <section class="side" aria-label="Request">
       <h3>Request</h3>
-      <${Headers} came=${request.headers} went=${request.sent_headers} gone="not sent on" fresh="added" unsent=${exchange.attempts.length === 0} />
+      <${Headers}
+        came=${request.headers}
+        went=${request.sent_headers}
+        gone="not sent on"
+        unsent=${exchange.attempts.length === 0}
+      />
       <${Body} key=${`q${row.n}`} body=${request.body} label="request" model=${model} />
     </section>
     <section class="side" aria-label="Response">
       <h3>
         Response
-        ${response.status ? html` <span class=${`status s${statusClass(row)}`}>${response.status} ${oneLine(response.reason ?? "")}</span>` : ""}
+        ${response.status ? html` <span class=${`status s${statusClass(row)}`}>${status}</span>` : ""}
         ${own ? html` <small>by slproxy itself</small>` : ""}
       </h3>
-      <${Headers} came=${own ? response.sent_headers : response.headers} went=${response.sent_headers} gone="not passed on" fresh="added" />
+      <${Headers}
+        came=${own ? response.sent_headers : response.headers}
+        went=${response.sent_headers}
+        gone="not passed on"
+      />
       <${Body} key=${`a${row.n}`} body=${response.body} label="response" model=${model} />
     </section>
   </div>`;
@@ -140,22 +189,24 @@ function Sides({ model, row, exchange }) {
 // Folded or not, for all that is looked at.
 let folded = false;
 
-function Headers({ came, went, gone, fresh, unsent }) {
+function Headers({ came, went, gone, unsent }) {
   const changes = unsent ? came.map((header) => ["same", ...header]) : headerChanges(came, went);
   if (changes.length === 0) return html`<p class="nothing">No headers.</p>`;
   const changed = changes.filter(([kind]) => kind !== "same").length;
-  const told = changed ? `, ${changed} changed by slproxy` : unsent ? ", not sent to SalesLoft" : ", passed on as they came";
+  let told = unsent ? "not sent to SalesLoft" : "passed on as they came";
+  if (changed > 0) told = `${changed} changed by slproxy`;
+  const tag = { gone, new: "added" };
   return html`<details class="headers" open=${!folded} onToggle=${(event) => (folded = !event.target.open)}>
-    <summary>${plural(came.length, "header")}${told}</summary>
+    <summary>${plural(came.length, "header")}, ${told}</summary>
     <table>
-    <tbody>
-      ${changes.map(
-        ([kind, name, value]) => html`<tr class=${kind}>
-          <th scope="row">${oneLine(name)}</th>
-          <td><bdi>${oneLine(value)}</bdi>${kind !== "same" && html`<span class="tag">${kind === "gone" ? gone : fresh}</span>`}</td>
-        </tr>`,
-      )}
-    </tbody>
+      <tbody>
+        ${changes.map(
+          ([kind, name, value]) => html`<tr class=${kind}>
+            <th scope="row">${oneLine(name)}</th>
+            <td><bdi>${oneLine(value)}</bdi>${kind !== "same" && html`<span class="tag">${tag[kind]}</span>`}</td>
+          </tr>`,
+        )}
+      </tbody>
     </table>
   </details>`;
 }

@@ -41,15 +41,14 @@ function Box({ model, title, wide, children, onSubmit }) {
   </dialog>`;
 }
 
-function Buttons({ model, action, children }) {
+function Buttons({ model, action }) {
   return html`<footer>
-    ${children}
     <button type="button" onClick=${() => model.ask(null)}>${action ? "Cancel" : "Close"}</button>
     ${action && html`<button type="submit" class="primary">${action}</button>`}
   </footer>`;
 }
 
-/** Put a text on the clipboard; where the browser gives pages none (http at another name), as one selects and copies. */
+/** Put a text on the clipboard; where a page is given none (http at another name), as a person selects and copies. */
 export async function toClipboard(text) {
   if (navigator.clipboard) {
     try {
@@ -84,7 +83,14 @@ function Copy({ model, exchange }) {
       <legend class="unseen">Form</legend>
       ${FORMATS.map(
         ([name, text]) => html`<label>
-          <input type="radio" name="format" value=${name} checked=${name === chosen} onChange=${() => setChosen(name)} />${text}
+          <input
+            type="radio"
+            name="format"
+            value=${name}
+            checked=${name === chosen}
+            onChange=${() => setChosen(name)}
+          />
+          ${text}
         </label>`,
       )}
     </fieldset>
@@ -98,13 +104,17 @@ function Copy({ model, exchange }) {
   </${Box}>`;
 }
 
+const METHODS = ["GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"];
+// What the proxy makes anew.
+const OWN = /^(host|content-length|connection|transfer-encoding)$/i;
+
 function Edit({ model, exchange }) {
   const { request, row } = exchange;
   const [method, setMethod] = useState(row.method);
   const [target, setTarget] = useState(exchange.target);
   const [headers, setHeaders] = useState(
     request.headers
-      .filter(([name, value]) => !value.includes(MASK) && !/^(host|content-length|connection|transfer-encoding)$/i.test(name))
+      .filter(([name, value]) => !value.includes(MASK) && !OWN.test(name))
       .map(([name, value]) => `${name}: ${value}`)
       .join("\n"),
   );
@@ -125,20 +135,31 @@ function Edit({ model, exchange }) {
     <div class="line">
       <label>Method
         <select value=${method} onChange=${(event) => setMethod(event.target.value)}>
-          ${["GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"].map((name) => html`<option value=${name}>${name}</option>`)}
+          ${METHODS.map((name) => html`<option value=${name}>${name}</option>`)}
         </select>
       </label>
       <label class="grows">Path and query
-        <input required value=${target} spellcheck="false" autocomplete="off" onInput=${(event) => setTarget(event.target.value)} />
+        <input
+          required
+          value=${target}
+          spellcheck="false"
+          autocomplete="off"
+          onInput=${(event) => setTarget(event.target.value)}
+        />
       </label>
     </div>
     <label>Headers, one a line; the proxy adds the credentials
-      <textarea rows=${Math.min(10, Math.max(3, headers.split("\n").length + 1))} spellcheck="false" value=${headers} onInput=${(event) => setHeaders(event.target.value)} />
+      <textarea
+        rows=${Math.min(10, Math.max(3, headers.split("\n").length + 1))}
+        spellcheck="false"
+        value=${headers}
+        onInput=${(event) => setHeaders(event.target.value)}
+      />
     </label>
     <label>Body
       <textarea rows="7" spellcheck="false" value=${body} onInput=${(event) => setBody(event.target.value)} />
     </label>
-    ${partial && html`<p class="note">The body of the first was not recorded as a whole, or is no text: what stands here is what is sent.</p>`}
+    ${partial && html`<p class="note">The first body was not recorded as a whole, or is no text: this one is sent.</p>`}
     ${problem && html`<p class="problem" role="alert">${problem}</p>`}
     <${Buttons} model=${model} action=${writes(method) ? `Send ${method} …` : `Send ${method}`} />
   </${Box}>`;
@@ -147,8 +168,11 @@ function Edit({ model, exchange }) {
 function Sure({ model, row, edit }) {
   const method = edit?.method ?? row.method;
   const target = edit?.target ?? row.path;
-  const what = row.status ? `The first was answered with ${row.status} at ${clock(row.at)[0]}.` : "The first had no answer; SalesLoft may have done it all the same.";
-  return html`<${Box} model=${model} title=${`Send this ${method} ${edit ? "" : "again"}?`} onSubmit=${() => model.resend(row, edit, true)}>
+  const what = row.status
+    ? `The first was answered with ${row.status} at ${clock(row.at)[0]}.`
+    : "The first had no answer; SalesLoft may have done it all the same.";
+  const send = () => model.resend(row, edit, true);
+  return html`<${Box} model=${model} title=${`Send this ${method}${edit ? "" : " again"}?`} onSubmit=${send}>
     <p class="asked"><span class="method">${method}</span> <bdi>${oneLine(target)}</bdi></p>
     <p>${what} A ${method} changes data: sent again, it may change them twice.</p>
     <${Buttons} model=${model} action=${`Send ${method}`} />
@@ -162,7 +186,8 @@ function Har({ model }) {
   const chosen = model.row?.kind === "request" ? [model.row] : [];
   const rows = only ? chosen : all;
   const save = async () => {
-    const file = await model.attempt(() => server.har(rows.map((row) => row.n), mask));
+    const numbers = rows.map((row) => row.n);
+    const file = await model.attempt(() => server.har(numbers, mask));
     if (!file) return;
     const link = document.createElement("a");
     link.href = URL.createObjectURL(file);
@@ -175,12 +200,23 @@ function Har({ model }) {
   return html`<${Box} model=${model} title="Save as HAR" onSubmit=${save}>
     <fieldset class="choice">
       <legend class="unseen">Which</legend>
-      <label><input type="radio" name="which" checked=${!only} onChange=${() => setOnly(false)} />${plural(all.length, "request")} shown</label>
-      ${chosen.length > 0 && html`<label><input type="radio" name="which" checked=${only} onChange=${() => setOnly(true)} />the chosen one</label>`}
+      <label>
+        <input type="radio" name="which" checked=${!only} onChange=${() => setOnly(false)} />
+        ${plural(all.length, "request")} shown
+      </label>
+      ${
+        chosen.length > 0 &&
+        html`<label>
+          <input type="radio" name="which" checked=${only} onChange=${() => setOnly(true)} />the chosen one
+        </label>`
+      }
     </fieldset>
-    <label class="check"><input type="checkbox" checked=${mask} onChange=${() => setMask(!mask)} />Mask names, addresses and phone numbers of people</label>
+    <label class="check">
+      <input type="checkbox" checked=${mask} onChange=${() => setMask(!mask)} />
+      Mask names, addresses and phone numbers of people
+    </label>
     <p class="note">Credentials are never in it. Bodies are, where they were recorded.</p>
-    <${Buttons} model=${model} action="Save" />
+    <${Buttons} model=${model} action=${rows.length > 0 && "Save"} />
   </${Box}>`;
 }
 
@@ -188,13 +224,23 @@ function Help({ model }) {
   return html`<${Box} model=${model} title="Keys and filters" wide>
     <div class="help">
       <section aria-label="Keys">
-        <dl>${KEYS.filter((key) => key.does).map(({ shown, does }) => html`<div><dt>${shown.map((key) => html`<kbd>${key}</kbd>`)}</dt><dd>${does}</dd></div>`)}</dl>
+        <dl>
+          ${KEYS.filter((key) => key.does).map(
+            ({ shown, does }) => html`<div>
+              <dt>${shown.map((key) => html`<kbd>${key}</kbd>`)}</dt>
+              <dd>${does}</dd>
+            </div>`,
+          )}
+        </dl>
         <label class="check">
-          <input type="checkbox" checked=${model.shortcuts} onChange=${() => model.setShortcuts(!model.shortcuts)} />Single keys count
+          <input type="checkbox" checked=${model.shortcuts} onChange=${() => model.setShortcuts(!model.shortcuts)} />
+          Single keys count
         </label>
       </section>
       <section aria-label="Filters">
-        <dl class="grammar">${GRAMMAR.map(([term, means]) => html`<div><dt><code>${term}</code></dt><dd>${means}</dd></div>`)}</dl>
+        <dl class="grammar">
+          ${GRAMMAR.map(([term, means]) => html`<div><dt><code>${term}</code></dt><dd>${means}</dd></div>`)}
+        </dl>
       </section>
     </div>
     <${Buttons} model=${model} />

@@ -68,7 +68,8 @@ export function shorten(lines, context = 2) {
   const near = lines.map(() => false);
   lines.forEach(([kind], at) => {
     if (kind === "same") return;
-    for (let each = Math.max(0, at - context); each <= Math.min(lines.length - 1, at + context); each += 1) near[each] = true;
+    for (let each = Math.max(0, at - context); each <= Math.min(lines.length - 1, at + context); each += 1)
+      near[each] = true;
   });
   const short = [];
   lines.forEach((line, at) => {
@@ -84,8 +85,9 @@ export function differs(lines) {
 }
 
 /**
- * What became of the headers on their way: [["same" | "gone" | "new", name, value], …]; names of any case are equal, and
- * two credentials never are, though both are shown masked.
+ * What became of the headers on their way: [["same" | "gone" | "new", name, value], …].
+ *
+ * Names of any case are equal, and two credentials never are, though both are shown masked.
  */
 export function headerChanges(came, went) {
   const key = ([name, value]) => `${name.toLowerCase()}: ${value}`;
@@ -102,7 +104,9 @@ export function headerChanges(came, went) {
     const at = secret(header) ? -1 : left.indexOf(key(header));
     if (at < 0 && !added.has(header)) continue;
     if (at >= 0) left.splice(at, 1);
-    const place = changes.findLastIndex(([kind, name]) => kind === "gone" && name.toLowerCase() === header[0].toLowerCase());
+    const place = changes.findLastIndex(
+      ([kind, name]) => kind === "gone" && name.toLowerCase() === header[0].toLowerCase(),
+    );
     changes.splice(place < 0 ? changes.length : place + 1, 0, ["new", ...header]);
   }
   return changes;

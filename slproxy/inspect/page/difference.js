@@ -9,7 +9,8 @@ import { html } from "./vendor/htm-preact-standalone.module.js";
 
 const SIGNS = { same: " ", gone: "−", new: "+" };
 // What is another each time says nothing.
-const ALWAYS_DIFFERENT = /^(date|server-timing|x-request-id|x-runtime|cf-ray|age|etag|ratelimit|x-ratelimit-.*|set-cookie|report-to|nel)$/i;
+const ALWAYS_DIFFERENT =
+  /^(date|server-timing|x-request-id|x-runtime|cf-ray|age|etag|ratelimit|x-ratelimit-.*|set-cookie|report-to|nel)$/i;
 
 function bodyLines(body) {
   if (body.kind !== "text") return null;
@@ -43,13 +44,23 @@ function Compared({ before, after }) {
     ["Response headers", headerLines(before.response.sent_headers), headerLines(after.response.sent_headers)],
     ["Response body", bodyLines(before.response.body), bodyLines(after.response.body)],
   ];
-  const equal = texts.filter(([, old, now]) => old && now && !differs(compare(old, now))).map(([name]) => name.toLowerCase());
+  const equal = texts
+    .filter(([, old, now]) => old && now && !differs(compare(old, now)))
+    .map(([name]) => name.toLowerCase());
   return html`<table class="compared">
-      <thead><tr><th scope="col"><span class="unseen">What</span></th><th scope="col">First</th><th scope="col">This one</th></tr></thead>
+      <thead>
+        <tr>
+          <th scope="col"><span class="unseen">What</span></th>
+          <th scope="col">First</th>
+          <th scope="col">This one</th>
+        </tr>
+      </thead>
       <tbody>
         ${facts.map(
           ([name, old, now]) => html`<tr class=${String(old) === String(now) ? "same" : "changed"}>
-            <th scope="row">${name}</th><td><bdi>${oneLine(String(old))}</bdi></td><td><bdi>${oneLine(String(now))}</bdi></td>
+            <th scope="row">${name}</th>
+            <td><bdi>${oneLine(String(old))}</bdi></td>
+            <td><bdi>${oneLine(String(now))}</bdi></td>
           </tr>`,
         )}
       </tbody>
@@ -61,7 +72,8 @@ function Compared({ before, after }) {
 function Text({ name, old, now }) {
   if (old === null && now === null) return null;
   if (old === null || now === null) {
-    return html`<p class="nothing">${name}: only ${old === null ? "this one" : "the first"} has a text that was recorded.</p>`;
+    const one = old === null ? "this one" : "the first";
+    return html`<p class="nothing">${name}: only ${one} has a text that was recorded.</p>`;
   }
   const compared = compare(old, now);
   if (!differs(compared)) return null;

@@ -12,7 +12,18 @@ const anyOf = (value, one) => {
   return (got) => tests.some((test) => test(got));
 };
 
-const UNITS = { ms: 1, s: 1000, min: 60_000, b: 1, k: 1024, kb: 1024, kib: 1024, m: 1048576, mb: 1048576, mib: 1048576 };
+const UNITS = {
+  ms: 1,
+  s: 1000,
+  min: 60_000,
+  b: 1,
+  k: 1024,
+  kb: 1024,
+  kib: 1024,
+  m: 1048576,
+  mb: 1048576,
+  mib: 1048576,
+};
 
 /** A comparison: "3", ">1", "<=10", "2-5", with a unit where the field has one. */
 function compare(units) {
@@ -118,13 +129,19 @@ function understand({ quoted, text }) {
       if (made === null) wrong = true;
       return made ?? (() => true);
     });
-    return wrong ? { test: () => true, problem: `${name}: cannot read “${value}”` } : { test: (row) => test(get(row)) };
+    if (wrong) return { test: () => true, problem: `${name}: cannot read “${value}”` };
+    return { test: (row) => test(get(row)) };
   }
   if (!quoted && Object.hasOwn(WORDS, text.toLowerCase())) return { test: WORDS[text.toLowerCase()] };
   const wanted = contains(text.toLowerCase());
   return {
     test: (row) =>
-      wanted(row.path) || wanted(row.client) || wanted(row.id) || wanted(row.error) || wanted(row.note) || wanted(row.ended),
+      wanted(row.path) ||
+      wanted(row.client) ||
+      wanted(row.id) ||
+      wanted(row.error) ||
+      wanted(row.note) ||
+      wanted(row.ended),
   };
 }
 

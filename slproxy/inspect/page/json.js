@@ -13,7 +13,7 @@ class NotJson extends Error {}
 /**
  * Read a text: a node, or null if it is not JSON. With `cut`, the text may end anywhere.
  *
- * A node is {kind: "object" | "array" | "string" | "number" | "word", entries: [[name, node]…], text, cut}; in an array
+ * A node is {kind: "object" | "array" | "string" | "number" | "word", entries: [[name, node]…], text, cut}. In an array
  * the names are the places; `cut` says that the text ended within it.
  */
 export function parse(text, cut = false) {
@@ -111,22 +111,20 @@ export function parse(text, cut = false) {
   }
 }
 
-/** What a search finds: {matches: [node…] in order, open: Set of the nodes around them}. */
+/** What a search finds, in order: [{node, around}…], where `around` are the nodes that it stands in. */
 export function search(root, needle) {
   const wanted = needle.toLowerCase();
   const matches = [];
-  const open = new Set();
   function look(name, node, around) {
     const own = `${typeof name === "string" ? name : ""}`.toLowerCase().includes(wanted);
     if (own || (node.text ?? "").toLowerCase().includes(wanted)) {
-      matches.push(node);
-      for (const each of around) open.add(each);
+      matches.push({ node, around });
     }
     const deeper = [...around, node];
     for (const [inner, value] of node.entries ?? []) look(inner, value, deeper);
   }
   if (wanted !== "") look("", root, []);
-  return { matches, open };
+  return matches;
 }
 
 /** The lines of a node as JSON that is indented, for comparing. */

@@ -86,7 +86,7 @@ export function List({ model, onOpen }) {
 function Row({ row, index, top, chosen, onOpen }) {
   const own = row.kind !== "request";
   const kind = own ? `own ${row.kind}` : "";
-  const classes = `row ${kind} ${chosen ? "chosen" : ""} ${row.state === "open" ? "open" : ""} ${row.pinned ? "pinned" : ""}`;
+  const classes = `row ${kind} ${chosen ? "chosen" : ""} ${row.state === "open" ? "open" : ""}`;
   const [time, ms] = clock(row.at);
   return html`<div
     class=${classes}
@@ -105,7 +105,8 @@ function Row({ row, index, top, chosen, onOpen }) {
 }
 
 function Event({ row }) {
-  const text = row.kind === "dropped" ? `${plural(row.count, "row was", "rows were")} dropped: more came than is shown` : row.note;
+  const text =
+    row.kind === "dropped" ? `${plural(row.count, "row was", "rows were")} dropped: more came than is shown` : row.note;
   return html`<span role="gridcell" class="event" aria-colspan="6">
       <b>${row.kind}</b><bdi title=${text}>${oneLine(text ?? "")}</bdi>
     </span>
@@ -118,19 +119,23 @@ function Request({ row }) {
   const client = oneLine(row.client ?? "");
   const path = oneLine(row.path);
   const why = row.error || row.ended || row.note || (row.waiting ? `waits: ${row.waiting}` : "");
-  const status = row.status || (row.state === "open" ? "…" : "none");
-  return html`<span role="gridcell" class="client" title=${client}><i class=${`dot h${hue(row.client ?? "")}`} /><bdi>${client}</bdi></span>
+  const open = row.state === "open";
+  const status = row.status || (open ? "…" : "none");
+  const attempts = row.attempts > 1 ? `${row.attempts}×` : row.attempts || "";
+  return html`<span role="gridcell" class="client" title=${client}>
+      <i class=${`dot h${hue(row.client ?? "")}`} /><bdi>${client}</bdi>
+    </span>
     <span role="gridcell" class=${`method ${writes(row.method) ? "writes" : ""}`}>${row.method}</span>
     <span role="gridcell" class="path" title=${path}>
       <bdi>${path}</bdi>${row.query && html`<small title="has a query: see the details">?…</small>`}
       ${row.resent && html`<em>resent</em>`}${why && html`<em class="why" title=${why}>${oneLine(why)}</em>`}
     </span>
-    <span role="gridcell" class=${`status s${statusClass(row)}`} aria-label=${row.state === "open" ? "under way" : undefined}
-      >${status}</span
-    >
-    <span role="gridcell" class=${`attempts ${row.attempts > 1 ? "many" : ""}`}>${row.attempts > 1 ? `${row.attempts}×` : row.attempts || ""}</span>
+    <span role="gridcell" class=${`status s${statusClass(row)}`} aria-label=${open ? "under way" : undefined}>
+      ${status}
+    </span>
+    <span role="gridcell" class=${`attempts ${row.attempts > 1 ? "many" : ""}`}>${attempts}</span>
     <span role="gridcell" class="cost">${row.cost ?? ""}</span>
     <span role="gridcell" class="duration" title=${`${bytes(row.in ?? 0)} in, ${bytes(row.out ?? 0)} out`}>
-      <${Bar} row=${row} /><span class="figure">${row.state === "open" && !row.ms ? "" : duration(row.ms ?? 0)}</span>
+      <${Bar} row=${row} /><span class="figure">${open && !row.ms ? "" : duration(row.ms ?? 0)}</span>
     </span>`;
 }

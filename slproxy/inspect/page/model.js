@@ -50,7 +50,7 @@ export class Model {
       this.paused = null;
       this.selected = null;
       this.open = false;
-      this.restarted = `slproxy was restarted${lost ? `: ${plural(lost, "row")} of before ${lost === 1 ? "is" : "are"} gone` : ""}.`;
+      this.restarted = `slproxy was restarted: ${plural(lost, "row")} of before ${lost === 1 ? "is" : "are"} gone.`;
       this.#show();
     }
     this.about = data;

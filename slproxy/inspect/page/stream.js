@@ -1,9 +1,8 @@
 // The stream of events, one for all tabs of a browser.
 //
-// A browser has six connections to an origin over HTTP/1.1, for all tabs together, and a stream holds one for as long as
-// it lasts: the seventh tab would get nothing, its page included. So one tab, which holds a lock, listens and passes on
-// what it hears; when it closes, another gets the lock. Without locks (they want https or a loopback name) each tab
-// listens by itself.
+// A browser has six connections to an origin over HTTP/1.1, for all tabs together, and a stream holds one: the seventh
+// tab would get nothing, its page included. So one tab, which holds a lock, listens and passes on what it hears; when it
+// closes, another gets the lock. Without locks (they want https or a loopback name) each tab listens by itself.
 
 import { eventSource, whyNoEvents } from "./server.js";
 
@@ -56,8 +55,8 @@ export function listen({ heard, state, known }) {
 /**
  * A connection that broke is made again by the browser, from where it broke off; one that was refused, by us.
  *
- * Where many tabs listen by themselves, the proxy lets some ask again and again (`stream` of `hello` is false): then the end
- * of a connection is nothing to tell, if the next comes soon.
+ * Where many tabs listen by themselves, the proxy lets some ask again and again (`stream` of `hello` is false): then
+ * the end of a connection is nothing to tell, if the next comes soon.
  */
 function connect(heard, state) {
   let refused = 0;
