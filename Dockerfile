@@ -9,27 +9,49 @@
 # Then:   curl --header "X-Slproxy-Key: $(cat deploy/secrets/slproxy_key)" http://localhost:8642/v2/me.json
 # compose.yaml says how to make the two files.
 #
-# No secret is in the image: .dockerignore lets nothing into the build but the sources, and there is no build argument.
+# No secret is in the image: .dockerignore lets nothing into the build but what is copied below, and no build argument is one.
 
 # The Python that the test suite runs on.
 ARG PYTHON=3.11
+# For a build that stands on the same base each time, name it by its digest:
+#   --build-arg BASE=docker.io/library/python:3.11-slim@sha256:…
+ARG BASE=docker.io/library/python:${PYTHON}-slim
 
-FROM python:${PYTHON}-slim AS build
+FROM ${BASE} AS build
 WORKDIR /src
 # The environment that runs later gets no pip of its own: the base's installs into it.
-RUN python -m venv --without-pip /opt/slproxy
-COPY pyproject.toml README.md LICENSE ./
+RUN python -m venv --without-pip /opt/slproxy && python -m venv --without-pip /opt/build
+# Each version with its hashes, of all processors (`make pins`).
+COPY deploy/requirements.txt deploy/requirements-build.txt ./
+RUN python -m pip --python /opt/slproxy/bin/python install \
+      --no-cache-dir --disable-pip-version-check --no-deps --require-hashes --requirement requirements.txt && \
+    python -m pip --python /opt/build/bin/python install \
+      --no-cache-dir --disable-pip-version-check --no-deps --require-hashes --requirement requirements-build.txt
+COPY pyproject.toml README.md LICENSE deploy/sbom.py ./
 COPY slproxy ./slproxy
-RUN python -m pip --python /opt/slproxy/bin/python install --no-cache-dir --disable-pip-version-check ".[otel,redis,uvloop]"
+RUN /opt/build/bin/python -m hatchling build --target wheel && \
+    python -m pip --python /opt/slproxy/bin/python install \
+      --no-cache-dir --disable-pip-version-check --no-deps --no-index dist/*.whl && \
+    /opt/slproxy/bin/python sbom.py > /opt/slproxy/sbom.cdx.json
 
-FROM python:${PYTHON}-slim
+FROM ${BASE}
+# What this is built of: --build-arg REVISION="$(git rev-parse HEAD)" --build-arg SOURCE=https://…
+ARG VERSION=0.1.0
+ARG REVISION=unknown
+ARG SOURCE=unknown
 LABEL org.opencontainers.image.title="slproxy" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}" \
+      org.opencontainers.image.source="${SOURCE}" \
       org.opencontainers.image.description="A local reverse proxy for the SalesLoft API that keeps the token" \
       org.opencontainers.image.licenses="MIT"
 COPY --from=build /opt/slproxy /opt/slproxy
 # Owned by the user below: a fresh named volume takes owner and mode from here. A slproxy.toml mounted in /etc/slproxy has
 # the owner that it has outside, so it is to be named: SLPROXY_CONFIG=/etc/slproxy/slproxy.toml.
-RUN install -d -o 65532 -g 65532 -m 0700 /var/lib/slproxy && install -d -m 0755 /etc/slproxy
+# The official base holds its library uncompiled, and nothing can be compiled later: each start would do that again.
+RUN install -d -o 65532 -g 65532 -m 0700 /var/lib/slproxy && install -d -m 0755 /etc/slproxy && \
+    python -m compileall -q -x '/(test|tests|idlelib|lib2to3|tkinter|turtledemo|ensurepip|site-packages|dist-packages)/' \
+      "$(python -c 'import sysconfig; print(sysconfig.get_path("stdlib"))')"
 # A published port reaches the container's own address, not its loopback. slproxy does not start on it without a local key:
 # mount one and name it in SLPROXY_LISTEN__KEY_FILE. With SLPROXY_METRICS__PORT, metrics and probes are there without one.
 ENV PATH=/opt/slproxy/bin:$PATH \

@@ -8,9 +8,9 @@ PORT   ?= 8642
 OPTIONS ?=
 # The first with native sidecars, and the newest that there are schemas for.
 KUBERNETES  := 1.29 1.37
-IMAGE_TESTS := tests/clients/test_image.py tests/clients/test_podman.py
+IMAGE_TESTS := tests/clients/test_image.py tests/clients/test_podman.py tests/clients/test_kustomize.py
 
-.PHONY: help demo test test-floor coverage lint manifests image dist types check bench clean
+.PHONY: help demo test test-floor coverage lint manifests pins image dist types check bench clean
 
 help: ## say what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -34,8 +34,14 @@ lint: $(VENV)/linted manifests ## check style, and the files of containers
 
 manifests: $(VENV)-deploy/installed ## check the Dockerfile and the manifests, for the first and the last Kubernetes that is claimed
 	$(VENV)-deploy/bin/hadolint Dockerfile
+	@$(VENV)-deploy/bin/kubectl kustomize deploy/kustomize/example >$(VENV)-deploy/example.yaml
 	@for version in $(KUBERNETES); do $(VENV)-deploy/bin/kubernetes-validate --strict --quiet -k $$version \
-	  deploy/kubernetes-sidecar.yaml || exit 1; done
+	  deploy/kubernetes-sidecar.yaml $(VENV)-deploy/example.yaml || exit 1; done
+
+pins: $(VENV)-deploy/installed ## pin what the image installs to the newest versions, with their hashes
+	@for pinned in "requirements slproxy otel redis uvloop" "requirements-build build"; do set -- $$pinned; file=$$1; shift; \
+	  $(VENV)-deploy/bin/python tests/requirements.py "$$@" | tr ' ' '\n' | $(VENV)-deploy/bin/pip-compile --quiet --upgrade \
+	  --generate-hashes --strip-extras --no-header --no-annotate --no-emit-index-url --no-emit-find-links --output-file deploy/$$file.txt - || exit 1; done
 
 image: $(VENV)/tested $(VENV)-deploy/installed ## build the image with podman, and run it (as root of Debian or Ubuntu)
 	.ci/image .images

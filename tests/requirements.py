@@ -16,6 +16,7 @@ def requirements(names: list[str], *, lowest: bool) -> list[str]:
     project = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text("utf-8"))
     sources = {
         "slproxy": project["project"]["dependencies"],
+        "build": project["build-system"]["requires"],
         **project["project"]["optional-dependencies"],
         **project["dependency-groups"],
     }

@@ -9,11 +9,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 import slproxy
 from slproxy.app import GRACE
 from slproxy.config import ListenSettings
 from slproxy.config.variables import META, VARIABLES
+from tests.requirements import requirements
 from tests.support import ROOT
 from tests.support.deployment import (
     APPLICATION,
@@ -63,8 +65,9 @@ def test_secrets_are_given_as_files_and_never_as_values(environment: Mapping[str
 
 
 def test_the_image_is_built_in_two_stages_on_a_python_that_the_program_supports() -> None:
-    assert [stage.one("FROM") for stage in STAGES] == ["python:${PYTHON}-slim AS build", "python:${PYTHON}-slim"]
-    python = PREFACE.one("ARG").removeprefix("PYTHON=")
+    assert [stage.one("FROM") for stage in STAGES] == ["${BASE} AS build", "${BASE}"]
+    python, base = (word.partition("=")[2] for word in PREFACE.all("ARG"))
+    assert base == "docker.io/library/python:${PYTHON}-slim"
     requires = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["requires-python"]
     oldest = requires.removeprefix(">=").split(".")
     assert [int(part) for part in python.split(".")] >= [int(part) for part in oldest]
@@ -73,7 +76,9 @@ def test_the_image_is_built_in_two_stages_on_a_python_that_the_program_supports(
 def test_nothing_secret_can_get_into_a_layer() -> None:
     copied = [each.split() for each in BUILD.all("COPY")]
 
-    assert not any(stage.all("ADD") + stage.all("ARG") for stage in STAGES)
+    assert not any(stage.all("ADD") for stage in STAGES)
+    assert BUILD.all("ARG") == []
+    assert [word.partition("=")[0] for word in IMAGE.all("ARG")] == ["VERSION", "REVISION", "SOURCE"]
     assert IMAGE.all("COPY") == ["--from=build /opt/slproxy /opt/slproxy"]
     ignored = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if line and not line.startswith("#")]
     let_in = {line.removeprefix("!") for line in ignored if line.startswith("!")}
@@ -96,6 +101,10 @@ def test_the_image_says_what_it_is_and_where_it_listens() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
     assert labels["org.opencontainers.image.title"] == project["name"]
+    assert IMAGE.all("ARG")[0] == f"VERSION={slproxy.__version__}"
+    assert {name.rpartition(".")[2]: value for name, value in labels.items() if "$" in value} == {
+        name: f"${{{name.upper()}}}" for name in ("version", "revision", "source")
+    }
     assert labels["org.opencontainers.image.licenses"] == project["license"]
     assert IMAGE.one("EXPOSE") == str(ListenSettings().port)
     assert IMAGE.environment["SLPROXY_LISTEN__HOST"] == IMAGE.environment["SLPROXY_METRICS__HOST"] == "0.0.0.0"
@@ -202,3 +211,15 @@ def test_one_name_of_the_image_is_used_throughout() -> None:
     assert {name for text in texts for name in re.findall(r"\bslproxy:\d+\.[\d.]+\b", text)} == {SIDECAR["image"]}
     assert PROXY["image"] == SIDECAR["image"]
     assert f"docker build --tag {SIDECAR['image']} ." in texts[0]
+
+
+def test_what_the_image_installs_is_pinned_with_hashes_within_the_bounds_of_the_project() -> None:
+    pinned: dict[str, str] = {}
+    for name in ("requirements.txt", "requirements-build.txt"):
+        for entry in re.split(r"\n(?=\w)", (ROOT / "deploy" / name).read_text()):
+            found = re.match(r"([\w-]+)==([\w.]+) \\\n( +--hash=sha256:[0-9a-f]{64}( \\)?\n?)+$", entry)
+            assert found, entry
+            pinned[found[1]] = found[2]
+    wanted = requirements(["slproxy", "otel", "redis", "uvloop", "build"], lowest=False)
+    assert {each.name for each in map(Requirement, wanted)} <= set(pinned)
+    assert all(each.specifier.contains(pinned[each.name]) for each in map(Requirement, wanted))

@@ -17,6 +17,7 @@ import pytest
 import slproxy
 from slproxy.config import LimitSettings
 from slproxy.sandbox import Sandbox
+from tests.support import ROOT
 from tests.support.commands import free_port
 from tests.support.deployment import (
     HEALTHCHECK,
@@ -61,6 +62,14 @@ async def test_what_the_image_holds_runs_and_has_no_pip(built: Image) -> None:
     assert await built.run("python", "-c", "import uvloop", env=env) == (0, "")
     assert await built.run("python", "-c", where, env=env) == (0, "True\n")
     assert "No module named pip" in (await built.run("python", "-m", "pip", env=env))[1]
+
+
+async def test_the_bill_of_materials_lists_what_is_pinned_and_nothing_else(built: Image) -> None:
+    _, said = await built.run("cat", built.inside("/opt/slproxy/sbom.cdx.json"), env=built.environment({}, 0))
+
+    listed = {each["name"]: each["version"] for each in json.loads(said)["components"]}
+    pins = (ROOT / "deploy" / "requirements.txt").read_text()
+    assert listed == dict(re.findall(r"^([\w-]+)==(\S+)", pins, re.MULTILINE))
 
 
 async def test_the_image_runs_as_nobody_in_particular_on_a_root_that_is_read_only(built: Image) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -134,7 +135,8 @@ def podman_with_image(config: pytest.Config) -> Iterator[Podman]:
     # pytest's own folders are closed to other users.
     with tempfile.TemporaryDirectory(prefix="slproxy-secrets-") as folder:
         Path(folder).chmod(0o755)
-        podman = Podman(str(config.getoption("--podman")), Path(folder))
+        named = config.getoption("--podman")
+        podman = Podman(str(Path(shutil.which(named) or named).absolute()), Path(folder))
         podman.secrets.mkdir()
         try:
             yield podman
