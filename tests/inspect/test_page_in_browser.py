@@ -19,7 +19,7 @@ import pytest
 
 from slproxy.app import App
 from slproxy.config import ListenSettings, Secret, Settings
-from slproxy.config.schema import InspectSettings, PolicySettings, RetrySettings
+from slproxy.config.schema import InspectSettings, PaceSettings, PolicySettings, RetrySettings
 from slproxy.store import MemoryStore
 from tests.support import chromium, node
 from tests.support.inspector_page import InspectorPage, inspector_page
@@ -174,6 +174,11 @@ async def test_the_budget_of_this_minute_and_who_waits_for_it_are_told(browser: 
         finally:
             waiting.cancel()
             await asyncio.gather(waiting, return_exceptions=True)
+
+
+async def test_without_pacing_it_is_said_that_nothing_waits(browser: str) -> None:
+    async with scene(browser, pace=PaceSettings(mode="off")) as at:
+        await at.page.reads("Pacing is off", ".budget")
 
 
 async def test_a_renewal_is_a_row_of_its_own(browser: str) -> None:

@@ -59,9 +59,10 @@ function queues(waiting) {
 }
 
 export function Budget({ model }) {
-  const { budget } = model;
+  const { budget, about } = model;
   if (!budget) {
-    const text = "The budget of this minute is not known yet.";
+    // With pacing it comes together with the first that is heard.
+    const text = about ? "Pacing is off: nothing waits for the budget." : "";
     return html`<section class="budget muted" aria-label="Budget">${text}</section>`;
   }
   const share = budget.limit > 0 ? Math.max(0, Math.min(1, budget.remaining / budget.limit)) : 0;
@@ -134,13 +135,11 @@ export function FilterBox({ model }) {
 
 export function Notices({ model }) {
   const { connection, notice, restarted } = model;
-  const why = connection.why || "The proxy does not answer.";
+  const why = (connection.why || "the proxy does not answer").replace(/\.$/, "");
+  const told = `Disconnected: ${why}. The page connects again by itself; what is shown stays.`;
   const hush = html`<button class="link" onClick=${() => model.hush()}>Dismiss</button>`;
   return html`<div class="notices">
-    ${
-      connection.state === "lost" &&
-      html`<p class="notice bad" role="alert">${why} The page connects again by itself; what you see is kept.</p>`
-    }
+    ${connection.state === "lost" && html`<p class="notice bad" role="alert">${told}</p>`}
     ${restarted && html`<p class="notice" role="status">${restarted} ${hush}</p>`}
     <div class="toast" role="status">${notice && html`<p class=${notice.bad ? "bad" : ""}>${notice.text}</p>`}</div>
   </div>`;
