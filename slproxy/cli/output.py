@@ -37,15 +37,15 @@ def open_standard_streams() -> None:
             setattr(sys, name, open(descriptor, "w" if descriptor else "r", closefd=False))  # noqa: SIM115
 
 
-def print_result(text: str) -> None:
-    """Print a command's result, or a part of it.
+def print_result(text: str, *, paint: Callable[[str], str] = str) -> None:
+    """Print a command's result, or a part of it; ``paint`` may add colours to what is shown.
 
     Raises:
         OutputError: it could not be written; nobody may take the command for done.
         BrokenPipeError: nobody reads it any more (``slproxy config | head``).
     """
     try:
-        print(_shown(text, sys.stdout), flush=True)
+        print(paint(_shown(text, sys.stdout)), flush=True)
     except BrokenPipeError:
         give_up(sys.stdout)
         raise

@@ -14,6 +14,7 @@ from slproxy.observe.exchange import (
     Wait,
     loggable_path,
 )
+from slproxy.observe.lines import GREEN, GREY, RED, YELLOW, painted, wants_colour
 from slproxy.observe.logging_setup import start_logging
 from slproxy.observe.metrics import Metrics
 from slproxy.observe.observer import Listener, Observer
@@ -26,11 +27,15 @@ from slproxy.observe.tracing.start import start_tracing
 
 __all__ = [
     "BODY_LIMIT",
+    "GREEN",
+    "GREY",
     "LEFT",
     "LEFT_WAITING",
     "MASK",
+    "RED",
     "RENEWED",
     "TAKEN_OVER",
+    "YELLOW",
     "AccessLog",
     "Attempt",
     "Audit",
@@ -52,8 +57,10 @@ __all__ = [
     "is_sane",
     "loggable_path",
     "masked",
+    "painted",
     "pairs",
     "redacted",
     "start_logging",
     "start_tracing",
+    "wants_colour",
 ]

@@ -5,8 +5,9 @@ from __future__ import annotations
 import functools
 import json
 import time
+from collections.abc import Mapping
 
-_GREY, RED, YELLOW, GREEN, _RESET = "\x1b[90m", "\x1b[31m", "\x1b[33m", "\x1b[32m", "\x1b[0m"
+GREY, RED, YELLOW, GREEN, _RESET = "\x1b[90m", "\x1b[31m", "\x1b[33m", "\x1b[32m", "\x1b[0m"
 
 
 def json_line(fields: dict[str, object], *, at: float, level: str = "info") -> str:
@@ -38,7 +39,19 @@ def _second(second: int) -> str:
 
 def pretty_line(text: str, *, at: float, colour: bool) -> str:
     """Return one line for a person, in local time; ``at`` is Unix time."""
-    return f"{painted(time.strftime('%H:%M:%S', time.localtime(at)), _GREY, colour=colour)} {text}"
+    return f"{painted(time.strftime('%H:%M:%S', time.localtime(at)), GREY, colour=colour)} {text}"
+
+
+def wants_colour(environ: Mapping[str, str], *, is_terminal: bool) -> bool:
+    """Tell whether a stream is to have colours: as Python and many programs have it, in this order.
+
+    https://no-color.org, https://force-color.org: a variable that is empty is none.
+    """
+    if environ.get("NO_COLOR"):
+        return False
+    if environ.get("FORCE_COLOR"):
+        return environ["FORCE_COLOR"] != "0"  # which is how Node's programs turn them off
+    return is_terminal and environ.get("TERM") != "dumb"
 
 
 def painted(text: str, paint: str, *, colour: bool) -> str:

@@ -13,7 +13,7 @@ from typing import TextIO
 
 from slproxy.observe.access_log import AccessLog
 from slproxy.observe.background_writer import BackgroundStream, BackgroundWriter
-from slproxy.observe.lines import RED, YELLOW, json_line, painted, pretty_line
+from slproxy.observe.lines import RED, YELLOW, json_line, painted, pretty_line, wants_colour
 from slproxy.observe.observer import Listener
 from slproxy.untrusted import printable
 
@@ -52,8 +52,9 @@ def start_logging(*, level: str, form: str, background: bool) -> list[Listener]:
     """
     # Nothing here shows them, and each costs time on every line (Python's logging HOWTO, "Optimization").
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
-    colour = sys.stderr.isatty()
-    pretty = form == "pretty" or (form == "auto" and colour)
+    is_terminal = sys.stderr.isatty()
+    colour = wants_colour(os.environ, is_terminal=is_terminal)
+    pretty = form == "pretty" or (form == "auto" and is_terminal)
     formatter = Formatter(pretty=pretty, colour=colour)
     if background:
         _print_in_background(functools.partial(_note, formatter))

@@ -117,7 +117,7 @@ async def test_where_nothing_is_wrong_all_is_ok_and_the_exit_code_is_0(tmp_path:
             assert [each["detail"].partition(":")[0] for each in of(check, findings)] == ["api", "accounts"]
         assert "Jane Smith" in of("credentials", findings)[0]["detail"]
         assert "without TLS" in of("tls", findings)[0]["detail"]
-        told = await run_here("doctor", home=tmp_path, env=env)
+        told = await run_here("doctor", home=tmp_path, env=all_of_it)
         assert (told[0], told[2]) == (0, "")
         assert [line.split()[:2] for line in told[1].splitlines()] == [[e["state"], e["check"]] for e in findings]
 

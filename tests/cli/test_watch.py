@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import fcntl
 import json
 import os
-import pty
 import re
 import shutil
-import struct
 import termios
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -25,6 +20,7 @@ from tests.support.programs import program, spawn
 from tests.support.proxies import settings_for
 from tests.support.raw_http import get, raw
 from tests.support.scripted import ScriptedUpstream
+from tests.support.terminals import terminal
 from tests.support.waiting import PATIENCE, until
 
 SETTINGS = settings_for("https://api.salesloft.com")
@@ -141,31 +137,6 @@ def test_lines_tell_each_thing_once_and_again_when_it_changes() -> None:
         "GET /v2/people 200 12.3 ms, report, 2 attempts, cost 3, waited 0.9 s, client left"
     ]
     assert [line[9:] for line in lines.news({**PROXY, "pid": 2}, at=AT)] == ["GET /v2/people 200 12.3 ms, report"]
-
-
-class Terminal:
-    """A real terminal, and what was drawn on it."""
-
-    def __init__(self, keys: int, file: int) -> None:
-        self.keys, self.file = keys, file
-        self.drawn = ""
-
-    def shows(self, *texts: str) -> bool:
-        with contextlib.suppress(BlockingIOError, OSError):
-            self.drawn += os.read(self.keys, 1 << 16).decode()
-        return all(text in self.drawn for text in texts)
-
-
-@contextmanager
-def terminal(*, lines: int = 30, columns: int = 120) -> Iterator[Terminal]:
-    keys, file = pty.openpty()
-    try:
-        os.set_blocking(keys, False)
-        fcntl.ioctl(file, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
-        yield Terminal(keys, file)
-    finally:
-        os.close(keys)
-        os.close(file)
 
 
 @pytest.mark.skipif(shutil.which("setsid") is None, reason="setsid (util-linux) gives a process its terminal")

@@ -6,6 +6,7 @@ import argparse
 import json
 
 from slproxy.cli.output import DONE, print_result
+from slproxy.cli.table import print_table
 from slproxy.config import Settings, effective
 
 
@@ -15,8 +16,5 @@ async def run(settings: Settings, args: argparse.Namespace) -> int:
     if args.json:
         print_result(json.dumps({row.key: {"value": row.plain, "origin": row.origin} for row in rows}, indent=2))
         return DONE
-    key_width = max(len(row.key) for row in rows)
-    value_width = min(max(len(row.value) for row in rows), 48)
-    for row in rows:
-        print_result(f"{row.key:<{key_width}}  {row.value:<{value_width}}  {row.origin}")
+    print_table([(row.key, row.value, row.origin) for row in rows])
     return DONE

@@ -13,8 +13,9 @@ import json
 import os
 import shlex
 import stat
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 from slproxy import config
 from slproxy.cli import host_checks, running_proxy
@@ -23,16 +24,18 @@ from slproxy.cli.finding import DEADLINE, NO_ANSWER, Finding, finding_from
 from slproxy.cli.identify import identify
 from slproxy.cli.logins import closing
 from slproxy.cli.output import DONE, FAILED, print_result
+from slproxy.cli.table import print_table
 from slproxy.config import SCHEMA, Settings, is_loopback
 from slproxy.errors import ConfigError, SlproxyError
 from slproxy.listeners import audit_of
+from slproxy.observe import GREEN, GREY, RED, YELLOW
 from slproxy.server import listen_at, listen_openly
 from slproxy.sockets import Peers
 from slproxy.store import token_store
-from slproxy.untrusted import printable
 
 # How long the check of the credentials may take, which may have to renew the token first, in seconds.
 CREDENTIALS_DEADLINE = 15.0
+PAINTS: Mapping[str, str] = MappingProxyType({"ok": GREEN, "warning": YELLOW, "broken": RED, "skipped": GREY})
 
 
 async def examine(settings: Settings) -> list[Finding]:
@@ -191,8 +194,10 @@ def print_findings(findings: Sequence[Finding], *, as_json: bool) -> int:
     if as_json:
         print_result(json.dumps([finding.fields() for finding in findings], indent=2))
     else:
+        rows: list[tuple[str, str, str]] = []
         for finding in findings:
-            print_result(f"{finding.state:<8} {finding.check:<12} {printable(finding.detail)}")
+            rows.append((finding.state, finding.check, finding.detail))
             if finding.remedy and finding.state in ("warning", "broken"):
-                print_result(f"{'':<21} -> {printable(finding.remedy)}")
+                rows.append(("", "", f"-> {finding.remedy}"))
+        print_table(rows, gap=1, least=8, paints=PAINTS)
     return FAILED if any(finding.state == "broken" for finding in findings) else DONE

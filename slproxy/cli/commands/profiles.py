@@ -10,6 +10,7 @@ from slproxy.access import Access
 from slproxy.cli.describe import describe_token
 from slproxy.cli.output import DONE, print_result
 from slproxy.cli.settings import load_settings, profile_names
+from slproxy.cli.table import print_table
 from slproxy.config import Settings
 from slproxy.errors import LoginRequired, SlproxyError
 
@@ -28,9 +29,7 @@ async def run(settings: Settings, args: argparse.Namespace) -> int:
     if args.json:
         print_result(json.dumps(rows, indent=2))
         return DONE
-    width = max(len(str(row["profile"])) for row in rows)
-    for row in rows:
-        print_result(f"{'*' if row['chosen'] else ' '} {row['profile']:<{width}}  {_describe(row)}")
+    print_table([(f"{'*' if row['chosen'] else ' '} {row['profile']}", _describe(row)) for row in rows])
     return DONE
 
 

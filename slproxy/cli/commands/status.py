@@ -12,11 +12,11 @@ from slproxy.cli import running_proxy
 from slproxy.cli.describe import describe_token
 from slproxy.cli.output import print_result
 from slproxy.cli.status_rows import budget_rows, proxy_text, renewal_text, rules_rows, serves_another, spared_text
+from slproxy.cli.table import print_table
 from slproxy.cli.watch import watch
 from slproxy.cli.watch_text import ANOTHER_VERSION
 from slproxy.config import Settings
 from slproxy.errors import LoginRequired, Problem, StoreError
-from slproxy.untrusted import printable
 
 
 async def run(settings: Settings, args: argparse.Namespace) -> int:
@@ -53,9 +53,8 @@ async def run(settings: Settings, args: argparse.Namespace) -> int:
         except (AttributeError, KeyError, OverflowError, TypeError, ValueError):
             # Another version, or another program that looks like one.
             rows = [*(_login_rows(here, needed) if here else []), ("proxy", ANOTHER_VERSION)]
-        for name, value in (("profile", settings.profile), *rows):
-            if value:
-                print_result(f"{name:<9} {printable(value)}")
+        shown = [("profile", settings.profile), *((name, value) for name, value in rows if value)]
+        print_table(shown, gap=1, least=9)
     if fault is not None:
         raise fault
     return 0 if needed is None else LoginRequired.exit_code
