@@ -14,7 +14,12 @@ SHOWN = 256 * 1024
 
 # Without a type, it is looked at.
 _TEXT = re.compile(r"text/.*|application/(.*[+])?(json|xml|javascript|x-www-form-urlencoded)|", re.IGNORECASE)
-_CHARSET = re.compile(r"charset\s*=\s*\"?([\w-]+)", re.IGNORECASE)
+# Those of texts: Python knows others as well, of which some take long, and one always fails.
+_CHARSET = re.compile(
+    r"charset\s*=\s*\"?(utf-?(?:8|16|32)|(?:us-)?ascii|latin-?1|iso-?8859-[0-9]+|windows-[0-9]+|shift_jis|euc-(?:jp|kr)"
+    r"|gb[0-9k]+|big5)\b",
+    re.IGNORECASE,
+)
 # Of the control characters, text has these.
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0e-\x1f]")
 

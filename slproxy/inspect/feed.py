@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from typing import Protocol
@@ -35,6 +36,9 @@ AT_FIRST, SLICE = 2_000, 50
 STREAMS, POLLS, RETRY = 4, 20, 1_000
 # How often a tab hears something, in seconds: a connection on which nothing passes may be lost unseen.
 PULSE = 15.0
+
+# A number of a change, as a tab says it.
+_SEEN = re.compile("[0-9]{1,15}")
 
 Viewer = str | None
 
@@ -94,7 +98,7 @@ class Feed:
     def open(self, viewer: Viewer, after: str) -> Tab | None:
         """Return the stream of another tab, which has seen all up to ``after``; ``None`` where there are too many."""
         boot, _, seen = after.rpartition("-")
-        since = int(seen) if boot == self._boot and seen.isdigit() else 0
+        since = int(seen) if boot == self._boot and _SEEN.fullmatch(seen) else 0
         is_brief = len(self._tabs) >= STREAMS
         now = self._monotonic()
         if is_brief:

@@ -19,13 +19,14 @@ from slproxy.observe import MASK
 
 # SalesLoft's names for what tells who somebody is (docs/salesloft.md), and their like.
 _PERSONAL = re.compile(
-    r"(?i)(.*[_\[.-])?((first|last|full|display|nick|middle|user|sur)?_?name|e?mails?|e?mail_?addresses|(e?mail|street|home|work)_?address|address|"
+    r"(?is)(.*[_\[.-])?((first|last|full|display|nick|middle|user|sur)?_?name|e?mails?|e?mail_?addresses|(e?mail|street|home|work)_?address|address|"
     r"(home|work|mobile|direct)?_?(phones?|phone_?numbers?|phone_?extension)|mobile|fax|city|state|street|zip|postal_?code|country|locale|"
     r"birth_?(day|date)|linkedin(_url)?|twitter(_handle)?|signature|title|person(al)?_.*|to|cc|bcc|from|recipients?)([\]\[\]]*)"
 )
-# A member of a JSON document that was cut, so that it does not parse.
-_MEMBER = re.compile(r'"((?:[^"\\]|\\.)*)"(\s*:\s*)("(?:[^"\\]|\\.)*"?|[^\s,}\]]+)')
-_FIELD = re.compile(r"([^=&;?]+)=([^&;#]*)")
+# Of a JSON document that was cut, so that it does not parse: a string, with its value if it is a member's name. And a
+# field of a form. Each matches wherever it is tried, so that nothing is looked at twice.
+_MEMBER = re.compile(r'"((?:[^"\\]|\\.)*+)(?:"(?:(\s*+:\s*+)(?:"(?:[^"\\]|\\.)*+"?|[^\s,}\]]++))?)?')
+_FIELD = re.compile(r"([^=&;?]++)(?:=[^&;#]*)?")
 
 Document = Mapping[str, object]
 
@@ -139,12 +140,18 @@ def masked_text(text: str, kind: str) -> str:
 
 
 def _without_value(member: re.Match[str]) -> str:
-    return f'"{member[1]}"{member[2]}"{MASK}"' if _PERSONAL.fullmatch(member[1]) else member[0]
+    is_personal = member[2] and _PERSONAL.fullmatch(member[1])
+    return f'"{member[1]}"{member[2]}"{MASK}"' if is_personal else member[0]
 
 
 def masked_form(text: str) -> str:
     """Return a form or query with the values of personal fields masked."""
-    return _FIELD.sub(lambda found: f"{found[1]}={MASK}" if _PERSONAL.fullmatch(unquote(found[1])) else found[0], text)
+    return _FIELD.sub(_without_field, text)
+
+
+def _without_field(field: re.Match[str]) -> str:
+    has_value = len(field[0]) > len(field[1])
+    return f"{field[1]}={MASK}" if has_value and _PERSONAL.fullmatch(unquote(field[1])) else field[0]
 
 
 def _masked(value: object, *, is_personal: bool = False) -> object:

@@ -109,10 +109,15 @@ class InspectorPages:
 
     def _har(self, host: str, viewer: Viewer, query: str) -> Answer:
         asked = dict(each.partition("=")[::2] for each in query.split("&"))
+        ring = self._inspector.ring
         if numbers := asked.get("n", ""):
-            entries = [self._entry(each, viewer) for each in numbers.replace("%2C", ",").split(",")[:ARCHIVED]]
+            kept = {str(each[1].n): each for each in (*ring, *ring.open.values()) if visible_to(viewer, each)}
+            wanted = dict.fromkeys(numbers.replace("%2C", ",").split(","))
+            if not wanted.keys() <= kept.keys():
+                raise _not_kept()
+            entries = [kept[each] for each in wanted][:ARCHIVED]
         else:
-            entries = [each for each in self._inspector.ring if visible_to(viewer, each)][-ARCHIVED:]
+            entries = [each for each in ring if visible_to(viewer, each)][-ARCHIVED:]
         entries.sort(key=lambda each: each[1].n)
         word = functools.partial(archived, origin=f"http://{host}", mask=asked.get("mask") == "1")
         pieces = (json.dumps(word(self._worded(each))) for each in entries if not isinstance(each[0], Note))
@@ -122,9 +127,7 @@ class InspectorPages:
     def _entry(self, number: object, viewer: Viewer) -> Entry:
         entry = self._inspector.ring.get(int(str(number))) if _NUMBER.fullmatch(str(number)) else None
         if entry is None or not visible_to(viewer, entry):
-            raise NotFound(
-                "That request is not kept any more.", hint="Pin what must stay (inspect.entries, inspect.memory)."
-            )
+            raise _not_kept()
         return entry
 
     # What the page asks for.
@@ -158,6 +161,10 @@ class InspectorPages:
         body = self._inspector.veil.mask(json.dumps(document)).encode() + b"\n"
         fields = [*_fields("application/json"), ("Content-Length", str(len(body)))]
         return Answer(status=200, headers=fields, body=body)
+
+
+def _not_kept() -> NotFound:
+    return NotFound("That request is not kept any more.", hint="Pin what must stay (inspect.entries, inspect.memory).")
 
 
 def _fields(kind: str, *, cache: str = "no-store") -> list[tuple[str, str]]:

@@ -27,9 +27,10 @@ _CREDENTIAL = re.compile(
     r"proxy-(?!status$|connection$).*|(?!idempotency-).*-key(?:-.*)?"
     r"|.*(?:authorization|cookie|token|secret|passw|api-?key|credential).*"
 )
-_PARAMETER = re.compile(
-    r"(?i)([?&;][^=&;]*(?:token|secret|passw|api[_-]?key|authorization|signature|assertion)[^=&;]*=|[?&;](?:code|key|sig)=)"
-    r"([^&;#]*)"
+# Of a query: a name, and its value. No part of it is looked at twice, however long it is.
+_PARAMETER = re.compile(r"((?:^|[&;])([^=&;]*)=)([^&;#]*)")
+_SECRET_PARAMETER = re.compile(
+    r"(?i)token|secret|passw|api[_-]?key|authorization|signature|assertion|\A(?:code|key|sig)\Z"
 )
 # Of the schemes that say nothing of who uses them.
 _SCHEME = re.compile(rb"(?i)(basic|bearer) ")
@@ -199,7 +200,12 @@ def may_hold_credential(target: str) -> bool:
 
 def redacted_target(target: str) -> str:
     """Return a request target less the values of parameters that hold credentials."""
-    return _PARAMETER.sub(rf"\1{MASK}", target)
+    path, separator, query = target.partition("?")
+    return path + separator + _PARAMETER.sub(_without_secret, query)
+
+
+def _without_secret(found: re.Match[str]) -> str:
+    return f"{found[1]}{MASK}" if _SECRET_PARAMETER.search(found[2]) else found[0]
 
 
 def masked(value: bytes) -> bytes:

@@ -221,6 +221,16 @@ async def test_while_nobody_looks_nothing_is_worded_and_no_timer_runs() -> None:
     assert (scene.timer.due, scene.feed.is_watched) == (None, False)
 
 
+@pytest.mark.parametrize("after", ["b-²", f"b-{'1' * 5_000}", "b--1", "c-1"])
+async def test_who_says_nonsense_of_what_was_seen_is_told_all(after: str) -> None:
+    scene = Scene()
+    scene.happen()
+    tab = Reader(scene.open(after))
+    await settled()
+    assert tab.rows == [1]
+    tab.task.cancel()
+
+
 async def test_a_client_sees_its_own_requests_only() -> None:
     scene = Scene()
     scene.happen(client="a")
