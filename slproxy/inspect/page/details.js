@@ -6,7 +6,7 @@ import { Difference } from "./difference.js";
 import { headerChanges } from "./diff.js";
 import { useExchange } from "./exchange.js";
 import { ago, bytes, clock, duration, oneLine, plural, statusClass } from "./format.js";
-import { html, useEffect, useRef } from "./vendor/htm-preact-standalone.module.js";
+import { html, useEffect, useMemo, useRef } from "./vendor/htm-preact-standalone.module.js";
 
 export function Details({ model }) {
   const n = model.selected;
@@ -18,19 +18,28 @@ export function Details({ model }) {
     // On a small screen the details take the place of the list.
     if (!document.getElementById("list").offsetParent) document.getElementById("details").focus();
   }, [n]);
-  // The proxy may know more of a row than this page, but not whether it is pinned by now.
-  const shared = { model, row, exchange };
+  // However often the list is drawn, these are drawn once: a body may be long.
+  const recording = model.bodies.on;
+  const long = useMemo(
+    () => exchange?.request && html`<${Long} exchange=${exchange} model=${model} />`,
+    [exchange, recording],
+  );
   return html`<section class="details" id="details" tabindex="-1" aria-label="Details of the chosen request">
-    <${Head} ...${shared} />
+    <${Head} model=${model} row=${row} exchange=${exchange} />
     <div class="sections" ref=${box} tabindex="0" role="region" aria-label="Details">
       ${row && row.kind !== "request" && html`<${Event} row=${row} />`}
       ${problem && html`<${Missing} problem=${problem} row=${row} />`}
       ${!exchange && !problem && html`<p class="nothing" role="status">Loading …</p>`}
-      ${exchange?.request && html`<${Course} ...${shared} />`}
-      ${exchange?.request && row.resent && html`<${Difference} first=${row.resent} exchange=${exchange} />`}
-      ${exchange?.request && html`<${Sides} ...${shared} />`}
+      ${exchange?.request && html`<${Course} row=${row} exchange=${exchange} />`}
+      ${long}
     </div>
   </section>`;
+}
+
+function Long({ exchange, model }) {
+  const first = exchange.row.resent;
+  return html`${first && html`<${Difference} first=${first} exchange=${exchange} />`}
+    <${Sides} exchange=${exchange} model=${model} />`;
 }
 
 function Event({ row }) {
@@ -155,8 +164,8 @@ function Step({ step, total, row }) {
   </tr>`;
 }
 
-function Sides({ model, row, exchange }) {
-  const { request, response } = exchange;
+function Sides({ model, exchange }) {
+  const { row, request, response } = exchange;
   const own = Boolean(row.error);
   const status = `${response.status} ${oneLine(response.reason ?? "")}`;
   return html`<div class="sides">
