@@ -444,6 +444,7 @@ class Stage:
                 SLPROXY_STORE__KEY=STORE_KEY,
                 SLPROXY_LISTEN__KEY=LOCAL_KEY,
                 SLPROXY_LOG__LEVEL="debug",
+                SLPROXY_LOG__AUDIT=str(home / "audit"),
                 SLPROXY_RETRY__ATTEMPTS="1",
                 BROWSER="/nonexistent",
                 PYTHON_KEYRING_BACKEND=KEYRING,
