@@ -44,7 +44,7 @@ LABEL org.opencontainers.image.title="slproxy" \
       org.opencontainers.image.revision="${REVISION}" \
       org.opencontainers.image.source="${SOURCE}" \
       org.opencontainers.image.description="A local reverse proxy for the SalesLoft API that keeps the token" \
-      org.opencontainers.image.licenses="MIT"
+      org.opencontainers.image.licenses="MIT AND Apache-2.0"
 COPY --from=build /opt/slproxy /opt/slproxy
 # Owned by the user below: a fresh named volume takes owner and mode from here. A slproxy.toml mounted in /etc/slproxy has
 # the owner that it has outside, so it is to be named: SLPROXY_CONFIG=/etc/slproxy/slproxy.toml.

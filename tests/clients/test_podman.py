@@ -7,7 +7,7 @@ import json
 import shutil
 import subprocess
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,11 +62,9 @@ class Running:
 
 
 @asynccontextmanager
-async def running(
-    image: Podman, env: Mapping[str, str], *words: str, options: Sequence[str] = POD
-) -> AsyncIterator[Running]:
+async def running(image: Podman, env: Mapping[str, str], *words: str) -> AsyncIterator[Running]:
     """Run the image in the background, with its health check, which needs systemd to be run by itself."""
-    given = image.options(env, options)
+    given = image.options(env)
     container = Running(image, given[1])
     code, said = await image.podman("run", "--detach", *given, PROXY["image"], *words)
     assert code == 0, said
@@ -85,7 +83,8 @@ async def test_the_health_check_finds_the_proxy_wherever_it_listens(image: Podma
         "file": ({"SLPROXY_CONFIG": "slproxy.toml"}, file, ()),
         "variable": ({"SLPROXY_LISTEN__PORT": "9000"}, (), ()),
     }[where]
-    async with running(image, ALONE | env, "serve", "--sandbox", *flags, options=(*POD, *options)) as container:
+    image.more = (*POD, *options)
+    async with running(image, ALONE | env, "serve", "--sandbox", *flags) as container:
         await container.until_healthy()
         # A container beside it, as in a pod.
         beside = ("--rm", "--network", f"container:{container.name}", CLIENT["image"])
@@ -100,6 +99,7 @@ async def test_the_health_check_finds_the_proxy_wherever_it_listens(image: Podma
 
 @pytest.mark.parametrize("delay", [0.0, 0.1, 0.3, 1.0])
 async def test_a_stop_at_any_moment_of_the_start_is_heard_at_once(image: Podman, delay: float) -> None:
+    image.more = POD
     async with running(image, ALONE, "serve", "--sandbox") as container:
         await asyncio.sleep(delay)
         began = time.monotonic()
@@ -116,7 +116,7 @@ async def test_a_login_in_the_volume_outlives_a_kill_and_a_stop_in_the_middle_of
         port = free_port()
         env = image.environment(OAUTH | at(sandbox) | {"SLPROXY_AUTH__LEEWAY": "1"}, port)
         assert (await log_in(image, sandbox, OAUTH)).startswith("Authenticated as: ")
-        async with running(image, env, options=HOST_NETWORK) as container:
+        async with running(image, env) as container:
 
             async def serves() -> bool:
                 await container.until_healthy()
@@ -159,7 +159,7 @@ async def test_a_key_is_replaced_by_kubernetes_swap_of_symbolic_links(image: Pod
     async def status(key: str) -> int:
         return (await raw(f"http://127.0.0.1:{port}", get("/v2/me.json", f"X-Slproxy-Key: {key}"))).head.status
 
-    async with running(image, env, options=HOST_NETWORK) as container:
+    async with running(image, env) as container:
         await container.until_healthy()
         assert (await status(KEY), await status(KEY[::-1])) == (200, 401)
         (volume / "..data_tmp").symlink_to("..2")
@@ -170,23 +170,27 @@ async def test_a_key_is_replaced_by_kubernetes_swap_of_symbolic_links(image: Pod
         assert await status(KEY) == 401
 
 
-async def test_any_user_of_group_0_may_run_it(image: Podman, sandbox: Sandbox) -> None:
+async def test_any_user_of_group_0_may_run_it(image: Podman, sandbox: Sandbox, tmp_path: Path) -> None:
     """As OpenShift has it: a user that nobody knows, and a volume that is open to the group."""
     mount_credentials(image, sandbox)
     for path in image.secrets.rglob("*"):
         path.chmod(0o755 if path.is_dir() else 0o444)
-    user, port = ("--user", "1234567:0"), free_port()
+    (tmp_path / "volume").mkdir()
+    (tmp_path / "volume").chmod(0o2770)
+    image.more = (*HOST_NETWORK, "--user", "1234567:0", "--volume", f"{tmp_path}/volume:/state")
+    port = free_port()
     env = image.environment(OAUTH | at(sandbox), port)
-    code, said = await image.podman(
-        "run", "--rm", "--no-healthcheck", *image.options(env, (*HOST_NETWORK, *user)), PROXY["image"], "serve"
-    )
+
+    code, said = await image.run("slproxy", "serve", env=env)
     assert code == 1
     assert "slproxy: Cannot read /var/lib/slproxy/default.json: Permission denied.\n" in said
     assert "Traceback" not in said
-    memory = env | {"SLPROXY_STORE__KIND": "memory", "SLPROXY_AUTH__GRANT": "client_credentials"}
-    async with running(image, memory, options=(*HOST_NETWORK, *user)) as container:
-        await container.until_healthy()
-        assert (await raw(f"http://127.0.0.1:{port}", get("/v2/me.json"))).head.status == 200
+    own = {"SLPROXY_STORE__KIND": "memory", "SLPROXY_AUTH__GRANT": "client_credentials"}, {"XDG_STATE_HOME": "/state"}
+    assert (await log_in(image, sandbox, OAUTH | own[1])).startswith("Authenticated as: ")
+    for more in own:
+        async with running(image, env | more) as container:
+            await container.until_healthy()
+            assert (await raw(f"http://127.0.0.1:{port}", get("/v2/me.json"))).head.status == 200
 
 
 async def test_300_uploads_of_1_mb_at_once_fit_into_the_limit_of_the_manifest(image: Podman, sandbox: Sandbox) -> None:
@@ -197,7 +201,8 @@ async def test_300_uploads_of_1_mb_at_once_fit_into_the_limit_of_the_manifest(im
     options = ("--memory", "256m", "--memory-swap", "256m", "--volume", "/var/tmp", "--env", "TMPDIR=/var/tmp")
     note = {"content": "x" * 1_000_000, "associated_with_type": "person", "associated_with_id": 1}
     body, headers = json.dumps(note).encode(), {"Content-Type": "application/json"}
-    async with running(image, env, options=(*HOST_NETWORK, *options)) as container:
+    image.more = (*HOST_NETWORK, *options)
+    async with running(image, env) as container:
         await container.until_healthy()
         connector = aiohttp.TCPConnector(limit=0)
         async with aiohttp.ClientSession(connector=connector) as client:

@@ -32,6 +32,8 @@ class Podman:
     def __init__(self, podman: str, folder: Path) -> None:
         self.podman_path = podman
         self.secrets = folder / "secrets"
+        # What else `podman run` is given.
+        self.more: Sequence[str] = HOST_NETWORK
         self._tag = f"slproxy-test-{secrets.token_hex(4)}"
         self._count = 0
 
@@ -41,12 +43,12 @@ class Podman:
     def environment(self, more: Mapping[str, str], port: int) -> dict[str, str]:
         return {**more, "SLPROXY_LISTEN__PORT": str(port)}
 
-    def options(self, env: Mapping[str, str], more: Sequence[str] = HOST_NETWORK) -> list[str]:
+    def options(self, env: Mapping[str, str]) -> list[str]:
         """Return what `podman run` is given for a container of the image, and a name that no other has."""
         self._count += 1
         given = [word for name, value in env.items() for word in ("--env", f"{name}={value}")]
         mounts = ("--volume", f"{self._tag}:{STATE}", "--volume", f"{self.secrets}:/run/secrets:ro")
-        return ["--name", f"{self._tag}-{self._count}", *HARDENED, *mounts, *given, *more]
+        return ["--name", f"{self._tag}-{self._count}", *HARDENED, *mounts, *given, *self.more]
 
     async def start(
         self, *command: str, env: Mapping[str, str], stdin: bytes | None = None
