@@ -26,7 +26,7 @@ from tests.support import chromium, node
 from tests.support.inspector_page import InspectorPage, inspector_page
 from tests.support.listener import reserved_port
 from tests.support.proxies import API_KEY, proxy, settings_for
-from tests.support.raw_http import Message, get, raw, reply
+from tests.support.raw_http import Message, get, port_of, raw, reply
 from tests.support.sandboxes import login_at, running_sandbox, sandbox_auth
 from tests.support.scripted import Handler, ScriptedUpstream
 from tests.support.waiting import until
@@ -693,6 +693,24 @@ async def test_with_a_local_key_the_browser_signs_in_once(browser: str) -> None:
                 await page.press("c")
                 await page.reads('-H "X-Slproxy-Key: $SLPROXY_KEY"', ".command")
                 assert key not in str(await page.value("document.documentElement.outerHTML"))
+
+
+async def test_at_another_name_which_browsers_trust_less_it_does_the_same(browser: str) -> None:
+    async with ScriptedUpstream(answer) as upstream:
+        settings = replace(settings_for(upstream.url), listen=ListenSettings(port=0, accept_hosts=("proxy.test",)))
+        async with (
+            proxy(settings) as app,
+            inspector_page(browser, f"http://proxy.test:{port_of(app.urls[0])}") as page,
+        ):
+            assert await page.value("isSecureContext || navigator.locks || navigator.clipboard") is None
+            await raw(app.urls[0], get("/v2/people"))
+            await page.rows(1)
+            await page.press("j", "r")
+            await page.rows(2)
+            await page.press("c")
+            await page.reads(f"{page.origin}/v2/people", ".command")
+            await page.press("Enter")
+            await page.reads("Copied as curl.", ".toast")
 
 
 # What others wrote.
