@@ -95,11 +95,12 @@ def tokens_of(record: Record) -> tuple[str, ...]:
     return record.token.access_token, record.token.refresh_token
 
 
-def answering(date: str) -> Handler:
-    """Return an API that knows who asks, and whose clock says ``date``."""
+def answering(date: str | None = None) -> Handler:
+    """Return an API that knows who asks, and whose clock says ``date``, or is right."""
 
     async def script(message: Message, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(reply("200 OK", ME, f"Date: {date}"))
+        said = email.utils.formatdate(usegmt=True) if date is None else date
+        writer.write(reply("200 OK", ME, f"Date: {said}"))
 
     return script
 
@@ -192,7 +193,7 @@ async def test_a_store_that_is_broken_does_not_keep_the_hosts_and_the_clock_from
 async def test_a_secret_that_others_can_read_is_a_warning_with_the_command_that_repairs_it(
     tmp_path: Path, place: str
 ) -> None:
-    async with ScriptedUpstream(answering(email.utils.formatdate(usegmt=True))) as upstream:
+    async with ScriptedUpstream(answering()) as upstream:
         env = on_a_free_port(pointed_at(upstream.url))
         path = tmp_path / ("it's a key" if place == "mounted" else place)
         match place:
@@ -370,7 +371,7 @@ async def test_an_upstream_that_is_down_is_told_and_the_rest_is_looked_at_all_th
 
 
 async def test_an_accounts_host_that_is_down_is_told_apart_from_the_api(tmp_path: Path) -> None:
-    async with ScriptedUpstream(answering(email.utils.formatdate(usegmt=True))) as upstream:
+    async with ScriptedUpstream(answering()) as upstream:
         async with ScriptedUpstream() as accounts:
             down = accounts.url
         env = on_a_free_port(pointed_at(upstream.url, SALESLOFT_API_KEY=KEY, SLPROXY_UPSTREAM__ACCOUNTS_URL=down))
@@ -474,7 +475,7 @@ async def test_a_token_that_has_expired_is_renewed_kept_and_no_finding(tmp_path:
 
 
 async def test_a_port_on_which_our_own_proxy_is_up_is_ok(tmp_path: Path) -> None:
-    async with ScriptedUpstream(answering(email.utils.formatdate(usegmt=True))) as upstream:
+    async with ScriptedUpstream(answering()) as upstream:
         env = on_a_free_port(pointed_at(upstream.url, SALESLOFT_API_KEY=KEY, SLPROXY_LISTEN__KEY="marker-local-key"))
         async with program("serve", home=tmp_path, env=env):
             findings = await diagnosis(tmp_path, env, code=0, hidden=("marker-local-key",))
@@ -486,7 +487,7 @@ async def test_a_port_on_which_our_own_proxy_is_up_is_ok(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("program_there", ["that speaks HTTP", "that says nothing"])
 async def test_a_port_of_another_program_is_told(tmp_path: Path, program_there: str) -> None:
-    async with ScriptedUpstream(answering(email.utils.formatdate(usegmt=True))) as upstream:
+    async with ScriptedUpstream(answering()) as upstream:
         with socket.socket() as silent:
             silent.bind(("127.0.0.1", 0))
             silent.listen()
@@ -500,7 +501,7 @@ async def test_a_port_of_another_program_is_told(tmp_path: Path, program_there: 
 
 
 async def test_a_unix_socket_is_looked_at_as_a_port_is(tmp_path: Path) -> None:
-    async with ScriptedUpstream(answering(email.utils.formatdate(usegmt=True))) as upstream:
+    async with ScriptedUpstream(answering()) as upstream:
         env = pointed_at(upstream.url, SALESLOFT_API_KEY=KEY)
         del env["SLPROXY_LISTEN__PORT"]
         missing = await diagnosis(tmp_path, {**env, "SLPROXY_LISTEN__UDS": str(tmp_path / "no" / "s")}, code=1)
@@ -514,7 +515,7 @@ async def test_a_unix_socket_is_looked_at_as_a_port_is(tmp_path: Path) -> None:
 
 
 async def test_an_audit_that_cannot_be_written_would_stop_a_start(tmp_path: Path) -> None:
-    async with ScriptedUpstream(answering(email.utils.formatdate(usegmt=True))) as upstream:
+    async with ScriptedUpstream(answering()) as upstream:
         env = on_a_free_port(pointed_at(upstream.url, SALESLOFT_API_KEY=KEY))
         for name, code in (("audit", 0), ("none/audit", 1)):
             (found,) = of("audit", await diagnosis(tmp_path, env | {"SLPROXY_LOG__AUDIT": name}, code=code))
@@ -524,7 +525,7 @@ async def test_an_audit_that_cannot_be_written_would_stop_a_start(tmp_path: Path
 
 
 async def test_a_metrics_port_that_is_taken_would_stop_a_start(tmp_path: Path) -> None:
-    async with ScriptedUpstream(answering(email.utils.formatdate(usegmt=True))) as upstream:
+    async with ScriptedUpstream(answering()) as upstream:
         env = on_a_free_port(pointed_at(upstream.url, SALESLOFT_API_KEY=KEY))
         env |= {"SLPROXY_METRICS__PORT": str(port_of(upstream.url))}
         port = wrong(await diagnosis(tmp_path, env, code=1))["port"]
@@ -533,7 +534,7 @@ async def test_a_metrics_port_that_is_taken_would_stop_a_start(tmp_path: Path) -
 
 
 async def test_a_proxy_that_anyone_can_reach_without_a_key_is_a_warning(tmp_path: Path) -> None:
-    async with ScriptedUpstream(answering(email.utils.formatdate(usegmt=True))) as upstream:
+    async with ScriptedUpstream(answering()) as upstream:
         env = on_a_free_port(pointed_at(upstream.url, SALESLOFT_API_KEY=KEY))
         env |= {"SLPROXY_LISTEN__HOST": "0.0.0.0"}
         assert wrong(await diagnosis(tmp_path, env, code=1))["port"]["state"] == "broken"
