@@ -19,6 +19,14 @@ export function isWhole(body) {
   return body.kind !== "unrecorded" && body.kept >= body.size && !body.cut;
 }
 
+/** A target less the parameters of its query that hold a credential. */
+export function withoutCredentials(target) {
+  if (!target.includes(MASK)) return target;
+  const [path, ...query] = target.split("?");
+  const kept = query.join("?").split("&").filter((pair) => !pair.includes(MASK));
+  return kept.length > 0 ? `${path}?${kept.join("&")}` : path;
+}
+
 /** The parts of a command, from an exchange as the proxy tells it and the proxy's own origin. */
 export function parts(exchange, origin) {
   const { method } = exchange.row;
@@ -33,7 +41,7 @@ export function parts(exchange, origin) {
   });
   return {
     method,
-    url: origin + exchange.target,
+    url: origin + withoutCredentials(exchange.target),
     headers: kept.filter(([, value]) => !value.includes(MASK)),
     text: whole ? text : null,
     base64: whole && body.kind === "binary" ? body.base64 : null,

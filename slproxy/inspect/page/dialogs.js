@@ -1,6 +1,6 @@
 // What is asked and told in a box of its own: copy, edit, sure, HAR, help.
 
-import { FORMATS, isWhole, MASK, parts } from "./copy.js";
+import { FORMATS, isWhole, MASK, parts, withoutCredentials } from "./copy.js";
 import { GRAMMAR } from "./filter.js";
 import { clock, oneLine, plural, writes } from "./format.js";
 import { KEYS } from "./keys.js";
@@ -98,6 +98,7 @@ function Copy({ model, exchange }) {
     <p class="note">
       It asks this proxy, which adds the credentials: nothing secret is in it.
       ${part.needsKey && html` Set <code>SLPROXY_KEY</code> to the local key.`}
+      ${exchange.target.includes(MASK) && " A credential in the query was left out."}
       ${part.missing && " The body was not recorded as a whole: record bodies, and send the request again."}
     </p>
     <${Buttons} model=${model} action="Copy" />
@@ -111,7 +112,7 @@ const OWN = /^(host|content-length|connection|transfer-encoding)$/i;
 function Edit({ model, exchange }) {
   const { request, row } = exchange;
   const [method, setMethod] = useState(row.method);
-  const [target, setTarget] = useState(exchange.target);
+  const [target, setTarget] = useState(withoutCredentials(exchange.target));
   const [headers, setHeaders] = useState(
     request.headers
       .filter(([name, value]) => !value.includes(MASK) && !OWN.test(name))

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { curl, fetchCall, FORMATS, httpie, parts, requests, shellWord } from "../../../slproxy/inspect/page/copy.js";
+import { curl, fetchCall, FORMATS, httpie, parts, requests, shellWord, withoutCredentials } from "../../../slproxy/inspect/page/copy.js";
 
 const NONE = { kind: "none", size: 0, kept: 0 };
 const exchange = (more = {}, request = {}) => ({
@@ -34,6 +34,17 @@ test("no credential is copied, nor what stands in its place", () => {
     assert.doesNotMatch(text, /•|Bearer|Cookie|X-Other/, name);
     assert.match(text, /SLPROXY_KEY/, name);
     assert.match(text, /X-Kept/, name);
+  }
+});
+
+test("a credential in the query is left out with its name", () => {
+  const rows = [
+    ["/v2/people?a=1&api_key=•••&b=2", "/v2/people?a=1&b=2"], ["/v2/people?token=•••", "/v2/people"],
+    ["/v2/people?&&q=a?b&&", "/v2/people?&&q=a?b&&"], ["/v2/people?", "/v2/people?"], ["/v2/people", "/v2/people"],
+  ];
+  for (const [target, kept] of rows) {
+    assert.equal(withoutCredentials(target), kept);
+    assert.equal(parts({ ...exchange(), target }, "http://x").url, `http://x${kept}`);
   }
 });
 
