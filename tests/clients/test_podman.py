@@ -74,12 +74,13 @@ async def running(image: Podman, env: Mapping[str, str], *words: str) -> AsyncIt
         await container.podman("rm", "--force", "--volumes", "--time", "0")
 
 
-@pytest.mark.parametrize("where", ["flags", "file", "variable"])
+@pytest.mark.parametrize("where", ["flags", "other flags", "file", "variable"])
 async def test_the_health_check_finds_the_proxy_wherever_it_listens(image: Podman, where: str, tmp_path: Path) -> None:
     (tmp_path / "slproxy.toml").write_text("[listen]\nport = 9000\n")
     file = ("--volume", f"{tmp_path}/slproxy.toml:/etc/slproxy/slproxy.toml:ro")
     env, options, flags = {
         "flags": ({}, (), ("--port", "9000")),
+        "other flags": ({}, (), ("--read-only", "--port=9000", "-v")),
         "file": ({"SLPROXY_CONFIG": "slproxy.toml"}, file, ()),
         "variable": ({"SLPROXY_LISTEN__PORT": "9000"}, (), ()),
     }[where]

@@ -23,9 +23,8 @@ if TYPE_CHECKING:
 TIMEOUT = 3.0
 # The largest reply that is read, in bytes: what listens there may be anything.
 MAX_REPLY = 64 * 1024
-# The flags that say which proxy is meant, and others of `serve`, which do not.
+# The flags that say which proxy is meant.
 WHICH = ("host", "port", "uds", "config", "profile")
-_NOT_WHICH = ("--read-only", "--sandbox", "--verbose", "-v", "--quiet", "-q")
 # Who listens on every address listens on this machine's own.
 EVERY = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  # to be asked, not to listen on
 # Of the first process of a container: its words, each with a NUL behind it (proc(5)).
@@ -44,8 +43,7 @@ def glance(words: Sequence[str]) -> int | None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command as the parser has understood it."""
-    given = {name: str(value) for name in WHICH if (value := getattr(args, name)) is not None}
-    return check(given, ready=args.ready)
+    return check(_given(args), ready=args.ready)
 
 
 def check(flags: Mapping[str, str], *, ready: bool) -> int:
@@ -71,17 +69,15 @@ def _flags(words: Sequence[str]) -> dict[str, str] | None:
     flags: dict[str, str] = {}
     rest = iter(words)
     for word in rest:
-        if word in _NOT_WHICH:
-            continue
-        if word.startswith("-p"):
-            name, value = "--port", word[2:]
-        else:
-            name, _, value = word.partition("=")
-        if not name.startswith("--") or name[2:] not in (*WHICH, "log-level") or not (value := value or next(rest, "")):
+        name, _, value = word.partition("=")
+        if name.removeprefix("--") not in WHICH or not name.startswith("--") or not (value := value or next(rest, "")):
             return None
-        flags[name[2:]] = value
-    flags.pop("log-level", None)
+        flags[name.removeprefix("--")] = value
     return flags
+
+
+def _given(args: argparse.Namespace) -> dict[str, str]:
+    return {name: str(value) for name in WHICH if (value := getattr(args, name)) is not None}
 
 
 def _flags_of_container() -> dict[str, str]:
@@ -94,8 +90,17 @@ def _flags_of_container() -> dict[str, str]:
     except OSError:
         return {}
     at = next((i for i, word in enumerate(words) if Path(word).name in ("slproxy", "proxy.py")), len(words))
-    behind = words[at + 1 :]
-    return _flags(behind[1:] if behind[:1] == ["serve"] else behind) or {}
+    words = words[at + 1 :]
+    flags = _flags(words[1:] if words[:1] == ["serve"] else words)
+    if flags is None:
+        from slproxy.cli.parser import SERVE, build_parser  # noqa: PLC0415  # takes as long to load as all else
+
+        try:
+            args = build_parser().parse_args(words)
+        except SystemExit:
+            return {}
+        return _given(args) if args.command is SERVE else {}
+    return flags
 
 
 def _trouble(where: Listening, *, ready: bool) -> str:
