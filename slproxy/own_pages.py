@@ -10,7 +10,7 @@ import slproxy
 from slproxy.auth import Credentials
 from slproxy.config import OWN_PAGES, ClientSettings, PolicySettings, Settings
 from slproxy.errors import LoginRequired, Problem
-from slproxy.forward import Answer, Inbound
+from slproxy.forward import Answer, Client, Inbound
 from slproxy.http import ByName
 from slproxy.inspect import INSPECTOR, Inspector, InspectorPages
 from slproxy.listeners import Listeners
@@ -47,18 +47,23 @@ class OwnPages:
         self._started = monotonic()
         self._metrics = Metrics(tally, self._read)
 
-    async def page(self, inbound: Inbound, target: str, tells_reason: bool, headers: ByName) -> Answer:
-        """Return a page under ``/_slproxy/``. Raises Problem."""
+    async def page(
+        self, inbound: Inbound, target: str, tells_reason: bool, headers: ByName, client: Client | None
+    ) -> Answer:
+        """Return a page under ``/_slproxy/``; a ``client`` with a key of its own sees nothing of others.
+
+        Raises Problem.
+        """
         path = target.partition("?")[0]
         if path == OWN_PAGES or path.startswith(INSPECTOR):
-            return await InspectorPages(self._parts.inspector).page(inbound, target, headers)
+            return await InspectorPages(self._parts.inspector).page(inbound, target, headers, client)
         return pages.page(
             inbound.method,
             path,
             tells_reason=tells_reason,
             not_ready=self._not_ready,
             warning=self.warning,
-            state=self.state,
+            state=lambda: self.state(None if client is None else client.name),
             metrics=lambda: self._metrics.page(_accept(headers)),
         )
 
@@ -75,8 +80,8 @@ class OwnPages:
         warnings = (parts.credentials.warning, parts.upstream.warning, None if audit is None else audit.warning)
         return " ".join(each for each in warnings if each) or None
 
-    def state(self) -> dict[str, object]:
-        """Return the document of ``status.json``."""
+    def state(self, client: str | None = None) -> dict[str, object]:
+        """Return the document of ``status.json``; a ``client`` sees nothing of the others."""
         parts, problem = self._parts, self._not_ready()
         return {
             "version": slproxy.__version__,
@@ -97,9 +102,10 @@ class OwnPages:
                     "spent": parts.pacer.spent_by(name),
                 }
                 for name, each in parts.settings.clients.items()
+                if client in (None, name)
             },
             "token": parts.credentials.snapshot(),
-            "budget": parts.pacer.state(),
+            "budget": parts.pacer.state(client),
             "requests": {each: getattr(parts.server, each, 0) for each in ("served", "in_flight", "spared")},
         }
 

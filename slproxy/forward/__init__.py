@@ -7,10 +7,12 @@ from slproxy.forward.drain import Drain
 from slproxy.forward.forward import Forwarder
 from slproxy.forward.messages import Answer, Inbound
 from slproxy.forward.policy import OWN_METHODS, Policy, policy_of
+from slproxy.forward.rules import Client
 
 __all__ = [
     "OWN_METHODS",
     "Answer",
+    "Client",
     "Drain",
     "Forwarder",
     "Inbound",

@@ -21,7 +21,7 @@ from collections.abc import Awaitable, Callable
 from slproxy import retry
 from slproxy.auth import Credentials
 from slproxy.config import LimitSettings, RetrySettings, Via
-from slproxy.errors import BadRequest, Draining, NotFound, OverBudget, Problem, UpstreamFault
+from slproxy.errors import BadRequest, Draining, OverBudget, Problem, UpstreamFault
 from slproxy.forward import cors
 from slproxy.forward import headers as header_rules
 from slproxy.forward.accepted import AcceptedHeaders, KnownHeaders, accepted, digest_of
@@ -33,7 +33,8 @@ from slproxy.forward.drain import Drain
 from slproxy.forward.headers import InexactHeaderError
 from slproxy.forward.kept_reply import KeptReply
 from slproxy.forward.messages import Answer, AnswerBody, Inbound, ReplyBody, Request
-from slproxy.forward.policy import Policy, Route, check, check_client, client_of
+from slproxy.forward.policy import Policy, Route, check_all, check_client, check_of, client_of
+from slproxy.forward.rules import Client, tell_client
 from slproxy.forward.sender import Sender
 from slproxy.http import ByName, by_name, http_date
 from slproxy.observe import Audit, Exchange, Observer, is_sane, loggable_path
@@ -69,7 +70,7 @@ class Forwarder:
         replay_memory: ReplayMemory,
         retry_settings: RetrySettings,
         limits: LimitSettings,
-        own_page: Callable[[Inbound, str, bool, ByName], Awaitable[Answer]],
+        own_page: Callable[[Inbound, str, bool, ByName, Client | None], Awaitable[Answer]],
         now: Callable[[], float],
         monotonic: Callable[[], float],
         sleep: Callable[[float], Awaitable[None]],
@@ -113,9 +114,9 @@ class Forwarder:
         named = by_name(inbound.headers) if asked is None else None
         if (recording := exchange.recording) is not None:
             recording.arrived(inbound.target, inbound.headers if asked is None else None)
-        route, target = check(self._policy, inbound, named)
+        route, target = check_of(exchange, self._policy, inbound, named)
         if route is not Route.UPSTREAM:
-            return await self._own(route, inbound, target, by_name(inbound.headers) if named is None else named)
+            return await self._own(route, inbound, target, exchange)
         if self._drain.has_begun:
             raise Draining(
                 "The proxy is shutting down.", hint="Send it again, to another instance or once this one has restarted."
@@ -134,6 +135,7 @@ class Forwarder:
                 ) from error
         exchange.client, exchange.bulk = asked.preferences.client, asked.preferences.bulk
         if asked.client is not None:
+            tell_client(exchange, asked.client)
             check_client(asked.client, inbound.method, target, named or {})
         if named is not None and may_be_known:
             self._known.remember(digest, asked)
@@ -178,19 +180,16 @@ class Forwarder:
 
     def check(self, inbound: Inbound) -> None:
         """Hold that a request may be passed on, as ``handle`` does first. Raises Refused."""
-        if check(self._policy, inbound, by_name(inbound.headers))[0] is not Route.UPSTREAM:
-            raise NotFound("That is not passed on.", hint="The proxy answers it itself.")
+        check_all(self._policy, inbound)
 
-    async def _own(self, route: Route, inbound: Inbound, target: str, named: ByName) -> Answer:
+    async def _own(self, route: Route, inbound: Inbound, target: str, exchange: Exchange) -> Answer:
         """Return what the proxy answers by itself."""
+        client = client_of(self._policy, named := by_name(inbound.headers))
+        tell_client(exchange, client)
         if route is not Route.PREFLIGHT:
-            return await self._own_page(inbound, target, route is Route.OWN_PAGE, named)
-        preflight = [
-            *cors.preflight(named, self._policy.rules.methods),
-            ("Proxy-Status", "slproxy"),
-            ("Date", http_date(self._now())),
-        ]
-        return Answer(status=204, headers=preflight, body=b"")
+            return await self._own_page(inbound, target, route is Route.OWN_PAGE, named, client)
+        own = [("Proxy-Status", "slproxy"), ("Date", http_date(self._now()))]
+        return Answer(status=204, headers=[*cors.preflight(named, self._policy.rules.methods), *own], body=b"")
 
     async def fetch(self, target: str, *, is_check: bool = False) -> ReplyBody:
         """Get a page for the proxy itself, past the clients' policy; ``is_check``: without renewing the token."""

@@ -35,9 +35,10 @@ from slproxy.forward.browser import check_origin
 from slproxy.forward.headers import has_passed
 from slproxy.forward.host import is_own_host
 from slproxy.forward.messages import Inbound
-from slproxy.forward.rules import ALL_PATHS, METHODS, Client, Rules, clients_of
+from slproxy.forward.rules import ALL_PATHS, METHODS, Client, Rules, clients_of, tell_client
 from slproxy.forward.target import exact_path
-from slproxy.http import ByName, size
+from slproxy.http import ByName, by_name, size
+from slproxy.observe import Exchange
 from slproxy.sockets import GONE
 
 # Known to HTTP and never forwarded: CONNECT opens a tunnel, TRACE echoes the injected bearer (RFC 9110 §9.3.8).
@@ -143,6 +144,24 @@ def check(policy: Policy, inbound: Inbound, headers: ByName | None) -> tuple[Rou
     if route is Route.UPSTREAM:
         policy.rules.check_method(method, headers or {}, query=origin_form.partition("?")[2])
     return route, origin_form
+
+
+def check_of(exchange: Exchange, policy: Policy, inbound: Inbound, headers: ByName | None) -> tuple[Route, str]:
+    """Return what ``check`` does; who observes a refusal is told whose key was shown."""
+    try:
+        return check(policy, inbound, headers)
+    except Refused:
+        tell_client(exchange, client_of(policy, by_name(inbound.headers)))
+        raise
+
+
+def check_all(policy: Policy, inbound: Inbound) -> None:
+    """Hold that a request goes to the upstream, by everybody's rules and those of its client. Raises Refused."""
+    route, target = check(policy, inbound, named := by_name(inbound.headers))
+    if route is not Route.UPSTREAM:
+        raise NotFound("That is not passed on.", hint="The proxy answers it itself.")
+    if (client := client_of(policy, named)) is not None:
+        check_client(client, inbound.method, target, named)
 
 
 def client_of(policy: Policy, headers: ByName) -> Client | None:

@@ -14,6 +14,7 @@ from slproxy.errors import MethodRefused, NotFound
 from slproxy.forward.overrides import check_overrides
 from slproxy.forward.target import folded, readings
 from slproxy.http import ByName
+from slproxy.observe import Exchange
 
 READ_METHODS = ("GET", "HEAD", "OPTIONS")
 METHODS = (*READ_METHODS, "POST", "PUT", "PATCH", "DELETE")
@@ -118,3 +119,11 @@ def clients_of(settings: Settings) -> tuple[Client, ...]:
         )
         for name, each in settings.clients.items()
     )
+
+
+def tell_client(exchange: Exchange, client: Client | None) -> None:
+    """Tell those who observe whose key a request has shown, whatever it calls itself."""
+    if client is not None:
+        exchange.client = client.name
+        if exchange.recording is not None:
+            exchange.recording.owner = client.name

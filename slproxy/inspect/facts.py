@@ -17,6 +17,8 @@ class Facts:
     grant: str | None
     api_url: str
     read_only: bool
+    # The clients that only read.
+    readers: frozenset[str] = frozenset()
     secrets: tuple[str, ...] = field(repr=False)
 
     @property
@@ -36,5 +38,6 @@ def facts_of(settings: Settings, credentials: Credentials) -> Facts:
         grant=credentials.selection.grant,
         api_url=settings.upstream.api_url,
         read_only=settings.policy.read_only,
+        readers=frozenset(name for name, each in settings.clients.items() if each.read_only),
         secrets=(*credentials.secrets(), *(each.reveal() for each in keys if each is not None)),
     )

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections import deque
+from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from typing import Protocol
 
@@ -44,11 +44,8 @@ Viewer = str | None
 
 
 def visible_to(viewer: Viewer, entry: Entry) -> bool:
-    """Tell whether somebody may see an entry: a client sees its own, who has no name of a client sees all.
-
-    Clients have no keys of their own yet, so everybody who is let in has none (docs/inspector.md, Who sees what).
-    """
-    return viewer is None or entry[0].client == viewer
+    """Tell whether somebody may see an entry: a client sees what was sent with its key, everybody else sees all."""
+    return viewer is None or entry[1].owner == viewer
 
 
 def event(name: str, document: object, *, id: str = "") -> bytes:  # noqa: A002  # the protocol's word
@@ -62,7 +59,7 @@ class Source(Protocol):
 
     def hello(self, viewer: Viewer) -> dict[str, object]: ...
 
-    def budget(self) -> dict[str, object] | None: ...
+    def budget(self, viewer: Viewer) -> dict[str, object] | None: ...
 
 
 class Feed:
@@ -86,8 +83,9 @@ class Feed:
         self._ticks = 0
         # What has ended, or changed, since tabs were told; nothing is put here while there are none.
         self._changed: list[Entry] = []
-        self._budget: dict[str, object] | None = None
-        self._polls, self._polls_since = 0, 0.0
+        # What each was told of the budget.
+        self._budgets: dict[Viewer, dict[str, object]] = {}
+        self._polls, self._polls_since = Counter[Viewer](), 0.0
         self.is_watched = False
 
     @property
@@ -99,13 +97,15 @@ class Feed:
         """Return the stream of another tab, which has seen all up to ``after``; ``None`` where there are too many."""
         boot, _, seen = after.rpartition("-")
         since = int(seen) if boot == self._boot and _SEEN.fullmatch(seen) else 0
-        is_brief = len(self._tabs) >= STREAMS
+        # Nobody is kept out by the tabs of others.
+        is_brief = sum(tab.viewer == viewer for tab in self._tabs) >= STREAMS
         now = self._monotonic()
         if is_brief:
             if now - self._polls_since >= 1.0:
-                self._polls, self._polls_since = 0, now
-            self._polls += 1
-            if self._polls > POLLS:
+                self._polls.clear()
+                self._polls_since = now
+            self._polls[viewer] += 1
+            if self._polls[viewer] > POLLS:
                 return None
         tab = Tab(self, viewer, since, is_brief=is_brief)
         if not is_brief:
@@ -121,6 +121,7 @@ class Feed:
         if not self._tabs:
             self.is_watched = False
             self._changed.clear()
+            self._budgets.clear()
             if self._timer is not None:
                 self._timer.cancel()
                 self._timer = None
@@ -134,10 +135,11 @@ class Feed:
         """Take note of an entry that has ended or changed."""
         self._changed.append(entry)
 
-    def tell(self, name: str, document: object) -> None:
-        """Tell all tabs something at once."""
+    def tell(self, name: str, document: object, viewer: Viewer = None) -> None:
+        """Tell all tabs something at once, or those of a viewer."""
         for tab in self._tabs:
-            tab.put(event(name, document))
+            if viewer in (None, tab.viewer):
+                tab.put(event(name, document))
 
     def _tick(self) -> None:
         self._timer = self._call_later(EVERY, self._tick)
@@ -171,13 +173,16 @@ class Feed:
         return found
 
     def _tell_budget(self) -> None:
-        budget = self._source.budget()
-        if budget is None:
-            return
-        told = {key: value for key, value in budget.items() if key not in ("at", "resets_in")}
-        if told != self._budget or budget["waiting"]:
-            self._budget = told
-            self.tell("budget", budget)
+        for viewer in {tab.viewer for tab in self._tabs}:
+            budget = self._source.budget(viewer)
+            if budget is None:
+                return
+            told = {key: value for key, value in budget.items() if key not in ("at", "resets_in")}
+            if told != self._budgets.get(viewer) or budget["waiting"]:
+                self._budgets[viewer] = told
+                for tab in self._tabs:
+                    if tab.viewer == viewer:
+                        tab.put(event("budget", budget))
 
     def rows_event(self, entries: Iterable[Entry], now: float, *, is_last: bool = True) -> bytes:
         """Return an event with rows, in which nothing is secret; with the ``last`` of them, all up to now is told."""
@@ -188,7 +193,7 @@ class Feed:
         """Return what each connection begins with."""
         hello = self._source.hello(viewer) | {"stream": not is_brief}
         told = f"retry: {RETRY}\n".encode() + event("hello", hello)
-        budget = self._source.budget()
+        budget = self._source.budget(viewer)
         return told if budget is None else told + event("budget", budget)
 
     def missed(self, viewer: Viewer, since: int) -> list[Entry]:
@@ -272,7 +277,8 @@ class Tab:
         for piece in self._feed.slices(missed):
             yield piece
             await asyncio.sleep(0)
-        if tells_dropped and dropped > 0:
+        # Of those of others, a client is not told how many there were.
+        if tells_dropped and dropped > 0 and self.viewer is None:
             yield event("dropped", {"count": dropped})
 
     async def _next(self) -> bytes:

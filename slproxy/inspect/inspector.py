@@ -56,7 +56,8 @@ class Inspector(Listener):
         self._take = self.ring.take if rules.bodies == "on" else None
         # Until when bodies are recorded, in Unix time; None where there is no end to it.
         self._bodies_until: float | None = None
-        self._resends: set[asyncio.Task[None]] = set()
+        # Who has asked for each.
+        self._resends: dict[asyncio.Task[None], Viewer] = {}
         self._renewals: dict[Renewal, Recording] = {}
 
     # What happens.
@@ -141,22 +142,22 @@ class Inspector(Listener):
         """Whether anything is kept."""
         return self._rules.enabled
 
-    def resend(self, inbound: Inbound, first: int) -> int:
+    def resend(self, inbound: Inbound, first: int, viewer: Viewer) -> int:
         """Send a request that repeats another, and return its number. Raises Refused."""
-        if len(self._resends) >= RESENDS:
+        if sum(each == viewer for each in self._resends.values()) >= RESENDS:
             raise NotRecorded("Too many requests are being sent again.", hint="Wait for some of them.")
         requests = self._requests()
         exchange = requests.begin(inbound)
         assert exchange.recording is not None, "the inspector listens"
         exchange.recording.resent = first
         task = asyncio.create_task(requests.carry_out(inbound, exchange), name="slproxy: send a request again")
-        self._resends.add(task)
-        task.add_done_callback(self._resends.discard)
+        self._resends[task] = viewer
+        task.add_done_callback(self._resends.pop)
         return exchange.recording.n
 
     # What tabs are told besides rows.
 
-    def hello(self, viewer: Viewer) -> dict[str, object]:  # noqa: ARG002  # each sees the same of this
+    def hello(self, viewer: Viewer) -> dict[str, object]:
         """Return what each connection of a tab begins with."""
         facts = self.facts()
         return {
@@ -169,16 +170,17 @@ class Inspector(Listener):
             "upstream": facts.api_url,
             "sandbox": facts.is_sandbox,
             "first": self.ring.first,
-            "read_only": facts.read_only,
+            "read_only": facts.read_only or viewer in facts.readers,
             "at": round(self.now(), 3),
         }
 
-    def budget(self) -> dict[str, object] | None:
-        """Return what is left of this minute's budget, and who waits for it."""
+    def budget(self, viewer: Viewer) -> dict[str, object] | None:
+        """Return what is left of this minute's budget, and who waits for it; a client is told of itself alone."""
         state = self._pacer.state()
         if state is None:
             return None
         now = self.monotonic()
+        queue = [each for each in self._pacer.budget.queue if viewer in (None, each.client)]
         waiting = [
             {
                 "client": each.client,
@@ -186,7 +188,7 @@ class Inspector(Listener):
                 "cost": each.cost,
                 "for": round(now - each.arrived, 1),
             }
-            for each, _ in zip(self._pacer.budget.queue, range(WAITING), strict=False)
+            for each in queue[:WAITING]
         ]
         return {
             "limit": state["ours"],
@@ -194,7 +196,7 @@ class Inspector(Listener):
             "spent": self._pacer.budget.account.minute.spent,
             "resets_in": state["resets_in"],
             "waiting": waiting,
-            "more_waiting": len(self._pacer.budget.queue) - len(waiting),
+            "more_waiting": len(queue) - len(waiting),
             "at": round(self.now(), 3),
         }
 

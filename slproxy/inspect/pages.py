@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 from slproxy.config import OWN_PAGES
 from slproxy.errors import BadRequest, MethodRefused, NotFound, NotRecorded, OriginRefused, Overloaded, TooLarge
-from slproxy.forward import OWN_METHODS, Answer, Inbound, check_origin
+from slproxy.forward import OWN_METHODS, Answer, Client, Inbound, check_origin
 from slproxy.http import ByName, http_date
 from slproxy.inspect.details import details
 from slproxy.inspect.feed import RETRY, Viewer, visible_to
@@ -42,14 +42,14 @@ class InspectorPages:
     def __init__(self, inspector: Inspector) -> None:
         self._inspector = inspector
 
-    async def page(self, inbound: Inbound, target: str, headers: ByName) -> Answer:
-        """Return a page of the inspector, or do what its page asks for. Raises Problem."""
-        answer = await self._page(inbound, target, headers)
+    async def page(self, inbound: Inbound, target: str, headers: ByName, client: Client | None) -> Answer:
+        """Return a page of the inspector, or do what its page asks for; a ``client`` sees its own. Raises Problem."""
+        answer = await self._page(inbound, target, headers, None if client is None else client.name)
         if inbound.method == "HEAD":
             answer.close()
         return answer
 
-    async def _page(self, inbound: Inbound, target: str, headers: ByName) -> Answer:
+    async def _page(self, inbound: Inbound, target: str, headers: ByName, viewer: Viewer) -> Answer:
         path, _, query = target.partition("?")
         host = headers[b"host"][0].decode("latin-1")
         # Not those of `listen.allow_origins` either: they may use the API, and not see what others do.
@@ -61,8 +61,6 @@ class InspectorPages:
             ) from None
         if not self._inspector.is_enabled:
             raise NotFound("The inspector is off.", hint="Set inspect.enabled = true to see the last requests here.")
-        # Where clients have keys, the one that the key of this request belongs to (docs/inspector.md, Who sees what).
-        viewer: Viewer = None
         name = path.removeprefix(INSPECTOR) if path != OWN_PAGES else "index.html"
         if name in ("resend", "bodies", "clear", "pin"):
             return await self._act(name, inbound, headers, viewer)
@@ -135,6 +133,12 @@ class InspectorPages:
     async def _act(self, name: str, inbound: Inbound, headers: ByName, viewer: Viewer) -> Answer:
         asked = await _asked(inbound, headers)
         if name == "bodies":
+            if viewer is not None:
+                raise NotFound(
+                    f"The client {viewer} does not decide whether bodies are recorded: they are everybody's.",
+                    hint="Ask whoever runs this proxy.",
+                    members={"client": viewer, "rule": f"client.{viewer}.key"},
+                )
             minutes = asked.get("minutes", MINUTES)
             if not isinstance(minutes, int | float) or not 0 < minutes <= MOST_MINUTES:
                 raise BadRequest("There is no such number of minutes.", hint=f"From 1 to {MOST_MINUTES}.")
@@ -143,7 +147,7 @@ class InspectorPages:
             return self._document(self._inspector.bodies())
         if name == "clear":
             self._inspector.ring.clear(lambda entry: visible_to(viewer, entry))
-            self._inspector.feed.tell("cleared", {})
+            self._inspector.feed.tell("cleared", {}, viewer)
             return self._document({})
         entry = self._entry(asked.get("n"), viewer)
         if name == "pin":
@@ -155,7 +159,7 @@ class InspectorPages:
         edit = asked.get("edit")
         if edit is not None and not isinstance(edit, dict):
             raise BadRequest("The edit is no object.", hint="Send method, target, headers and body.")
-        return self._document({"n": self._inspector.resend(repeated(entry, inbound, edit), entry[1].n)})
+        return self._document({"n": self._inspector.resend(repeated(entry, inbound, edit), entry[1].n, viewer)})
 
     def _document(self, document: object) -> Answer:
         body = self._inspector.veil.mask(json.dumps(document)).encode() + b"\n"

@@ -106,6 +106,8 @@ class Recording:
     seq = 0
     is_told = False
     is_pinned = False
+    # The client whose key was shown, by its name.
+    owner: str | None = None
     # The number of the exchange of which it is a repetition.
     resent: int | None = None
     # What it takes of the memory, in bytes, bodies included.

@@ -233,14 +233,17 @@ class Pacer:
             if timer is not None:
                 timer.cancel()
 
-    def state(self) -> dict[str, object] | None:
-        """Return what ``status.json`` tells of the budget; ``None`` where nothing is counted."""
+    def state(self, client: str | None = None) -> dict[str, object] | None:
+        """Return what ``status.json`` tells of the budget; ``None`` where nothing is counted.
+
+        A ``client`` sees nothing of the others.
+        """
         if self._pace.mode == "off":
             return None
         shared = self._replicas.redis
         return {
             "mode": self._pace.mode,
-            **report(self.budget, self._monotonic()),
+            **report(self.budget, self._monotonic(), client),
             "shared": None if shared is None else f"redis {shared.host}",
             "alone": shared is not None and shared.is_alone,
         }

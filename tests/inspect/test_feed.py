@@ -48,7 +48,7 @@ class Source:
     def hello(self, viewer: str | None) -> dict[str, object]:
         return {"viewer": viewer}
 
-    def budget(self) -> dict[str, object] | None:
+    def budget(self, viewer: str | None) -> dict[str, object] | None:
         return None
 
 
@@ -72,11 +72,12 @@ class Scene:
         assert tab is not None
         return tab
 
-    def happen(self, count: int = 1, *, status: int = 200, path: str = "/v2/x", client: str = "") -> None:
+    def happen(self, count: int = 1, *, status: int = 200, path: str = "/v2/x", owner: str | None = None) -> None:
         for _ in range(count):
             self.ring.number += 1
-            exchange = Exchange(method="GET", path=path, began=self.now, ended=self.now, status=status, client=client)
+            exchange = Exchange(method="GET", path=path, began=self.now, ended=self.now, status=status)
             recording = Recording(self.ring.number, 1e9)
+            recording.owner = owner
             self.ring.end(exchange, recording, 1_000)
             if self.feed.is_watched:
                 self.feed.changed((exchange, recording))
@@ -233,13 +234,13 @@ async def test_who_says_nonsense_of_what_was_seen_is_told_all(after: str) -> Non
 
 async def test_a_client_sees_its_own_requests_only() -> None:
     scene = Scene()
-    scene.happen(client="a")
-    scene.happen(client="b")
+    scene.happen(owner="a")
+    scene.happen(owner="b")
     tab = Reader(scene.open(viewer="a"))
     everybody = Reader(scene.open())
     await settled()
-    scene.happen(client="b")
-    scene.happen(client="a")
+    scene.happen(owner="b")
+    scene.happen(owner="a")
     scene.timer.fire()
     await settled()
     assert tab.rows == [1, 4]
