@@ -96,6 +96,20 @@ def add_inspect_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-browser", action="store_true", help="only print the address")
 
 
+def add_completion_flags(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = """\
+in ~/.bashrc or ~/.zshrc (bash, zsh), or ~/.config/fish/config.fish:
+  eval "$(slproxy completion bash)"
+  eval "$(slproxy completion zsh)"
+  slproxy completion fish | source
+"""
+    parser.add_argument("shell", choices=("bash", "zsh", "fish"), help="which shell it is for")
+
+
+def add_profiles_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--names", action="store_true", help="print only their names, without a look at the logins")
+
+
 def add_logout_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--all", action="store_true", help="log out of every profile")
 

@@ -123,10 +123,21 @@ COMMANDS = (
     Command(name="config", summary="print the effective settings and where each came from", facts=True),
     Command(name="key", summary="print a fresh random local key", is_text=True),
     Command(name="skill", summary="print how an AI agent is to use this proxy", is_text=True),
-    Command(name="profiles", summary="list the profiles and their logins", facts=True),
+    Command(
+        name="profiles",
+        summary="list the profiles and their logins",
+        add_flags=flags.add_profiles_flags,
+        facts=True,
+    ),
     Command(name="store move", summary="move the login to another kind of store", add_flags=flags.add_store_move_flags),
     Command(
         name="store rekey", summary="change the key that encrypts the login", add_flags=flags.add_store_rekey_flags
+    ),
+    Command(
+        name="completion",
+        summary="print a script for the shell, which completes commands and flags",
+        add_flags=flags.add_completion_flags,
+        is_text=True,
     ),
     Command(
         name="sandbox",

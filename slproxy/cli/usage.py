@@ -82,6 +82,11 @@ class Parser(argparse.ArgumentParser):
         below = (action.choices for action in self._actions if not action.option_strings)
         return {name: parser for each in below if isinstance(each, Mapping) for name, parser in each.items()}
 
+    def words(self) -> list[str]:
+        """Return the words of which one is an argument, such as the shells of ``completion``."""
+        chosen = (action.choices for action in self._actions if not action.option_strings)
+        return [str(word) for each in chosen if each and not isinstance(each, Mapping) for word in each]
+
     def _print_message(self, message: str, file: SupportsWrite[str] | None = None) -> None:
         """Print a help like any result: argparse says nothing where it could not write."""
         held_signals.release()  # whoever reads it may have stalled

@@ -66,6 +66,7 @@ PROCESSES = {
     "key": ([], 0),
     "skill": ([], 0),
     "profiles": ([], 0),
+    "completion": (["bash"], 0),
     "store move": (["--to", "file"], 2),
     "store rekey": ([], 1),
     "inspect": (["--no-browser"], 1),

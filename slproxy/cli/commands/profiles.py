@@ -17,8 +17,12 @@ from slproxy.errors import LoginRequired, SlproxyError
 
 async def run(settings: Settings, args: argparse.Namespace) -> int:
     """Run ``slproxy profiles``."""
+    names = sorted({settings.profile, *profile_names(args)})
+    if args.names:
+        print_result(json.dumps(names) if args.json else "\n".join(names))
+        return DONE
     rows: list[Mapping[str, object]] = []
-    for name in sorted({settings.profile, *profile_names(args)}):
+    for name in names:
         try:
             async with Access(load_settings(args, name)) as access:
                 problem, token = access.credentials.problem(), access.credentials.snapshot()
