@@ -107,9 +107,9 @@ class BackgroundWriter:
     def _write_queue(self) -> None:
         self._writing = True
         while batch := self._next_batch():
-            lines = [self._encoded(line) for line in batch]
-            if unwritten := self._write(self._rest + b"".join(lines)):
-                self._give_up(batch, lines, unwritten)
+            text = "".join([line if isinstance(line, str) else self._note(line) for line in batch])
+            if unwritten := self._write(self._rest + self._encoded(text)):
+                self._give_up(batch, unwritten)
                 break
             self._rest = b""
         self._writing = False
@@ -125,8 +125,7 @@ class BackgroundWriter:
             size += len(line) if isinstance(line, str) else 0
         return batch
 
-    def _encoded(self, line: str | int) -> bytes:
-        text = self._note(line) if isinstance(line, int) else line
+    def _encoded(self, text: str) -> bytes:
         return text.encode(self._encoding, "backslashreplace")
 
     def _write(self, data: bytes) -> bytes:
@@ -140,9 +139,10 @@ class BackgroundWriter:
                 return data
         return b""
 
-    def _give_up(self, batch: list[str | int], lines: list[bytes], unwritten: bytes) -> None:
+    def _give_up(self, batch: list[str | int], unwritten: bytes) -> None:
         """Count the lines of which nothing was written, and keep the rest of the one that was begun."""
-        for line, encoded in zip(reversed(batch), reversed(lines), strict=True):
+        for line in reversed(batch):
+            encoded = self._encoded(line if isinstance(line, str) else self._note(line))
             if len(unwritten) < len(encoded):
                 break
             unwritten = unwritten[: -len(encoded)]
