@@ -94,6 +94,7 @@ def load(
             values[key], origins[key] = _parsed(raw)
         except ConfigError as error:
             errors.append(error)
+    errors += _given_by_run(given, environ)
     errors += [_without_key(name, given) for name in named if f"client.{name}.key" not in given]
     raise_errors(errors)
     if not sandbox:
@@ -109,6 +110,16 @@ def load(
             error.hint = "; ".join([error.hint, *near] if error.hint else near)
         raise
     return replace(settings, warnings=(*near, *_doubts(settings)))
+
+
+def _given_by_run(given: Mapping[str, RawValue], environ: Mapping[str, str]) -> Iterator[ConfigError]:
+    """Yield an error where the API key is what `slproxy run` gave a program: SalesLoft must not see that."""
+    raw = given.get("auth.api_key")
+    if raw is not None and raw.value and raw.value == environ.get("SLPROXY_KEY"):
+        yield ConfigError(
+            f"auth.api_key ({raw.origin}) is SLPROXY_KEY, the key of the proxy of the `slproxy run` that this runs in",
+            hint="send requests to SLPROXY_URL: that proxy has SalesLoft's credentials, and needs no other",
+        )
 
 
 def _without_key(name: str, given: Mapping[str, RawValue]) -> ConfigError:

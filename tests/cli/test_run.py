@@ -56,6 +56,10 @@ async def test_a_program_gets_an_address_and_a_key_and_no_secret(tmp_path: Path)
             SLPROXY_STORE__KEY="store-" + SECRET,
             SALESLOFT_OLD_TOKEN="whatever",
             MY_COPY=f"x{KEY}y",
+            SLPROXY_LISTEN__KEY="local-key-of-another-proxy",
+            SLPROXY_CLIENT__AGENT__KEY="key-of-another-client",
+            MY_PROXY="http://:local-key-of-another-proxy@localhost:8642",
+            MY_AGENT="key-of-another-client",
             SALESLOFT_TEAM="mine",
             http_proxy="http://proxy.test:3128",
         )
@@ -204,6 +208,16 @@ async def test_whichever_is_killed_the_other_is_gone_and_the_address_answers_nob
             assert await process.wait() == (-9 if victim == "slproxy" else 137)
             await until(lambda: not is_alive(pid))
         assert not await answers(url)
+
+
+async def test_within_run_salesloft_is_never_shown_the_key_of_the_proxy_outside(tmp_path: Path) -> None:
+    async with sandboxed() as sandbox:
+        inner = [sys.executable, "-m", "slproxy", "run", "--", "echo", "never"]
+        code, out, err = await ran(tmp_path, sandbox, "run", "--", *inner)
+        assert (code, out) == (2, "")
+        assert "is SLPROXY_KEY, the key of the proxy of the `slproxy run` that this runs in" in err
+        assert "send requests to SLPROXY_URL" in err
+    assert not sandbox.requests
 
 
 async def test_what_the_program_leaves_behind_is_not_waited_for(tmp_path: Path) -> None:

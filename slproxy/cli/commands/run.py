@@ -7,13 +7,13 @@ import asyncio
 import contextlib
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from slproxy.app import App
 from slproxy.cli.child import Child
 from slproxy.cli.output import print_error
-from slproxy.config import ListenSettings, MetricsSettings, Settings, check
+from slproxy.config import ListenSettings, MetricsSettings, Secret, Settings, check
 from slproxy.errors import CannotRunError
 from slproxy.sockets import reachable
 
@@ -32,6 +32,8 @@ async def run(settings: Settings, args: argparse.Namespace) -> int:
     with Child() as child:
         try:
             async with contextlib.AsyncExitStack() as stack:
+                # Those of other proxies too: this one's rules must not be what they get around.
+                hidden = [each.reveal() for each in (*_credentials(settings), *settings.keys.values())]
                 settings, store = _of_its_own(settings, args.name), None
                 if args.sandbox is not None:
                     from slproxy.cli.builtin_sandbox import running_sandbox  # noqa: PLC0415  # not part of a real proxy
@@ -40,7 +42,7 @@ async def run(settings: Settings, args: argparse.Namespace) -> int:
                     settings = point(settings)
                 app = await stack.enter_async_context(App(settings, store=store, listeners=args.listeners))
                 await app.listen()
-                return await child.run(argv, environment_of(os.environ, reachable(app.urls[0]), args.key, settings))
+                return await child.run(argv, environment_of(os.environ, reachable(app.urls[0]), args.key, hidden))
         except CannotRunError as error:
             print_error(error)
             return error.code
@@ -62,10 +64,13 @@ def _of_its_own(settings: Settings, name: str) -> Settings:
     return settings
 
 
-def environment_of(environ: Mapping[str, str], url: str, key: str, settings: Settings) -> dict[str, str]:
-    """Return the environment of the program: where the proxy is and its key, and no secret that this one knows."""
+def _credentials(settings: Settings) -> Iterator[Secret]:
     known = (settings.auth.api_key, settings.auth.client_secret, settings.store.key, settings.store.redis_url)
-    hidden = [each.reveal() for each in known if each is not None]
+    yield from (each for each in known if each is not None)
+
+
+def environment_of(environ: Mapping[str, str], url: str, key: str, hidden: Sequence[str]) -> dict[str, str]:
+    """Return the environment of the program: where the proxy is and its key, and nothing that is to be ``hidden``."""
     kept = {
         name: value
         for name, value in environ.items()
