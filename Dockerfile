@@ -67,7 +67,7 @@ VOLUME /var/lib/slproxy
 EXPOSE 8642
 # Wherever the settings, or the flags of `serve`, have it listen. 20 ms of processor time beyond Python's own start.
 HEALTHCHECK --interval=30s --timeout=5s --start-period=10s --retries=3 CMD ["slproxy", "healthcheck"]
-# SIGTERM lets requests in flight end, for 30 seconds: docker stop --timeout 35.
+# SIGTERM lets requests in flight end, for 30 seconds: docker stop -t 35.
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["slproxy"]
 CMD ["serve"]

@@ -15,15 +15,17 @@ def component(found: importlib.metadata.Distribution) -> dict[str, object]:
     """Return what is told of a package: the same at each build."""
     name = re.sub(r"[-_.]+", "-", found.name).lower()
     told = found.metadata
-    licence = told.get("License-Expression") or told.get("License") or ""
+    expression, text = told.get("License-Expression"), told.get("License") or ""
+    # Some have the whole text of their licence there.
+    named = [{"license": {"name": text}}] if 0 < len(text) < 80 else []
+    licences = [{"expression": expression}] if expression else named
     return {
         "type": "library",
         "bom-ref": (purl := f"pkg:pypi/{name}@{found.version}"),
         "name": name,
         "version": found.version,
         "purl": purl,
-        # Some have the whole text of their licence there.
-        **({"licenses": [{"license": {"name": licence}}]} if 0 < len(licence) < 80 else {}),
+        **({"licenses": licences} if licences else {}),
     }
 
 

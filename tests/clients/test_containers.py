@@ -23,6 +23,8 @@ from tests.support.deployment import (
     CLIENT,
     COMPOSE,
     COMPOSE_FILE,
+    DEMO,
+    DEMO_FILE,
     DEPLOYMENT,
     DOCKERFILE,
     HEALTHCHECK,
@@ -42,7 +44,7 @@ from tests.support.deployment import (
 pytestmark = pytest.mark.heavy
 
 
-@pytest.mark.parametrize("path", [DOCKERFILE, COMPOSE_FILE, MANIFEST], ids=lambda path: path.name)
+@pytest.mark.parametrize("path", [DOCKERFILE, COMPOSE_FILE, DEMO_FILE, MANIFEST], ids=lambda path: path.name)
 def test_every_variable_that_the_file_names_is_a_setting(path: Path) -> None:
     named = set(re.findall(r"\b(?:SLPROXY|SALESLOFT)_[A-Z_]+\b", path.read_text()))
 
@@ -122,6 +124,21 @@ def test_each_service_of_compose_runs_without_rights(service: Mapping[str, objec
     assert service["read_only"] is True
     assert service["cap_drop"] == ["ALL"]
     assert service["security_opt"] == ["no-new-privileges:true"]
+
+
+def test_the_demo_is_compose_without_secrets() -> None:
+    proxy, client = DEMO["slproxy"], DEMO["client"]
+    same = ("build", "image", "ports", "healthcheck", "stop_grace_period", "read_only", "cap_drop")
+
+    assert {name: proxy[name] for name in same} == {name: PROXY[name] for name in same}
+    assert {name: client[name] for name in ("image", "depends_on")} == {
+        name: CLIENT[name] for name in ("image", "depends_on")
+    }
+    assert proxy["command"] == ["serve", "--sandbox"]
+    # Compose takes no list that says the same twice, once this stands behind compose.yaml.
+    assert {f"{each}:true" for each in proxy["security_opt"]} == set(PROXY["security_opt"])
+    assert not any("secrets" in service for service in (proxy, client))
+    assert all(name in DEMO["client"]["command"][0] for name in CLIENT["command"][0].split("|")[1:])
 
 
 def test_compose_publishes_the_port_on_this_machine_alone_and_keeps_the_state() -> None:
@@ -207,7 +224,7 @@ def test_the_sidecar_mounts_the_secrets_that_it_names_for_its_group_alone() -> N
 
 
 def test_one_name_of_the_image_is_used_throughout() -> None:
-    texts = [path.read_text() for path in (DOCKERFILE, COMPOSE_FILE, MANIFEST, ROOT / "README.md")]
+    texts = [path.read_text() for path in (DOCKERFILE, COMPOSE_FILE, DEMO_FILE, MANIFEST, ROOT / "README.md")]
     assert {name for text in texts for name in re.findall(r"\bslproxy:\d+\.[\d.]+\b", text)} == {SIDECAR["image"]}
     assert PROXY["image"] == SIDECAR["image"]
     assert f"docker build --tag {SIDECAR['image']} ." in texts[0]

@@ -13,6 +13,7 @@ from tests.support import ROOT
 
 DOCKERFILE = ROOT / "Dockerfile"
 COMPOSE_FILE = ROOT / "compose.yaml"
+DEMO_FILE = ROOT / "compose.sandbox.yaml"
 MANIFEST = ROOT / "deploy" / "kubernetes-sidecar.yaml"
 
 
@@ -54,6 +55,7 @@ STATE = IMAGE.one("VOLUME")
 USER = int(IMAGE.one("USER").partition(":")[0])
 COMPOSE = yaml.safe_load(COMPOSE_FILE.read_text())
 PROXY, CLIENT = COMPOSE["services"]["slproxy"], COMPOSE["services"]["client"]
+DEMO = yaml.safe_load(DEMO_FILE.read_text())["services"]
 DEPLOYMENT = yaml.safe_load(MANIFEST.read_text())
 POD = DEPLOYMENT["spec"]["template"]["spec"]
 (SIDECAR,) = POD["initContainers"]
