@@ -40,6 +40,8 @@ class AcceptedHeaders:
     preferences: Preferences
     may_retry: bool = True
     is_run: bool = False
+    # How many bytes both blocks of headers have.
+    size: int = 0
     client: Client | None = None
 
 
@@ -58,9 +60,11 @@ def accepted(
         preferences = replace(
             preferences, client=client.name, bulk=client.bulk or preferences.bulk, budget=client.budget
         )
+    onward = stripped(headers)
     return AcceptedHeaders(
-        onward=stripped(headers),
+        onward=onward,
         recorded=recorded,
+        size=len(onward) + len(recorded),
         host=named[b"host"][0].decode("latin-1"),
         preferences=preferences,
         may_retry=[value.lower() for value in named.get(b"x-slproxy-retry", ())] != [b"off"],
@@ -99,4 +103,4 @@ class KnownHeaders:
 
 
 def _size(headers: AcceptedHeaders) -> int:
-    return len(headers.onward) + len(headers.recorded) + len(headers.host) + len(headers.preferences.client) + OVERHEAD
+    return headers.size + len(headers.host) + len(headers.preferences.client) + OVERHEAD

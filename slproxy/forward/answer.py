@@ -13,7 +13,7 @@ from slproxy.forward.messages import ReplyBody
 
 def passed_on(
     reply: ReplyBody, *, asked: AcceptedHeaders, api_url: str, tokens: Collection[str]
-) -> tuple[bytes, Stopped]:
+) -> tuple[bytes, Stopped | None]:
     """Return the headers of a reply as they are passed on, a line each, and which of them are not.
 
     ``asked`` are the headers of the request, ``tokens`` its bearers.

@@ -37,7 +37,7 @@ from slproxy.forward.policy import Policy, Route, check_all, check_client, check
 from slproxy.forward.rules import Client, tell_client
 from slproxy.forward.sender import Sender
 from slproxy.http import ByName, by_name, http_date
-from slproxy.observe import Audit, Exchange, Observer, is_sane, loggable_path
+from slproxy.observe import Audit, Exchange, Observer, is_sane, loggable_path, redacted, redacted_target
 from slproxy.pace import PROBE_TIMEOUT, Pacer, Preferences
 from slproxy.retry import NotRetried, Outcome, RetryBudget
 from slproxy.upstream import Reply, Upstream
@@ -113,7 +113,9 @@ class Forwarder:
         asked = self._known.get(digest) if may_be_known else None
         named = by_name(inbound.headers) if asked is None else None
         if (recording := exchange.recording) is not None:
-            recording.arrived(inbound.target, inbound.headers if asked is None else None)
+            recording.target = redacted_target(inbound.target)
+            if asked is None:
+                recording.headers = redacted(inbound.headers)
         route, target = check_of(exchange, self._policy, inbound, named)
         if route is not Route.UPSTREAM:
             return await self._own(route, inbound, target, exchange)
@@ -202,9 +204,8 @@ class Forwarder:
         )
         for tell in self._observer.request_began:
             tell(exchange)
-        if exchange.recording is not None:
-            exchange.recording.arrived(target, None)
-            exchange.recording.asked, exchange.recording.via = OWN_HEADERS, self._sender.via
+        if (recording := exchange.recording) is not None:
+            recording.target, recording.asked, recording.via = target, OWN_HEADERS, self._sender.via
         request = Request(
             method="GET",
             target=target,

@@ -13,12 +13,15 @@ Raw headers are ``(name, value)`` pairs of bytes as they stood on the wire; what
 from __future__ import annotations
 
 import functools
+import operator
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from typing import NamedTuple
 from urllib.parse import unquote_to_bytes, urlsplit
 
 from slproxy.config import SCHEMA, Via
 from slproxy.http import ByName, Fields, RawHeaders, encoded
+from slproxy.observe import is_credential
 
 # RFC 9110 §7.6.1, and Keep-Alive of RFC 2068. The proxy frames each hop anew.
 _HOP_BY_HOP = frozenset(
@@ -60,8 +63,12 @@ _MEMBER = re.compile(r'(?:[^",]|"(?:[^"\\]|\\.)*"?)+')
 _MANGLED = re.compile(r"^\s|[\x00-\x1f\x7f]")
 
 
-# The places of headers among others.
-Stopped = tuple[int, ...] | None
+class Stopped(NamedTuple):
+    """Which headers of a reply stop here: their places, what picks them out of all, and those that hold credentials."""
+
+    places: tuple[int, ...] = ()
+    pick: Callable[[RawHeaders], RawHeaders] = tuple
+    credentials: tuple[tuple[int, bytes], ...] = ()
 
 
 class InexactHeaderError(ValueError):
@@ -109,10 +116,10 @@ def sends_via(setting: Via, *, api_url: str) -> bool:
 
 def returning(
     headers: RawHeaders, *, api_url: str, host: str, without: frozenset[str] = frozenset()
-) -> tuple[bytes, Stopped]:
+) -> tuple[bytes, Stopped | None]:
     """Return the upstream's headers as the client gets them, a line each, with ``Location`` pointing at the proxy.
 
-    Besides, which of them stop here, by their places, or ``None`` where that does not tell all of the difference.
+    Besides, which of them stop here, or ``None`` where that does not tell all of the difference.
 
     ``host`` is what the client called the proxy (its ``Host`` header); ``api_url`` is the upstream's origin.
     ``without`` names what is left out besides.
@@ -148,7 +155,7 @@ def _returning_by_value(headers: RawHeaders, *, api_url: str, host: str, without
 
 
 @functools.lru_cache(maxsize=256)  # the replies of an endpoint have the same names, in the same order
-def _template(names: tuple[bytes, ...]) -> tuple[bytes, int | None, tuple[int, ...]]:
+def _template(names: tuple[bytes, ...]) -> tuple[bytes, int | None, Stopped]:
     """Return the lines of a reply with these names, to be filled with its values, and which is that of ``Connection``.
 
     Last, which of them stop here.
@@ -159,15 +166,24 @@ def _template(names: tuple[bytes, ...]) -> tuple[bytes, int | None, tuple[int, .
     for index, name in enumerate(names):
         key, stops = _upstream_verdict(name)
         if key in ("location", "proxy-status"):
-            return b"", None, ()
+            return b"", None, Stopped()
         if key == "connection":
             connections.append(index)
         if stops:
             stopped.append(index)
         lines += b"%.0b" if stops else name.replace(b"%", b"%%") + b": %b\r\n"
     if len(connections) > 1:
-        return b"", None, ()
-    return lines, connections[0] if connections else None, tuple(stopped)
+        return b"", None, Stopped()
+    return lines, connections[0] if connections else None, _stopped(names, stopped)
+
+
+def _stopped(names: tuple[bytes, ...], places: list[int]) -> Stopped:
+    plain = tuple(place for place in places if not is_credential(names[place]))
+    return Stopped(
+        places=plain,
+        pick=operator.itemgetter(*plain) if len(plain) > 1 else lambda headers: [headers[place] for place in plain],
+        credentials=tuple((place, names[place]) for place in places if place not in plain),
+    )
 
 
 def holds(headers: RawHeaders, reason: str, tokens: Collection[str]) -> bool:

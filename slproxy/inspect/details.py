@@ -75,8 +75,10 @@ def reply_headers(recording: Recording) -> Fields:
     if recording.reply is not None:
         return _text(pairs(recording.reply))
     headers = list(_lines(b"" if recording.answer is None else recording.answer.passed))
-    for place, name, value in recording.stopped:
-        headers.insert(place, (name, value))
+    if (stopped := recording.stopped) is not None:
+        masked = [(place, (name, MASK.encode())) for place, name in stopped.credentials]
+        for place, header in sorted([*zip(stopped.places, recording.picked, strict=True), *masked]):
+            headers.insert(place, header)
     return _text(headers)
 
 

@@ -25,7 +25,7 @@ from slproxy.pace import CallLater, Timer
 # How often tabs are told, in seconds; what takes less is told once.
 EVERY = 0.1
 # How many rows at most each time, for all tabs.
-ROWS = 40
+ROWS = 25
 # The ticks between two looks at the budget.
 BUDGET_EVERY = 5
 # How much waits for one tab, in bytes.

@@ -13,7 +13,7 @@ from slproxy.errors import NotRecorded
 from slproxy.forward import Inbound
 from slproxy.inspect.facts import FactsOf
 from slproxy.inspect.feed import Feed, Viewer
-from slproxy.inspect.ring import Note, Ring, note_size, size_of
+from slproxy.inspect.ring import Note, Ring
 from slproxy.inspect.veil import Veil
 from slproxy.observe import Exchange, Listener, Recording, Renewal, TokenEvent
 from slproxy.pace import CallLater, Pacer
@@ -70,7 +70,10 @@ class Inspector(Listener):
             self.record_bodies(on=False)
         ring = self.ring
         ring.number = n = ring.number + 1
-        recording = exchange.recording = Recording(n, self.now(), self._take)
+        recording = exchange.recording = Recording()
+        recording.n, recording.at = n, self.now()
+        if self._take is not None:
+            recording.take = self._take
         ring.open[n] = (exchange, recording)
 
     def request_ended(self, exchange: Exchange) -> None:
@@ -78,7 +81,7 @@ class Inspector(Listener):
         recording = exchange.recording
         if recording is None or recording.n not in self.ring.open:
             return  # a page of the proxy's own, or begun before a reload
-        self.ring.end(exchange, recording, size_of(exchange, recording))
+        self.ring.end(exchange, recording)
         if self.feed.is_watched:
             self.feed.changed((exchange, recording))
 
@@ -105,11 +108,13 @@ class Inspector(Listener):
 
     def _recording(self) -> Recording:
         self.ring.number += 1
-        return Recording(self.ring.number, self.now())
+        recording = Recording()
+        recording.n, recording.at = self.ring.number, self.now()
+        return recording
 
     def _keep_note(self, note: Note, recording: Recording) -> None:
         self.veil.learn()
-        self.ring.end(note, recording, note_size(note))
+        self.ring.end(note, recording)
         if self.feed.is_watched:
             self.feed.changed((note, recording))
 

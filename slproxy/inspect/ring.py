@@ -11,12 +11,13 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 
 from slproxy.observe import Exchange, Recording
 
-# What an exchange and its recording take besides their texts, in bytes: the objects, with one attempt and the place in
-# here; each attempt, wait or header (tests/inspect/test_ring.py measures it).
-ENTRY, PART = 1_400, 170
+# What an exchange and its recording take besides their texts, in bytes: the objects, with one attempt, the headers that
+# we add, and the place in here; each attempt, wait or header besides (tests/inspect/test_ring.py measures it).
+ENTRY, PART = 2_000, 170
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,13 +59,15 @@ class Ring:
         """Keep what has begun."""
         self.open[recording.n] = (what, recording)
 
-    def end(self, what: Exchange | Note, recording: Recording, size: int) -> None:
-        """Keep what has ended; ``size`` is what it takes besides its bodies, which have been counted."""
+    def end(self, what: Exchange | Note, recording: Recording) -> None:
+        """Keep what has ended. What its bodies take has been counted."""
         ended = self._ended
         self.open.pop(recording.n, None)
         self.seq = recording.seq = self.seq + 1
-        recording.size = size if recording.take is None else size + _of_bodies(recording)
+        recording.size = size = size_of(what, recording)
         self.size = size = self.size + size
+        if recording.take is not None:
+            recording.size += recording.body_size
         ended.append((what, recording))
         if size > self.memory or len(ended) + len(self._pinned) > self.entries:
             self._trim()
@@ -143,29 +146,27 @@ class Ring:
         self.size = 0
 
 
-def size_of(exchange: Exchange, recording: Recording) -> int:
-    """Return what an exchange that has ended takes, besides its bodies."""
-    target, asked, answer = recording.target, recording.asked, recording.answer
-    size = ENTRY + len(target) + len(exchange.path) + len(recording.headers)
-    size += PART * (len(exchange.attempts) + len(exchange.waits))
-    if asked is not None:
-        size += len(asked.recorded) + len(asked.onward)
+def size_of(what: Exchange | Note, recording: Recording) -> int:
+    """Return what an entry that has ended takes, besides its bodies."""
+    target, asked, answer, picked = recording.target, recording.asked, recording.answer, recording.picked
+    if asked is None or answer is None or recording.reply is not None or not target.isascii():
+        size = _odd_size(what, recording)
+    else:
+        size = ENTRY + len(target) + asked.size + len(answer.passed)
+    if isinstance(what, Exchange) and len(what.attempts) + len(what.waits) > 1:
+        size += PART * (len(what.attempts) + len(what.waits))
+    if picked:
+        size += PART * len(picked) + sum(map(len, chain.from_iterable(picked)))
+    return size
+
+
+def _odd_size(what: Exchange | Note, recording: Recording) -> int:
+    """Return what the texts take of what was not passed on, or not as most are."""
+    asked, answer, reply = recording.asked, recording.answer, recording.reply
+    size = ENTRY + len(recording.headers) + 6 * len(recording.target)
+    size += len(what.text) if isinstance(what, Note) else len(what.path)
+    size += asked.size if asked is not None else 0
+    size += len(reply) if reply is not None else 0
     if answer is not None:
-        size += len(answer.passed) + PART * len(answer.headers)
-        if exchange.error and isinstance(answer.body, bytes):
-            size += len(answer.body)
-    if recording.stopped:
-        size += sum(len(name) + len(value) + PART for _, name, value in recording.stopped)
-    if recording.reply is not None:
-        size += len(recording.reply)
-    return size if target.isascii() else size + 6 * len(target)
-
-
-def note_size(note: Note) -> int:
-    """Return what a note takes."""
-    return ENTRY + len(note.text) + len(note.client)
-
-
-def _of_bodies(recording: Recording) -> int:
-    bodies = (recording.request_body, recording.reply_body)
-    return sum(body.taken for body in bodies if body is not None)
+        size += len(answer.passed) + (len(answer.body) if isinstance(answer.body, bytes) else 0)
+    return size

@@ -19,7 +19,17 @@ from slproxy.observe.logging_setup import start_logging
 from slproxy.observe.metrics import Metrics
 from slproxy.observe.observer import Listener, Observer
 from slproxy.observe.readings import BudgetReading, Readings
-from slproxy.observe.recording import BODY_LIMIT, MASK, KeptBody, Recording, is_credential, masked, pairs, redacted
+from slproxy.observe.recording import (
+    BODY_LIMIT,
+    MASK,
+    KeptBody,
+    Recording,
+    is_credential,
+    masked,
+    pairs,
+    redacted,
+    redacted_target,
+)
 from slproxy.observe.request_ids import is_sane
 from slproxy.observe.request_line import LEFT, LEFT_WAITING
 from slproxy.observe.tally import Tally
@@ -60,6 +70,7 @@ __all__ = [
     "painted",
     "pairs",
     "redacted",
+    "redacted_target",
     "start_logging",
     "start_tracing",
     "wants_colour",

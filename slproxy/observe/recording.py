@@ -79,6 +79,22 @@ class Asked(Protocol):
     @property
     def onward(self) -> bytes: ...
 
+    @property
+    def size(self) -> int: ...
+
+
+class Stopped(Protocol):
+    """Headers that were not passed on: their places, what picks them out, and the places and names of credentials."""
+
+    @property
+    def places(self) -> Sequence[int]: ...
+
+    @property
+    def pick(self) -> Callable[[RawHeaders], RawHeaders]: ...
+
+    @property
+    def credentials(self) -> Sequence[tuple[int, bytes]]: ...
+
 
 class AnswerHead(Protocol):
     """What the client got: SalesLoft's headers as they were passed on, and the proxy's own."""
@@ -97,11 +113,13 @@ class AnswerHead(Protocol):
 
 
 class Recording:
-    """What is kept of one exchange, or of one event; ``n`` is its number in this process, ``at`` its Unix time.
+    """What is kept of one exchange, or of one event. What a request does not set is the class's."""
 
-    What a request does not set is the class's.
-    """
-
+    # Its number in this process, and its Unix time.
+    n = 0
+    at = 0.0
+    # Where bodies get their memory from; ``None`` where none are kept.
+    take: Callable[[int], bool] | None = None
     # When it last changed, in the order of all changes; and whether somebody was told of its begin.
     seq = 0
     is_told = False
@@ -117,22 +135,13 @@ class Recording:
     headers = b""
     asked: Asked | None = None
     via: str | None = None
-    # Of SalesLoft's headers: those that were not passed on, with their places; or all of them, as ``headers``.
-    stopped: Sequence[tuple[int, bytes, bytes]] = ()
+    # Which of SalesLoft's headers were not passed on, and what they are; or all of them, as ``headers``.
+    stopped: Stopped | None = None
+    picked: RawHeaders = ()
     reply: bytes | None = None
     answer: AnswerHead | None = None
     request_body: KeptBody | None = None
     reply_body: KeptBody | None = None
-
-    def __init__(self, n: int, at: float, take: Callable[[int], bool] | None = None) -> None:
-        """``take`` is where bodies get their memory from, and ``None`` where none are kept."""
-        self.n, self.at, self.take = n, at, take
-
-    def arrived(self, target: str, headers: RawHeaders | None) -> None:
-        """Keep the head of a request; its headers are ``None`` where they have been let in before."""
-        self.target = redacted_target(target) if "?" in target and may_hold_credential(target) else target
-        if headers is not None:
-            self.headers = redacted(headers)
 
     def reading(self, read: Read) -> Read:
         """Return what reads the body of the request, and keeps it if that is asked for."""
@@ -147,18 +156,26 @@ class Recording:
 
         return read_and_keep
 
-    def replied(self, headers: RawHeaders, stopped: Sequence[int] | None) -> KeptBody | None:
+    def replied(self, headers: RawHeaders, stopped: Stopped | None) -> KeptBody | None:
         """Keep of the head of SalesLoft's reply what the answer does not have; return where its body is to be kept.
 
-        ``stopped`` are the places of the headers that were not passed on, ``None`` where others differ as well.
+        ``stopped`` are the headers that were not passed on, ``None`` where others differ as well.
         """
         if stopped is None:
             self.reply = redacted(headers)
-        elif stopped:
-            self.stopped = [(place, *without_credential(*headers[place])) for place in stopped]
+        else:
+            self.stopped = stopped
+            if stopped.places:
+                self.picked = stopped.pick(headers)
         if self.take is not None:
             self.reply_body = KeptBody(self.take)
         return self.reply_body
+
+    @property
+    def body_size(self) -> int:
+        """What its bodies take of the memory, in bytes."""
+        bodies = (self.request_body, self.reply_body)
+        return sum(body.taken for body in bodies if body is not None)
 
     @property
     def came(self) -> RawHeaders:
@@ -192,7 +209,7 @@ def is_credential(name: bytes) -> bool:
     return _is_credential(name) if len(name) <= SHORT_NAME else _is_credential.__wrapped__(name)
 
 
-def may_hold_credential(target: str) -> bool:
+def _may_hold_credential(target: str) -> bool:
     """Tell whether it is worth a closer look, which costs more than all the rest that is kept."""
     text = target.lower()
     return ("token" in text or "secret" in text or "key" in text or "sig" in text or "code" in text) or (
@@ -202,6 +219,8 @@ def may_hold_credential(target: str) -> bool:
 
 def redacted_target(target: str) -> str:
     """Return a request target less the values of parameters that hold credentials."""
+    if "?" not in target or not _may_hold_credential(target):
+        return target
     path, separator, query = target.partition("?")
     return path + separator + _PARAMETER.sub(_without_secret, query)
 

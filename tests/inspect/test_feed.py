@@ -76,9 +76,9 @@ class Scene:
         for _ in range(count):
             self.ring.number += 1
             exchange = Exchange(method="GET", path=path, began=self.now, ended=self.now, status=status)
-            recording = Recording(self.ring.number, 1e9)
-            recording.owner = owner
-            self.ring.end(exchange, recording, 1_000)
+            recording = Recording()
+            recording.n, recording.at, recording.owner = self.ring.number, 1e9, owner
+            self.ring.end(exchange, recording)
             if self.feed.is_watched:
                 self.feed.changed((exchange, recording))
 

@@ -12,7 +12,7 @@ import pytest
 
 from slproxy.config import InspectSettings
 from slproxy.config.schema import PaceSettings
-from slproxy.inspect.ring import Note, Ring
+from slproxy.inspect.ring import ENTRY, Note, Ring
 from slproxy.observe import BODY_LIMIT, KeptBody, Recording
 from tests.support.inspector import PAGE, details
 from tests.support.proxies import proxy, settings_for
@@ -22,10 +22,12 @@ from tests.support.scripted import ScriptedUpstream
 KIB, MIB = 2**10, 2**20
 
 
-def happened(ring: Ring, count: int = 1, *, size: int = 100) -> None:
+def happened(ring: Ring, count: int = 1, *, size: int = 3_000) -> None:
     for _ in range(count):
         ring.number += 1
-        ring.end(Note(kind="login", began=0.0, ended=0.0, text=""), Recording(ring.number, 0.0), size)
+        recording = Recording()
+        recording.n = ring.number
+        ring.end(Note(kind="login", began=0.0, ended=0.0, text="x" * (size - ENTRY)), recording)
 
 
 def kept(ring: Ring) -> list[int]:
@@ -33,43 +35,43 @@ def kept(ring: Ring) -> list[int]:
 
 
 def test_the_oldest_gives_way_by_entries_and_by_bytes() -> None:
-    ring = Ring(entries=3, memory=1_000)
+    ring = Ring(entries=3, memory=30_000)
     happened(ring, 5)
-    assert (kept(ring), ring.size) == ([3, 4, 5], 300)
-    happened(ring, size=850)
-    assert (kept(ring), ring.size) == ([5, 6], 950)
-    happened(ring, size=2_000)
+    assert (kept(ring), ring.size) == ([3, 4, 5], 9_000)
+    happened(ring, size=25_500)
+    assert (kept(ring), ring.size) == ([5, 6], 28_500)
+    happened(ring, size=60_000)
     assert (kept(ring), ring.size) == ([], 0)
 
 
 def test_what_is_pinned_stays_and_takes_half_of_the_room_at_most() -> None:
-    ring = Ring(entries=4, memory=1_000)
+    ring = Ring(entries=4, memory=30_000)
     happened(ring, 4)
     assert [ring.pin(n, pinned=True) for n in (1, 2, 3)] == [True, True, False]
     happened(ring, 10)
     assert kept(ring) == [1, 2, 13, 14]
     ring.clear(lambda entry: True)
-    assert (kept(ring), ring.size) == ([1, 2], 200)
+    assert (kept(ring), ring.size) == ([1, 2], 6_000)
     assert ring.pin(1, pinned=False)
     happened(ring, 3)
     assert kept(ring) == [2, 15, 16, 17]
-    happened(ring, size=401)
+    happened(ring, size=12_001)
     assert not ring.pin(18, pinned=True)  # over half of the memory
     assert not ring.pin(1, pinned=True)
-    ring.resize(entries=1, memory=1_000)
+    ring.resize(entries=1, memory=30_000)
     assert kept(ring) == [2]
 
 
 def test_bodies_take_the_place_of_what_is_oldest_and_no_more_than_there_is() -> None:
-    ring = Ring(entries=10, memory=1_000)
+    ring = Ring(entries=10, memory=30_000)
     happened(ring, 4)
     body = KeptBody(ring.take)
-    body.add(b"x" * 640)
-    assert (kept(ring), ring.size, len(body.data)) == ([3, 4], 920, 640)
-    body.add(b"x" * 641)
-    assert (kept(ring), ring.size, len(body.data), body.size) == ([], 720, 640, 1_281)
+    body.add(b"x" * 19_200)
+    assert (kept(ring), ring.size, len(body.data)) == ([3, 4], 27_600, 19_200)
+    body.add(b"x" * 19_201)
+    assert (kept(ring), ring.size, len(body.data), body.size) == ([], 21_600, 19_200, 38_401)
     body.add(b"x")  # what was left out leaves a gap that nothing may follow
-    assert len(body.data) == 640
+    assert len(body.data) == 19_200
 
 
 def test_of_a_body_no_more_than_a_part_is_kept() -> None:
