@@ -107,9 +107,9 @@ class Budget:
         if reservation.cost > reservation.budget:
             return math.inf
         account = self.account
-        ahead = sum(
-            each.cost for each in self.queue if each.client == reservation.client and each.ticket < reservation.ticket
-        )
+        # Without a budget it is somebody who only calls itself so.
+        of_client = (each for each in self.queue if each.client == reservation.client and each.budget is not None)
+        ahead = sum(each.cost for each in of_client if each.ticket < reservation.ticket)
         spent = account.minute.by_budget[reservation.client] + ahead + reservation.cost
         minutes = math.ceil(spent / reservation.budget) - 1
         return account.time.until(account.minute.number + 1, now) + (minutes - 1) * MINUTE if minutes > 0 else 0.0

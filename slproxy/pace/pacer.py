@@ -165,7 +165,7 @@ class Pacer:
             if not headers.refused:
                 return None
             return Refusal.BUDGET if headers.is_about_budget(page_cost(target.partition("?")[2])) else Refusal.OTHER
-        reserved, minute = reservation.cost, reservation.minute
+        reserved, minute = _reserved(reservation), reservation.minute
         now, account = self._monotonic(), self.budget.account
         cost, remaining = account.replied(reservation, now, headers)
         if self._replicas.redis is not None:
@@ -189,7 +189,9 @@ class Pacer:
             return
         self.budget.account.lost(reservation, self._monotonic(), maybe_sent=maybe_sent)
         cost = reservation.cost if maybe_sent else 0
-        self._settle(reservation.minute, reserved=reservation.cost, cost=cost, remaining=None, client=own(reservation))
+        self._settle(
+            reservation.minute, reserved=_reserved(reservation), cost=cost, remaining=None, client=own(reservation)
+        )
         self._dispatch_due()
 
     def fields(self) -> Fields:
@@ -340,6 +342,11 @@ class Pacer:
         at = time.strftime("%H:%M:%S", time.localtime(self._now() + wait))
         requests = "1 request" if len(waiting) == 1 else f"{len(waiting)} requests"
         log.info("%s waiting for the rate limit, the last is sent at %s (in %.1f s): %s", requests, at, wait, named)
+
+
+def _reserved(reservation: Reservation) -> int:
+    """Return what replicas take a reservation to cost: nothing, where it was sent while Redis did not answer."""
+    return reservation.cost if reservation.is_shared else 0
 
 
 def _rules(pace: PaceSettings, *, limit_given: bool, is_shared: bool) -> Rules:

@@ -121,6 +121,7 @@ class Replicas:
                     if answer is not None and verdict == GRANTED:
                         self.settle(minute, reserved=reservation.cost, cost=0, remaining=None, client=own(reservation))
                 elif verdict == GRANTED:
+                    reservation.is_shared = answer is not None
                     self._granted(reservation)
                 else:
                     budget.requeue(reservation, now)

@@ -28,6 +28,8 @@ class Reservation:
     budget: int | None = None
     sent: float | None = None
     minute: int | None = None
+    # Whether replicas know of it.
+    is_shared: bool = False
     # What it was refused for, if it was (429).
     refusal: Refusal | None = None
     # Whether its reply tells if the budget is spent, which is in doubt.

@@ -67,10 +67,10 @@ local best = math.min((remaining or limit - spent) - headroom, quota) - sum
 return {table.concat(verdicts), best, remaining and math.max(0, limit - remaining - spent) or -1}
 """
 # KEYS: the minute. ARGV: what was reserved; what it has cost; what remains, empty if no reply has told; the client
-# whose own budget it was of, or an empty text.
+# whose own budget it was of, or an empty text. `0 - n`, since Lua makes `-0` of nothing, which is no integer to Redis.
 SETTLE = """
 if redis.call('EXISTS', KEYS[1]) == 0 then return end
-local in_flight = redis.call('HINCRBY', KEYS[1], 'in_flight', -tonumber(ARGV[1]))
+local in_flight = redis.call('HINCRBY', KEYS[1], 'in_flight', 0 - tonumber(ARGV[1]))
 if in_flight < 0 then redis.call('HSET', KEYS[1], 'in_flight', 0) end
 redis.call('HINCRBY', KEYS[1], 'spent', tonumber(ARGV[2]) - tonumber(ARGV[1]))
 if ARGV[4] ~= '' then
@@ -78,7 +78,7 @@ if ARGV[4] ~= '' then
 end
 local remaining = tonumber(redis.call('HGET', KEYS[1], 'remaining'))
 if ARGV[3] == '' then
-  if remaining then redis.call('HINCRBY', KEYS[1], 'remaining', -tonumber(ARGV[2])) end
+  if remaining then redis.call('HINCRBY', KEYS[1], 'remaining', 0 - tonumber(ARGV[2])) end
 elseif not remaining or tonumber(ARGV[3]) < remaining then
   redis.call('HSET', KEYS[1], 'remaining', ARGV[3])
 end

@@ -50,6 +50,13 @@ def test_who_may_not_wait_so_long_is_told_at_once() -> None:
     assert it.budget.enqueue(it.ask(client="report", budget=1, max_wait=30.0), it.now) == pytest.approx(50.0, abs=1.5)
 
 
+def test_who_only_calls_itself_by_the_name_of_a_client_keeps_it_from_nothing() -> None:
+    it = desk(10.0)
+    for _ in range(5):
+        it.budget.queue.add(it.ask(30, client="report"))
+    assert it.budget.own_wait(it.ask(client="report", budget=20), it.now) == 0.0
+
+
 def spent(it: Desk, client: str) -> int:
     return it.account.minute.by_budget[client]
 

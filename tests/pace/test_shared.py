@@ -19,11 +19,11 @@ import pytest
 from redis.asyncio import Redis
 
 from slproxy.config import Secret
-from slproxy.pace import RedisBudget
-from slproxy.pace.shared import KEY_TTL, TIMEOUT, Allocation, Settlement, minute_key
+from slproxy.pace import Pacer, Preferences, RateLimitHeaders, RedisBudget
+from slproxy.pace.shared import FALLBACK_SECONDS, KEY_TTL, TIMEOUT, Allocation, Settlement, minute_key
 from slproxy.sandbox import Options, Sandbox
-from tests.support.commands import pointed_at
-from tests.support.pacing import MINUTE, Line, Ticking, line_to, logged, paced, spend_all, told_at_once
+from tests.support.commands import free_port, pointed_at
+from tests.support.pacing import MINUTE, Line, ManualClock, Ticking, line_to, logged, paced, spend_all, told_at_once
 from tests.support.programs import Program
 from tests.support.proxies import settings_for
 from tests.support.raw_http import Message, get, raw
@@ -225,11 +225,12 @@ async def test_a_reservation(
         ({"spent": 9, "in_flight": 3, "remaining": 500}, (2, 2, None), {"spent": 9, "in_flight": 1, "remaining": 498}),
         ({"spent": 10, "in_flight": 3, "remaining": 500}, (2, 0, None), {"spent": 8, "in_flight": 1, "remaining": 500}),
         ({"spent": 10, "in_flight": 0}, (1, 1, None), {"spent": 10, "in_flight": 0}),
+        ({"spent": 10, "in_flight": 3}, (0, 1, None), {"spent": 11, "in_flight": 3}),
     ],
     ids=[
         "a minute that is gone", "what remains is told", "it is not", "it has cost nothing", "it has cost more",
         "it has cost more, and that is told", "less is told", "a late reply tells more", "nothing is left",
-        "not told, so it is taken off", "not told, and cost nothing", "in flight is never below nothing",
+        "not told, so it is taken off", "not told, and cost nothing", "in flight is never below nothing", "it was sent without Redis",
     ],
 )  # fmt: skip
 async def test_a_settlement(
@@ -240,6 +241,7 @@ async def test_a_settlement(
         if before:
             await redis.hset(THIS_MINUTE, mapping=before)  # type: ignore[arg-type]
         await budget.settle([Settlement(int(MINUTE // 60), reserved, cost, remaining)])
+        assert not budget.is_alone
         assert await kept(redis, THIS_MINUTE) == after
 
 
@@ -558,3 +560,26 @@ async def test_a_client_over_its_own_budget_is_passed_over_whichever_replica_has
         await budget.settle([Settlement(7, 3, 1, None, "report"), Settlement(7, 1, 1, None)])
         assert (await kept(redis, minute_key("default", 7)))["client:report"] == 3
         assert await reserve([2, 1], own=[report, report]) == Allocation("go", 589, None)
+
+
+async def test_what_was_sent_without_redis_is_told_to_it_once_it_answers_and_takes_nothing_back() -> None:
+    time_, port = ManualClock(10), free_port()
+    shared = RedisBudget(Secret(f"redis://127.0.0.1:{port}"), "default")
+    clock, pace = time_.proxys(), settings_for("http://localhost").pace
+    pacer = Pacer(
+        pace, limit_given=False, shared=shared, now=clock.now, monotonic=clock.monotonic, call_later=clock.call_later
+    )
+    report = Preferences(client="report", budget=5)
+    free, counted = (pacer.take("GET", "/v2/me", report) for _ in range(2))
+    assert free is not None
+    assert counted is not None
+    await asyncio.gather(pacer.wait(free), pacer.wait(counted))
+    with redis_server(port) as url:
+        time_.advance(FALLBACK_SECONDS)
+        async with looking_into(url) as redis, contextlib.aclosing(Shared(url)) as other:
+            now = int(MINUTE // 60)
+            await other.reserve(now, [3], own=[("report", 5)], limit=600, quota=600, headroom=0, probing=False)
+            pacer.replied(free, RateLimitHeaders(unauthorized=True), target="/v2/me")
+            pacer.replied(counted, RateLimitHeaders(cost=1), target="/v2/me")
+            await pacer.close()
+            assert await kept(redis, THIS_MINUTE) == {"spent": 4, "in_flight": 3, "client:report": 4}
