@@ -9,6 +9,9 @@ from slproxy.cli import held_signals
 
 def main(argv: list[str] | None = None) -> None:
     """Run a command as this process, with its signals, and exit with its code."""
+    if sys.platform == "win32":
+        # Nothing of what it stands on is there: POSIX signals, owners and modes of files, Unix sockets.
+        sys.exit("slproxy: Windows is not supported. Run it under WSL: https://learn.microsoft.com/windows/wsl")
     held_signals.hold()
     words = sys.argv[1:] if argv is None else argv
     if words[:1] == ["healthcheck"]:

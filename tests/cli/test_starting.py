@@ -164,3 +164,31 @@ def test_a_help_takes_few_times_what_an_empty_program_takes(tmp_path: Path, comm
     """It was 9 times as much when all was imported at once, and is 3 now."""
     empty = processor_time([sys.executable, "-c", "pass"], tmp_path)
     assert processor_time([sys.executable, *command, "--help"], tmp_path) < 6 * empty
+
+
+# Windows, as far as it can be had here: its name, and none of the modules and functions that only POSIX has.
+WINDOWS = """
+import signal, sys
+sys.platform = "win32"
+for name in ("fcntl", "grp", "pwd", "resource", "termios"):
+    sys.modules[name] = None
+for name in ("pthread_sigmask", "SIG_BLOCK", "SIG_UNBLOCK", "SIGHUP"):
+    delattr(signal, name)
+from slproxy.cli import main
+main()
+"""
+
+
+@pytest.mark.parametrize("command", ["serve", "--help", "healthcheck"])
+def test_on_windows_it_says_in_a_line_that_it_does_not_run_there(tmp_path: Path, command: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", WINDOWS, command],
+        cwd=tmp_path,
+        env=environment(tmp_path),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("slproxy: Windows is not supported. Run it under WSL: ")
+    assert done.stderr.count("\n") == 1
