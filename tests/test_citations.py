@@ -11,7 +11,16 @@ import pytest
 from tests.support import ROOT
 from tests.support.docs import headings, page
 
-DOCS = ("agents.md", "contract.md", "filesystems.md", "hazards.md", "inspector.md", "metrics.md", "salesloft.md")
+DOCS = (
+    "agents.md",
+    "contract.md",
+    "filesystems.md",
+    "hazards.md",
+    "inspector.md",
+    "metrics.md",
+    "salesloft.md",
+    "service.md",
+)
 SEARCHED = ("slproxy", "tests", "benchmarks", "docs", "deploy")
 PAGES = (
     "README.md",
