@@ -50,7 +50,7 @@ def analyze(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-# systemd.
+# docs/service.md, systemd
 
 
 @needs_analyze
@@ -108,7 +108,7 @@ def test_the_unit_knows_the_ends_of_the_program_and_waits_for_requests_in_flight
     assert int(set_in_unit("TimeoutStopSec")[0]) > 30  # docs/contract.md, Shutdown
 
 
-# launchd.
+# docs/service.md, launchd
 
 
 def test_the_agent_knows_the_ends_of_the_program_and_keeps_its_files_private() -> None:
