@@ -65,6 +65,7 @@ def _conflicts(settings: Settings) -> Iterator[ConfigError]:
     """Yield what is wrong between two settings."""
     listen, auth, origins = settings.listen, settings.auth, _origins(settings)
     yield from found.conflicts(settings)
+    yield from found.audit_conflicts(settings)
     for key in ("listen.host", "listen.port"):
         if listen.uds is not None and origins[key].layer != "default":
             yield ConfigError(
@@ -79,6 +80,7 @@ def _conflicts(settings: Settings) -> Iterator[ConfigError]:
             hint="choose another one, such as 9464",
         )
     yield from _policy_conflicts(settings)
+    yield from _name_conflicts(settings)
     yield from _key_conflicts(settings)
     yield from _budget_conflicts(settings)
     if auth.client_secret is not None and auth.client_id is None:
@@ -111,6 +113,16 @@ def _budget_conflicts(settings: Settings) -> Iterator[ConfigError]:
             )
 
 
+def _name_conflicts(settings: Settings) -> Iterator[ConfigError]:
+    known = dict[str, str]()
+    for name in settings.clients:
+        if (other := known.setdefault(name.replace("-", "_"), name)) != name:
+            yield ConfigError(
+                f"client.{other} and client.{name} are the same in the environment, where `_` stands for `-`",
+                hint="give one of them another name",
+            )
+
+
 def _key_conflicts(settings: Settings) -> Iterator[ConfigError]:
     origins, known = _origins(settings), dict[str, str]()
     for name, key in settings.keys.items():
@@ -127,6 +139,12 @@ def _origins(settings: Settings) -> Mapping[str, Origin]:
 
 def _store_conflicts(settings: Settings) -> Iterator[ConfigError]:
     store, origins = settings.store, _origins(settings)
+    if store.kind == "file" and settings.log.audit == store.path:
+        yield ConfigError(
+            f"log.audit ({origins['log.audit']}) and store.path ({origins['store.path']}) are the same: its lines would"
+            " destroy the login",
+            hint="name another file for the audit",
+        )
     if store.kind == "redis" and store.redis_url is None:
         yield ConfigError(
             f"store.kind ({origins['store.kind']}): redis needs store.redis_url",

@@ -38,6 +38,11 @@ def read(path: Path, what: str) -> bytes | None:
         raise _unreadable(path, what) from error
 
 
+def is_below(path: Path, folder: Path) -> bool:
+    """Tell whether a file is in a folder, or below it, whatever links lead there."""
+    return path.parent.resolve().is_relative_to(folder.resolve())
+
+
 def read_found(path: Path, what: str, *, accept: str, matters: Callable[[bytes], bool] | None = None) -> bytes | None:
     """Return the content of a file that nobody named, or None if it does not exist.
 

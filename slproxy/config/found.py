@@ -1,13 +1,15 @@
 """Found files: what ``./slproxy.toml`` and ``./.env`` may not do, since nobody has named them.
 
 A folder brings its own: a cloned repository, an archive. Such a file may set what it likes for this folder's work, but
-not decide where credentials go that were given elsewhere.
+not decide where credentials go that were given elsewhere, nor write outside of that folder.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
+from slproxy.config.files import is_below
 from slproxy.config.messages import redacted
 from slproxy.config.origin import DEFAULT, Origin
 from slproxy.config.schema import SCHEMA, Settings
@@ -43,6 +45,18 @@ def conflicts(settings: Settings) -> Iterator[ConfigError]:
             if credential != key and from_elsewhere and _value(settings, credential) is not None:
                 yield _refusal(settings, key, origin, f"{credential} ({given})")
                 break
+
+
+def audit_conflicts(settings: Settings) -> Iterator[ConfigError]:
+    """Yield an error where a found file would have lines written into a file that is none of its own folder's."""
+    path, origin = settings.log.audit, _origin(settings, "log.audit")
+    if path is None or not origin.found or is_below(path, Path(origin.found).parent):
+        return
+    yield ConfigError(
+        f"log.audit ({origin}) names {path}, and comes from a file that nobody named: such a file does not decide what"
+        " is written outside of its folder",
+        hint="to say yes: SLPROXY_LOG__AUDIT in the environment; else name a file of that folder, or remove the line",
+    )
 
 
 def has_redirects(settings: Settings) -> bool:

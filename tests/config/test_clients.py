@@ -64,6 +64,11 @@ def test_a_profile_may_have_clients_of_its_own(tmp_path: Path) -> None:
         (REPORT + f"[client.agent]\nkey = '{SECRET}'", {}, "client.agent.key (file slproxy.toml:4) and client.report"),
         (REPORT, {"SLPROXY_LISTEN__KEY": SECRET}, "are the same: a client is known by its key"),
         (REPORT + "budget = 9\n[pace]\nmode = 'off'", {}, "is off: it would not hold"),
+        (
+            "[client.a-b]\nkey = 'x'\n[client.a_b]\nkey = 'y'",
+            {"SLPROXY_CLIENT__A_B__READ_ONLY": "true"},
+            "client.a-b and client.a_b are the same in the environment",
+        ),
         (REPORT + "key_file = 'x'", {}, "expected either key or key_file, got both"),
     ],
 )

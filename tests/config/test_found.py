@@ -355,3 +355,23 @@ def test_the_users_own_settings_are_not_found(folder: Path) -> None:
     own.mkdir(parents=True)
     (own / "config.toml").write_text(line("api_url", "slproxy.toml"))
     assert loaded(folder, env=GIVEN["an API key"]).upstream.api_url == ELSEWHERE
+
+
+@pytest.mark.parametrize("name", ["toml", "dotenv"])
+@pytest.mark.parametrize("audit", ["../state/token.json", "link/token.json", "{folder}/../other"])
+def test_a_found_file_has_nothing_written_outside_of_its_folder(name: str, audit: str, tmp_path: Path) -> None:
+    folder = tmp_path / "clone"
+    folder.mkdir()
+    (folder / "link").symlink_to(tmp_path)
+    path = audit.format(folder=folder)
+    written = f"[log]\naudit = '{path}'\n" if name == "toml" else f"SLPROXY_LOG__AUDIT={path}\n"
+    assert "does not decide what is written outside of its folder" in refusal(folder, **{name: written})  # type: ignore[arg-type]
+    inside = written.replace(path, "logs/audit.jsonl")
+    assert loaded(folder, **{name: inside}).log.audit == folder / "logs/audit.jsonl"  # type: ignore[arg-type]
+    assert loaded(folder, env={"SLPROXY_LOG__AUDIT": path}).log.audit is not None
+
+
+def test_the_audit_is_not_written_into_the_login(tmp_path: Path) -> None:
+    path = str(tmp_path / "token.json")
+    env = {"SLPROXY_LOG__AUDIT": path, "SLPROXY_STORE__PATH": path}
+    assert "its lines would destroy the login" in refusal(tmp_path, env=env)

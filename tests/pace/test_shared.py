@@ -230,7 +230,8 @@ async def test_a_reservation(
     ids=[
         "a minute that is gone", "what remains is told", "it is not", "it has cost nothing", "it has cost more",
         "it has cost more, and that is told", "less is told", "a late reply tells more", "nothing is left",
-        "not told, so it is taken off", "not told, and cost nothing", "in flight is never below nothing", "it was sent without Redis",
+        "not told, so it is taken off", "not told, and cost nothing", "in flight is never below nothing",
+        "it was sent without Redis",
     ],
 )  # fmt: skip
 async def test_a_settlement(
