@@ -59,8 +59,15 @@ async def test_profiles_lists_those_of_the_file_and_those_with_a_token_and_the_b
     assert (side["grant"], side["generation"]) == ("authorization_code", 4)
     assert side["store"] == f"file {token_file(tmp_path, 'side')}"
     assert 0 < side["expires_in"] <= 7200
-    assert "retry.attempts" in rows["bad"]["error"]
-    assert "open to others" in rows["open"]["error"]
+    assert {name: row["error"] and row["error"]["type"] for name, row in rows.items()} == {
+        "bad": "config",
+        "default": None,
+        "open": "store",
+        "side": None,
+        "work": None,
+    }
+    assert "retry.attempts" in rows["bad"]["error"]["detail"]
+    assert "open to others" in rows["open"]["error"]["detail"]
     assert "renewed 3 times" in told
     assert "memory" not in told
     lines = told.splitlines()

@@ -12,7 +12,7 @@ from slproxy.cli.output import DONE, print_result
 from slproxy.cli.settings import load_settings, profile_names
 from slproxy.cli.table import print_table
 from slproxy.config import Settings
-from slproxy.errors import LoginRequired, SlproxyError
+from slproxy.errors import ConfigError, LoginRequired, SlproxyError
 
 
 async def run(settings: Settings, args: argparse.Namespace) -> int:
@@ -28,7 +28,9 @@ async def run(settings: Settings, args: argparse.Namespace) -> int:
                 problem, token = access.credentials.problem(), access.credentials.snapshot()
             found = {"token": token, "login_needed": isinstance(problem, LoginRequired), "error": None}
         except SlproxyError as error:
-            found = {"token": None, "login_needed": None, "error": "; ".join(error.detail.splitlines())}
+            kind = "config" if isinstance(error, ConfigError) else "store"
+            what = {"type": kind, "detail": "; ".join(error.detail.splitlines()), "hint": error.hint}
+            found = {"token": None, "login_needed": None, "error": what}
         rows.append({"profile": name, "chosen": name == settings.profile, **found})
     if args.json:
         print_result(json.dumps(rows, indent=2))
@@ -38,9 +40,10 @@ async def run(settings: Settings, args: argparse.Namespace) -> int:
 
 
 def _describe(row: Mapping[str, object]) -> str:
-    token = row["token"]
-    if not isinstance(token, dict):
-        return f"broken: {row['error']}"
+    token, error = row["token"], row["error"]
+    if isinstance(error, dict):
+        return f"broken: {error['detail']}"
+    assert isinstance(token, dict), "there is one or the other"
     if row["login_needed"]:
         return "login needed"
     place = f", stored in {token['store']}" if token["store"] else ""
