@@ -149,12 +149,12 @@ class Ring:
 def size_of(what: Exchange | Note, recording: Recording) -> int:
     """Return what an entry that has ended takes, besides its bodies."""
     target, asked, answer, picked = recording.target, recording.asked, recording.answer, recording.picked
-    if asked is None or answer is None or recording.reply is not None or not target.isascii():
+    if isinstance(what, Note) or asked is None or answer is None or recording.reply is not None or not target.isascii():
         size = _odd_size(what, recording)
     else:
         size = ENTRY + len(target) + asked.size + len(answer.passed)
-    if isinstance(what, Exchange) and len(what.attempts) + len(what.waits) > 1:
-        size += PART * (len(what.attempts) + len(what.waits))
+        if what.waits or len(what.attempts) > 1:
+            size += PART * (len(what.attempts) + len(what.waits))
     if picked:
         size += PART * len(picked) + sum(map(len, chain.from_iterable(picked)))
     return size
