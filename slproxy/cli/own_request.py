@@ -9,7 +9,7 @@ import contextlib
 import http.client
 import socket
 
-from slproxy.config import ListenSettings, Secret
+from slproxy.config import ListenSettings
 from slproxy.errors import OtherUserError
 from slproxy.sockets import Peers, reachable, url_of
 
@@ -41,17 +41,17 @@ def ask(listen: ListenSettings, target: str, *, timeout: float) -> tuple[int, by
             uid = peers.foreign_listener(connection.sock)
         if uid is not None:
             raise OtherUserError(uid, f"on port {listen.port}" if listen.uds is None else f"at {listen.uds}")
-        connection.request("GET", target, headers=_headers(listen.key))
+        connection.putrequest("GET", target, skip_host=True)
+        for name, value in (("Host", "localhost"), ("User-Agent", "slproxy"), ("Accept", "application/json")):
+            connection.putheader(name, value)
+        for key in listen.shown:
+            connection.putheader("X-Slproxy-Key", key.reveal())
+        connection.endheaders()
         response = connection.getresponse()
         body = response.read(MAX_REPLY + 1)
     if len(body) > MAX_REPLY:
         raise http.client.HTTPException(f"the reply is over {MAX_REPLY} bytes")
     return response.status, body
-
-
-def _headers(key: Secret | None) -> dict[str, str]:
-    headers = {"Host": "localhost", "User-Agent": "slproxy", "Accept": "application/json"}
-    return headers if key is None else {**headers, "X-Slproxy-Key": key.reveal()}
 
 
 class _UnixConnection(http.client.HTTPConnection):

@@ -68,6 +68,23 @@ class ListenSettings:
         bool, Doc("Allow other users of this machine without `key`: whoever connects uses your token.")
     ] = False
 
+    @property
+    def shown(self) -> tuple[Secret, ...]:
+        """The keys that whoever runs the proxy shows it."""
+        return () if self.key is None else (self.key,)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reach(ListenSettings):
+    """Where the proxy listens, as its own commands reach it; ``others`` are keys that they show besides ``key``."""
+
+    others: tuple[Secret, ...] = ()
+
+    @property
+    def shown(self) -> tuple[Secret, ...]:
+        """The keys that whoever runs the proxy shows it."""
+        return (*super().shown, *self.others)
+
 
 @dataclass(frozen=True, kw_only=True)
 class UpstreamSettings:
@@ -304,8 +321,11 @@ class Settings:
 
     @property
     def reach(self) -> ListenSettings:
-        """Where the proxy listens, with a key that opens it: ``listen.key``, or that of a client."""
-        return replace(self.listen, key=next(iter(self.keys.values()), None))
+        """Where the proxy listens, with what opens all of it: ``listen.key``, or else the keys of all clients."""
+        if self.listen.key is not None or not self.clients:
+            return self.listen
+        key, *others = self.keys.values()
+        return Reach(**(vars(self.listen) | {"key": key, "others": tuple(others)}))
 
     @property
     def schema(self) -> Mapping[str, Setting]:

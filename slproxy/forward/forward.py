@@ -33,7 +33,7 @@ from slproxy.forward.drain import Drain
 from slproxy.forward.headers import InexactHeaderError
 from slproxy.forward.kept_reply import KeptReply
 from slproxy.forward.messages import Answer, AnswerBody, Inbound, ReplyBody, Request
-from slproxy.forward.policy import Policy, Route, check_all, check_client, check_of, client_of
+from slproxy.forward.policy import Policy, Route, check_all, check_client, check_of, client_of, viewer_of
 from slproxy.forward.rules import Client, tell_client
 from slproxy.forward.sender import Sender
 from slproxy.http import ByName, by_name, http_date
@@ -186,7 +186,7 @@ class Forwarder:
 
     async def _own(self, route: Route, inbound: Inbound, target: str, exchange: Exchange) -> Answer:
         """Return what the proxy answers by itself."""
-        client = client_of(self._policy, named := by_name(inbound.headers))
+        client = viewer_of(self._policy, named := by_name(inbound.headers))
         tell_client(exchange, client)
         if route is not Route.PREFLIGHT:
             return await self._own_page(inbound, target, route is Route.OWN_PAGE, named, client)

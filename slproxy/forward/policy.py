@@ -166,8 +166,22 @@ def check_all(policy: Policy, inbound: Inbound) -> None:
 
 def client_of(policy: Policy, headers: ByName) -> Client | None:
     """Return whose key a request has shown that was let in, ``None`` where it was ``listen.key`` alone, or none."""
+    return next(iter(_clients_in(policy, headers)), None)
+
+
+def viewer_of(policy: Policy, headers: ByName) -> Client | None:
+    """Return as which client a request sees the proxy's own pages, ``None`` where it sees all.
+
+    It does with ``listen.key`` alone; and, where that is not set, with the keys of all clients, if there are several.
+    """
+    known = _clients_in(policy, headers)
+    is_owner = policy.key is None and len(known) == len(policy.clients) > 1
+    return None if is_owner else next(iter(known), None)
+
+
+def _clients_in(policy: Policy, headers: ByName) -> list[Client]:
     shown = _shown_keys(headers) if policy.clients else []
-    return next((each for each in policy.clients if _matches(each.key, shown)), None)
+    return [each for each in policy.clients if _matches(each.key, shown)]
 
 
 def check_client(client: Client, method: str, target: str, headers: ByName) -> None:

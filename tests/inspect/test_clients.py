@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 
 from slproxy.app import App
+from slproxy.cli import running_proxy
 from slproxy.config import ClientSettings, InspectSettings, ListenSettings, Secret
 from tests.support.inspector import PAGE, act, stream
 from tests.support.proxies import proxy, settings_for
-from tests.support.raw_http import get, raw
+from tests.support.raw_http import get, port_of, raw
 from tests.support.scripted import ScriptedUpstream
 
 OURS, THEIRS, LOCAL = (f"X-Slproxy-Key: {name}-key-4c1d" for name in ("report", "agent", "local"))
@@ -26,12 +27,12 @@ CLIENTS = {
 
 
 @asynccontextmanager
-async def serving() -> AsyncIterator[tuple[ScriptedUpstream, App, str]]:
+async def serving(local: str | None = "local-key-4c1d") -> AsyncIterator[tuple[ScriptedUpstream, App, str]]:
     """Run a proxy that has answered: one request of report's, one of agent's, and one that calls itself report."""
     async with ScriptedUpstream() as upstream:
         settings = replace(
             settings_for(upstream.url),
-            listen=ListenSettings(port=0, key=Secret("local-key-4c1d")),
+            listen=ListenSettings(port=0, key=Secret(local) if local else None),
             clients=CLIENTS,
             inspect=InspectSettings(bodies="on"),
         )
@@ -124,3 +125,26 @@ async def test_status_json_tells_a_client_nothing_of_others() -> None:
     assert "agent" not in json.dumps(ours)
     assert "people" not in json.dumps(ours["budget"])
     assert ours["budget"]["remaining"] == everything["budget"]["remaining"]
+
+
+async def test_where_there_is_no_local_key_those_of_all_clients_open_all_of_it() -> None:
+    async with serving(local=None) as (_, app, url):
+        assert [each.reveal() for each in app.settings.reach.shown] == ["report-key-4c1d", "agent-key-4c1d"]
+        reach = replace(app.settings.reach, port=port_of(url))
+        seen = await running_proxy.status_of(reach)
+        assert seen is not None
+        assert seen["clients"].keys() == CLIENTS.keys()  # type: ignore[attr-defined]
+        assert len(await running_proxy.recent_of(reach) or ()) == 3
+        both = f"{OURS}\r\n{THEIRS}"
+        answer = await raw(url, get("/v2/teams", both, method="POST", body=b"{}"))
+        assert answer.head.status == 405  # a client's rules hold for all that its key comes with
+
+
+async def test_a_client_that_is_alone_sees_no_more_than_its_own_for_that() -> None:
+    async with ScriptedUpstream() as upstream:
+        settings = replace(settings_for(upstream.url), clients={"report": CLIENTS["report"]})
+        async with proxy(settings) as app:
+            await raw(app.urls[0], get("/v2/me", OURS))
+            await app.ask("/v2/me.json")
+            rows = (await told(app.urls[0], f"{PAGE}recent", OURS))["rows"]
+    assert [row["client"] for row in rows] == ["report"]
