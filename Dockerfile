@@ -9,7 +9,8 @@
 # Then:   curl --header "X-Slproxy-Key: $(cat deploy/secrets/slproxy_key)" http://localhost:8642/v2/me.json
 # compose.yaml says how to make the two files.
 #
-# No secret is in the image: .dockerignore lets nothing into the build but what is copied below, and no build argument is one.
+# No secret is in the image: .dockerignore lets nothing into the build but what is copied below, and no build argument is
+# one.
 
 # The Python that the test suite runs on.
 ARG PYTHON=3.11
@@ -35,19 +36,9 @@ RUN /opt/build/bin/python -m hatchling build --target wheel && \
     /opt/slproxy/bin/python sbom.py > /opt/slproxy/sbom.cdx.json
 
 FROM ${BASE}
-# What this is built of: --build-arg REVISION="$(git rev-parse HEAD)" --build-arg SOURCE=https://…
-ARG VERSION=0.1.0
-ARG REVISION=unknown
-ARG SOURCE=unknown
-LABEL org.opencontainers.image.title="slproxy" \
-      org.opencontainers.image.version="${VERSION}" \
-      org.opencontainers.image.revision="${REVISION}" \
-      org.opencontainers.image.source="${SOURCE}" \
-      org.opencontainers.image.description="A local reverse proxy for the SalesLoft API that keeps the token" \
-      org.opencontainers.image.licenses="MIT AND Apache-2.0"
 COPY --from=build /opt/slproxy /opt/slproxy
-# Owned by the user below: a fresh named volume takes owner and mode from here. A slproxy.toml mounted in /etc/slproxy has
-# the owner that it has outside, so it is to be named: SLPROXY_CONFIG=/etc/slproxy/slproxy.toml.
+# The state is owned by the user below: a fresh named volume takes owner and mode from here. A slproxy.toml mounted in
+# /etc/slproxy has the owner that it has outside, so it is to be named: SLPROXY_CONFIG=/etc/slproxy/slproxy.toml.
 # The official base holds its library uncompiled, and nothing can be compiled later: each start would do that again.
 RUN install -d -o 65532 -g 65532 -m 0700 /var/lib/slproxy && install -d -m 0755 /etc/slproxy && \
     python -m compileall -q -x '/(test|tests|idlelib|lib2to3|tkinter|turtledemo|ensurepip|site-packages|dist-packages)/' \
@@ -71,3 +62,13 @@ HEALTHCHECK --interval=30s --timeout=5s --start-period=10s --retries=3 CMD ["slp
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["slproxy"]
 CMD ["serve"]
+# What this is built of: --build-arg REVISION="$(git rev-parse HEAD)" --build-arg SOURCE=https://…
+ARG VERSION=0.1.0
+ARG REVISION=unknown
+ARG SOURCE=unknown
+LABEL org.opencontainers.image.title="slproxy" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}" \
+      org.opencontainers.image.source="${SOURCE}" \
+      org.opencontainers.image.description="A local reverse proxy for the SalesLoft API that keeps the token" \
+      org.opencontainers.image.licenses="MIT AND Apache-2.0"

@@ -166,6 +166,12 @@ def test_a_help_takes_few_times_what_an_empty_program_takes(tmp_path: Path, comm
     assert processor_time([sys.executable, *command, "--help"], tmp_path) < 6 * empty
 
 
+def test_a_health_check_takes_few_times_what_an_empty_program_takes(tmp_path: Path) -> None:
+    """It is 3 times as much where it finds nobody, for whom it has more to load."""
+    empty = processor_time([sys.executable, "-c", "pass"], tmp_path)
+    assert processor_time([sys.executable, "-m", "slproxy", "healthcheck"], tmp_path) < 5 * empty
+
+
 # Windows, as far as it can be had here: its name, and none of the modules and functions that only POSIX has.
 WINDOWS = """
 import signal, sys

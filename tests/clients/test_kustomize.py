@@ -28,6 +28,15 @@ def rendered(folder: Path) -> dict[str, Any]:
     return {each["kind"]: each for each in yaml.safe_load_all(done.stdout)}
 
 
+def with_component(name: str, folder: Path, *lines: str) -> Path:
+    """Make a kustomization of the example's application, with a component and more lines."""
+    shutil.copy(COMPONENTS / "example" / "app.yaml", folder)
+    component = os.path.relpath(COMPONENTS / name, folder.resolve())
+    text = "\n".join(["resources: [app.yaml]", f"components: [{component}]", *lines])
+    (folder / "kustomization.yaml").write_text(text)
+    return folder
+
+
 def test_the_component_adds_the_sidecar_of_the_manifest_before_all_that_needs_it() -> None:
     objects = rendered(COMPONENTS / "example")
     pod = objects["Deployment"]["spec"]["template"]
@@ -47,11 +56,23 @@ def test_the_component_adds_the_sidecar_of_the_manifest_before_all_that_needs_it
     assert objects["NetworkPolicy"]["spec"]["podSelector"]["matchLabels"].items() <= pod["metadata"]["labels"].items()
 
 
+def test_a_kustomization_of_ones_own_names_the_image_by_digest_and_makes_the_secret(tmp_path: Path) -> None:
+    digest = f"sha256:{'0' * 64}"
+    lines = (
+        f"images: [{{name: slproxy, newName: registry.example/slproxy, digest: '{digest}'}}]",
+        "secretGenerator: [{name: salesloft, files: [client_id, client_secret]}]",
+    )
+    for name in ("client_id", "client_secret"):
+        (tmp_path / name).write_text("x")
+    objects = rendered(with_component("sidecar", tmp_path, *lines))
+    pod = objects["Deployment"]["spec"]["template"]["spec"]
+
+    assert pod["initContainers"][0]["image"] == f"registry.example/slproxy@{digest}"
+    assert pod["volumes"][0]["secret"]["secretName"] == objects["Secret"]["metadata"]["name"]
+
+
 def test_the_other_component_adds_it_as_a_container_that_waits_for_the_application_to_end(tmp_path: Path) -> None:
-    shutil.copy(COMPONENTS / "example" / "app.yaml", tmp_path)
-    component = os.path.relpath(COMPONENTS / "container", tmp_path.resolve())
-    (tmp_path / "kustomization.yaml").write_text(f"resources: [app.yaml]\ncomponents: [{component}]\n")
-    pod = rendered(tmp_path)["Deployment"]["spec"]["template"]["spec"]
+    pod = rendered(with_component("container", tmp_path))["Deployment"]["spec"]["template"]["spec"]
 
     assert [each["name"] for each in pod["initContainers"]] == ["migrate"]
     assert [each["name"] for each in pod["containers"]] == ["slproxy", "report"]
