@@ -21,7 +21,7 @@ from tests.support.inspector import PAGE, stream
 from tests.support.proxies import proxy, settings_for
 from tests.support.raw_http import get, port_of, raw, read_head
 from tests.support.scripted import ScriptedUpstream
-from tests.support.waiting import until
+from tests.support.waiting import SOON, until
 
 
 class Timer:
@@ -326,7 +326,7 @@ async def test_a_reload_does_not_wait_for_a_stream_to_close_what_it_replaced(san
         before = app.upstream
         assert before.connections
         await app.reload(replace(settings, upstream=replace(settings.upstream, response_timeout=5.0)))
-        await until(lambda: not before.connections)
+        await until(lambda: not before.connections, timeout=SOON)
         await raw(app.urls[0], get("/v2/me.json"))
         await tab.row(2)
 
