@@ -53,8 +53,14 @@ class UsageError(Exception):
 class Parser(argparse.ArgumentParser):
     """Raises UsageError; prints a help like any result; and tells which commands and flags there are."""
 
-    # From Python 3.14 on a help is in colours, which `print_result` would show as escapes.
-    color = False
+    @property
+    def color(self) -> bool:
+        """Whether a help is in colours, as argparse of Python 3.14 would have it: `print_result` escapes them."""
+        return False
+
+    @color.setter
+    def color(self, _: bool) -> None:
+        pass
 
     def error(self, message: str) -> NoReturn:
         """Raise UsageError."""

@@ -53,5 +53,11 @@ async def test_run_logs_requests_only_if_asked_to(tmp_path: Path) -> None:
     assert (code, out, line["path"], line["status"]) == (0, "", "/v2/me.json", 200)
 
 
+async def test_a_help_is_plain_where_python_would_paint_it(tmp_path: Path) -> None:
+    """From 3.14 on."""
+    code, out, _ = await run_here("--help", home=tmp_path, env={"FORCE_COLOR": "1"})
+    assert (code, "x1b" in out, "\x1b" in out) == (0, False, False)
+
+
 async def test_the_version_has_a_short_flag(tmp_path: Path) -> None:
     assert await run_here("-V", home=tmp_path) == (0, f"slproxy {__version__}\n", "")
