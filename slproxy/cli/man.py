@@ -1,4 +1,4 @@
-"""The man page, made of the parser: ``python -m slproxy.cli.man`` prints what is kept as ``slproxy.1`` beside this."""
+"""The man page, made of the parser: ``python -m slproxy.cli.man`` prints what is kept in ``text``."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from slproxy.cli.usage import Parser
 from tests.support import ROOT
 from tests.support.programs import environment
 
-PAGE = "slproxy/cli/slproxy.1"
+PAGE = "slproxy/cli/text/slproxy.1"
 
 
 def parsers(parser: Parser) -> Iterator[Parser]:

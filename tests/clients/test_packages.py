@@ -74,6 +74,7 @@ def test_the_wheel_has_what_the_package_has_and_nothing_else(packages: Path) -> 
     names = {each for each in zipfile.ZipFile(packages / WHEEL).namelist() if ".dist-info/" not in each}
     ours = {each for each in files_of_the_checkout() if each.startswith("slproxy/")}
     assert {each for each in names if each.startswith("slproxy/")} == ours
+    assert [each.partition("/data/")[2] for each in names - ours] == ["share/man/man1/slproxy.1"]
     assert {"slproxy/py.typed", "slproxy/cli/text/SKILL.md", "slproxy/inspect/page/index.html"} <= names
 
 
