@@ -14,7 +14,7 @@ import asyncio
 import json
 import re
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from typing import Protocol
 
 from slproxy.inspect.ring import Entry, Ring
@@ -196,17 +196,24 @@ class Feed:
         budget = self._source.budget(viewer)
         return told if budget is None else told + event("budget", budget)
 
-    def missed(self, viewer: Viewer, since: int) -> list[Entry]:
-        """Return what is kept and has changed since, the newest only, and all that is under way."""
+    def missed(self, viewer: Viewer, since: int) -> tuple[list[int], int]:
+        """Return the numbers of what is kept and has changed since, the newest only, and of all that is under way.
+
+        And how many of them have changed.
+        """
         ended = [each for each in self._ring if each[1].seq > since and visible_to(viewer, each)]
         ended.sort(key=lambda each: each[1].seq)
-        return [*ended[-AT_FIRST:], *(each for each in self._ring.open.values() if visible_to(viewer, each))]
+        entries = [*ended[-AT_FIRST:], *(each for each in self._ring.open.values() if visible_to(viewer, each))]
+        return [recording.n for _, recording in entries], sum(recording.seq > since for _, recording in entries)
 
-    def slices(self, entries: Sequence[Entry]) -> Iterable[bytes]:
-        """Yield rows in pieces that are worded one by one."""
-        for start in range(0, len(entries), SLICE):
-            end = start + SLICE
-            yield self.rows_event(entries[start:end], self._monotonic(), is_last=end >= len(entries))
+    def slices(self, numbers: Sequence[int]) -> Iterator[tuple[bytes, int]]:
+        """Yield rows in pieces that are worded one by one, and how many are in each."""
+        pieces = self._ring.pieces(numbers, SLICE)
+        for end in range(SLICE, len(numbers) + SLICE, SLICE):
+            rows = next(pieces)
+            told = self.rows_event(rows, self._monotonic(), is_last=end >= len(numbers)), len(rows)
+            rows.clear()
+            yield told
 
     @property
     def seq(self) -> int:
@@ -272,9 +279,11 @@ class Tab:
 
     async def _catch_up(self, *, tells_dropped: bool) -> AsyncIterator[bytes]:
         since, self._since = self._since, self._feed.seq
-        missed = self._feed.missed(self.viewer, since)
-        dropped = self._since - since - sum(recording.seq > since for _, recording in missed)
-        for piece in self._feed.slices(missed):
+        numbers, changed = self._feed.missed(self.viewer, since)
+        dropped = self._since - since - changed
+        dropped += len(numbers)
+        for piece, rows in self._feed.slices(numbers):
+            dropped -= rows
             yield piece
             await asyncio.sleep(0)
         # Of those of others, a client is not told how many there were.

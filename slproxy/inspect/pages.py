@@ -28,6 +28,8 @@ INSPECTOR = OWN_PAGES + "inspector/"
 LARGEST = 1024 * 1024
 # How many entries an archive holds.
 ARCHIVED = 5_000
+# How many of them are held until their reader has taken them.
+PIECE = 10
 # How many rows `recent` has: more than most terminals have lines.
 RECENT = 50
 # For how long bodies are recorded where the page does not say, and at most, in minutes.
@@ -113,12 +115,17 @@ class InspectorPages:
             wanted = dict.fromkeys(numbers.replace("%2C", ",").split(","))
             if not wanted.keys() <= kept.keys():
                 raise _not_kept()
-            entries = [kept[each] for each in wanted][:ARCHIVED]
+            found = [kept[each][1].n for each in wanted][:ARCHIVED]
+            kept.clear()
         else:
-            entries = [each for each in ring if visible_to(viewer, each)][-ARCHIVED:]
-        entries.sort(key=lambda each: each[1].n)
+            found = [each[1].n for each in ring if visible_to(viewer, each)][-ARCHIVED:]
         word = functools.partial(archived, origin=f"http://{host}", mask=asked.get("mask") == "1")
-        pieces = (json.dumps(word(self._worded(each))) for each in entries if not isinstance(each[0], Note))
+        pieces = (
+            json.dumps(word(self._worded(each)))
+            for piece in ring.pieces(sorted(found), PIECE)
+            for each in piece
+            if not isinstance(each[0], Note)
+        )
         fields = [*_fields("application/json"), ("Content-Disposition", 'attachment; filename="slproxy.har"')]
         return Answer(status=200, headers=fields, has_length=False, body=Archive(pieces, self._inspector.veil.mask))
 

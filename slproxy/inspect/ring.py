@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
@@ -90,6 +90,20 @@ class Ring:
     def get(self, n: int) -> Entry | None:
         """Return an entry by its number, if it is kept."""
         return self.open.get(n) or self._pinned.get(n) or next((each for each in self._ended if each[1].n == n), None)
+
+    def pieces(self, numbers: Sequence[int], size: int) -> Iterator[list[Entry]]:
+        """Yield the entries of these numbers, so many at a time, as far as they are kept when it is their turn.
+
+        So whoever takes them slowly does not hold what has given way.
+        """
+        for start in range(0, len(numbers), size):
+            piece = numbers[start : start + size]
+            wanted = frozenset(piece)
+            found = {each[1].n: each for each in self if each[1].n in wanted}
+            found |= {n: self.open[n] for n in wanted & self.open.keys()}
+            entries = [found[n] for n in piece if n in found]
+            found.clear()
+            yield entries
 
     def __iter__(self) -> Iterator[Entry]:
         yield from self._pinned.values()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import time
 from collections.abc import Callable
@@ -247,6 +248,27 @@ async def test_a_client_sees_its_own_requests_only() -> None:
     assert everybody.rows == [1, 2, 3, 4]
     tab.task.cancel()
     everybody.task.cancel()
+
+
+def exchanges_alive() -> int:
+    gc.collect()
+    return sum(isinstance(each, Exchange) for each in gc.get_objects())
+
+
+async def test_a_tab_that_reads_slowly_keeps_nothing_that_gave_way() -> None:
+    before = exchanges_alive()
+    scene = Scene(entries=500)
+    scene.happen(500)
+    tabs = [scene.open() for _ in range(6)]
+    slow = [tab.chunks() for tab in tabs]
+    for each in slow:
+        await anext(each)
+    scene.happen(500)
+    assert exchanges_alive() - before <= 500
+    for each in slow[4:]:
+        assert [b'"n"' in piece async for piece in each] == [False] * 9
+    for tab in tabs:
+        tab.close()
 
 
 # On real sockets.

@@ -13,6 +13,10 @@ import pytest
 from slproxy.clock import Clock
 from slproxy.config import InspectSettings, Settings
 from slproxy.config.schema import PolicySettings
+from slproxy.forward import Inbound
+from slproxy.http import by_name
+from slproxy.inspect.har import Archive
+from slproxy.inspect.pages import PIECE
 from slproxy.sandbox import Sandbox
 from tests.support.inspector import PAGE, act, archive, details, post, stream
 from tests.support.proxies import proxy, settings_for
@@ -290,6 +294,19 @@ async def test_an_archive_is_one_of_version_1_2_and_masks_people_on_request(sand
     assert "secret" not in json.dumps(plain)
     for personal in ("Jane", "Smith", "jane@", "company.com"):
         assert personal not in text, personal
+
+
+async def test_an_archive_that_is_read_slowly_keeps_nothing_that_gave_way(sandbox: Sandbox) -> None:
+    async with proxy(inspecting(sandbox.url, entries=20)) as app:
+        for _ in range(20):
+            await raw(app.urls[0], get("/v2/me.json"))
+        asked = Inbound(method="GET", target=f"{PAGE}har", headers=[(b"Host", b"localhost")], has_body=False)
+        answer = await app.own_pages.page(asked, asked.target, True, by_name(asked.headers), None)
+        assert isinstance(answer.body, Archive)
+        reading = answer.body.chunks()
+        assert b"/v2/me.json" in await anext(reading)
+        app.inspector.ring.clear(lambda _: True)
+        assert sum(b"/v2/me.json" in piece for piece in [piece async for piece in reading]) == PIECE - 1
 
 
 async def test_a_client_that_leaves_and_an_upstream_that_breaks_off_are_told(sandbox: Sandbox) -> None:
