@@ -16,6 +16,7 @@ import enum
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import chain, islice
 
 from slproxy.config import OWN_PAGES, PROBES, Secret, Settings, covers
 from slproxy.errors import (
@@ -46,6 +47,8 @@ _REFUSED_METHODS = ("CONNECT", "TRACE")
 
 # What the proxy's own pages take.
 OWN_METHODS = ("GET", "HEAD")
+# How many of the keys that a request shows are looked at: each is compared with that of each client.
+MOST_KEYS = 100
 # What only browsers send, and tells who asks.
 _OF_BROWSERS = frozenset({b"origin", b"sec-fetch-site", b"sec-fetch-dest", b"service-worker"})
 _VERSION = re.compile(r".*?/v[0-9]+(?=/|$)", re.IGNORECASE)
@@ -309,7 +312,8 @@ def _user_refused(uid: int) -> UserRefused:
 
 def _shown_keys(headers: ByName) -> list[bytes]:
     in_authorization = (_key_in_authorization(value) for value in headers.get(b"authorization", ()))
-    return [*headers.get(b"x-slproxy-key", ()), *(each for each in in_authorization if each is not None)]
+    shown = chain(headers.get(b"x-slproxy-key", ()), (each for each in in_authorization if each is not None))
+    return list(islice(shown, MOST_KEYS))
 
 
 def _matches(key: Secret, shown: Sequence[bytes]) -> bool:

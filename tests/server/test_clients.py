@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import time
 from dataclasses import replace
 
 import pytest
 
 from slproxy.config import ClientSettings, ListenSettings, Secret
 from slproxy.config.schema import PolicySettings
+from slproxy.forward.policy import Policy, client_of
+from slproxy.forward.rules import Client, Rules
+from slproxy.http import by_name
 from slproxy.observe import Exchange, Listener
 from tests.support.pair import asked, pair, problem
 from tests.support.proxies import proxy, settings_for
@@ -108,6 +112,16 @@ async def test_of_two_keys_a_clients_counts_and_not_the_one_that_may_do_more() -
         response = await asked(app.urls[0], get("/v2/people", *both, method="POST", body=b"{}"))
         problem(response, status=405, kind="method-refused")
     assert not upstream.seen
+
+
+async def test_who_tries_many_keys_at_once_is_heard_no_longer_than_others() -> None:
+    policy = Policy(pseudonym="x", clients=tuple(Client(key=Secret(f"k{n}"), rules=Rules()) for n in range(50)))
+    tried = [(b"X-Slproxy-Key", b"%d" % n) for n in range(2_000)]
+    began = time.process_time()
+    for _ in range(10):
+        assert client_of(policy, by_name([*tried, (b"X-Slproxy-Key", b"k7")])) is None
+    assert time.process_time() - began < 0.4
+    assert client_of(policy, by_name([*tried[:9], (b"X-Slproxy-Key", b"k7")])) is policy.clients[7]
 
 
 class Told(Listener):
