@@ -65,7 +65,7 @@ def _conflicts(settings: Settings) -> Iterator[ConfigError]:
     """Yield what is wrong between two settings."""
     listen, auth, origins = settings.listen, settings.auth, _origins(settings)
     yield from found.conflicts(settings)
-    yield from found.audit_conflicts(settings)
+    yield from found.conflicts_of_paths(settings)
     for key in ("listen.host", "listen.port"):
         if listen.uds is not None and origins[key].layer != "default":
             yield ConfigError(

@@ -47,16 +47,23 @@ def conflicts(settings: Settings) -> Iterator[ConfigError]:
                 break
 
 
-def audit_conflicts(settings: Settings) -> Iterator[ConfigError]:
-    """Yield an error where a found file would have lines written into a file that is none of its own folder's."""
-    path, origin = settings.log.audit, _origin(settings, "log.audit")
-    if path is None or not origin.found or is_below(path, Path(origin.found).parent):
-        return
-    yield ConfigError(
-        f"log.audit ({origin}) names {path}, and comes from a file that nobody named: such a file does not decide what"
-        " is written outside of its folder",
-        hint="to say yes: SLPROXY_LOG__AUDIT in the environment; else name a file of that folder, or remove the line",
-    )
+def conflicts_of_paths(settings: Settings) -> Iterator[ConfigError]:
+    """Yield each setting of a found file that would have a file written that is none of its own folder's.
+
+    What is no token where one should be is moved aside, and so would be any file of this user's.
+    """
+    paths = {"log.audit": settings.log.audit, "store.path": settings.store.path}
+    if settings.store.kind != "file":
+        del paths["store.path"]
+    for key, path in paths.items():
+        origin = _origin(settings, key)
+        if path is not None and origin.found and not is_below(path, Path(origin.found).parent):
+            yield ConfigError(
+                f"{key} ({origin}) names {path}, and comes from a file that nobody named: such a file does not decide"
+                " what is written outside of its folder",
+                hint=f"to say yes: {SCHEMA[key].variables[-1]} in the environment; else name a file of that folder, or"
+                " remove the line",
+            )
 
 
 def has_redirects(settings: Settings) -> bool:

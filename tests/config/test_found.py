@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from slproxy.config.schema import SCHEMA
 from tests.support.settings import SECRET, loaded, refusal, value
 from tests.support.users import another_user
 
@@ -358,17 +359,22 @@ def test_the_users_own_settings_are_not_found(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["toml", "dotenv"])
-@pytest.mark.parametrize("audit", ["../state/token.json", "link/token.json", "{folder}/../other"])
-def test_a_found_file_has_nothing_written_outside_of_its_folder(name: str, audit: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("key", ["log.audit", "store.path"])
+@pytest.mark.parametrize("given", ["../state/token.json", "link/token.json", "{folder}/../other"])
+def test_a_found_file_has_nothing_written_outside_of_its_folder(
+    name: str, key: str, given: str, tmp_path: Path
+) -> None:
     folder = tmp_path / "clone"
     folder.mkdir()
     (folder / "link").symlink_to(tmp_path)
-    path = audit.format(folder=folder)
-    written = f"[log]\naudit = '{path}'\n" if name == "toml" else f"SLPROXY_LOG__AUDIT={path}\n"
-    assert "does not decide what is written outside of its folder" in refusal(folder, **{name: written})  # type: ignore[arg-type]
-    inside = written.replace(path, "logs/audit.jsonl")
-    assert loaded(folder, **{name: inside}).log.audit == folder / "logs/audit.jsonl"  # type: ignore[arg-type]
-    assert loaded(folder, env={"SLPROXY_LOG__AUDIT": path}).log.audit is not None
+    path, variable, (section, setting) = given.format(folder=folder), SCHEMA[key].variables[-1], key.split(".")
+    written = f"[{section}]\n{setting} = '{path}'\n" if name == "toml" else f"{variable}={path}\n"
+    refused = refusal(folder, **{name: written})  # type: ignore[arg-type]
+    assert "does not decide what is written outside of its folder" in refused
+    assert variable in refused
+    settings = loaded(folder, **{name: written.replace(path, "below/a.json")})  # type: ignore[arg-type]
+    assert settings.value(SCHEMA[key]) == folder / "below/a.json"
+    assert loaded(folder, env={variable: path}).is_set(key)
 
 
 def test_the_audit_is_not_written_into_the_login(tmp_path: Path) -> None:
