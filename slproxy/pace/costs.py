@@ -19,7 +19,8 @@ MAX_PATH = 100
 
 _ID = re.compile(r"(?<=/)(?:[0-9]+|[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12})(?=[/.]|\Z)")
 _MAY_HAVE_PAGE = re.compile(r"(?:\A|&)page=|%")
-_PAGE = re.compile(r"[0-9]{1,9}")
+# However many zeros there are before it.
+_PAGE = re.compile(r"0*+([0-9]{1,9})")
 
 
 @functools.lru_cache(maxsize=1024)
@@ -36,8 +37,8 @@ def page_cost(query: str) -> int:
     for part in reversed(query.split("&")):
         name, _, value = part.partition("=")
         if unquote_plus(name) == "page":
-            page = unquote_plus(value)
-            known = int(page) if _PAGE.fullmatch(page) else 1
+            page = _PAGE.fullmatch(unquote_plus(value))
+            known = 1 if page is None else int(page[1])
             return next((cost for above, cost in PAGE_COSTS if known > above), 1)
     return 1
 
