@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import sys
 import timeit
 from collections import defaultdict
 
@@ -156,6 +157,7 @@ def test_there_are_at_most_600_series_whatever_was_asked(request: pytest.Fixture
     assert len(found) <= MAX_SERIES
 
 
+@pytest.mark.skipif(sys.gettrace() is not None, reason="coverage traces each line, which takes ten times as long")
 def test_counting_a_request_costs_little() -> None:
     """It takes 0.7 µs of a processor that made a GET in 160; the bound is for machines that are busy."""
     tally, each = Tally(), exchange(attempts=(attempt(),))
