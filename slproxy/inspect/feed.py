@@ -1,7 +1,7 @@
 """Feed: what happens, streamed to the tabs that are open (Server-Sent Events, https://html.spec.whatwg.org/#server-sent-events).
 
-1. Rows are worded once for all tabs, in batches, and only while there are tabs. Past ``ROWS`` a batch, those of most
-   interest go, and the number of the others is told.
+1. Rows are worded once for all tabs, in batches, and only while there are tabs. Where there are more than ``ROWS`` a
+   batch for long, those of most interest go, and the number of the others is told.
 2. A tab that does not read has a queue of ``QUEUE`` bytes. When that is full it is emptied, and the tab gets what it
    missed, as far as that is still kept, once it reads again. Nobody else notices.
 3. A browser makes six connections to a host, for all its tabs. So ``STREAMS`` tabs have a stream that lasts; each
@@ -24,8 +24,8 @@ from slproxy.pace import CallLater, Timer
 
 # How often tabs are told, in seconds; what takes less is told once.
 EVERY = 0.1
-# How many rows at most each time, for all tabs.
-ROWS = 25
+# How many rows on average each time, for all tabs; and how many at once, where there were few before.
+ROWS, BURST = 25, 250
 # The ticks between two looks at the budget.
 BUDGET_EVERY = 5
 # How much waits for one tab, in bytes.
@@ -81,6 +81,8 @@ class Feed:
         self._tabs: set[Tab] = set()
         self._timer: Timer | None = None
         self._ticks = 0
+        # How many rows may go now.
+        self._credit = BURST
         # What has ended, or changed, since tabs were told; nothing is put here while there are none.
         self._changed: list[Entry] = []
         # What each was told of the budget.
@@ -149,10 +151,12 @@ class Feed:
         for _, recording in (begun := self._begun(now)):
             recording.is_told = True
         entries = [*changed, *begun]
+        credit = self._credit = min(self._credit + ROWS, BURST)
         if entries:
+            self._credit = max(credit - len(entries), 0)
             for viewer in {tab.viewer for tab in self._tabs}:
                 seen = [each for each in entries if visible_to(viewer, each)]
-                shown = chosen(seen)
+                shown = chosen(seen, credit)
                 told = self.rows_event(shown, now)
                 if left_out := len(seen) - len(shown):
                     told += event("dropped", {"count": left_out})
@@ -221,12 +225,12 @@ class Feed:
         return self._ring.seq
 
 
-def chosen(entries: Sequence[Entry]) -> Sequence[Entry]:
+def chosen(entries: Sequence[Entry], most: int) -> Sequence[Entry]:
     """Return the rows that go, where there may be too many: what somebody would look for, then what is newest."""
-    if len(entries) <= ROWS:
+    if len(entries) <= most:
         return entries
-    notable = [each for each in entries if is_notable(each)][-ROWS:]
-    rest = ROWS - len(notable)
+    notable = [each for each in entries if is_notable(each)][-most:]
+    rest = most - len(notable)
     return [*notable, *([each for each in entries if not is_notable(each)][-rest:] if rest else [])]
 
 

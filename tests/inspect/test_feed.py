@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from slproxy.config import InspectSettings
-from slproxy.inspect.feed import POLLS, QUEUE, ROWS, STREAMS, Feed, Tab
+from slproxy.inspect.feed import BURST, POLLS, QUEUE, ROWS, STREAMS, Feed, Tab
 from slproxy.inspect.ring import Ring
 from slproxy.inspect.veil import Veil
 from slproxy.observe import Exchange, Recording
@@ -145,11 +145,17 @@ async def test_past_a_batch_failures_go_first_and_the_rest_is_counted() -> None:
     scene = Scene()
     tab = Reader(scene.open())
     await settled()
+    # All of a burst goes; then so many that no more than that a second are worded.
+    scene.happen(BURST)
+    scene.timer.fire()
+    await settled()
+    assert (len(tab.rows), tab.dropped) == (BURST, 0)
     scene.happen(5, status=500)
     scene.happen(2 * ROWS)
     scene.timer.fire()
     await settled()
-    assert tab.rows == [1, 2, 3, 4, 5, *range(ROWS + 11, 2 * ROWS + 6)]
+    newest = BURST + 5 + 2 * ROWS
+    assert tab.rows[BURST:] == [*range(BURST + 1, BURST + 6), *range(newest - ROWS + 6, newest + 1)]
     assert tab.dropped == ROWS + 5
     tab.task.cancel()
 
