@@ -89,6 +89,8 @@ class Feed:
         self._budgets: dict[Viewer, dict[str, object]] = {}
         self._polls, self._polls_since = Counter[Viewer](), 0.0
         self.is_watched = False
+        # How many requests were not even kept since tabs were told.
+        self.left_out = 0
 
     @property
     def tabs(self) -> int:
@@ -151,6 +153,11 @@ class Feed:
         for _, recording in (begun := self._begun(now)):
             recording.is_told = True
         entries = [*changed, *begun]
+        if self.left_out:
+            for tab in self._tabs:
+                if tab.viewer is None:  # a client is not told how many there were of others
+                    tab.put(event("dropped", {"count": self.left_out}))
+            self.left_out = 0
         credit = self._credit = min(self._credit + ROWS, BURST)
         if entries:
             self._credit = max(credit - len(entries), 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import secrets
 from collections.abc import Callable
 from typing import Protocol
@@ -18,6 +19,9 @@ from slproxy.inspect.veil import Veil
 from slproxy.observe import Exchange, Listener, Recording, Renewal, TokenEvent
 from slproxy.pace import CallLater, Pacer
 
+# How many requests are kept of a second: as many as `inspect.entries`, so nobody could look at more. To keep one takes
+# a tenth of a GET's time.
+KEPT_A_SECOND = 1_000
 # How many requests may be sent again at a time.
 RESENDS = 20
 # How many that wait for the budget are named.
@@ -59,12 +63,20 @@ class Inspector(Listener):
         # Who has asked for each.
         self._resends: dict[asyncio.Task[None], Viewer] = {}
         self._renewals: dict[Renewal, Recording] = {}
+        # When this second began, and how many were kept of it, in monotonic time.
+        self._second, self._kept = -math.inf, 0
 
     # What happens.
 
     def request_began(self, exchange: Exchange) -> None:
         """Keep a request from its begin, unless it asks for a page of the proxy's own."""
         if exchange.path.startswith(OWN_PAGES):
+            return
+        if exchange.began - self._second >= 1.0:
+            self._second, self._kept = exchange.began, 0
+        self._kept += 1
+        if self._kept > KEPT_A_SECOND:
+            self.feed.left_out += self.feed.is_watched
             return
         if self._bodies_until is not None and self.now() >= self._bodies_until:
             self.record_bodies(on=False)
@@ -152,6 +164,7 @@ class Inspector(Listener):
         if sum(each == viewer for each in self._resends.values()) >= RESENDS:
             raise NotRecorded("Too many requests are being sent again.", hint="Wait for some of them.")
         requests = self._requests()
+        self._kept = 0  # this one is kept, however many there are
         exchange = requests.begin(inbound)
         assert exchange.recording is not None, "the inspector listens"
         exchange.recording.resent = first

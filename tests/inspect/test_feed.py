@@ -14,6 +14,7 @@ import pytest
 
 from slproxy.config import InspectSettings
 from slproxy.inspect.feed import BURST, POLLS, QUEUE, ROWS, STREAMS, Feed, Tab
+from slproxy.inspect.inspector import KEPT_A_SECOND
 from slproxy.inspect.ring import Ring
 from slproxy.inspect.veil import Veil
 from slproxy.observe import Exchange, Recording
@@ -369,3 +370,29 @@ async def test_a_tab_that_is_closed_is_forgotten(sandbox: Sandbox) -> None:
             await until(lambda: app.server is not None and not app.server.admission.connections)
         async with stream(app.urls[0]) as tab:
             assert (await tab.next("hello")).data["stream"]
+
+
+async def test_of_a_second_no_more_is_kept_than_anybody_could_look_at() -> None:
+    async with ScriptedUpstream() as upstream, proxy(settings_for(upstream.url)) as app:
+
+        def is_kept(at: float) -> bool:
+            exchange = Exchange(method="GET", path="/v2/x", began=at)
+            app.inspector.request_began(exchange)
+            return exchange.recording is not None
+
+        assert sum(is_kept(10.0 + number / 5_000) for number in range(KEPT_A_SECOND + 50)) == KEPT_A_SECOND
+        assert not is_kept(10.99)
+        assert is_kept(11.0)
+
+
+async def test_how_many_were_not_kept_is_told_but_not_to_a_client() -> None:
+    scene = Scene()
+    ours, theirs = Reader(scene.open()), Reader(scene.open(viewer="report"))
+    await settled()
+    scene.feed.left_out = 7
+    scene.timer.fire()
+    scene.timer.fire()
+    await settled()
+    assert (ours.dropped, theirs.dropped) == (7, 0)
+    ours.task.cancel()
+    theirs.task.cancel()
