@@ -14,6 +14,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -81,8 +82,26 @@ async def ended(home: Path, env: dict[str, str], command: Sequence[str], *, numb
             await process.wait()
 
 
-async def seen(home: Path, env: dict[str, str], line: str, number: int) -> dict[str, tuple[int, int]]:
-    """Return, for each of ``CALLS``, how many a command makes before it imports itself, and in all.
+@dataclass(frozen=True)
+class Moment:
+    """The ``when``th of a kind of system call; of opened files, the ``when``th of one path."""
+
+    call: str
+    when: int
+    path: str = ""
+
+    def tracing(self, number: int) -> list[str]:
+        """Return how strace sends the signal at it.
+
+        Files by their paths: how many are opened before ours differs, such as while another package is installed.
+        """
+        inject = f"inject={self.call}:signal={signal.Signals(number).name}:when={self.when}"
+        of = ["-P", self.path] if self.path else []
+        return ["strace", "-f", "-o", os.devnull, *of, "-e", f"trace={self.call}", "-e", inject]
+
+
+async def seen(home: Path, env: dict[str, str], line: str, number: int) -> dict[str, list[Moment]]:
+    """Return, for each of ``CALLS``, the moments of a command from where it imports itself.
 
     By then its signals are held. What the interpreter does before that is not ours.
     """
@@ -91,10 +110,21 @@ async def seen(home: Path, env: dict[str, str], line: str, number: int) -> dict[
     await ended(home, env, [*tracing, *SLPROXY, *line.split()], number=number)
     # Of its main thread, whose number stands first.
     lines = [line.split(maxsplit=1) for line in trace.read_text().splitlines()]
-    calls = [call.partition("(") for thread, call in lines if thread == lines[0][0]]
+    calls = [call for thread, call in lines if thread == lines[0][0]]
     itself = re.compile(r"slproxy/cli/(commands/)?(__pycache__/)?(program|healthcheck)")
-    ours = next(i for i, (_, _, rest) in enumerate(calls) if itself.search(rest))
-    return {name: tuple(sum(each[0] == name for each in some) for some in (calls[:ours], calls)) for name in CALLS}  # type: ignore[misc]
+    ours = next(i for i, call in enumerate(calls) if itself.search(call))
+    moments: dict[str, list[Moment]] = {name: [] for name in CALLS}
+    counted: Counter[tuple[str, str]] = Counter()
+    for i, call in enumerate(calls):
+        name = call.partition("(")[0]
+        # No source, which is read when nothing is compiled yet, and no file that is written: those have other names.
+        opened = re.match(r'openat\(AT_FDCWD, "(.+?)(?<!\.py)", O_RDONLY', call)
+        if name in CALLS and (opened or name != "openat"):
+            path = opened[1] if opened else ""
+            counted[name, path] += 1
+            if i >= ours:
+                moments[name].append(Moment(name, counted[name, path], path))
+    return moments
 
 
 # With ``--long`` at every moment, else at some; the second list only then.
@@ -113,12 +143,11 @@ MORE = {
 }
 
 
-def moments(call: str, first: int, last: int, *, are_all: bool) -> list[int]:
-    """Return at which of the calls of a kind the signal is sent."""
-    if are_all:
-        return list(range(first + 1, last + 1))
-    # While modules are imported; and as the last handlers change hands, which is as the loop ends.
-    return [first + 1, (first + last) // 2] if call == "openat" else [max(first + 1, last - 2)]
+def some(moments: list[Moment]) -> list[Moment]:
+    """Return while modules are imported, or as the last handlers change hands, which is as the loop ends."""
+    if moments[0].call == "openat":
+        return [moments[0], moments[len(moments) // 2]]
+    return moments[-3:-2] or moments[:1]
 
 
 @pytest.mark.parametrize("line", [*CASES, *MORE])
@@ -130,18 +159,16 @@ async def test_a_signal_at_any_moment_ends_a_command_without_a_traceback(
         pytest.skip("with --long")
     env, number, codes, is_first = (CASES | MORE)[line]
     before = CONTAINER if is_first and is_container_allowed() else ()
-    for call, (first, last) in (await seen(tmp_path, env, line, number)).items():
-        for moment in moments(call, first, last, are_all=is_long):
-            when = f"inject={call}:signal={signal.Signals(number).name}:when={moment}"
+    for call, moments in (await seen(tmp_path, env, line, number)).items():
+        for moment in moments if is_long else some(moments):
             # The program is beneath strace, and in the container its first process.
-            tracing = ("strace", "-f", "-o", os.devnull, "-e", f"trace={call}", "-e", when)
+            command = [*moment.tracing(number), *before, *SLPROXY, *line.split()]
             # One that is lost while it starts would be made good by another: then there is none, and it hangs.
-            starts = call == "openat" and moment <= (first + last) // 2
-            command = [*tracing, *before, *SLPROXY, *line.split()]
+            starts = call == "openat" and moments.index(moment) <= len(moments) // 2
             end = await ended(tmp_path, env, command, number=0 if starts else number)
-            assert end.code in codes, (call, moment, end)
-            assert "Traceback" not in end.said, (call, moment, end)
-            assert "KeyboardInterrupt" not in end.said, (call, moment, end)
+            assert end.code in codes, (moment, end)
+            assert "Traceback" not in end.said, (moment, end)
+            assert "KeyboardInterrupt" not in end.said, (moment, end)
 
 
 # What is in the module is freed when Python has given up its own handlers already.
