@@ -160,6 +160,16 @@ def test_a_list_is_sorted_latest_first_unless_told_otherwise(query: str, ids: li
     assert [row["id"] for row in client.rows(f"/v2/accounts?per_page=3&{query}")] == ids
 
 
+@pytest.mark.parametrize("direction", ["asc", "desc"])
+def test_what_has_no_value_comes_first_in_ascending_order_and_last_in_descending(
+    direction: str, client: ApiClient
+) -> None:
+    found = client.rows(f"/v2/people?ids=1,2,3,4,5,6,7,8&sort_by=last_contacted_at&sort_direction={direction}")
+    values = [str(row["last_contacted_at"] or "") for row in found]
+    assert {"", max(values)} < set(values)
+    assert values == sorted(values, reverse=direction == "desc")
+
+
 @pytest.mark.parametrize(
     ("target", "field"),
     [

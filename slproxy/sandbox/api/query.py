@@ -200,8 +200,9 @@ def equals(
 
 
 def ordering(operation: Operation, fields: FieldTypes, query: Query) -> Callable[[list[CrmRecord]], list[CrmRecord]]:
-    """Return what sorts the records, those without a value last; raise OrderError.
+    """Return what sorts the records; raise OrderError.
 
+    One without a value comes before all that have one, ascending, and after them, descending (docs/salesloft.md, API).
     The default is `updated_at`, latest first, as for most of SalesLoft's lists; `id` where there is no such field.
     """
     default = "updated_at" if "updated_at" in fields else "id"
@@ -212,6 +213,7 @@ def ordering(operation: Operation, fields: FieldTypes, query: Query) -> Callable
         raise OrderError("sort_by")
     if direction.upper() not in ("ASC", "DESC"):
         raise OrderError("sort_direction")
+    descending = direction.upper() == "DESC"
 
     def key(record: CrmRecord) -> tuple[float, str]:
         value = record[by]
@@ -219,8 +221,9 @@ def ordering(operation: Operation, fields: FieldTypes, query: Query) -> Callable
 
     def order(records: list[CrmRecord]) -> list[CrmRecord]:
         known = [record for record in records if record.get(by) is not None]
-        known.sort(key=key, reverse=direction.upper() == "DESC")
-        return known + [record for record in records if record.get(by) is None]
+        known.sort(key=key, reverse=descending)
+        unknown = [record for record in records if record.get(by) is None]
+        return known + unknown if descending else unknown + known
 
     return order
 
