@@ -6,6 +6,8 @@ leaves at the end of a path.
 
 from __future__ import annotations
 
+import functools
+
 # What is no operation that is known.
 OTHER = "other"
 
@@ -133,6 +135,7 @@ def _tree() -> _Names:
 _TREE = _tree()
 
 
+@functools.lru_cache(maxsize=1024)
 def operation_of(path: str) -> str:
     """Return the template of a path, such as ``/v2/people/{id}``, or ``other``."""
     names = _TREE

@@ -13,8 +13,8 @@ from slproxy.forward.messages import ReplyBody
 
 def passed_on(
     reply: ReplyBody, *, asked: AcceptedHeaders, api_url: str, tokens: Collection[str]
-) -> tuple[bytes, Stopped | None]:
-    """Return the headers of a reply as they are passed on, a line each, and which of them are not.
+) -> tuple[bytes, frozenset[bytes], Stopped | None]:
+    """Return the headers of a reply as they are passed on, a line each, their names, and which of them are not.
 
     ``asked`` are the headers of the request, ``tokens`` its bearers.
 
@@ -35,7 +35,7 @@ def passed_on(
             hint="Point upstream.api_url at SalesLoft, not at a proxy that leads back here.",
         )
     try:
-        passed, stopped = returning(
+        passed, names, stopped = returning(
             reply.headers, api_url=api_url, host=asked.host, without=ISOLATED if asked.is_run else frozenset()
         )
         reply.reason.encode("utf-8")
@@ -45,4 +45,4 @@ def passed_on(
             maybe_sent=True,
             proxy_error="http_protocol_error",
         ) from error
-    return (passed + ISOLATION if asked.is_run else passed), stopped
+    return (passed + ISOLATION if asked.is_run else passed), names, stopped

@@ -21,7 +21,7 @@ from slproxy.upstream import Reply
 SHORTEST_ATTEMPT = 0.1
 
 
-@dataclass(kw_only=True, eq=False, slots=True)
+@dataclass(eq=False, slots=True)
 class Attempts:
     """The state of one request's attempts. Times are monotonic, in seconds.
 

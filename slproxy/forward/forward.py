@@ -151,15 +151,8 @@ class Forwarder:
                 disk=limits.replay_disk,
                 of_all=self._replay_memory,
             )
-        request = Request(
-            method=inbound.method,
-            target=target,
-            asked=asked,
-            body=body,
-            exchange=exchange,
-            client=inbound.client,
-        )
-        attempts = Attempts(began=exchange.began)
+        request = Request(inbound.method, target, asked, body, exchange, inbound.client)
+        attempts = Attempts(exchange.began)
         if recording is not None:
             recording.asked, recording.via = asked, self._sender.via
         try:
@@ -214,7 +207,7 @@ class Forwarder:
             exchange=exchange,
             is_check=is_check,
         )
-        attempts = Attempts(began=exchange.began)
+        attempts = Attempts(exchange.began)
         try:
             reply = await self._send(request, attempts)
         except BaseException:
@@ -368,7 +361,9 @@ class Forwarder:
     def _answer(self, reply: ReplyBody, request: Request, attempts: Attempts) -> Answer:
         """Return the upstream's reply as the client gets it: as it came, less what stops here, plus what we say."""
         try:
-            passed, stopped = passed_on(reply, asked=request.asked, api_url=self._api_url, tokens=attempts.tokens)
+            passed, names, stopped = passed_on(
+                reply, asked=request.asked, api_url=self._api_url, tokens=attempts.tokens
+            )
         except Problem:
             reply.close()
             raise
@@ -378,22 +373,14 @@ class Forwarder:
             kept = recording.replied(reply.headers, stopped)
             answered = reply if kept is None else KeptReply(reply, kept)
         timing = header_rules.server_timing(total=total, upstream=exchange.upstream, wait=exchange.waited)
-        own, names = [("Via", self._via), ("Server-Timing", timing)], b"\n" + passed.lower()
-        if has_id := b"\nx-request-id:" in names:
+        own = [("Via", self._via), ("Server-Timing", timing)]
+        if has_id := b"x-request-id" in names:
             given = reply.header("X-Request-Id") or ""
             exchange.upstream_id = given if is_sane(given) else ""
-        if b"\nratelimit:" not in names:
+        if b"ratelimit" not in names:
             own += self._pacer.fields()
         body = request.body
         if attempts.sent > 1 or body is not None:
             own += attempts.headers(replayable=body is None or not body.too_large)
-        return Answer(
-            status=reply.status,
-            reason=reply.reason,
-            passed=passed,
-            headers=own,
-            has_length=b"\ncontent-length:" in names,
-            has_request_id=has_id,
-            body=answered,
-            request_body=body,
-        )
+        has_length = b"content-length" in names
+        return Answer(reply.status, own, answered, reply.reason, passed, has_length, has_id, body)

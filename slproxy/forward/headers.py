@@ -116,10 +116,11 @@ def sends_via(setting: Via, *, api_url: str) -> bool:
 
 def returning(
     headers: RawHeaders, *, api_url: str, host: str, without: frozenset[str] = frozenset()
-) -> tuple[bytes, Stopped | None]:
+) -> tuple[bytes, frozenset[bytes], Stopped | None]:
     """Return the upstream's headers as the client gets them, a line each, with ``Location`` pointing at the proxy.
 
-    Besides, which of them stop here, or ``None`` where that does not tell all of the difference.
+    Besides, their names in lower case; and which of them stop here, or ``None`` where that does not tell all of the
+    difference.
 
     ``host`` is what the client called the proxy (its ``Host`` header); ``api_url`` is the upstream's origin.
     ``without`` names what is left out besides.
@@ -129,12 +130,13 @@ def returning(
     """
     names, values = zip(*headers, strict=True) if headers else ((), ())
     if not without and len(names) <= MANY_NAMES and len(b"".join(names)) <= LONG_NAMES:
-        template, connection, stopped = _template(names)
+        template, connection, passed, stopped = _template(names)
         if template and (connection is None or values[connection] in _USUAL_CONNECTION):
             lines = template % values
             if lines.isascii():
-                return lines, stopped
-    return _returning_by_value(headers, api_url=api_url, host=host, without=without), None
+                return lines, passed, stopped
+    lines = _returning_by_value(headers, api_url=api_url, host=host, without=without)
+    return lines, frozenset(map(_name_of, lines.splitlines())), None
 
 
 def _returning_by_value(headers: RawHeaders, *, api_url: str, host: str, without: frozenset[str]) -> bytes:
@@ -155,26 +157,28 @@ def _returning_by_value(headers: RawHeaders, *, api_url: str, host: str, without
 
 
 @functools.lru_cache(maxsize=256)  # the replies of an endpoint have the same names, in the same order
-def _template(names: tuple[bytes, ...]) -> tuple[bytes, int | None, Stopped]:
+def _template(names: tuple[bytes, ...]) -> tuple[bytes, int | None, frozenset[bytes], Stopped]:
     """Return the lines of a reply with these names, to be filled with its values, and which is that of ``Connection``.
 
-    Last, which of them stop here.
+    Last, which of them pass, in lower case, and which stop here.
 
     The lines are empty where more than names decides. Of what stops here, ``%.0b`` makes nothing.
     """
     lines, connections, stopped = b"", [], []
+    undecided = b"", None, frozenset[bytes](), Stopped()
     for index, name in enumerate(names):
         key, stops = _upstream_verdict(name)
         if key in ("location", "proxy-status"):
-            return b"", None, Stopped()
+            return undecided
         if key == "connection":
             connections.append(index)
         if stops:
             stopped.append(index)
         lines += b"%.0b" if stops else name.replace(b"%", b"%%") + b": %b\r\n"
     if len(connections) > 1:
-        return b"", None, Stopped()
-    return lines, connections[0] if connections else None, _stopped(names, stopped)
+        return undecided
+    passed = frozenset(name.lower() for index, name in enumerate(names) if index not in stopped)
+    return lines, connections[0] if connections else None, passed, _stopped(names, stopped)
 
 
 def _stopped(names: tuple[bytes, ...], places: list[int]) -> Stopped:

@@ -144,7 +144,7 @@ def check(policy: Policy, inbound: Inbound, headers: ByName | None) -> tuple[Rou
         if cors.is_preflight(method, headers) and cors.allowed(headers, policy.allow_origins):
             return Route.PREFLIGHT, origin_form
         _check_headers(policy, headers)
-    if route is Route.UPSTREAM:
+    if route is Route.UPSTREAM and (policy.rules.read_only or policy.rules.narrows_paths):
         policy.rules.check_method(method, headers or {}, query=origin_form.partition("?")[2])
     return route, origin_form
 
@@ -249,7 +249,8 @@ def _route(policy: Policy, path: str) -> Route:
         return Route.OWN_PAGE
     if not policy.rules.accepts.match(path):
         raise NotFound("This proxy does not forward that path.", hint=_nearest(policy, path))
-    policy.rules.check_path(path)
+    if policy.rules.narrows_paths:
+        policy.rules.check_path(path)
     return Route.UPSTREAM
 
 

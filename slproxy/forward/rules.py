@@ -37,14 +37,12 @@ class Rules:
     reject_paths: tuple[str, ...] = ()
     # Matches the accepted paths.
     accepts: re.Pattern[str] = field(init=False, compare=False)
+    # Whether they close a path that would pass without them.
+    narrows_paths: bool = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "accepts", matcher(self.accept_paths))
-
-    @property
-    def narrows_paths(self) -> bool:
-        """Whether they close a path that would pass without them."""
-        return bool(self.reject_paths) or self.accept_paths != self.within
+        object.__setattr__(self, "narrows_paths", bool(self.reject_paths) or self.accept_paths != self.within)
 
     @property
     def methods(self) -> tuple[str, ...]:

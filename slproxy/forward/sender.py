@@ -68,18 +68,13 @@ class Sender:
             bearer = await self._credentials.bearer(request.exchange)
             attempts.sent += 1
             attempts.tokens.add(bearer.token)
-            attempt = Attempt(began=self._monotonic(), reason=attempts.reason)
+            attempt = Attempt(self._monotonic(), attempts.reason)
             self._attempt_began(request.exchange, attempt)
             onward = request.asked.onward
             if self._sends_context and self._observer.context_upstream is not None:
                 context = self._observer.context_upstream(request.exchange, attempt)
                 onward = header_rules.with_context(onward, context)
-            outbound = Outbound(
-                method=request.method,
-                target=request.target,
-                headers=onward + self._own_headers(bearer),
-                body=body,
-            )
+            outbound = Outbound(request.method, request.target, onward + self._own_headers(bearer), body)
             reply = attempts.reply = await self._upstream.send(
                 outbound, slot, response_timeout=response_timeout, before_first_byte=before_first_byte
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import unicodedata
 from urllib.parse import unquote_to_bytes
@@ -13,18 +14,28 @@ MAX_READINGS = 64
 
 # Of names that every server reads the same.
 _PLAIN = re.compile(r"(?:/[A-Za-z0-9._~-]+)+/?")
-# A target of such a path, with any query that no server stumbles over.
-_USUAL = re.compile(r"((?:/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)+)(?:\?[!-\"$-~]*)?")
+# Of such names, none of which begins with a dot.
+_USUAL = re.compile(r"(?:/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)+")
+# No longer path is remembered, in characters.
+LONGEST_KNOWN = 200
 # What ends a name for some servers: its parameters, and what was a query or a fragment before it was encoded.
 _NAME_ENDS = re.compile(r"[;?#][^/]*")
 _CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
 _BROKEN_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 
 
+@functools.lru_cache(maxsize=1024)
+def _is_usual(path: str) -> bool:
+    return _USUAL.fullmatch(path) is not None
+
+
 def exact_path(target: str) -> str:
     """Return the raw path of a target in origin form, once it can be read in one way only."""
-    if usual := _USUAL.fullmatch(target):
-        return usual[1]
+    path, _, query = target.partition("?")
+    # A query of printable ASCII is one that no server stumbles over.
+    is_plain = query.isascii() and query.isprintable() and " " not in query and "#" not in query
+    if is_plain and len(path) <= LONGEST_KNOWN and _is_usual(path):
+        return path
     if "#" in target:
         raise _bad_target("a fragment (#)")
     if " " in target:
@@ -35,7 +46,6 @@ def exact_path(target: str) -> str:
         raise _bad_target("bytes that are not UTF-8") from None
     if _CONTROL.search(raw):
         raise _bad_target("a control character")
-    path = target.partition("?")[0]
     if path.startswith("//"):
         raise BadTarget(
             "The request target holds two slashes at the front, which servers read differently.",

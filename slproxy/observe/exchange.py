@@ -20,7 +20,7 @@ TokenEventKind = Literal["login", "logout", "refusal"]
 RENEWED, TAKEN_OVER = "renewed", "taken over from another process"
 
 
-@dataclass(kw_only=True, eq=False, slots=True)
+@dataclass(eq=False, slots=True)
 class Attempt:
     """One physical send: ``reason`` is what came of the one before, such as ``503``, and empty for the first.
 
@@ -63,7 +63,7 @@ class Renewal:
         return self.outcome not in (RENEWED, TAKEN_OVER)
 
 
-@dataclass(kw_only=True, eq=False, slots=True)
+@dataclass(eq=False, slots=True)
 class Exchange:
     """A client's request and its response.
 

@@ -39,9 +39,11 @@ class Counts(dict[Key, int], Generic[Key]):
 
     def add(self, key: Key) -> None:
         """Count one more."""
-        if key not in self and len(self) >= self._size:
-            key = self._other
-        self[key] = self.get(key, 0) + 1
+        try:
+            self[key] += 1
+        except KeyError:
+            key = key if len(self) < self._size else self._other
+            self[key] = self.get(key, 0) + 1
 
 
 class Histogram:

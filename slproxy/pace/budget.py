@@ -45,17 +45,9 @@ class Budget:
         ``budget`` is what its client may spend a minute.
         """
         endpoint, page_cost, cost = self.account.costs.predict(method, target)
-        return Reservation(
-            ticket=next(self.queue.tickets) if ticket is None else ticket,
-            endpoint=endpoint,
-            page_cost=page_cost,
-            client=client,
-            bulk=bulk,
-            arrived=now,
-            deadline=now + max_wait,
-            cost=cost,
-            budget=budget,
-        )
+        if ticket is None:
+            ticket = next(self.queue.tickets)
+        return Reservation(ticket, endpoint, page_cost, client, bulk, now, now + max_wait, cost, budget)
 
     def try_send(self, reservation: Reservation, now: float) -> bool:
         """Send a reservation that nothing holds: nobody waits, and there is budget."""

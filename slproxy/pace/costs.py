@@ -24,12 +24,12 @@ _PAGE = re.compile(r"0*+([0-9]{1,9})")
 
 
 @functools.lru_cache(maxsize=1024)
-def endpoint_of(path: str) -> str:
-    """Return the name of an endpoint, such as ``/v2/people/{id}``.
+def endpoint_of(method: str, path: str) -> str:
+    """Return the name of an endpoint, such as ``GET /v2/people/{id}``.
 
     Ids of records, ``.json`` and a last slash are left out: they make no other endpoint.
     """
-    return _ID.sub("{id}", path).rstrip("/").removesuffix(".json") or "/"
+    return f"{method} {_ID.sub('{id}', path).rstrip('/').removesuffix('.json') or '/'}"
 
 
 def page_cost(query: str) -> int:
@@ -56,8 +56,8 @@ class Costs:
         on its first pages costs no less on the deep ones. A long path is cut.
         """
         path, _, query = target.partition("?")
-        endpoint = f"{method} {endpoint_of(path[:MAX_PATH])}"
-        page = page_cost(query) if _MAY_HAVE_PAGE.search(query) else 1
+        endpoint = endpoint_of(method, path[:MAX_PATH])
+        page = page_cost(query) if query and _MAY_HAVE_PAGE.search(query) else 1
         learned = self._learned.get((endpoint, page))
         return endpoint, page, learned if learned is not None else max(page, self._learned.get((endpoint, 1), 1))
 

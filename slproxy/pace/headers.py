@@ -14,7 +14,7 @@ _NEGATIVE = re.compile(rb"-[0-9]{1,9}")
 SHORT_WAIT = 5.0
 
 
-@dataclass(kw_only=True, slots=True)
+@dataclass(slots=True)
 class RateLimitHeaders:
     """What a reply tells of the budget; ``date`` is Unix time, ``retry_after`` in seconds. ``None`` is not told."""
 
@@ -33,14 +33,16 @@ class RateLimitHeaders:
 
         ``first`` is the first value of each header by its name in lower case, ``now`` is Unix time.
         """
-        told = cls(cost=_number(first.get(b"x-ratelimit-endpoint-cost")))
+        remaining, limit = first.get(b"x-ratelimit-remaining-minute"), first.get(b"x-ratelimit-limit-minute")
+        told = cls(_number(first.get(b"x-ratelimit-endpoint-cost")), _number(remaining))
         # The Date of a reply that was kept somewhere on the way tells when it was kept.
         if b"age" not in first and (date := first.get(b"date")) is not None:
             told.date = parsed_date(date.decode("latin-1"))
-        remaining = first.get(b"x-ratelimit-remaining-minute")
         # A budget that is overdrawn is spent.
-        told.remaining = 0 if remaining is not None and _NEGATIVE.fullmatch(remaining) else _number(remaining)
-        told.limit = _number(first.get(b"x-ratelimit-limit-minute")) or None
+        if told.remaining is None and remaining is not None and _NEGATIVE.fullmatch(remaining):
+            told.remaining = 0
+        if limit is not None:
+            told.limit = _number(limit) or None
         if status == 429:
             told.refused, asked = True, first.get(b"retry-after")
             if asked is not None:

@@ -165,12 +165,17 @@ class Pacer:
             if not headers.refused:
                 return None
             return Refusal.BUDGET if headers.is_about_budget(page_cost(target.partition("?")[2])) else Refusal.OTHER
-        reserved, minute = _reserved(reservation), reservation.minute
+        minute = reservation.minute
         now, account = self._monotonic(), self.budget.account
         cost, remaining = account.replied(reservation, now, headers)
         if self._replicas.redis is not None:
             settle = functools.partial(
-                self._settle, minute, reserved=reserved, cost=cost, remaining=remaining, client=own(reservation)
+                self._settle,
+                minute,
+                reserved=_reserved(reservation),
+                cost=cost,
+                remaining=remaining,
+                client=own(reservation),
             )
             # A refused probe answers for every replica: none of the others needs to ask until it probes again.
             if headers.refused and account.is_probing(now):
@@ -179,9 +184,9 @@ class Pacer:
                 settle()
         if self._waiting:
             self._dispatch_due()
-        if reservation.refusal is Refusal.REQUEUED and self._pace.mode != "pace":
-            return Refusal.BUDGET
-        return reservation.refusal
+        if (refusal := reservation.refusal) is not None and self._pace.mode != "pace":
+            return Refusal.BUDGET if refusal is Refusal.REQUEUED else refusal
+        return refusal
 
     def lost(self, reservation: Reservation | None, *, maybe_sent: bool) -> None:
         """Settle what was sent and got no reply; ``maybe_sent`` if a byte of it may have left."""

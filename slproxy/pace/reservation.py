@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from slproxy.pace.refusal import Refusal
 
 
-@dataclass(kw_only=True, eq=False, slots=True)
+@dataclass(eq=False, slots=True)
 class Reservation:
     """One physical send: it waits, is in flight, and is settled. The lowest ``ticket`` came first.
 
@@ -22,10 +22,10 @@ class Reservation:
     bulk: bool
     arrived: float
     deadline: float
-    waited: float = 0.0
     cost: int = 1
     # What its client may spend a minute, whatever there is of the team's.
     budget: int | None = None
+    waited: float = 0.0
     sent: float | None = None
     minute: int | None = None
     # Whether replicas know of it.

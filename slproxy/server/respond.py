@@ -32,7 +32,7 @@ async def respond(
     ``may_end`` is asked before the last byte goes, whatever ends the answer: a length that is reached, the last chunk,
     or the end of the connection.
     """
-    response, body = Response(connection, request, answer, last=last), answer.body
+    response, body = Response(connection, request, answer, last), answer.body
     if isinstance(body, bytes):
         exchange.bytes_sent = 0 if request.method == "HEAD" else len(body)
         # The connection writes its end, which is all of it.

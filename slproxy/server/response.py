@@ -76,7 +76,7 @@ class Response:
 
     __slots__ = ("_connection", "_has_body", "_head", "_is_chunked", "_is_ended", "_whole", "keep_alive")
 
-    def __init__(self, connection: Connection, request: ClientRequest, answer: Answer, *, last: bool) -> None:
+    def __init__(self, connection: Connection, request: ClientRequest, answer: Answer, last: bool) -> None:
         """The ``last`` one closes; so does one whose end an HTTP/1.0 client would not see otherwise."""
         self._connection = connection
         self._whole = answer.body if isinstance(answer.body, bytes) else b""

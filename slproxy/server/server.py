@@ -174,12 +174,8 @@ class Server(web.Server):
     async def serve(self, request: ClientRequest, connection: ClientConnection) -> Response:
         """Serve one request: the outermost frame, where each failure becomes an answer and a line in the log."""
         connection.begin_request(request)
-        exchange = Exchange(
-            method=request.method,
-            path=loggable_path(request.target),
-            began=self._monotonic(),
-            id=self._observer.request_ids.kept(request.headers.get(REQUEST_ID)),
-        )
+        request_id = self._observer.request_ids.kept(request.headers.get(REQUEST_ID))
+        exchange = Exchange(request.method, loggable_path(request.target), self._monotonic(), request_id)
         if self._observer.takes_context:
             exchange.trace_context = trace_context(request.headers)
         for tell in self._observer.request_began:
@@ -328,14 +324,14 @@ def _inbound(
     # A body that is said to be empty is a body all the same to who reads headers; there is nothing to read.
     has_body = request.has_body and length != "0"
     return Inbound(
-        method=request.method,
-        target=request.target,
-        headers=request.raw_headers,
-        has_body=has_body,
-        length=int(length) if length is not None else None,
-        read=_reader(request, connection, exchange, limits.body_timeout) if has_body else None,
-        other_user=connection.other_user,
-        client=connection.client,
+        request.method,
+        request.target,
+        request.raw_headers,
+        has_body,
+        None if length is None else int(length),
+        _reader(request, connection, exchange, limits.body_timeout) if has_body else None,
+        connection.other_user,
+        connection.client,
     )
 
 

@@ -196,7 +196,7 @@ class Upstream:
             if round_trip.reply.status < 200:
                 # 101 without having asked for an upgrade, which is not passed on (RFC 9110 §15.2.2).
                 raise NotHTTPError("an upgrade that nobody asked for")
-            return Reply(round_trip, idle_timeout=self._rules.idle_timeout)
+            return Reply(round_trip, self._rules.idle_timeout)
         except BaseException as error:
             if round_trip is not None:
                 round_trip.close()  # which releases its slot; the caller does where there was none

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 ReadBody = Callable[[], AsyncIterator[bytes]]
 
 
-@dataclass(kw_only=True, eq=False, slots=True)
+@dataclass(eq=False, slots=True)
 class Outbound:
     """One request as it goes out: an origin-form target, headers less ``Host``, and a body, whole or to be streamed.
 

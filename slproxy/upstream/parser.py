@@ -40,7 +40,7 @@ class NotHTTPError(Exception):
 class ReplyParser:
     """Parses one reply; ``has_body`` is false for the reply to HEAD, which has none whatever its headers say."""
 
-    def __init__(self, *, has_body: bool) -> None:
+    def __init__(self, has_body: bool) -> None:
         self._has_body = has_body
         self._parser = httptools.HttpResponseParser(self)
         self._parser.set_dangerous_leniencies(lenient_optional_cr_before_lf=True, lenient_spaces_after_chunk_size=True)

@@ -15,7 +15,7 @@ from slproxy.upstream.round_trip import RoundTrip
 class Reply:
     """The upstream's reply: its head, and a body that is read once. Close it, or read it to the end."""
 
-    def __init__(self, round_trip: RoundTrip, *, idle_timeout: float) -> None:
+    def __init__(self, round_trip: RoundTrip, idle_timeout: float) -> None:
         self._round_trip = round_trip
         self._idle_timeout = idle_timeout
         parsed = round_trip.reply

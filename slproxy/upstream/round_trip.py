@@ -32,7 +32,7 @@ class RoundTrip:
         self._on_close = on_close
         self._others = others
         others.add(self)
-        self.reply = ReplyParser(has_body=method != "HEAD")
+        self.reply = ReplyParser(method != "HEAD")
         self._error: Exception | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._upload: asyncio.Task[None] | None = None

@@ -429,7 +429,7 @@ def test_headers_of_a_reply_keep_order_repeats_and_case() -> None:
 )
 def test_location_points_at_the_proxy_when_it_pointed_at_the_api(location: str, expected: str | None) -> None:
     wanted = location if expected is None else expected
-    passed, _ = returning([(b"LOCATION", location.encode())], api_url=API, host="localhost:8642")
+    passed, *_ = returning([(b"LOCATION", location.encode())], api_url=API, host="localhost:8642")
     assert passed == f"LOCATION: {wanted}\r\n".encode()
 
 
