@@ -10,7 +10,7 @@ OPTIONS ?=
 KUBERNETES  := 1.29 1.37
 IMAGE_TESTS := tests/clients/test_image.py tests/clients/test_podman.py tests/clients/test_kustomize.py
 
-.PHONY: help demo test test-floor coverage lint manifests pins image dist types check bench clean
+.PHONY: help demo test test-floor coverage lint manifests pins image dist data types check bench clean
 
 help: ## say what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -52,6 +52,9 @@ dist: $(VENV)/linted ## build the packages, the same each time, and install them
 	$(BIN)/python -m hatchling build -d dist
 	$(BIN)/python -m pytest --packages tests/clients/test_packages.py
 
+data: $(VENV)/tested $(VENV)-data/installed ## load by dlt and Singer, as docs/data.md has it
+	$(BIN)/python -m pytest --data $(VENV)-data tests/clients/test_data.py
+
 types: $(VENV)/linted ## check types
 	$(BIN)/mypy --strict
 
@@ -61,7 +64,7 @@ bench: $(VENV)/linted ## measure requests per second beside a bare passthrough a
 	$(BIN)/python -m benchmarks.throughput
 
 clean: ## remove what the other commands made
-	rm -rf $(VENV) $(VENV)-floor $(VENV)-deploy .images tests/support/node/node_modules .coverage*
+	rm -rf $(VENV) $(VENV)-floor $(VENV)-deploy $(VENV)-data .images tests/support/node/node_modules .coverage*
 
 # What a command needs is installed once, and again when pyproject.toml changes.
 $(VENV)/installed: pyproject.toml
@@ -90,4 +93,9 @@ $(VENV)-floor/tested: pyproject.toml
 $(VENV)-deploy/installed: pyproject.toml
 	@$(PYTHON) -m venv $(VENV)-deploy
 	@$(VENV)-deploy/bin/pip install --quiet --disable-pip-version-check $$($(VENV)-deploy/bin/python tests/requirements.py deploy)
+	@touch $@
+
+$(VENV)-data/installed: pyproject.toml
+	@$(PYTHON) -m venv $(VENV)-data
+	@$(VENV)-data/bin/pip install --quiet --disable-pip-version-check --no-compile $$($(VENV)-data/bin/python tests/requirements.py data)
 	@touch $@

@@ -14,6 +14,7 @@ from tests.support.docs import headings, page
 DOCS = (
     "agents.md",
     "contract.md",
+    "data.md",
     "filesystems.md",
     "hazards.md",
     "inspector.md",

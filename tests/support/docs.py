@@ -26,3 +26,8 @@ def table(name: str, heading: str) -> list[list[str]]:
     """Return the rows of a section's table, less its head."""
     rows = [line for line in section(name, heading).splitlines() if line.startswith("|")]
     return [[cell.strip() for cell in row.strip("|").split(" | ")] for row in rows[2:]]
+
+
+def blocks(name: str, heading: str, language: str) -> list[str]:
+    """Return a section's code blocks in a language, in order."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", section(name, heading), re.MULTILINE | re.DOTALL)
