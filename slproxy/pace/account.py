@@ -97,7 +97,7 @@ class Account:
     def take_back(self, reservation: Reservation, now: float) -> None:
         """Undo a ``book`` of what was not sent."""
         self.roll(now)
-        if reservation in self.in_flight:
+        if reservation in self.in_flight.reservations:
             self._settle(reservation, 0, now)
         reservation.sent = reservation.minute = None
 
@@ -105,7 +105,7 @@ class Account:
 
     def lost(self, reservation: Reservation, now: float, *, maybe_sent: bool) -> None:
         """Settle a reservation that got no reply; what may have reached the upstream was spent."""
-        if reservation not in self.in_flight:
+        if reservation not in self.in_flight.reservations:
             return
         self.roll(now)
         cost = reservation.cost if maybe_sent else 0
@@ -116,7 +116,7 @@ class Account:
     def replied(self, reservation: Reservation, now: float, reply: RateLimitHeaders) -> tuple[int, int | None]:
         """Settle a reservation by its reply; return what it has cost, and what remains of the minute it was sent in."""
         assert reservation.sent is not None, "only what was sent is answered"
-        if reservation not in self.in_flight:
+        if reservation not in self.in_flight.reservations:
             return reservation.cost, None
         booked_in = reservation.minute
         date = None if reply.date is None else reply.date - self.time.skew
@@ -376,8 +376,7 @@ class Account:
         self._began_at = self.time.beginning(number)
 
     def _spend(self, reservation: Reservation, cost: int, now: float) -> None:
-        has_budget = reservation.budget is not None
-        self.minute.spend(cost, client=reservation.client, endpoint=reservation.endpoint, has_budget=has_budget)
+        self.minute.spend(cost, reservation)
         if self.sliding is not None:
             self.sliding.spend(cost, now)
 

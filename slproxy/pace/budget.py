@@ -60,7 +60,7 @@ class Budget:
             return False
         if account.endpoints.are_held and self._is_held(reservation, now):
             return False
-        if self._is_over_own(reservation):
+        if reservation.budget is not None and self._is_over_own(reservation):
             return False
         account.book(reservation, now)
         return True

@@ -10,6 +10,8 @@ from slproxy.retry import MINUTE
 
 # Two quartz clocks drift apart by less than this share of the time (100 ppm).
 DRIFT = 1e-4
+# What was known is taken for exact for so long, in seconds.
+FRESH = 1.0
 
 
 class ServerTime:
@@ -29,6 +31,8 @@ class ServerTime:
         Then a clock was set, or ours has slept: only this reply counts.
         """
         low, high = date - received, date + 1.0 - sent
+        if self.is_known and low <= self._low and high >= self._high and received - self._at < FRESH:
+            return True  # it narrows nothing
         drift = DRIFT * max(0.0, received - self._at)
         agrees = self.is_known and low <= self._high + drift and high >= self._low - drift
         if agrees:

@@ -18,7 +18,6 @@ MAX_ENDPOINTS = 500
 MAX_PATH = 100
 
 _ID = re.compile(r"(?<=/)(?:[0-9]+|[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12})(?=[/.]|\Z)")
-_MAY_HAVE_PAGE = re.compile(r"(?:\A|&)page=|%")
 # However many zeros there are before it.
 _PAGE = re.compile(r"0*+([0-9]{1,9})")
 
@@ -57,9 +56,12 @@ class Costs:
         """
         path, _, query = target.partition("?")
         endpoint = endpoint_of(method, path[:MAX_PATH])
-        page = page_cost(query) if query and _MAY_HAVE_PAGE.search(query) else 1
+        may_have_page = query.startswith("page=") or "&page=" in query or "%" in query
+        page = page_cost(query) if may_have_page else 1
         learned = self._learned.get((endpoint, page))
-        return endpoint, page, learned if learned is not None else max(page, self._learned.get((endpoint, 1), 1))
+        if learned is None:
+            learned = max(page, self._learned.get((endpoint, 1), 1)) if page > 1 else 1
+        return endpoint, page, learned
 
     def learn(self, endpoint: str, page_cost: int, cost: int) -> None:
         """Learn what the upstream said that a request cost (``x-ratelimit-endpoint-cost``)."""

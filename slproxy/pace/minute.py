@@ -6,6 +6,8 @@ import math
 from collections import Counter
 from dataclasses import dataclass, field
 
+from slproxy.pace.reservation import Reservation
+
 # The rate of external spend is an average over this many seconds at least: in the first ones it says nothing.
 MIN_RATE_SECONDS = 5.0
 # How many clients and endpoints a minute counts by name; the rest are "others".
@@ -42,12 +44,12 @@ class Minute:
     # The same of clients that have a budget of their own: settings name them, so there are few.
     by_budget: Counter[str] = field(default_factory=Counter)
 
-    def spend(self, cost: int, *, client: str, endpoint: str, has_budget: bool) -> None:
-        """Count a cost, or take back what was counted too much; a client that ``has_budget`` spends of that as well."""
+    def spend(self, cost: int, reservation: Reservation) -> None:
+        """Count a cost, or take back what was counted too much; a client that has a budget spends of that as well."""
         self.spent += cost
-        if has_budget:
-            self.by_budget[client] += cost
-        for counts, label in ((self.by_client, client), (self.by_endpoint, endpoint)):
+        if reservation.budget is not None:
+            self.by_budget[reservation.client] += cost
+        for counts, label in ((self.by_client, reservation.client), (self.by_endpoint, reservation.endpoint)):
             counts[label if label in counts or len(counts) < MAX_LABELS else "others"] += cost
 
     def note_own_spent(self, client: str, budget: int | None) -> None:
