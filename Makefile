@@ -10,7 +10,7 @@ OPTIONS ?=
 KUBERNETES  := 1.29 1.37
 IMAGE_TESTS := tests/clients/test_image.py tests/clients/test_podman.py tests/clients/test_kustomize.py
 
-.PHONY: help demo test test-floor coverage lint manifests pins image dist data types check bench clean
+.PHONY: help demo test test-floor coverage lint manifests pins image dist data docs types check bench clean
 
 help: ## say what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -55,6 +55,11 @@ dist: $(VENV)/linted ## build the packages, the same each time, and install them
 data: $(VENV)/tested $(VENV)-data/installed ## load by dlt and Singer, as docs/data.md has it
 	$(BIN)/python -m pytest --data $(VENV)-data tests/clients/test_data.py
 
+docs: $(VENV)/linted ## build the pages as a site, in site/, and check its links (python3 -m http.server -d site shows it)
+	$(BIN)/python -m tests.site .site
+	rm -rf site && $(BIN)/zensical build --strict
+	$(BIN)/python -m pytest --site site tests/test_site.py
+
 types: $(VENV)/linted ## check types
 	$(BIN)/mypy --strict
 
@@ -64,7 +69,7 @@ bench: $(VENV)/linted ## measure requests per second beside a bare passthrough a
 	$(BIN)/python -m benchmarks.throughput
 
 clean: ## remove what the other commands made
-	rm -rf $(VENV) $(VENV)-floor $(VENV)-deploy $(VENV)-data .images tests/support/node/node_modules .coverage*
+	rm -rf $(VENV) $(VENV)-floor $(VENV)-deploy $(VENV)-data .images .site .cache site tests/support/node/node_modules .coverage*
 
 # What a command needs is installed once, and again when pyproject.toml changes.
 $(VENV)/installed: pyproject.toml
@@ -80,7 +85,7 @@ $(VENV)/tested: $(VENV)/installed
 	@touch $@
 
 $(VENV)/linted: $(VENV)/tested
-	@$(BIN)/pip install --quiet --disable-pip-version-check $$($(BIN)/python tests/requirements.py lint installers)
+	@$(BIN)/pip install --quiet --disable-pip-version-check $$($(BIN)/python tests/requirements.py lint installers docs)
 	@touch $@
 
 $(VENV)-floor/tested: pyproject.toml

@@ -38,6 +38,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--podman", metavar="PATH", help="run the image in podman: this one, which has it (.ci/image)")
     parser.addoption("--packages", action="store_true", help="build the packages, and install them in new environments")
     parser.addoption("--data", metavar="PATH", help="load by dlt and Singer, which this environment has (make data)")
+    parser.addoption("--site", metavar="FOLDER", help="check the site that was built there (make docs)")
     parser.addoption("--costs", type=int, metavar="N", help="also print the N files and tests that cost most")
 
 

@@ -11,7 +11,9 @@ import pytest
 from tests.support import ROOT
 from tests.support.docs import headings, page
 
-DOCS = (
+DOCS = tuple(path.name for path in sorted((ROOT / "docs").glob("*.md")))
+# What code and tests stand on.
+CITED = {
     "agents.md",
     "contract.md",
     "data.md",
@@ -21,7 +23,7 @@ DOCS = (
     "metrics.md",
     "salesloft.md",
     "service.md",
-)
+}
 SEARCHED = ("slproxy", "tests", "benchmarks", "docs", "deploy")
 PAGES = (
     "README.md",
@@ -95,10 +97,6 @@ def known() -> dict[str, set[str]]:
     return {doc: anchors(doc) for doc in DOCS}
 
 
-def test_the_three_sources_are_there() -> None:
-    assert {path.name for path in (ROOT / "docs").glob("*.md")} >= set(DOCS)
-
-
 def test_a_heading_is_cited_by_its_name_alone_so_no_name_is_used_twice() -> None:
     for doc in DOCS:
         assert sorted(headings(doc)) == sorted(set(headings(doc))), doc
@@ -117,7 +115,7 @@ def test_every_citation_names_a_file_and_what_is_in_it(known: dict[str, set[str]
 def test_citations_are_found(known: dict[str, set[str]]) -> None:
     found = [(doc, what) for _, text in texts() for doc, what in cited(text, known) if what]
     assert len(found) > 70
-    assert {doc for doc, _ in found} == set(DOCS)
+    assert {doc for doc, _ in found} >= CITED
 
 
 def test_nothing_is_cited_in_a_form_that_cannot_be_followed() -> None:

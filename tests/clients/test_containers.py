@@ -224,7 +224,7 @@ def test_the_sidecar_mounts_the_secrets_that_it_names_for_its_group_alone() -> N
 
 
 def test_one_name_of_the_image_is_used_throughout() -> None:
-    texts = [path.read_text() for path in (DOCKERFILE, COMPOSE_FILE, DEMO_FILE, MANIFEST, ROOT / "README.md")]
+    texts = [path.read_text() for path in (DOCKERFILE, COMPOSE_FILE, DEMO_FILE, MANIFEST, ROOT / "docs/containers.md")]
     assert {name for text in texts for name in re.findall(r"\bslproxy:\d+\.[\d.]+\b", text)} == {SIDECAR["image"]}
     assert PROXY["image"] == SIDECAR["image"]
     assert f"docker build --tag {SIDECAR['image']} ." in texts[0]
