@@ -33,7 +33,7 @@ from slproxy.forward.drain import Drain
 from slproxy.forward.headers import InexactHeaderError
 from slproxy.forward.kept_reply import KeptReply
 from slproxy.forward.messages import Answer, AnswerBody, Inbound, ReplyBody, Request
-from slproxy.forward.policy import Policy, Route, check_all, check_client, check_of, client_of, viewer_of
+from slproxy.forward.policy import UPSTREAM, Policy, Route, check_all, check_client, check_of, client_of, viewer_of
 from slproxy.forward.rules import Client, tell_client
 from slproxy.forward.sender import Sender
 from slproxy.http import ByName, by_name, http_date
@@ -117,7 +117,7 @@ class Forwarder:
             if asked is None:
                 recording.headers = redacted(inbound.headers)
         route, target = check_of(exchange, self._policy, inbound, named)
-        if route is not Route.UPSTREAM:
+        if route is not UPSTREAM:
             return await self._own(route, inbound, target, exchange)
         if self._drain.has_begun:
             raise Draining(

@@ -21,7 +21,7 @@ from urllib.parse import unquote_to_bytes, urlsplit
 
 from slproxy.config import SCHEMA, Via
 from slproxy.http import ByName, Fields, RawHeaders, encoded
-from slproxy.observe import is_credential
+from slproxy.observe import is_credential, milliseconds
 
 # RFC 9110 §7.6.1, and Keep-Alive of RFC 2068. The proxy frames each hop anew.
 _HOP_BY_HOP = frozenset(
@@ -293,8 +293,9 @@ def _port(scheme: str, port: int | None) -> int | None:
 
 def server_timing(*, total: float, upstream: float, wait: float) -> str:
     """Return the value of ``Server-Timing``, in ms: the proxy's own share, the upstream's and the waiting."""
-    own = max(total - upstream - wait, 0.0)
-    return f"slproxy;dur={own * 1000:.1f}, upstream;dur={upstream * 1000:.1f}, wait;dur={wait * 1000:.1f}"
+    own = total - upstream - wait
+    proxy = milliseconds(own if own > 0.0 else 0.0)
+    return f"slproxy;dur={proxy}, upstream;dur={milliseconds(upstream)}, wait;dur={milliseconds(wait)}"
 
 
 def has_passed(headers: ByName, pseudonym: str) -> bool:

@@ -66,6 +66,10 @@ class Route(enum.Enum):
     PREFLIGHT = enum.auto()
 
 
+# Where most go; to look a member up in its enum takes ten times as long (Python 3.11).
+UPSTREAM = Route.UPSTREAM
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Policy:
     """What this proxy lets in; ``pseudonym`` is its name in ``Via``, the two limits are in bytes."""
@@ -144,7 +148,7 @@ def check(policy: Policy, inbound: Inbound, headers: ByName | None) -> tuple[Rou
         if cors.is_preflight(method, headers) and cors.allowed(headers, policy.allow_origins):
             return Route.PREFLIGHT, origin_form
         _check_headers(policy, headers)
-    if route is Route.UPSTREAM and (policy.rules.read_only or policy.rules.narrows_paths):
+    if route is UPSTREAM and (policy.rules.read_only or policy.rules.narrows_paths):
         policy.rules.check_method(method, headers or {}, query=origin_form.partition("?")[2])
     return route, origin_form
 
@@ -161,7 +165,7 @@ def check_of(exchange: Exchange, policy: Policy, inbound: Inbound, headers: ByNa
 def check_all(policy: Policy, inbound: Inbound) -> None:
     """Hold that a request goes to the upstream, by everybody's rules and those of its client. Raises Refused."""
     route, target = check(policy, inbound, named := by_name(inbound.headers))
-    if route is not Route.UPSTREAM:
+    if route is not UPSTREAM:
         raise NotFound("That is not passed on.", hint="The proxy answers it itself.")
     if (client := client_of(policy, named)) is not None:
         check_client(client, inbound.method, target, named)
@@ -251,7 +255,7 @@ def _route(policy: Policy, path: str) -> Route:
         raise NotFound("This proxy does not forward that path.", hint=_nearest(policy, path))
     if policy.rules.narrows_paths:
         policy.rules.check_path(path)
-    return Route.UPSTREAM
+    return UPSTREAM
 
 
 def _nearest(policy: Policy, path: str) -> str:

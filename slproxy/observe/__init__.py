@@ -31,7 +31,7 @@ from slproxy.observe.recording import (
     redacted_target,
 )
 from slproxy.observe.request_ids import is_sane
-from slproxy.observe.request_line import LEFT, LEFT_WAITING
+from slproxy.observe.request_line import LEFT, LEFT_WAITING, milliseconds
 from slproxy.observe.tally import Tally
 from slproxy.observe.tracing.start import start_tracing
 
@@ -67,6 +67,7 @@ __all__ = [
     "is_sane",
     "loggable_path",
     "masked",
+    "milliseconds",
     "painted",
     "pairs",
     "redacted",

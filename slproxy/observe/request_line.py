@@ -10,6 +10,7 @@ import functools
 import json
 import logging
 
+from slproxy.config import PROBES
 from slproxy.observe.exchange import Exchange
 from slproxy.observe.lines import GREEN, RED, YELLOW, painted, quoted, stamp
 
@@ -24,6 +25,11 @@ _LEVELS = {getattr(logging, name.upper()): name for name in ("debug", "info", "w
 _label = functools.lru_cache(maxsize=256)(json.dumps)
 
 
+def milliseconds(seconds: float) -> str:
+    """Return seconds as milliseconds, with one decimal."""
+    return _tenths(int(seconds * 10_000 + 0.5))
+
+
 @functools.lru_cache(maxsize=2048)  # formatting a float takes three times as long
 def _tenths(number: int) -> str:
     return f"{number / 10:.1f}"
@@ -31,7 +37,7 @@ def _tenths(number: int) -> str:
 
 def level_of(exchange: Exchange) -> int:
     """Return how loud the line of a request is: an error for any 5xx, a warning where somebody should look."""
-    if exchange.is_probe:
+    if exchange.path in PROBES:
         return logging.DEBUG
     if exchange.status >= 500:
         return logging.ERROR
@@ -44,14 +50,14 @@ def json_of(exchange: Exchange, *, level: int, at: float) -> str:
     """Return the JSON line of a request that has ended; ``at`` is Unix time."""
     upstream, waited, attempts = exchange.upstream, exchange.waited, exchange.attempts
     seconds = exchange.ended - exchange.began
-    own = max(seconds - upstream - waited, 0.0)
+    own = seconds - upstream - waited if seconds > upstream + waited else 0.0
     cost = attempts[0].cost if len(attempts) == 1 else exchange.cost
     line = (
         f'{{"time": "{stamp(at)}", "level": "{_LEVELS[level]}", "kind": "request", "id": "{exchange.id}"'
         f', "client": {_label(exchange.client)}, "method": {_label(exchange.method)}, "path": {quoted(exchange.path)}'
         f', "operation": "{exchange.operation}", "status": {exchange.status}, "attempts": {len(attempts)}'
-        f', "ms": {_tenths(int(seconds * 10_000))}, "proxy_ms": {_tenths(int(own * 10_000))}'
-        f', "upstream_ms": {_tenths(int(upstream * 10_000))}, "wait_ms": {_tenths(int(waited * 10_000))}'
+        f', "ms": {milliseconds(seconds)}, "proxy_ms": {milliseconds(own)}'
+        f', "upstream_ms": {milliseconds(upstream)}, "wait_ms": {milliseconds(waited)}'
         f', "in": {exchange.bytes_received}, "out": {exchange.bytes_sent}'
     )
     if cost is not None:

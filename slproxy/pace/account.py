@@ -86,7 +86,7 @@ class Account:
             self.roll(now)
         reservation.sent, reservation.minute = now, self.minute.number
         reservation.counted, reservation.untold = self.minute.counted, self._untold
-        reservation.is_probe = self.endpoints.are_in_doubt
+        reservation.is_probe = bool(self.endpoints.suspects)
         self.in_flight.add(reservation)
         self._spend(reservation, reservation.cost, now)
 
@@ -125,7 +125,8 @@ class Account:
             if not self.time.learn(date, sent=reservation.sent, received=now):
                 self._relabel(now, was_known=was_known)
             began_at = self.time.beginning(self.minute.number)
-            self._began_at, self.ends_at = min(self._began_at, began_at), began_at + MINUTE
+            self._began_at = began_at if began_at < self._began_at else self._began_at
+            self.ends_at = began_at + MINUTE
         if now >= self.ends_at:
             self.roll(now)
         # The last moment at which it may have been counted.
@@ -304,7 +305,8 @@ class Account:
             return left
         rules = self.rules
         allowance = self.quota if rules.burst >= 1.0 else rules.allowance(self.quota, self._into_minute(now))
-        return min(left, allowance - self.minute.spent)
+        ours = allowance - self.minute.spent
+        return ours if ours < left else left
 
     def team_left(self, now: float, *, at_best: bool = False) -> float:
         """Return what remains to the whole team, after what is in flight."""
@@ -315,7 +317,8 @@ class Account:
             return window.remaining(self.limit, now) - in_flight
         # All of ours that it may have counted: a reply tells of what came before it only.
         left = self.limit - minute.spent - minute.early - self.in_flight.cost_of_others(minute.number)
-        return left if minute.remaining is None else min(left, minute.remaining - in_flight)
+        told = left if minute.remaining is None else minute.remaining - in_flight
+        return told if told < left else left
 
     def next_quota(self) -> float:
         """Return what will be ours of a minute to come, at best."""
@@ -323,18 +326,13 @@ class Account:
 
     def held_until(self, now: float) -> float:
         """Return until when nobody is sent, whatever there is; ``now`` if that is no reason."""
-        in_doubt = self.in_flight.first_probe_sent() + PROBE_TIMEOUT if self.endpoints.are_in_doubt else now
+        in_doubt = self.in_flight.first_probe_sent() + PROBE_TIMEOUT if self.endpoints.suspects else now
         first_sent = self.in_flight.first_sent(self.minute.number) if self.probe.is_wanted else None
         return max(self.blocked_until, self.probe.waited_for_until(first_sent, self._began_at, now), in_doubt)
 
     def _into_minute(self, now: float) -> float:
         """Return how many seconds of this minute have certainly passed."""
         return self.time.earliest(now) - self.minute.number * MINUTE
-
-    def is_untouched(self) -> bool:
-        """Tell whether nothing is known to be spent of this minute: then anything may go, were it over the limit."""
-        untouched = self.minute.remaining is None and self.minute.spent == self.minute.early == 0
-        return untouched and self.sliding is None and not self.in_flight
 
     # The minute.
 
@@ -392,7 +390,8 @@ class Account:
         """Return what may still be spent of this minute."""
         if now >= self.ends_at:
             self.roll(now)
-        return max(0, math.floor(min(self.left(now), self.quota)))
+        left = self.left(now)
+        return 0 if left < 0 else math.floor(left) if left < self.quota else self.quota
 
     def resets_in(self, now: float) -> float:
         """Return the seconds until the next minute."""

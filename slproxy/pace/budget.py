@@ -58,7 +58,7 @@ class Budget:
             return False
         if now < account.blocked_until or account.probe.is_wanted or reservation.cost > account.left(now):
             return False
-        if account.endpoints.are_held and self._is_held(reservation, now):
+        if account.endpoints.until and self._is_held(reservation, now):
             return False
         if reservation.budget is not None and self._is_over_own(reservation):
             return False
@@ -131,7 +131,7 @@ class Budget:
             return None
         if account.endpoints.have_stopped_all and account.endpoints.gives_way(reservation.endpoint):
             reservation = self._first_of_others(now) or reservation
-        return reservation if self._lacking(reservation, now) <= 0 or account.is_untouched() else None
+        return reservation if self._lacking(reservation, now) <= 0 or self._is_untouched() else None
 
     def _lacking(self, reservation: Reservation, now: float) -> float:
         """Return what is missing for a reservation: one for more than our part needs all of that, and the team's."""
@@ -140,6 +140,12 @@ class Budget:
             min(cost, account.quota) - account.left(now),
             min(cost, account.limit) - account.team_left(now) if cost > account.quota else -math.inf,
         )
+
+    def _is_untouched(self) -> bool:
+        """Tell whether nothing is known to be spent of this minute: then anything may go, were it over the limit."""
+        account, minute = self.account, self.account.minute
+        untouched = minute.remaining is None and minute.spent == minute.early == 0
+        return untouched and account.sliding is None and not account.in_flight
 
     def _first_of_others(self, now: float) -> Reservation | None:
         """Return the first to an endpoint that has not stopped all, if it can go: it must not wait for one that has."""
@@ -174,7 +180,7 @@ class Budget:
                 blocked,
                 account.sliding.estimated_wait(sum(ahead), reservation.cost, quota=account.quota, left=left, now=now),
             )
-        if not blocked and not ahead and (reservation.cost <= left or account.is_untouched()):
+        if not blocked and not ahead and (reservation.cost <= left or self._is_untouched()):
             return 0.0
         share = self.queue.share_of(reservation)
         return estimated_wait(

@@ -39,8 +39,8 @@ class Minute:
     refused: int = 0
     waited: int = 0
     longest_wait: float = 0.0
-    by_client: Counter[str] = field(default_factory=Counter)
-    by_endpoint: Counter[str] = field(default_factory=Counter)
+    by_client: dict[str, int] = field(default_factory=dict)
+    by_endpoint: dict[str, int] = field(default_factory=dict)
     # The same of clients that have a budget of their own: settings name them, so there are few.
     by_budget: Counter[str] = field(default_factory=Counter)
 
@@ -50,7 +50,9 @@ class Minute:
         if reservation.budget is not None:
             self.by_budget[reservation.client] += cost
         for counts, label in ((self.by_client, reservation.client), (self.by_endpoint, reservation.endpoint)):
-            counts[label if label in counts or len(counts) < MAX_LABELS else "others"] += cost
+            if label not in counts and len(counts) >= MAX_LABELS:
+                label = "others"  # noqa: PLW2901
+            counts[label] = counts.get(label, 0) + cost
 
     def note_own_spent(self, client: str, budget: int | None) -> None:
         """Note that a client has spent its own budget, elsewhere as well."""
@@ -59,7 +61,8 @@ class Minute:
 
     def note_opening(self, opening: int, *, is_exact: bool) -> None:
         """Note what there was at least; or exactly, of which the first one counts."""
-        self.opening = opening if self.opening is None else max(opening, self.opening)
+        if self.opening is None or opening > self.opening:
+            self.opening = opening
         if is_exact and self.exact_opening is None:
             self.exact_opening = opening
 

@@ -110,13 +110,15 @@ class Pacer:
             return None
         now = self._monotonic()
         longest = self._pace.max_wait - held if requeue_timeout is None else requeue_timeout
+        if preferences.max_wait - waited < longest:
+            longest = preferences.max_wait - waited
         reservation = self.budget.reservation(
             method,
             target,
             client=preferences.client,
             bulk=preferences.bulk,
             now=now,
-            max_wait=max(0.0, min(longest, preferences.max_wait - waited)),
+            max_wait=longest if longest > 0.0 else 0.0,
             ticket=ticket,
             budget=preferences.budget,
         )

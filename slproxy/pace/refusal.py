@@ -42,8 +42,8 @@ class Endpoints:
 
     def __init__(self) -> None:
         # Until when each is held, and of those in doubt, whether they were told how long.
-        self._until: dict[str, float] = {}
-        self._suspects: dict[str, bool] = {}
+        self.until: dict[str, float] = {}
+        self.suspects: dict[str, bool] = {}
         # Those which were found to have a limit of their own.
         self._limited: dict[str, None] = {}
         # Those which have stopped all and when, and those of them since whose refusal another was served.
@@ -65,19 +65,9 @@ class Endpoints:
         """Tell whether another endpoint was served, in this minute, after this one had stopped all."""
         return endpoint in self._outlived
 
-    @property
-    def are_held(self) -> bool:
-        """Whether there may be any."""
-        return bool(self._until)
-
-    @property
-    def are_in_doubt(self) -> bool:
-        """Whether it is to be found out if the budget is spent."""
-        return bool(self._suspects)
-
     def held_until(self, endpoint: str) -> float:
         """Return until when an endpoint is held; some time in the past if it is not."""
-        return self._until.get(endpoint, -math.inf)
+        return self.until.get(endpoint, -math.inf)
 
     def is_limited(self, endpoint: str) -> bool:
         """Tell whether an endpoint is known to have a limit of its own."""
@@ -85,20 +75,20 @@ class Endpoints:
 
     def hold(self, endpoint: str, until: float, now: float) -> None:
         """Hold an endpoint until a time; those whose time has passed are forgotten."""
-        self._until = {each: at for each, at in self._until.items() if at > now}
-        self._until[endpoint] = max(until, self.held_until(endpoint))
+        self.until = {each: at for each, at in self.until.items() if at > now}
+        self.until[endpoint] = max(until, self.held_until(endpoint))
 
     def suspect(self, endpoint: str, until: float, now: float, *, was_told: bool) -> None:
         """Hold an endpoint, which was or was not told for how long, until it is known what its 429 is about."""
         self.hold(endpoint, until, now)
-        self._suspects[endpoint] = was_told
+        self.suspects[endpoint] = was_told
 
     def is_proof(self, endpoint: str) -> bool:
         """Tell whether the budget is spent if an endpoint refuses as well while there are suspects.
 
         One that has served nothing in this minute may be like them.
         """
-        paths = {each.partition(" ")[2] for each in (*self._suspects, endpoint)}
+        paths = {each.partition(" ")[2] for each in (*self.suspects, endpoint)}
         return endpoint in self._served or len(paths) > MAX_SUSPECTS
 
     def note_served(self, endpoint: str, sent: float, now: float, *, is_probe: bool) -> None:
@@ -113,18 +103,18 @@ class Endpoints:
 
     def acquit_budget(self, now: float) -> None:
         """The budget is not spent: the suspects have limits of their own."""
-        for endpoint, was_told in self._suspects.items():
+        for endpoint, was_told in self.suspects.items():
             if not was_told:
-                self._until[endpoint] = now + FIRST_BACKOFF
+                self.until[endpoint] = now + FIRST_BACKOFF
             self._limited[endpoint] = None
             self._stopped_all.pop(endpoint, None)
             if len(self._limited) > MAX_LIMITED:
                 del self._limited[next(iter(self._limited))]
-        self._suspects.clear()
+        self.suspects.clear()
 
     def stop_all(self, endpoint: str, now: float, *, is_told: bool) -> None:
         """Take the budget for spent after an endpoint's 429, which ``is_told`` or may be about something else."""
-        for each in () if is_told else (*self._suspects, endpoint):
+        for each in () if is_told else (*self.suspects, endpoint):
             self._stopped_all[each] = now
             if len(self._stopped_all) > MAX_LIMITED:
                 del self._stopped_all[next(iter(self._stopped_all))]
@@ -132,6 +122,6 @@ class Endpoints:
 
     def end_doubt(self) -> None:
         """The budget is known to be spent, or another minute has begun."""
-        self._suspects.clear()
+        self.suspects.clear()
         self._outlived.clear()
         self._served.clear()

@@ -56,8 +56,8 @@ def _minute(minute: Minute, client: str | None) -> dict[str, object]:
     return {
         "at": f"{datetime.fromtimestamp(minute.number * MINUTE, UTC):%Y-%m-%dT%H:%M:%SZ}",
         "spent": minute.spent,
-        "by_client": {name: cost for name, cost in minute.by_client.most_common() if client in (None, name)},
-        "by_endpoint": dict(minute.by_endpoint.most_common()) if client is None else {},
+        "by_client": {name: cost for name, cost in Counter(minute.by_client).most_common() if client in (None, name)},
+        "by_endpoint": dict(Counter(minute.by_endpoint).most_common()) if client is None else {},
         "by_others": minute.external_spend,
         "refused": minute.refused,
         "waited": minute.waited,

@@ -139,7 +139,8 @@ class Upstream:
             UpstreamFault: there was no reply.
             Overloaded: the connection was evicted for requests that waited.
         """
-        timeout = min(self._rules.response_timeout, response_timeout)
+        longest = self._rules.response_timeout
+        timeout = response_timeout if response_timeout < longest else longest
         return self._send(
             self._api,
             outbound,

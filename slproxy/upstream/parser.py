@@ -14,8 +14,6 @@ from itertools import chain
 
 import httptools
 
-from slproxy.http import RawHeaders
-
 # A length beyond a signed 64-bit number overflows somewhere.
 MAX_LENGTH = 2**63 - 1
 # More than any server sends, in bytes: of heads and what stands around chunks; of a header; and how many of these.
@@ -51,7 +49,8 @@ class ReplyParser:
         # How many bytes came last.
         self._arrived = 0
         self._reason = b""
-        self._headers: list[tuple[bytes, bytes]] = []
+        # The headers, once there is a head.
+        self.headers: list[tuple[bytes, bytes]] = []
         # The first value of each header, by its name in lower case.
         self.first: dict[bytes, bytes] = {}
         self.status = 0
@@ -64,11 +63,6 @@ class ReplyParser:
         self.keeps_alive = False
         # What has arrived of the body and was not taken yet; mostly one piece, which is then not copied.
         self.body: bytes | bytearray = b""
-
-    @property
-    def headers(self) -> RawHeaders:
-        """The headers, once there is a head."""
-        return self._headers
 
     @property
     def reason(self) -> str:
@@ -96,8 +90,9 @@ class ReplyParser:
             return
         taken = len(self.body) - before
         # However long a body is, chunks of one byte are sound, and what is longer has less around it.
-        self._overhead = max(0, self._overhead + self._arrived - taken - CHUNK_REST * taken)
-        if self._overhead > MAX_HEAD or len(self._headers) > MAX_HEADER_COUNT:
+        overhead = self._overhead + self._arrived - taken - CHUNK_REST * taken
+        self._overhead = overhead if overhead > 0 else 0
+        if self._overhead > MAX_HEAD or len(self.headers) > MAX_HEADER_COUNT:
             raise NotHTTPError("no end of a head, or of what stands around chunks")
 
     def _is_behind_reply(self) -> bool:
@@ -116,7 +111,8 @@ class ReplyParser:
     # What llhttp calls; what is raised here comes out of `feed_data`.
 
     def on_message_begin(self) -> None:
-        self._is_behind_reply()
+        if self.is_complete:
+            self.keeps_alive = False
 
     def on_status(self, reason: bytes) -> None:
         if not self.has_head:
@@ -124,15 +120,16 @@ class ReplyParser:
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if not self.has_head:  # else it is a trailer, which stops here
-            self._headers.append((name, value))
+            self.headers.append((name, value.rstrip(b" \t")))
 
     def on_headers_complete(self) -> None:
-        if self._is_behind_reply():
+        if self.is_complete:
+            self.keeps_alive = False
             return
         status = self._parser.get_status_code()
         if status < 100 or self._parser.get_http_version() not in _VERSIONS or _CONTROL.search(self._reason):
             raise NotHTTPError("no status line of HTTP/1.1")
-        headers = self._headers
+        headers = self.headers
         if len(headers) > MAX_HEADER_COUNT or (
             self._overhead + self._arrived > MAX_HEADER  # else none is so long
             and max(map(len, chain.from_iterable(headers)), default=0) > MAX_HEADER
@@ -142,10 +139,9 @@ class ReplyParser:
             self._informational += 1
             if self._informational > MAX_INFORMATIONAL:
                 raise NotHTTPError("no end of informational replies")
-            self._headers, self._reason = [], b""
+            self.headers, self._reason = [], b""
             return
         self.has_head, self.status = True, status
-        self._headers = headers = [(name, value.rstrip(b" \t")) for name, value in headers]
         self.first = {name.lower(): value for name, value in reversed(headers)}
         length, is_coded = self.first.get(b"content-length"), b"transfer-encoding" in self.first
         self.keeps_alive = self._parser.should_keep_alive()
@@ -165,7 +161,7 @@ class ReplyParser:
         self._parser.set_dangerous_leniencies(lenient_optional_cr_before_lf=False)
 
     def _codings(self) -> list[bytes]:
-        return [value.lower() for name, value in self._headers if name.lower() == b"transfer-encoding"]
+        return [value.lower() for name, value in self.headers if name.lower() == b"transfer-encoding"]
 
     def on_chunk_header(self) -> None:
         self._has_chunks = True
@@ -173,7 +169,8 @@ class ReplyParser:
     def on_body(self, data: bytes) -> None:
         if not self.has_head or self._has_chunks is not self._is_chunked:
             raise NotHTTPError("a body where there is none, or that llhttp frames otherwise")
-        if self._is_behind_reply():
+        if self.is_complete:
+            self.keeps_alive = False
             return
         if not self.body:
             self.body = data

@@ -76,7 +76,7 @@ def may_carry(*, made_in: int, era: int, repeatable: bool, idle: float, heard: f
     if made_in != era:
         return False
     if heard is not None:
-        return min(idle, heard) < MAX_SILENCE
+        return idle < MAX_SILENCE or heard < MAX_SILENCE
     return repeatable or idle < MAX_SILENCE
 
 

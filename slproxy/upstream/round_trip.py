@@ -182,7 +182,8 @@ class RoundTrip:
     @property
     def is_read(self) -> bool:
         """Whether all of the reply has been taken."""
-        return self.is_complete and not self.reply.body
+        reply = self.reply
+        return reply.is_complete and reply.has_head and not reply.body
 
     def take(self) -> bytes:
         """Return what has arrived of the body and was not taken yet, perhaps nothing.
