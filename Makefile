@@ -56,7 +56,7 @@ data: $(VENV)/tested $(VENV)-data/installed ## load by dlt and Singer, as docs/d
 	$(BIN)/python -m pytest --data $(VENV)-data tests/clients/test_data.py
 
 docs: $(VENV)/linted ## build the pages as a site, in site/, and check its links (python3 -m http.server -d site shows it)
-	$(BIN)/python -m tests.site .site
+	$(BIN)/python -m tests.site_files .site
 	rm -rf site && $(BIN)/zensical build --strict
 	$(BIN)/python -m pytest --site site tests/test_site.py
 

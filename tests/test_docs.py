@@ -112,6 +112,10 @@ def test_anchors_are_those_of_github(heading: str, anchor: str) -> None:
     assert anchors(f"# One\n\n{heading}\n\n```\n# no heading\n```\n## One\n") == {"one", anchor, "one-1"}
 
 
+def test_the_readme_stays_short() -> None:
+    assert (ROOT / "README.md").read_text("utf-8").count("\n") <= 165
+
+
 # What the examples are made of
 
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from tests.support import ROOT
 
 # A line that begins with a prompt is a command; what follows is what it prints.
-PROMPT = re.compile(r"^(?:\w+)?\$ ", re.MULTILINE)
+PROMPT = re.compile(r"^(?:\w+@\w+)?\$ ", re.MULTILINE)
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _CODE = re.compile(r"`[^`\n]+(?:\n[^`\n]+)?`")
 _LINK = re.compile(r"\]\(([^()\s]+)\)|^\[[^\]]+\]: (\S+)|<(https?://[^>\s]+)>", re.MULTILINE)
