@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import shlex
 import shutil
 import time
@@ -20,6 +21,7 @@ import pytest
 
 from slproxy.pace.costs import page_cost
 from slproxy.sandbox import Sandbox
+from slproxy.sandbox.data.definition import definition
 from tests.support import programs
 from tests.support.commands import pointed_at
 from tests.support.docs import blocks, section
@@ -141,7 +143,18 @@ def queries(sandbox: Sandbox, path: str) -> list[dict[str, list[str]]]:
 
 def test_a_large_table_costs_what_the_page_says() -> None:
     cost = sum(page_cost(f"page={page}") for page in range(1, 100_000 // PER_PAGE + 1))
-    assert f"100,000 rows costs\n{cost:,} by page numbers" in section("data.md", "Pages and their cost")
+    text = " ".join(section("data.md", "Pages and their cost").split())
+    assert f"a table of 100,000 rows costs {cost:,} by page numbers" in text
+
+
+def test_the_lists_that_have_the_filter_are_those_of_the_definition() -> None:
+    named = section("data.md", "Pages and their cost").partition("The published definition")[2]
+    filtered = {
+        operation.path.removeprefix("/v2/")
+        for operation in definition().operations
+        if operation.method == "GET" and "updated_at" in operation.query
+    }
+    assert set(re.findall(r"`([\w/]+)`", named)) == filtered
 
 
 # dlt
@@ -203,6 +216,28 @@ async def test_dlt_loads_more_rows_of_the_same_time_than_a_page_holds(warehouse:
 
         assert await warehouse.ids("people") == list(held(sandbox, "people"))
         assert [query["page"][0] for query in queries(sandbox, "/v2/people")] == ["1", "1", "1", "2", "3"]
+
+
+async def test_dlt_loads_a_list_that_has_no_filter_by_time(warehouse: Warehouse) -> None:
+    async with sandboxed() as (sandbox, url):
+        task = {
+            "user_id": 1,
+            "person_id": 1,
+            "task_type": "general",
+            "due_date": "2030-01-01",
+            "current_state": "scheduled",
+        }
+        for number in range(230):
+            ApiClient(sandbox).row("POST", "/v2/tasks", document=task | {"subject": str(number)})
+        load = dlt_script(warehouse, edit=lambda text: text.replace('["people", "accounts"]', '["tasks", "users"]'))
+
+        for pages in (["1", "1", "2", "3"], ["1", "2", "3"]):
+            sandbox.requests.clear()
+            await warehouse.run(*load, SALESLOFT_BASE_URL=url)
+
+            assert [query["page"][0] for query in queries(sandbox, "/v2/tasks")] == pages
+            assert await warehouse.ids("tasks") == list(held(sandbox, "tasks"))
+            assert await warehouse.ids("users") == list(held(sandbox, "users"))
 
 
 async def test_the_timeout_of_the_script_is_the_one_that_dlt_has(warehouse: Warehouse) -> None:
