@@ -80,6 +80,23 @@ def test_each_link_leads_to_a_file_and_a_heading_that_are_there() -> None:
     assert {here(path): wrong for path in PAGES if (wrong := broken(path, path.read_text("utf-8")))} == {}
 
 
+def test_each_file_of_the_repository_that_is_named_is_there() -> None:
+    named = {
+        (here(path), word)
+        for path in (*GUIDES, ROOT / "CONTRIBUTING.md")
+        for word in re.findall(
+            r"(?<![\w./~@-])(?:(?:deploy|docs|tests|benchmarks|postman|\.ci|\.github)/[\w./-]*\w|compose[\w.]*\.yaml)",
+            path.read_text("utf-8"),
+        )
+    }
+    # What a person writes there.
+    missing = {
+        word for where, word in named if not ((ROOT / where).parent / word).exists() and not (ROOT / word).exists()
+    }
+    assert len(named) > 40
+    assert {word for word in missing if not word.startswith("deploy/secrets/")} == set()
+
+
 @pytest.mark.parametrize(
     "link", ["nowhere.md", "#nowhere", "contract.md#nowhere", "../../etc", "http://example.com", "https://localhost/"]
 )
