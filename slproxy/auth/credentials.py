@@ -121,16 +121,17 @@ class Credentials:
 
     # What each request asks.
 
+    def current(self) -> Bearer | None:
+        """Return the token of the moment, unless it has expired, or there is none."""
+        in_use = self._in_use
+        return in_use.bearer if in_use.bearer is not None and self._now() < in_use.expires_at else None
+
     async def bearer(self, exchange: Exchange | None = None) -> Bearer:
         """Return the token of the moment; wait for a renewal only if it has expired, which ``exchange`` is told.
 
-        Raises:
-            TokenUnavailable: there is none to be had; one of its subclasses says why.
+        Raises TokenUnavailable: there is none to be had; one of its subclasses says why.
         """
-        in_use = self._in_use
-        if in_use.bearer is not None and self._now() < in_use.expires_at:
-            return in_use.bearer
-        if in_use.valid(self._now()) is None:
+        if self._in_use.valid(self._now()) is None:
             await self._renew_shared(exchange)
         if (bearer := self._in_use.valid(self._now())) is not None:
             return bearer
@@ -142,8 +143,7 @@ class Credentials:
         Returns ``stale`` itself where a renewal would not help: an API key, a renewal that was just ineffective, or a
         check of a token that is known to be rejected.
 
-        Raises:
-            TokenUnavailable: the renewal failed.
+        Raises TokenUnavailable: the renewal failed.
         """
         if (
             is_check

@@ -322,7 +322,8 @@ class Forwarder:
     async def _authorized(self, request: Request, attempts: Attempts) -> Reply:
         """Send with the token of the moment; when it is rejected, once more with a newer one."""
         # Before it waits as well: without a token there is nothing to wait for.
-        await self._credentials.bearer(request.exchange)
+        if self._credentials.current() is None:
+            await self._credentials.bearer(request.exchange)
         reply, bearer = await self._sender.send(request, attempts, response_timeout=self._response_timeout(attempts))
         if reply.status != 401:
             if reply.status not in retry.RETRIED:

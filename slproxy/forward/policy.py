@@ -251,7 +251,7 @@ def _origin_form(policy: Policy, target: str) -> str:
 def _route(policy: Policy, path: str) -> Route:
     if path.startswith(OWN_PAGES):
         return Route.OWN_PAGE
-    if not policy.rules.accepts.match(path):
+    if not (path.startswith(policy.rules.folders) or policy.rules.accepts.match(path)):
         raise NotFound("This proxy does not forward that path.", hint=_nearest(policy, path))
     if policy.rules.narrows_paths:
         policy.rules.check_path(path)

@@ -35,13 +35,15 @@ class Rules:
     read_only: bool = False
     accept_paths: tuple[str, ...] = ALL_PATHS
     reject_paths: tuple[str, ...] = ()
-    # Matches the accepted paths.
+    # Matches the accepted paths; and what those begin with that are whole folders, which is sooner told.
     accepts: re.Pattern[str] = field(init=False, compare=False)
+    folders: tuple[str, ...] = field(init=False, compare=False)
     # Whether they close a path that would pass without them.
     narrows_paths: bool = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "accepts", matcher(self.accept_paths))
+        object.__setattr__(self, "folders", tuple(each for each in self.accept_paths if each.endswith("/")))
         object.__setattr__(self, "narrows_paths", bool(self.reject_paths) or self.accept_paths != self.within)
 
     @property

@@ -65,7 +65,7 @@ class Sender:
             has_begun = True
 
         try:
-            bearer = await self._credentials.bearer(request.exchange)
+            bearer = self._credentials.current() or await self._credentials.bearer(request.exchange)
             attempts.sent += 1
             attempts.tokens.add(bearer.token)
             attempt = Attempt(self._monotonic(), attempts.reason)

@@ -23,6 +23,7 @@ _LEVELS = {getattr(logging, name.upper()): name for name in ("debug", "info", "w
 
 # The client's label and the method are the same again and again.
 _label = functools.lru_cache(maxsize=256)(json.dumps)
+_path = functools.lru_cache(maxsize=1024)(quoted)
 
 
 def milliseconds(seconds: float) -> str:
@@ -54,7 +55,7 @@ def json_of(exchange: Exchange, *, level: int, at: float) -> str:
     cost = attempts[0].cost if len(attempts) == 1 else exchange.cost
     line = (
         f'{{"time": "{stamp(at)}", "level": "{_LEVELS[level]}", "kind": "request", "id": "{exchange.id}"'
-        f', "client": {_label(exchange.client)}, "method": {_label(exchange.method)}, "path": {quoted(exchange.path)}'
+        f', "client": {_label(exchange.client)}, "method": {_label(exchange.method)}, "path": {_path(exchange.path)}'
         f', "operation": "{exchange.operation}", "status": {exchange.status}, "attempts": {len(attempts)}'
         f', "ms": {milliseconds(seconds)}, "proxy_ms": {milliseconds(own)}'
         f', "upstream_ms": {milliseconds(upstream)}, "wait_ms": {milliseconds(waited)}'

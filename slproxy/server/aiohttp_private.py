@@ -144,6 +144,7 @@ class Ends(Protocol):
     """A response, as far as the connection goes."""
 
     keep_alive: bool
+    is_ended: bool
 
     async def write_eof(self) -> None: ...
 
@@ -209,7 +210,8 @@ class RequestHandler(web.RequestHandler):
         self.written = 0
         try:
             response = await self._response_to(request, error)
-            await response.write_eof()
+            if not response.is_ended:
+                await response.write_eof()
         except ConnectionError:
             return False
         return response.keep_alive and (payload.is_eof() or await self._has_read_rest(payload))

@@ -74,7 +74,7 @@ class Response:
     aiohttp's own would add Content-Type, Date and Server, and repeat the client's version.
     """
 
-    __slots__ = ("_connection", "_has_body", "_head", "_is_chunked", "_is_ended", "_whole", "keep_alive")
+    __slots__ = ("_connection", "_has_body", "_head", "_is_chunked", "_whole", "is_ended", "keep_alive")
 
     def __init__(self, connection: Connection, request: ClientRequest, answer: Answer, last: bool) -> None:
         """The ``last`` one closes; so does one whose end an HTTP/1.0 client would not see otherwise."""
@@ -85,7 +85,7 @@ class Response:
         is_unframed, is_old = self._has_body and not answer.has_length, request.version < HttpVersion11
         self._is_chunked = is_unframed and not is_old
         self.keep_alive = request.keep_alive and not last and not (is_unframed and is_old)
-        self._is_ended = False
+        self.is_ended = False
         head = _head(answer)
         if self._is_chunked:
             head += b"Transfer-Encoding: chunked\r\n"
@@ -105,9 +105,9 @@ class Response:
 
     async def write_eof(self, last: bytes = b"") -> None:
         """Write the last piece of the body, or all of it; may be called again."""
-        if self._is_ended:
+        if self.is_ended:
             return
-        self._is_ended = True
+        self.is_ended = True
         head, self._head = self._head, b""
         data = (last or self._whole) if self._has_body else b""
         if self._is_chunked:

@@ -183,7 +183,8 @@ class Upstream:
         pool = self._pool
         round_trip: RoundTrip | None = None
         try:
-            connection = await pool.take(origin, repeatable=outbound.method in REPEATABLE)
+            repeatable = outbound.method in REPEATABLE
+            connection = pool.ready(origin, repeatable=repeatable) or await pool.take(origin, repeatable=repeatable)
 
             def closed(keep: bool) -> None:
                 pool.release(origin, connection, keep=keep)

@@ -150,6 +150,8 @@ class ReplyParser:
                 raise NotHTTPError("a transfer coding that is not chunked alone")
             if self._parser.get_http_version() == "1.0":
                 self.keeps_alive = False  # whoever handed it on may have read it in another way (RFC 9112 §6.1)
+            # Sizes of chunks are read in one way only.
+            self._parser.set_dangerous_leniencies(lenient_optional_cr_before_lf=False)
         if length is not None and int(length) > MAX_LENGTH:
             raise NotHTTPError("a length beyond all reason")
         self._is_chunked = is_coded
@@ -157,8 +159,6 @@ class ReplyParser:
             self.is_complete = True
         elif length is None and not is_coded and status not in (204, 304):
             self.is_until_close = True
-        # Sizes of chunks are read in one way only.
-        self._parser.set_dangerous_leniencies(lenient_optional_cr_before_lf=False)
 
     def _codings(self) -> list[bytes]:
         return [value.lower() for name, value in self.headers if name.lower() == b"transfer-encoding"]

@@ -53,6 +53,14 @@ class Pool:
         """How many there are, those in use as well."""
         return sum(map(len, self._open.values()))
 
+    def ready(self, origin: Origin, *, repeatable: bool) -> Connection | None:
+        """Return the idle connection that was used last, if ``take`` would without a wait."""
+        if idle := self._idle[origin]:
+            connection = idle[-1]
+            if not connection.is_readable and self._is_good(connection, repeatable=repeatable):
+                return idle.pop()
+        return None
+
     async def take(self, origin: Origin, *, repeatable: bool) -> Connection:
         """Return a connection to ``origin``: an idle one whose peer is there as far as can be known, or a new one.
 

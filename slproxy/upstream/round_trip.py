@@ -112,7 +112,8 @@ class RoundTrip:
         while not self.reply.has_head:
             if self._error is not None:
                 raise self._error
-            await self._news()
+            self._waiter = self._loop.create_future()
+            await self._waiter
         if isinstance(self._error, NotHTTPError):
             raise self._error  # its body came along, and does not parse: nothing of it has been passed on
         self.client_wait_ended(moved=PROGRESS)
