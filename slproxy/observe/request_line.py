@@ -28,7 +28,7 @@ _path = functools.lru_cache(maxsize=1024)(quoted)
 
 def milliseconds(seconds: float) -> str:
     """Return seconds as milliseconds, with one decimal."""
-    return _tenths(int(seconds * 10_000 + 0.5))
+    return _tenths(int(seconds * 10_000 + 0.5)) if seconds else "0.0"
 
 
 @functools.lru_cache(maxsize=2048)  # formatting a float takes three times as long
