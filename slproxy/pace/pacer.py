@@ -313,10 +313,21 @@ class Pacer:
         account, client = self.budget.account, reservation.client
         retry_after = (("Retry-After", str(math.ceil(wait))),) if math.isfinite(wait) else ()
         if self.budget.own_wait(reservation, self._monotonic()) >= wait:
+            if retry_after:
+                detail = (
+                    f"The budget of the client {client}, {reservation.budget} a minute, has less left than the request"
+                    f" costs ({reservation.cost}), which may not wait for more."
+                )
+                hint = "Send it again after Retry-After; whoever runs this proxy sets the budget."
+            else:
+                detail = (
+                    f"The request costs {reservation.cost}, and the client {client} may spend {reservation.budget} a"
+                    " minute."
+                )
+                hint = "Ask for less, such as a page that is not as deep; whoever runs this proxy sets the budget."
             return OverBudget(
-                f"The budget of the client {client}, {reservation.budget} a minute, is spent, or less than the request"
-                f" costs ({reservation.cost}), which may not wait for more.",
-                hint="Send it again after Retry-After, if there is one; whoever runs this proxy sets the budget.",
+                detail,
+                hint=hint,
                 headers=retry_after,
                 members={"client": client, "rule": f"client.{client}.budget"},
             )

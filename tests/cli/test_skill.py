@@ -22,13 +22,28 @@ async def test_it_is_printed_whole_with_front_matter_and_is_short(tmp_path: Path
     assert out.count("\n") < 300
 
 
-@pytest.mark.skipif(shutil.which("jq") is None, reason="jq is not here")
-async def test_every_command_in_it_works(tmp_path: Path) -> None:
-    """One after the other in one shell, as an agent that follows it from the top."""
-    blocks = re.findall(r"```bash\n(.*?)```", SKILL, re.DOTALL)
+def script(*last: str) -> str:
+    """All commands of the skill, one after the other in one shell, as an agent that follows it from the top."""
+    blocks = [*re.findall(r"```bash\n(.*?)```", SKILL, re.DOTALL), *last]
     assert len(blocks) >= 5
-    script = "set -eu\n" + "\necho; echo ---\n".join(blocks)
-    code, out, err = await run("run", "--sandbox", "--", "bash", "-c", script, home=tmp_path)
+    return "\necho; echo ---\n".join(blocks)
+
+
+def needs(*programs: str) -> None:
+    for each in programs:
+        if shutil.which(each) is None:
+            pytest.skip(f"{each} is not here")
+
+
+# zsh is the shell of macOS: it does not split words, and its echo changes JSON, as that of dash does.
+@pytest.mark.parametrize("shell", ["bash", "dash", "zsh"])
+async def test_every_command_in_it_works(tmp_path: Path, shell: str) -> None:
+    needs("jq", shell)
+    named = (
+        'curl -sS -o /dev/null -H "X-Slproxy-Key: $SLPROXY_KEY" -H "Content-Type: application/json"'
+        """ -d '{"first_name": "A\\nB", "email_address": "c@example.com"}' "$SLPROXY_URL/v2/people"\n"""
+    )
+    code, out, err = await run("run", "--sandbox", "--", shell, "-c", f"set -eu\n{named}{script()}", home=tmp_path)
     assert code == 0, (out, err)
     me, people, read, cost, change = out.split("---\n")
     assert '"Jane Smith"' in me
@@ -39,6 +54,19 @@ async def test_every_command_in_it_works(tmp_path: Path) -> None:
     assert '"budget"' in cost
     assert '"Engineer"' in change
     assert change.strip().endswith("204")
+
+
+async def test_who_follows_it_sees_each_refusal_and_stops(tmp_path: Path) -> None:
+    """A list that is refused ends, with its reason, and so does what would change something."""
+    needs("jq", "bash")
+    rules = ("--read-only", "--accept-path", "/v2/me")
+    code, out, err = await run("run", "--sandbox", *rules, "--", "bash", "-c", script(), home=tmp_path)
+    assert code == 22, (out, err)  # curl's, of the last command
+    me, people, _read, _cost, change = out.split("---\n")
+    assert '"Jane Smith"' in me
+    assert people.count('"rule": "client.run.accept_paths"') == 1
+    assert change.count('"rule": "client.run.accept_paths"') + change.count('"rule": "client.run.read_only"') >= 2
+    assert "The requested URL returned error" in err
 
 
 def test_the_problems_that_it_names_are_those_of_the_proxy() -> None:

@@ -153,9 +153,12 @@ async def test_a_client_whose_budget_is_spent_is_told_so_and_holds_nobody() -> N
         document = problem(response, status=429, kind="over-budget")
         assert (document["client"], document["rule"]) == ("report", "client.report.budget")
         assert 1 <= int(response.head.get("Retry-After") or "") <= 61
+        assert "Retry-After" in str(document["hint"])
         response = await asked(app.urls[0], get("/v2/people?page=300", *ours))
-        problem(response, status=429, kind="over-budget")
+        document = problem(response, status=429, kind="over-budget")
         assert response.head.get("Retry-After") is None
+        assert document["detail"] == "The request costs 10, and the client report may spend 2 a minute."
+        assert "Ask for less" in str(document["hint"])
         assert (await asked(app.urls[0], get("/v2/me", f"X-Slproxy-Key: {OTHER}"))).head.status == 200
     assert len(upstream.seen) == 3
 
