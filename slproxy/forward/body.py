@@ -86,7 +86,13 @@ class Body:
         """Return a small body of known length as one piece; ``None`` where it has to be streamed."""
         if self._length is None or self._length > min(WHOLE, self._memory):
             return None
-        return b"".join([chunk async for chunk in self.chunks()])
+        if self._begun:
+            return b"".join([chunk async for chunk in self.chunks()])
+        # Nobody else reads it yet.
+        pieces = []
+        while not self._ended:
+            pieces.append(await self._next())
+        return b"".join(pieces)
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """Yield the body from its start. Only a ``replayable`` one can be read a second time."""

@@ -325,7 +325,9 @@ class ClientConnection(RequestHandler):
         came = arrival.behind_body(data, in_chunks=self._trailers.body is not None)
         if parsed > 0:
             self._stop_head_timer()
-            if b"RTSP/" in came and has_rtsp(came, requests=parsed):
+            heads = came.lstrip(b"\r\n")
+            lines = heads[: heads.find(b"\n")] if parsed == 1 else heads
+            if b"RTSP/" in lines and has_rtsp(heads, requests=parsed):
                 self.not_http = True
             arrival.begin(came, requests)
             if self.waiter is None:

@@ -127,6 +127,7 @@ async def test_behind_a_request_for_an_upgrade_nothing_is_read_and_the_connectio
         "GET /v2/a HTTP/2.0",
         "GET /v2/a HTTP/0.9",
         "GET /v2/a RTSP/1.0",
+        "\r\nGET /v2/a RTSP/1.0",
     ],
 )
 async def test_behind_a_request_that_was_not_understood_nothing_is_read_and_the_connection_ends(head: str) -> None:
@@ -167,6 +168,14 @@ async def test_an_empty_transfer_coding_is_refused_without_a_body_too() -> None:
 async def test_chunks_in_http_1_0_are_refused() -> None:
     async with pair() as (upstream, app):
         request = b"POST /v2/a HTTP/1.0\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
+        problem(await asked(app.urls[0], request), status=400, kind="bad-request")
+        assert upstream.seen == []
+
+
+@pytest.mark.parametrize("before", ["", "\r\n", "\r\n\r\n"])
+async def test_rtsp_is_refused_whatever_line_ends_come_before_it(before: str) -> None:
+    async with pair() as (upstream, app):
+        request = f"{before}GET /v2/a RTSP/1.0\r\nHost: localhost\r\n\r\n".encode()
         problem(await asked(app.urls[0], request), status=400, kind="bad-request")
         assert upstream.seen == []
 
