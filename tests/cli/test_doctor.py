@@ -189,7 +189,7 @@ async def test_a_store_that_is_broken_does_not_keep_the_hosts_and_the_clock_from
     }
 
 
-@pytest.mark.parametrize("place", ["mounted", ".env", "slproxy.toml"])
+@pytest.mark.parametrize("place", ["mounted", "client", ".env", "slproxy.toml"])
 async def test_a_secret_that_others_can_read_is_a_warning_with_the_command_that_repairs_it(
     tmp_path: Path, place: str
 ) -> None:
@@ -200,6 +200,9 @@ async def test_a_secret_that_others_can_read_is_a_warning_with_the_command_that_
             case "mounted":
                 path.write_text(KEY)
                 env["SALESLOFT_API_KEY_FILE"] = str(path)
+            case "client":
+                path.write_text("the-key-of-a-client-" * 2)
+                env |= {"SALESLOFT_API_KEY": KEY, "SLPROXY_CLIENT__REPORT__KEY_FILE": str(path)}
             case ".env":
                 path.write_text(f"SALESLOFT_API_KEY={KEY}\n")
             case _:

@@ -25,7 +25,7 @@ from slproxy.cli.identify import identify
 from slproxy.cli.logins import closing
 from slproxy.cli.output import DONE, FAILED, print_result
 from slproxy.cli.table import print_table
-from slproxy.config import SCHEMA, Settings, is_loopback
+from slproxy.config import Settings, is_loopback
 from slproxy.errors import ConfigError, SlproxyError
 from slproxy.listeners import audit_of
 from slproxy.observe import GREEN, GREY, RED, YELLOW
@@ -87,11 +87,11 @@ def _config(settings: Settings) -> Finding:
 
 def _open_secrets(settings: Settings) -> list[Finding]:
     """Check that others cannot read the files that hold secrets."""
-    found = []
+    found, schema = [], settings.schema
     for key, origin in settings.origins.items():
         # A mounted file, or the file that names the secret itself, less its line.
         where = origin.path or (origin.place.rpartition(":")[0] if origin.layer in ("file", "dotenv") else "")
-        is_secret = SCHEMA[key].secret or (key == "upstream.proxy" and settings.upstream.proxy.has_password)
+        is_secret = schema[key].secret or (key == "upstream.proxy" and settings.upstream.proxy.has_password)
         if where and is_secret:
             path = Path(where).absolute()
             with contextlib.suppress(OSError):
