@@ -10,7 +10,8 @@ import pytest
 
 from slproxy.config import ListenSettings
 from tests.support import ROOT, node
-from tests.support.programs import program
+from tests.support.pair import LOCAL_KEY
+from tests.support.programs import environment, program
 from tests.support.sandboxes import running_sandbox
 
 pytestmark = pytest.mark.heavy
@@ -25,12 +26,14 @@ def newman() -> Path:
     return node.installed() / "newman"
 
 
-async def newman_says(newman: Path, base_url: str, home: Path) -> tuple[int, dict[str, object]]:
-    """Run the collection against an address; return newman's exit code and its report."""
+async def newman_says(
+    newman: Path, base_url: str, home: Path, *, collection: Path = COLLECTION
+) -> tuple[int, dict[str, object]]:
+    """Run a collection against an address; return newman's exit code and its report."""
     report = home / "report.json"
     code, out, err = await node.run(
         newman,
-        *("run", str(COLLECTION), "--environment", str(ENVIRONMENT), "--env-var", f"baseUrl={base_url}"),
+        *("run", str(collection), "--environment", str(ENVIRONMENT), "--env-var", f"baseUrl={base_url}"),
         *("--reporters", "cli,json", "--reporter-json-export", str(report)),
         home=home,
     )
@@ -81,6 +84,19 @@ async def test_every_request_of_the_collection_passes_its_tests_through_the_prox
     assert "authorization" not in sent
 
 
+async def test_the_local_key_is_the_bearer_token_of_the_collection(newman: Path, tmp_path: Path) -> None:
+    """And lists may be empty, as those of a new team are."""
+    keyed = tmp_path / "keyed.json"
+    auth = {"type": "bearer", "bearer": [{"key": "token", "value": LOCAL_KEY, "type": "string"}]}
+    text = json.dumps(COLLECTED | {"auth": auth}).replace("=2020-01-01T", "=2999-01-01T")
+    keyed.write_text(text)
+    env = environment(tmp_path, SLPROXY_LISTEN__KEY=LOCAL_KEY)
+    async with program("serve", "--sandbox", "--port", "0", home=tmp_path, env=env) as proxy:
+        code, run = await newman_says(newman, proxy.url, tmp_path, collection=keyed)
+
+    assert (code, run["failures"]) == (0, [])
+
+
 async def test_without_the_proxy_the_collection_fails_since_it_holds_no_token(newman: Path, tmp_path: Path) -> None:
     async with running_sandbox() as sandbox:
         code, run = await newman_says(newman, sandbox.url, tmp_path)
@@ -98,9 +114,11 @@ def test_there_is_no_auth_and_no_secret_in_what_postman_imports(path: Path) -> N
 
 
 def test_the_base_url_is_where_the_proxy_listens_by_default() -> None:
+    base_url = {"baseUrl": f"http://localhost:{ListenSettings().port}"}
     values = {each["key"]: each["value"] for each in json.loads(ENVIRONMENT.read_text())["values"]}
 
-    assert values == {"baseUrl": f"http://localhost:{ListenSettings().port}"}
+    assert values == base_url
+    assert {each["key"]: each["value"] for each in COLLECTED["variable"]}.items() >= base_url.items()
 
 
 def test_every_request_goes_to_the_base_url_and_has_tests() -> None:
