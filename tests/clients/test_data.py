@@ -268,20 +268,20 @@ async def test_dlt_finds_the_proxy_of_slproxy_run(warehouse: Warehouse) -> None:
 # Singer
 
 
-def singer_files(warehouse: Warehouse, url: str) -> tuple[str, str]:
-    """Write the files of the page; return its two scripts, for the first load and for later ones."""
+def singer_script(warehouse: Warehouse, url: str) -> tuple[str, ...]:
+    """Write the files of the page; return the command of a load."""
     for name, text in zip(("tap", "people", "target"), blocks("data.md", "Singer", "json"), strict=True):
         (warehouse.home / f"{name}.json").write_text(text.replace("http://localhost:8642", url))
-    first, later = blocks("data.md", "Singer", "bash")
-    return first, later
+    (text,) = blocks("data.md", "Singer", "bash")
+    (warehouse.home / "load.sh").write_text(text)
+    return "bash", "load.sh"
 
 
 async def test_singer_loads_everything_and_then_what_has_changed(warehouse: Warehouse) -> None:
     async with sandboxed() as (sandbox, url):
-        first, later = singer_files(warehouse, url)
-        shell = ("bash", "-e", "-o", "pipefail", "-c")
+        load = singer_script(warehouse, url)
 
-        await warehouse.run(*shell, first)
+        await warehouse.run(*load)
 
         people = held(sandbox, "people")
         emails = await warehouse.select("select id, email_address from crm.people order by id")
@@ -292,7 +292,24 @@ async def test_singer_loads_everything_and_then_what_has_changed(warehouse: Ware
         latest = [person["updated_at"] for person in people.values()]
         for bookmark in (max(map(str, latest)), held(sandbox, "people")[7]["updated_at"]):
             sandbox.requests.clear()
-            await warehouse.run(*shell, later)
-            assert [query["updated_at[gt]"] for query in queries(sandbox, "/v2/people")] == [[bookmark]]
+            await warehouse.run(*load)
+            assert [query["updated_at[gte]"] for query in queries(sandbox, "/v2/people")] == [[bookmark]]
             assert await warehouse.select("select first_name from crm.people where id = 7") == [["Grace"]]
         assert await warehouse.select("select count(*) from crm.people") == [[len(people)]]
+
+
+async def test_a_load_of_singer_that_fails_keeps_the_bookmark(warehouse: Warehouse) -> None:
+    async with sandboxed() as (_, url):
+        load = singer_script(warehouse, url)
+        bookmark = '{"bookmarks": {}}'
+        (warehouse.home / "state.json").write_text(bookmark)
+
+        for broken in ("tap", "target"):
+            file = warehouse.home / f"{broken}.json"
+            whole = file.read_text()
+            file.write_text("not JSON")
+            code, _, _ = await warehouse.finished(*load)
+            file.write_text(whole)
+
+            assert code != 0
+            assert (warehouse.home / "state.json").read_text() == bookmark
