@@ -110,13 +110,14 @@ async def test_fish_completes_what_the_parser_has(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(shutil.which("zsh") is None, reason="zsh is not installed")
-async def test_zsh_completes_what_the_parser_has(tmp_path: Path) -> None:
-    """As it lists them on a terminal: it tells nobody else."""
+@pytest.mark.parametrize("compinit", ["autoload -Uz compinit; compinit -u -D;", ""], ids=["with compinit", "bare"])
+async def test_zsh_completes_what_the_parser_has(tmp_path: Path, compinit: str) -> None:
+    """As it lists them on a terminal: it tells nobody else. Without a ~/.zshrc, as on macOS, nothing loads compinit."""
     path = await script("zsh", tmp_path)
     start = f"""
         PS1= LISTMAX=1000
         zstyle ':completion:*' list-separator '#'; bindkey '^I' list-choices
-        autoload -Uz compinit; compinit -u -D; eval "$(cat '{path}')"; echo re''ady
+        {compinit} eval "$(cat '{path}')"; echo re''ady
         """
     with terminal(lines=200, columns=200) as it:
         process = await asyncio.create_subprocess_exec(

@@ -140,10 +140,14 @@ def _zsh(places: Sequence[_Place]) -> str:
     functions = "\n".join(line for place in places for line in _zsh_function(place))
     return f"""\
 #compdef slproxy
-# In ~/.zshrc, behind compinit: eval "$(slproxy completion zsh)"
+# In ~/.zshrc, behind compinit if you have it: eval "$(slproxy completion zsh)"
 _slproxy_profile_names() {{ local names=("${{(@f)$({_PROFILES})}}"); compadd -a names }}
 {functions}
-if [[ $funcstack[1] == _slproxy ]]; then _slproxy "$@"; else compdef _slproxy slproxy; fi"""
+if [[ $funcstack[1] == _slproxy ]]; then _slproxy "$@"; else
+    # Nothing completes in the zsh of who has no ~/.zshrc, as macOS sets it up.
+    (( $+functions[compdef] )) || {{ autoload -Uz compinit; compinit -i }}
+    compdef _slproxy slproxy
+fi"""
 
 
 def _zsh_function(place: _Place) -> Iterator[str]:
