@@ -62,11 +62,14 @@ def full_screen() -> Iterator[Callable[[Sequence[str]], None]]:
     """
     _write(_OTHER_SCREEN)
     try:
-        yield lambda lines: _write(
-            _HOME + f"{_REST_OF_LINE}\r\n".join(_shown(line, sys.stdout) for line in lines) + _REST_OF_SCREEN
-        )
+        yield lambda lines: _write(_frame([_shown(line, sys.stdout) for line in lines]))
     finally:
         _write(_FIRST_SCREEN)
+
+
+def _frame(lines: Sequence[str]) -> str:
+    # Each is erased before it is written: after a full line the cursor is still on its last character.
+    return _HOME + "\r\n".join([*(_REST_OF_LINE + line for line in lines[:-1]), _REST_OF_SCREEN + lines[-1]])
 
 
 def _write(text: str) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import textwrap
 import time
 from collections.abc import Iterator, Mapping, Sequence
 
 from slproxy.cli.describe import count
 from slproxy.cli.status_rows import budget_rows, left_text, proxy_text, renewal_text, top
 from slproxy.config import Settings
+from slproxy.untrusted import printable
 
 Document = Mapping[str, object]
 
@@ -27,7 +29,7 @@ def screen(proxy: Document | None, settings: Settings, *, at: float, width: int,
         bar = [] if (budget := _budget(proxy)) is None else [("", _bar(budget))]
         head = [("proxy", proxy_text(proxy, settings)), *bar, *budget_rows(proxy), *_in_flight(proxy)]
         head.append(("renewal", renewal_text(proxy) if proxy else ""))
-        lines += [f"{name:<9} {value}" for name, value in head if value]
+        lines += [line for name, value in head if value for line in _folded(f"{name:<9} ", value, width=width)]
         lines += ["", *_table(proxy, width=width)] if proxy and "recent" in proxy else []
     except (AttributeError, KeyError, OverflowError, TypeError, ValueError, ZeroDivisionError):
         lines = [lines[0], f"{'proxy':<9} {ANOTHER_VERSION}"]
@@ -47,7 +49,7 @@ def _table(proxy: Document, *, width: int) -> Iterator[str]:
     yield _COLUMNS.format(**heads, path=f"{'path':<{path_width}}")
     for row in reversed(recent):
         if row["kind"] != "request":
-            yield f"{_clock(row['at'])}  {row['kind']}: {row['note']}"
+            yield from _folded(f"{_clock(row['at'])}  ", f"{row['kind']}: {row['note']}", width=width)
             continue
         path = str(row["path"])
         yield _COLUMNS.format(
@@ -62,7 +64,14 @@ def _table(proxy: Document, *, width: int) -> Iterator[str]:
             took=_took(row),
         )
         if faults := _faults(row):
-            yield f"{'':9}{', '.join(faults)}"
+            yield from _folded(" " * 9, ", ".join(faults), width=width)
+
+
+def _folded(first: str, text: str, *, width: int) -> list[str]:
+    """Return lines that fit, of a text whose end may be what to do; the ones below begin under the first's text."""
+    return textwrap.wrap(
+        printable(text), width, initial_indent=first, subsequent_indent=" " * len(first), break_on_hyphens=False
+    )
 
 
 class Lines:
@@ -106,7 +115,7 @@ class Lines:
 
 
 def _request_line(row: Document) -> str:
-    parts = [f"{row['method']} {row['path']} {row['status']} {_took(row)}"]
+    parts = [f"{row['method']} {row['path']} {row['status'] or '-'} {_took(row)}"]
     if row["client"]:
         parts.append(str(row["client"]))
     if row["attempts"] != 1:

@@ -99,6 +99,15 @@ def test_eighty_columns_are_enough_for_a_request() -> None:
     assert len(head) == len(line) == 80
 
 
+def test_what_is_longer_than_a_line_goes_on_below_for_its_end_is_what_to_do() -> None:
+    reason = {"detail": "SalesLoft no longer accepts the stored login: " + "x" * 30, "hint": "Run: slproxy login"}
+    said = f"{reason['detail']} {reason['hint']}"
+    note = {"n": 2, "kind": "refusal", "at": AT, "note": said}
+    lines = drawn({**PROXY, "reason": reason, "recent": [note]}, width=60)
+    assert " ".join(line.strip() for line in lines).count(said) == 2
+    assert all(len(line) <= 60 for line in lines if not line.startswith("time "))
+
+
 @pytest.mark.parametrize("height", [1, 5, 12])
 def test_a_screen_has_no_more_lines_than_the_terminal(height: int) -> None:
     assert len(drawn({**PROXY, "recent": [ROW] * 50}, height=height)) == height
@@ -160,6 +169,8 @@ async def test_a_terminal_is_drawn_on_until_ctrl_c_and_then_is_as_before(tmp_pat
             assert termios.tcgetattr(it.file) == before
     assert it.drawn.startswith("\x1b[?1049h")
     assert it.drawn.endswith("\x1b[?7h\x1b[?25h\x1b[?1049l")
+    erased_before = re.findall(r"(.?.?.)\x1b\[[KJ]", it.drawn, re.DOTALL)
+    assert {each[-1] for each in erased_before} == {"H", "\n"}, "what a full line ends with stays"
 
 
 async def test_a_pipe_gets_plain_lines_of_a_proxy_that_restarts_at_a_socket_with_a_key(tmp_path: Path) -> None:
