@@ -60,8 +60,20 @@ async def _identity_by(settings: Settings, proxy: Mapping[str, object]) -> tuple
         detail, hint = printable(str(reason.get("detail"))), printable(str(reason.get("hint")))
         kind = LoginRequired if reason.get("type") == LoginRequired.type else SlproxyError
         raise kind(f"The proxy at {where} is not ready: {detail}", hint=hint)
+    if status != 401 and (problem := _problem(body)) is not None:
+        raise SlproxyError(f"The proxy at {where} could not ask SalesLoft: {problem[0]}", hint=problem[1])
     grant = token.get("grant") if isinstance(token, dict) else None
     return parse_identity(status, body, grant=grant), body
+
+
+def _problem(body: bytes) -> tuple[str, str] | None:
+    """Return detail and hint of an error of the proxy's own; SalesLoft's have neither."""
+    try:
+        document = _object(body)
+    except ValueError:
+        return None
+    told = [each for name in ("detail", "hint") if isinstance(each := document.get(name), str)]
+    return (printable(told[0]), printable(told[1])) if len(told) == 2 else None
 
 
 def _object(body: bytes) -> dict[str, object]:

@@ -277,6 +277,12 @@ async def test_it_works_against_the_built_in_sandbox(tmp_path: Path) -> None:
     assert (code, json.loads(out)["data"]["name"]) == (0, "Jane Smith")
 
 
+async def test_that_a_login_is_needed_is_said_before_the_program_wonders(tmp_path: Path) -> None:
+    code, out, err = await run("run", "--", "echo", "here", home=tmp_path)
+    assert (code, out) == (0, "here\n")
+    assert err.startswith("slproxy: warning: not ready: No credentials are set. Set SALESLOFT_API_KEY")
+
+
 @pytest.mark.skipif(shutil.which("node") is None, reason="there is no node")
 async def test_node_needs_the_base_url_and_the_key_alone(tmp_path: Path) -> None:
     script = (

@@ -66,6 +66,16 @@ async def test_the_proxy_that_is_asked_may_itself_be_in_trouble(tmp_path: Path) 
     assert "is not ready: No credentials are set." in err
 
 
+async def test_what_the_proxy_that_is_asked_says_of_salesloft_is_passed_on(tmp_path: Path) -> None:
+    nowhere = f"http://127.0.0.1:{free_port()}"
+    env = pointed_at(nowhere, SLPROXY_LISTEN__PORT=str(free_port()), SLPROXY_RETRY__ATTEMPTS="1")
+    async with program("serve", home=tmp_path, env=env | {"SALESLOFT_API_KEY": KEY}) as server:
+        code, out, err = await run_here("whoami", home=tmp_path, env=env)
+    assert (code, out) == (1, "")
+    said = f"slproxy: The proxy at 127.0.0.1:{port_of(server.url)} could not ask SalesLoft: "
+    assert err == f"{said}SalesLoft's host refused the connection.\n  Check the network and upstream.api_url.\n"
+
+
 @pytest.mark.parametrize("key", ["", "another-key"])
 async def test_a_port_that_is_taken_by_a_proxy_of_ours_is_said_to_be(tmp_path: Path, key: str) -> None:
     async with beside(tmp_path, **({"SLPROXY_LISTEN__KEY": "its-own-key-of-16"} if key else {})) as (

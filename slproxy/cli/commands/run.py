@@ -12,9 +12,9 @@ from dataclasses import replace
 
 from slproxy.app import App
 from slproxy.cli.child import Child
-from slproxy.cli.output import print_error
+from slproxy.cli.output import print_error, print_note
 from slproxy.config import ListenSettings, MetricsSettings, Secret, Settings, check
-from slproxy.errors import CannotRunError
+from slproxy.errors import CannotRunError, LoginRequired
 from slproxy.sockets import reachable
 
 # The variables of this program, and those of others that hold a secret of SalesLoft's by their names.
@@ -42,6 +42,8 @@ async def run(settings: Settings, args: argparse.Namespace) -> int:
                     settings = point(settings)
                 app = await stack.enter_async_context(App(settings, store=store, listeners=args.listeners))
                 await app.listen()
+                if isinstance(problem := app.credentials.problem(), LoginRequired):
+                    print_note(f"slproxy: warning: not ready: {problem.detail} {problem.hint}")
                 return await child.run(argv, environment_of(os.environ, reachable(app.urls[0]), args.key, hidden))
         except CannotRunError as error:
             print_error(error)
