@@ -80,8 +80,8 @@ def json_of(exchange: Exchange, *, level: int, at: float) -> str:
 
 def text_of(exchange: Exchange, *, colour: bool) -> str:
     """Return what a person reads of a request that has ended: who and what, then only what is out of the ordinary."""
-    paint = GREEN if exchange.status < 400 else YELLOW if exchange.status < 500 else RED
-    status = painted(str(exchange.status), paint, colour=colour)
+    paint = GREEN if 0 < exchange.status < 400 else YELLOW if exchange.status < 500 else RED
+    status = painted(str(exchange.status or "-"), paint, colour=colour)
     line = f"{exchange.method:<6} {exchange.path} {status} {exchange.seconds * 1000:.1f} ms"
     if exchange.client:
         line += f", {exchange.client}"

@@ -219,6 +219,7 @@ def test_a_line_has_the_level_of_what_happened_and_is_there_from_that_level_on(
         ({"client": ""}, "200 12.0 ms"),
         ({"costs": [1]}, "200 12.0 ms, report"),
         ({"costs": [8]}, "200 12.0 ms, report, cost 8"),
+        ({"status": 0}, "- 12.0 ms, report"),
         ({"costs": [1, None, None], "waited": 2.04}, "200 12.0 ms, report, 3 attempts, waited 2.0 s"),
         ({"status": 503, "costs": [], "error": "draining"}, "503 12.0 ms, report, draining, id r-1"),
         (
