@@ -10,8 +10,9 @@ from typing import Protocol, cast
 
 from slproxy.upstream.parser import NotHTTPError
 
-# How much is read at once, in bytes: into a buffer that all connections share, since what came is taken at once.
-READ_SIZE = 128 * 1024
+# How much is read at once, in bytes: into a buffer that all connections share, since what came is taken at once. A
+# little less than a client's socket takes at once (`SEND_BUFFER` there, of which Linux makes twice as much).
+READ_SIZE = 120 * 1024
 # How much of a reply is read ahead of a client that takes it slowly, in bytes.
 READ_AHEAD = 64 * 1024
 # Within so many turns an event loop has read what has come: in the next one, a task that yields goes first.
