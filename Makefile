@@ -59,6 +59,7 @@ docs: $(VENV)/linted ## build the pages as a site, in site/, and check its links
 	$(BIN)/python -m tests.site_files .site
 	rm -rf site && $(BIN)/zensical build --strict
 	$(BIN)/python -m pytest --site site tests/test_site.py
+	@echo "To read it: python3 -m http.server -d site"
 
 types: $(VENV)/linted ## check types
 	$(BIN)/mypy --strict

@@ -26,7 +26,8 @@ def proxy_text(proxy: Mapping[str, object] | None, settings: Settings) -> str:
         return f"something answers at {where}, but not as slproxy: {proxy.get('detail', 'is it another program?')}"
     reason, token = proxy.get("reason"), proxy.get("token")
     of = "" if proxy.get("profile") == settings.profile else f", profile {proxy.get('profile')}"
-    parts = [f"up at {where}{of}"]
+    pid = f" (pid {proxy['pid']})" if isinstance(proxy.get("pid"), int) else ""
+    parts = [f"up at {where}{pid}{of}"]
     if serves_another(proxy, settings):
         parts.append(f"forwarding to {proxy['upstream']}")
     if isinstance(token, dict):

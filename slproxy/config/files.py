@@ -112,7 +112,8 @@ def read_secret(path: Path, name: str) -> str:
         raise ConfigError(f"{name}: the file does not exist", hint="fix the path, or mount the file") from error
     except (OSError, ValueError) as error:
         raise ConfigError(
-            f"{name}: the file cannot be read", hint="it must be a file that this user may read"
+            f"{name}: the file cannot be read",
+            hint=f"it must be a file that this user (uid {os.geteuid()}) may read, in folders that it may enter",
         ) from error
     if len(content) > SECRET_FILE_MAX:
         raise ConfigError(f"{name}: the file is over 64 KiB", hint="name a file that holds the value alone")

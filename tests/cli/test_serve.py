@@ -283,6 +283,14 @@ async def test_a_unix_socket_is_served_with_its_mode(tmp_path: Path) -> None:
     assert code == 0
 
 
+async def test_the_start_says_where_the_audit_is_written(tmp_path: Path) -> None:
+    audit = tmp_path / "audit.jsonl"
+    env = pointed_at("http://127.0.0.1:9", SALESLOFT_API_KEY=KEY, SLPROXY_LOG__AUDIT=str(audit))
+    async with program("serve", home=tmp_path, env=env) as server:
+        assert f"  Audit: {audit}" in server.errors
+        assert await server.stop() == 0
+
+
 async def test_the_start_says_where_metrics_and_probes_are_and_a_second_start_whose_the_port_is(tmp_path: Path) -> None:
     env = pointed_at("http://127.0.0.1:9", SALESLOFT_API_KEY=KEY, SLPROXY_METRICS__PORT="0")
     async with program("serve", home=tmp_path, env=env) as server:

@@ -146,7 +146,7 @@ async def test_status_needs_no_login_where_a_proxy_serves_the_sandbox(tmp_path: 
         rows, _ = await rows_of_status(tmp_path, env, code=0)
     assert rows["token"].startswith("valid for "), rows
     assert re.fullmatch(
-        r"up at \S+, forwarding to http://127.0.0.1:\d+, using authorization_code, ready", rows["proxy"]
+        r"up at \S+ \(pid \d+\), forwarding to http://127.0.0.1:\d+, using authorization_code, ready", rows["proxy"]
     ), rows
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import pickle
 from dataclasses import asdict
 from pathlib import Path
@@ -63,7 +64,9 @@ def test_a_mounted_file_is_refused_when_it(key: str, content: bytes | None, reas
 
 
 def test_a_mounted_folder_is_no_secret(tmp_path: Path) -> None:
-    assert "cannot be read" in refusal(tmp_path, env={"SALESLOFT_API_KEY_FILE": str(tmp_path)})
+    refused = refusal(tmp_path, env={"SALESLOFT_API_KEY_FILE": str(tmp_path)})
+    assert "cannot be read" in refused
+    assert f"uid {os.geteuid()}" in refused, "in a container it is not the user who mounted it"
 
 
 def test_a_file_named_in_the_file_is_found_beside_it(tmp_path: Path) -> None:

@@ -102,6 +102,8 @@ def _announce(app: App, *, sandbox: bool) -> None:
         print_note(f"  Policy: {policy}")
     for name, client in app.settings.clients.items():
         print_note(f"  Client {name}: {describe_rules(vars(client)) or 'all that the policy lets through'}")
+    if app.settings.log.audit is not None:
+        print_note(f"  Audit: {app.settings.log.audit}")
     if app.open_urls:
         print_note(f"  Metrics and probes, for everybody who reaches it: {reachable(app.open_urls[0])}/metrics")
     if app.settings.reach.allow_unauthenticated and app.settings.reach.key is None:
