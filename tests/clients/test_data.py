@@ -107,7 +107,10 @@ class Warehouse:
 
 @pytest.fixture
 def warehouse(loaders: Path, tmp_path: Path) -> Warehouse:
-    return Warehouse(tmp_path, loaders)
+    # The name of the scripts, which dlt imports for that.
+    home = tmp_path / "load"
+    home.mkdir()
+    return Warehouse(home, loaders)
 
 
 @asynccontextmanager
