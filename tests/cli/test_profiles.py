@@ -46,7 +46,7 @@ async def test_profiles_lists_those_of_the_file_and_those_with_a_token_and_the_b
     assert err == ""
     rows = {row["profile"]: row for row in json.loads(out)}
     assert list(rows) == ["bad", "default", "open", "side", "work"]
-    assert {tuple(row) for row in rows.values()} == {("profile", "chosen", "token", "login_needed", "error")}
+    assert {tuple(row) for row in rows.values()} == {("profile", "chosen", "token", "login_needed", "reason", "error")}
     assert [name for name, row in rows.items() if row["chosen"]] == ["work"]
     assert {name: row["login_needed"] for name, row in rows.items()} == {
         "bad": None,
@@ -70,11 +70,23 @@ async def test_profiles_lists_those_of_the_file_and_those_with_a_token_and_the_b
     assert "open to others" in rows["open"]["error"]["detail"]
     assert "renewed 3 times" in told
     assert "memory" not in told
+    assert [line for line in told.splitlines() if "login needed" in line] == [
+        "  default  login needed: Not logged in.",
+        "* work     login needed: Not logged in.",
+    ]
     lines = told.splitlines()
     assert [line.split()[0] for line in lines if line.startswith("  ")] == ["bad", "default", "open", "side"]
     assert [line.split()[:2] for line in lines if line.startswith("*")] == [["*", "work"]]
     assert len(lines) == 5, "a line each"
     assert "None" not in told
+
+
+async def test_a_login_whose_client_is_not_set_here_is_not_said_to_be_missing(tmp_path: Path) -> None:
+    """As in a second terminal, where nobody exported the client's id."""
+    async with sandboxed() as sandbox:
+        await put(FileStore(token_file(tmp_path)), login_at(sandbox))
+    told, _ = await command("profiles", home=tmp_path, env={}, code=0)
+    assert told == "* default  login needed: No credentials are set.\n"
 
 
 async def test_each_profile_has_a_login_and_a_proxy_of_its_own(tmp_path: Path) -> None:

@@ -26,11 +26,12 @@ async def run(settings: Settings, args: argparse.Namespace) -> int:
         try:
             async with Access(load_settings(args, name)) as access:
                 problem, token = access.credentials.problem(), access.credentials.snapshot()
-            found = {"token": token, "login_needed": isinstance(problem, LoginRequired), "error": None}
+            reason = problem.detail if isinstance(problem, LoginRequired) else None
+            found = {"token": token, "login_needed": reason is not None, "reason": reason, "error": None}
         except SlproxyError as error:
             kind = "config" if isinstance(error, ConfigError) else "store"
             what = {"type": kind, "detail": "; ".join(error.detail.splitlines()), "hint": error.hint}
-            found = {"token": None, "login_needed": None, "error": what}
+            found = {"token": None, "login_needed": None, "reason": None, "error": what}
         rows.append({"profile": name, "chosen": name == settings.profile, **found})
     if args.json:
         print_result(json.dumps(rows, indent=2))
@@ -45,6 +46,6 @@ def _describe(row: Mapping[str, object]) -> str:
         return f"broken: {error['detail']}"
     assert isinstance(token, dict), "there is one or the other"
     if row["login_needed"]:
-        return "login needed"
+        return f"login needed: {row['reason']}"
     place = f", stored in {token['store']}" if token["store"] else ""
     return f"{describe_token(token)}{place}"
