@@ -43,7 +43,7 @@ class EndSignals:
         for number in (*NAMES, signal.SIGHUP):
             signal.signal(number, _heard)
         signal.set_wakeup_fd(signalled)
-        threading.Thread(target=self._listen, args=(heard,), name="slproxy: signals", daemon=True).start()
+        held_signals.start(threading.Thread(target=self._listen, args=(heard,), name="slproxy: signals", daemon=True))
         held_signals.release()
 
     def _listen(self, heard: int) -> None:

@@ -7,7 +7,8 @@
 3. The command's own handlers follow, in ``process`` and ``end_signals``; while one takes the other's place they are
    blocked.
 4. At the end, while the interpreter takes itself apart, they are ignored: a thread of a library, such as uvloop's
-   resolvers, does not block them.
+   resolvers, does not block them. Our own threads always do: one that heard a signal while the main thread holds them
+   would have it handled by whatever handler there is by then, such as Python's own for Ctrl-C.
 
 A process that is started has the mask of the thread that starts it: nothing is started while they are blocked.
 """
@@ -17,6 +18,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 
 ENDS = (signal.SIGTERM, signal.SIGINT)
 
@@ -29,6 +31,15 @@ def hold() -> None:
 def release() -> None:
     """Let the signals come, those that waited first."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDS)
+
+
+def start(thread: threading.Thread) -> None:
+    """Start a thread that hears none of them."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDS)
+    try:
+        thread.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def end_at_once(*, ends_well: bool) -> None:

@@ -35,7 +35,7 @@ class DaemonThreads(ThreadPoolExecutor):
             except BaseException as error:  # noqa: BLE001  # whatever it was, who waits gets it
                 future.set_exception(error)
 
-        threading.Thread(target=work, daemon=True).start()
+        held_signals.start(threading.Thread(target=work, daemon=True))
         return future
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # Python's own
@@ -93,7 +93,7 @@ def end_within(seconds: float, code: int) -> None:
     """End the process after so many seconds, whatever of it hangs until then."""
     timer = threading.Timer(seconds, os._exit, (code,))
     timer.daemon = True
-    timer.start()
+    held_signals.start(timer)
 
 
 async def in_daemon_thread(work: Callable[[], T]) -> T:
@@ -117,5 +117,5 @@ async def in_daemon_thread(work: Callable[[], T]) -> T:
         with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile, and nobody waits
             loop.call_soon_threadsafe(tell, outcome)
 
-    threading.Thread(target=thread, daemon=True).start()
+    held_signals.start(threading.Thread(target=thread, daemon=True))
     return await done

@@ -22,6 +22,7 @@ from pathlib import Path
 
 import pytest
 
+from slproxy.cli.process import DaemonThreads, in_daemon_thread
 from tests.support.commands import interactive, pointed_at
 from tests.support.programs import environment
 from tests.support.proxies import API_KEY
@@ -192,6 +193,19 @@ async def test_a_signal_at_the_end_changes_no_exit_code_whichever_thread_hears_i
     """One that a library has started blocks no signal, as uvloop's for names do not."""
     end = await ended(tmp_path, NOBODY, [sys.executable, "-c", LATE.format(number=int(number))])
     assert (end.code, end.said.split()[0]) == (0, "slproxy")
+
+
+async def test_a_thread_of_ours_hears_no_signal() -> None:
+    """One that did would have it handled by Python's own handler, once asyncio has taken back the command's."""
+
+    def blocked() -> set[signal.Signals]:
+        return {signal.Signals(number) for number in signal.pthread_sigmask(signal.SIG_BLOCK, [])}
+
+    before = blocked()
+    asyncio.get_running_loop().set_default_executor(DaemonThreads())
+    for heard in (await in_daemon_thread(blocked), await asyncio.to_thread(blocked)):
+        assert heard >= {signal.SIGTERM, signal.SIGINT}
+    assert blocked() == before
 
 
 async def test_a_browser_that_is_started_hears_signals(tmp_path: Path) -> None:
