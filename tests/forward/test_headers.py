@@ -376,6 +376,21 @@ def test_headers_of_a_reply_keep_order_repeats_and_case() -> None:
     assert down(*lines) == lines
 
 
+@pytest.mark.parametrize("connection", ["", "close", "Close", "x-request-id", "RateLimit, content-length"])
+@pytest.mark.parametrize("other", ["X: 1", "X: é", "Location: /v2/me.json", "Proxy-Status: x, slproxy"])
+@pytest.mark.parametrize("without", [frozenset(), frozenset({"x"})])
+def test_the_names_that_are_told_of_a_reply_are_those_that_are_passed_on(
+    connection: str, other: str, without: frozenset[str]
+) -> None:
+    """By them it is framed, and gets an id and what is left of the budget."""
+    lines = ["CONTENT-length: 2", "x-Request-Id: a", "Set-Cookie: b", "RateLimit: c", "ratelimit: d", other]
+    headers = raw(*lines, *([f"Connection: {connection}"] if connection else []))
+    passed, names, _ = returning(headers, api_url=API, host="localhost:8642", without=without)
+    assert names == {line.partition(":")[0].lower().encode() for line in shown(passed)}
+    assert b"content-length" in names
+    assert (b"x-request-id" in names) is (connection != "x-request-id")
+
+
 @pytest.mark.parametrize(
     ("location", "expected"),
     [

@@ -25,6 +25,7 @@ from slproxy.errors import (
 from slproxy.forward import Inbound, Policy
 from slproxy.forward.policy import Route, check
 from slproxy.forward.rules import METHODS
+from slproxy.forward.target import exact_path
 from slproxy.http import by_name
 
 OPEN = Policy(pseudonym="slproxy-7f3a")
@@ -218,6 +219,17 @@ def test_a_target_that_servers_read_differently_is_400(target: str) -> None:
     refused = refusal(target)
     assert isinstance(refused, BadTarget)
     assert (refused.type, refused.status) == ("bad-target", 400)
+
+
+def test_no_long_path_is_remembered() -> None:
+    paths = (f"/v2/{number:010000}" for number in range(300))
+    tracemalloc.start()
+    try:
+        for path in paths:
+            assert exact_path(path) == path
+        assert tracemalloc.get_traced_memory()[0] < 1_000_000
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize("target", ["/v2/../x", "//evil.test/a", "v2/a", "/v2/a%00", "http://evil.test/v2/a"])

@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from slproxy.http import parsed_date, retry_after
-from slproxy.pace.clock import ServerTime
+from slproxy.pace.clock import DRIFT, ServerTime
 from slproxy.retry import MINUTE
 
 # A whole clock minute, in Unix time.
@@ -117,3 +117,18 @@ def test_a_clock_that_was_set_is_followed() -> None:
     assert not time.learn(UNIX + 1001, sent=2.0, received=2.1)
     assert time.learn(UNIX + 1002, sent=3.0, received=3.1)
     assert time.earliest(3.1) == pytest.approx(UNIX + 1002, abs=0.2)
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_replies_that_narrow_nothing_hide_no_drift(sign: float) -> None:
+    """A clock that drifts is never contradicted, and is known as well as two seconds before."""
+    time = ServerTime(unix=UNIX, now=0.0)
+    time.learn(UNIX, sent=0.0, received=0.0)
+    time.learn(UNIX + 1.0 - DRIFT, sent=0.0, received=1.0 - DRIFT)  # known to a tenth of a millisecond
+    for number in range(4, 2400):
+        received = number / 4
+        there = UNIX + received * (1.0 + sign * DRIFT)
+        # It took 3 s, and left in the middle of them.
+        assert time.learn(float(math.floor(there - 1.5)), sent=received - 3.0, received=received)
+        assert time.earliest(received) <= there + 2 * DRIFT
+        assert time.latest(received) >= there - 2 * DRIFT
