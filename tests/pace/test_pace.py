@@ -970,6 +970,7 @@ async def test_thousands_of_labels_and_endpoints_stay_few() -> None:
             assert sum(spent.values()) == 500
             assert len(spent) <= 101
             assert spent["others"] >= 399
+            assert list(spent.values()) == sorted(spent.values(), reverse=True)
 
 
 @pytest.mark.parametrize(
