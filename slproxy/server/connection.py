@@ -327,7 +327,7 @@ class ClientConnection(RequestHandler):
             self._stop_head_timer()
             heads = came.lstrip(b"\r\n")
             lines = heads[: heads.find(b"\n")] if parsed == 1 else heads
-            if b"RTSP/" in lines and has_rtsp(heads, requests=parsed):
+            if b"RTSP/" in lines and has_rtsp(heads, requests):
                 self.not_http = True
             arrival.begin(came, requests)
             if self.waiter is None:

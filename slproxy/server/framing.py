@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Protocol
 
 from slproxy.upstream import MAX_LENGTH
 
-_RTSP = re.compile(rb"(?:\A|\r\n\r\n)[A-Z_]+ [^ \r\n]* RTSP/[0-9.]+\r?\n")
-_RTSP_FIRST = re.compile(rb"[A-Z_]+ [^ \r\n]* RTSP/[0-9.]+\r?\n")
+_RTSP = re.compile(rb"[A-Z_]+ [^ \r\n]* RTSP/[0-9.]+\r?\n")
 
 
-def has_rtsp(data: bytes | bytearray, *, requests: int) -> bool:
-    """Return whether one of the requests that parsed is RTSP, which llhttp takes for HTTP without saying so."""
-    # Behind a single request stands its body, which may speak of anything.
-    return _RTSP_FIRST.match(data) is not None or (requests > 1 and _RTSP.search(data) is not None)
+class Body(Protocol):
+    """A request's body, as far as it has come."""
+
+    @property
+    def total_bytes(self) -> int: ...
+
+
+def has_rtsp(data: bytes, requests: Iterable[tuple[object, Body]]) -> bool:
+    """Return whether one of the requests that parsed from ``data`` is RTSP, which llhttp takes for HTTP silently."""
+    for _, body in requests:
+        data = data.lstrip(b"\r\n")
+        if _RTSP.match(data) is not None:
+            return True
+        # The body may speak of anything. Behind one in chunks nothing is served (`TrailerWatch`).
+        data = data.partition(b"\r\n\r\n")[2][body.total_bytes :]
+    return False
 
 
 def request_fault(*, version: tuple[int, int] | None, codings: Sequence[str], lengths: Sequence[str]) -> str | None:

@@ -180,6 +180,36 @@ async def test_rtsp_is_refused_whatever_line_ends_come_before_it(before: str) ->
         assert upstream.seen == []
 
 
+@pytest.mark.parametrize("between", [b"", b"\r\n", b"\n", b"\r", b"\r\n\n"])
+@pytest.mark.parametrize(
+    "first",
+    [
+        get("/v2/a"),
+        get("/v2/a", method="POST", body=b"{}"),
+        get("/v2/a", method="POST", body=b"\r\n\r\n"),
+        get("/v2/a", "Transfer-Encoding: chunked", method="POST") + b"2\r\n{}\r\n0\r\n\r\n",
+    ],
+    ids=["nothing", "a body", "a body of line ends", "chunks"],
+)
+async def test_rtsp_is_refused_behind_another_request_in_the_same_piece(first: bytes, between: bytes) -> None:
+    async with pair() as (upstream, app):
+        reader, writer = await opened(app)
+        writer.write(first + between + b"GET /v2/b RTSP/1.0\r\nHost: localhost\r\n\r\n")
+        async with asyncio.timeout(SOON):
+            await reader.read()
+        assert "/v2/b" not in [message.head.target for message in upstream.seen]
+
+
+@pytest.mark.parametrize("body", [b"DESCRIBE rtsp://a RTSP/1.0\n", b"\r\n\r\nGET /v2/b RTSP/1.0\r\n\r\n"])
+async def test_a_body_that_speaks_of_rtsp_is_one_before_another_request_too(body: bytes) -> None:
+    async with pair() as (upstream, app):
+        reader, writer = await opened(app)
+        writer.write(get("/v2/a", method="POST", body=body) + get("/v2/b", method="POST", body=body))
+        for _ in range(2):
+            assert (await read_message(reader)).head.status == 200
+        assert [message.body for message in upstream.seen] == [body, body]
+
+
 async def test_a_body_that_speaks_of_rtsp_is_a_body() -> None:
     body = b"DESCRIBE rtsp://a RTSP/1.0\n"
     async with pair() as (upstream, app):
