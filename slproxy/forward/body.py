@@ -56,7 +56,7 @@ class Body:
         """
         self._read = read
         self._length = length
-        self._memory, self._disk = min(memory, disk), disk
+        self._memory, self._disk = memory if memory < disk else disk, disk
         self._of_all = of_all
         # Not the pieces that were read: small ones would each cost more than they hold.
         self._in_memory = bytearray()
@@ -70,7 +70,7 @@ class Body:
         self.too_large = length is not None and length > self._disk
         self._begun = self._is_closed = False
         # An attempt that was given up and the one that follows never read from the client at the same time.
-        self._reading = asyncio.Lock()
+        self._reading: asyncio.Lock | None = None
 
     @property
     def replayable(self) -> bool:
@@ -84,7 +84,7 @@ class Body:
 
     async def whole(self) -> bytes | None:
         """Return a small body of known length as one piece; ``None`` where it has to be streamed."""
-        if self._length is None or self._length > min(WHOLE, self._memory):
+        if self._length is None or self._length > WHOLE or self._length > self._memory:
             return None
         if self._begun:
             return b"".join([chunk async for chunk in self.chunks()])
@@ -96,9 +96,10 @@ class Body:
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """Yield the body from its start. Only a ``replayable`` one can be read a second time."""
-        position = 0
+        position, reading = 0, self._reading or asyncio.Lock()
+        self._reading = reading
         while not (self._ended and position == self._received):
-            async with self._reading:
+            async with reading:
                 if position < self._kept:
                     chunk = self._kept_from(position)
                 else:

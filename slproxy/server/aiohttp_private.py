@@ -108,6 +108,12 @@ PRIVATE_NAMES = (
     ),
     Private(
         web.RequestHandler,
+        "_reading_paused",
+        "base_protocol.py, BaseProtocol.resume_reading",
+        "Whether reading has stopped for a body that is not taken; else there is nothing to go on with.",
+    ),
+    Private(
+        web.RequestHandler,
         "_paused",
         "base_protocol.py, BaseProtocol.pause_writing",
         "Whether the client has not taken what was written.",
@@ -253,6 +259,11 @@ class RequestHandler(web.RequestHandler):
             except (TimeoutError, web.RequestPayloadError, HttpProcessingError, Problem):
                 return False
         return body.is_eof()
+
+    def resume_reading(self, resume_parser: bool = True) -> None:
+        """Read on after a pause. aiohttp's own parses nothing once more after each piece of a body, paused or not."""
+        if self._reading_paused:
+            super().resume_reading(resume_parser)
 
     loop = web.RequestHandler._loop  # type: ignore[misc]
     requests_begun = web.RequestHandler._request_count  # type: ignore[misc]

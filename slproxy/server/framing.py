@@ -36,8 +36,9 @@ def request_fault(*, version: tuple[int, int] | None, codings: Sequence[str], le
     """
     if version not in ((1, 0), (1, 1)):
         return "is not in HTTP/1.1"
-    if any(int(length) > MAX_LENGTH for length in lengths):
-        return "has a Content-Length beyond all reason"
+    for length in lengths:
+        if int(length) > MAX_LENGTH:
+            return "has a Content-Length beyond all reason"
     if not codings:
         return None
     if version == (1, 0):
