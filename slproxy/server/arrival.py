@@ -87,7 +87,9 @@ class Arrival:
             self.head = b""
             return
         for _, body in requests:
-            came = came.lstrip(_LINE_ENDS).partition(_HEAD_END)[2][body.total_bytes :]
+            came = came.lstrip(_LINE_ENDS)
+            end = came.find(_HEAD_END)  # not `partition`, which would copy the body
+            came = came[end + len(_HEAD_END) + body.total_bytes :] if end >= 0 else b""
         if getattr(message, "chunked", False):
             self.head, self._size = b"", len(came)
         else:

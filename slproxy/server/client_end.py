@@ -12,7 +12,7 @@ import contextlib
 from slproxy.errors import BadRequest, ClientLeft, Problem
 from slproxy.server.client_request import ClientRequest
 from slproxy.server.response import reset
-from slproxy.sockets import Peers, Presence, presence
+from slproxy.sockets import HERE, Peers, Presence, presence
 
 # What is sent for a client of whom nothing tells whether it still waits (RFC 9110 §9.2.1).
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -111,6 +111,8 @@ class ClientEnd:
             has_ended=self.has_ended,
             has_unread=not self._transport.is_reading(),
         )
+        if found is HERE:
+            return request
         # Seen twice: one that ends with a request that goes out at once has not waited.
         is_doubtful = is_unsent and self._seen_waiting >= 2 and request.method not in SAFE
         if found is Presence.LEFT or (found is Presence.UNTOLD and is_doubtful):

@@ -2,10 +2,11 @@
 
 from slproxy.sockets.addresses import reachable, url_of
 from slproxy.sockets.peers import GONE, Peers
-from slproxy.sockets.presence import Presence, presence
+from slproxy.sockets.presence import HERE, Presence, presence
 
 __all__ = [
     "GONE",
+    "HERE",
     "Peers",
     "Presence",
     "presence",
