@@ -19,9 +19,9 @@ from slproxy.inspect.veil import Veil
 from slproxy.observe import Exchange, Listener, Recording, Renewal, TokenEvent
 from slproxy.pace import CallLater, Pacer
 
-# How many requests are kept of a second: as many as `inspect.entries`, so nobody could look at more. To keep one takes
-# a tenth of a GET's time.
-KEPT_A_SECOND = 1_000
+# How many requests are kept of a burst, as many as `inspect.entries`; and of each second that it goes on, when nobody
+# could look at more. To keep one takes a tenth of a GET's time.
+KEPT_OF_A_BURST, KEPT_A_SECOND = 1_000, 200
 # How many requests may be sent again at a time.
 RESENDS = 20
 # How many that wait for the budget are named.
@@ -63,8 +63,8 @@ class Inspector(Listener):
         # Who has asked for each.
         self._resends: dict[asyncio.Task[None], Viewer] = {}
         self._renewals: dict[Renewal, Recording] = {}
-        # When this second began, and how many were kept of it, in monotonic time.
-        self._second, self._kept = -math.inf, 0
+        # How many were kept, less those that the seconds up to then allow, in monotonic time.
+        self._kept, self._kept_at = 0.0, -math.inf
 
     # What happens.
 
@@ -72,12 +72,13 @@ class Inspector(Listener):
         """Keep a request from its begin, unless it asks for a page of the proxy's own."""
         if exchange.path.startswith(OWN_PAGES):
             return
-        if exchange.began - self._second >= 1.0:
-            self._second, self._kept = exchange.began, 0
-        self._kept += 1
-        if self._kept > KEPT_A_SECOND:
+        if (since := exchange.began - self._kept_at) >= 1.0:
+            self._kept = max(0.0, self._kept - since * KEPT_A_SECOND)
+            self._kept_at = exchange.began
+        if self._kept >= KEPT_OF_A_BURST:
             self.feed.left_out += self.feed.is_watched
             return
+        self._kept += 1
         if self._bodies_until is not None and self.now() >= self._bodies_until:
             self.record_bodies(on=False)
         ring = self.ring

@@ -14,7 +14,7 @@ import pytest
 
 from slproxy.config import InspectSettings
 from slproxy.inspect.feed import BURST, POLLS, QUEUE, ROWS, STREAMS, Feed, Tab
-from slproxy.inspect.inspector import KEPT_A_SECOND
+from slproxy.inspect.inspector import KEPT_A_SECOND, KEPT_OF_A_BURST
 from slproxy.inspect.ring import Ring
 from slproxy.inspect.veil import Veil
 from slproxy.observe import Exchange, Recording
@@ -372,7 +372,7 @@ async def test_a_tab_that_is_closed_is_forgotten(sandbox: Sandbox) -> None:
             assert (await tab.next("hello")).data["stream"]
 
 
-async def test_of_a_second_no_more_is_kept_than_anybody_could_look_at() -> None:
+async def test_of_a_burst_no_more_is_kept_than_anybody_could_look_at() -> None:
     async with ScriptedUpstream() as upstream, proxy(settings_for(upstream.url)) as app:
 
         def is_kept(at: float) -> bool:
@@ -380,9 +380,12 @@ async def test_of_a_second_no_more_is_kept_than_anybody_could_look_at() -> None:
             app.inspector.request_began(exchange)
             return exchange.recording is not None
 
-        assert sum(is_kept(10.0 + number / 5_000) for number in range(KEPT_A_SECOND + 50)) == KEPT_A_SECOND
-        assert not is_kept(10.99)
-        assert is_kept(11.0)
+        def kept_of_a_second(begin: float) -> int:
+            return sum(is_kept(begin + number / 5_000) for number in range(4_999))
+
+        assert [kept_of_a_second(10.0), kept_of_a_second(11.0)] == [KEPT_OF_A_BURST, KEPT_A_SECOND]
+        assert kept_of_a_second(13.0) == 2 * KEPT_A_SECOND
+        assert kept_of_a_second(60.0) == KEPT_OF_A_BURST
 
 
 async def test_how_many_were_not_kept_is_told_but_not_to_a_client() -> None:
