@@ -117,8 +117,10 @@ async def test_a_renewal_and_those_who_waited_for_it_are_linked(tmp_path: Path) 
         del env["SALESLOFT_REDIRECT_URI"]
         async with program("serve", home=tmp_path, env=env) as proxy:
             assert (await raw(proxy.url, get("/v2/me.json"))).head.status == 200
+            # Its own request, whom requests act as, must not be the one that is refused first.
+            await until(lambda: "Authenticated as" in proxy.output)
             sandbox.revoke_all()
-            sandbox.fault("slow=1", on="token")  # time for both to be refused
+            sandbox.fault("slow=2", on="token")  # time for both to be refused
             await asyncio.gather(*(raw(proxy.url, get(f"/v2/people/{number}")) for number in (1, 2)))
             traces = [await collector.trace(path=f"/v2/people/{number}", spans=4) for number in (1, 2)]
             await until(lambda: sum(each.name == "renew token" for each in collector.spans) == 2)
