@@ -212,10 +212,8 @@ class Account:
         counted = reservation.counted + cost
         spent = minute.spent + minute.early + self.in_flight.cost_of_others(minute.number)
         if minute.remaining is None:
-            last = self.history[-1] if self.history and self.time.is_known else None
-            if is_sliding(last, minute.number, told + spent):
-                self.sliding = SlidingWindow(told - missing, now)
-                return
+            if not self.rules.is_shared and self._slides(told + spent, told - missing, now):
+                return  # what replicas have spent, Redis tells
             if self.probe.previous_exhausted:
                 self.external.note_opening(told + counted)
         self._opening = told + counted
@@ -226,6 +224,12 @@ class Account:
             minute.note_external_spend(self.limit - told - spent, now - self._began_at)
         minute.note_remaining(told - missing, now)
         minute.counted += cost if self.time.is_known else 0
+
+    def _slides(self, opening: int, remaining: int, now: float) -> bool:
+        """Find out that this minute, which opened with so much for all whom we know of, is none."""
+        if self.time.is_known and is_sliding(self.history, self.minute.number, opening, now - self._began_at):
+            self.sliding = SlidingWindow(remaining, now)
+        return self.sliding is not None
 
     def _learn_sliding(self, window: SlidingWindow, sent: float, cost: int, remaining: int | None, now: float) -> None:
         if remaining is not None and not window.learn(remaining, cost=cost, sent=sent, limit=self.limit, now=now):
@@ -286,7 +290,9 @@ class Account:
     def note_external_spend(self, cost: int, now: float) -> None:
         """Note what another replica has heard of this minute: it is back, and others have spent so much."""
         self.probe.is_wanted = False
-        self.minute.note_external_spend(cost, now - self._began_at)
+        # What remains, the next reply tells.
+        if not self._slides(self.limit - cost, 0, now):
+            self.minute.note_external_spend(cost, now - self._began_at)
 
     # The arithmetic.
 
@@ -319,10 +325,6 @@ class Account:
         left = self.limit - minute.spent - minute.early - self.in_flight.cost_of_others(minute.number)
         told = left if minute.remaining is None else minute.remaining - in_flight
         return told if told < left else left
-
-    def next_quota(self) -> float:
-        """Return what will be ours of a minute to come, at best."""
-        return self.external.next_quota(self.minute, limit=self.limit, quota=self.quota, headroom=self.headroom)
 
     def held_until(self, now: float) -> float:
         """Return until when nobody is sent, whatever there is; ``now`` if that is no reason."""

@@ -183,6 +183,9 @@ class Budget:
         if not blocked and not ahead and (reservation.cost <= left or self._is_untouched()):
             return 0.0
         share = self.queue.share_of(reservation)
+        per_minute = account.external.next_quota(
+            account.minute, limit=account.limit, quota=account.quota, headroom=account.headroom
+        )
         return estimated_wait(
             (*ahead, reservation.cost),
             blocked=blocked,
@@ -190,7 +193,7 @@ class Budget:
             left=left * share,
             team=account.team_left(now, at_best=True),
             growth=account.rules.growth(account.quota) * share,
-            per_minute=account.next_quota() * share,
+            per_minute=per_minute * share,
         )
 
     def wake_in(self, now: float) -> float | None:

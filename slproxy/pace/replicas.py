@@ -71,7 +71,8 @@ class Replicas:
 
     def settle(self, minute: int | None, *, reserved: int, cost: int, remaining: int | None, client: str = "") -> None:
         """Tell Redis soon what came of a reservation; ``client`` is whose own budget it was of, if it was of one."""
-        if minute is None or not self.share(self._monotonic()):
+        # Also of a minute that slides: what Redis has reserved of it would stay in flight.
+        if minute is None or self.redis is None or self._monotonic() < self._fallback_until:
             return
         self._settlements.append(Settlement(minute, reserved, cost, remaining, client))
         if self._settling is None:

@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Sequence
 
 from slproxy.pace.minute import Minute
 from slproxy.retry import MINUTE
 
 # This share of the budget is sent evenly: all of it would be over by the least delay.
 SMOOTHING_SHARE = 0.97
+# So many seconds into a minute it may be others who have spent what is missing.
+TELLING_SECONDS = 10.0
 
 
-def is_sliding(last: Minute | None, number: int, opening: int) -> bool:
+def is_sliding(history: Sequence[Minute], number: int, opening: int, since_beginning: float) -> bool:
     """Tell whether minute ``number``, which opened with so much, has not brought back what the last one has spent."""
+    last = history[-1] if history and since_beginning < TELLING_SECONDS else None
     if last is None or last.number != number - 1 or last.opening is None or last.remaining is None:
         return False
     missing = last.opening - last.remaining

@@ -339,6 +339,23 @@ async def test_three_processes_spend_one_budget_all_of_it_and_no_more(url: str, 
 
 
 @pytest.mark.heavy
+async def test_a_replica_that_got_the_last_of_a_minute_still_shares_it(url: str) -> None:
+    async with (
+        running_sandbox(Options(budget=30), clock=Ticking(54)) as sandbox,
+        in_this_process(2, sandbox, url) as (first, last),
+        looking_into(url) as redis,
+    ):
+        await warmed_up([first, last])
+        # All of this minute, of which the last one hears; then all of the next, of which it gets the last.
+        for count in (25, 29):
+            answers = await asyncio.gather(*(first.ask("/v2/me") for _ in range(count)))
+            assert {answer.head.status for answer in (*answers, await last.ask("/v2/me"))} == {200}
+        assert last.budget["window"] == "minute"
+        assert await settled(redis, NEXT_MINUTE) == {"spent": 30, "in_flight": 0, "remaining": 0}
+    assert [request.status for request in sandbox.requests] == [200] * 60
+
+
+@pytest.mark.heavy
 async def test_a_replica_that_is_killed_costs_no_more_than_what_it_had_in_flight(url: str, tmp_path: Path) -> None:
     async with running_sandbox(Options(budget=30), clock=Ticking(50)) as sandbox:
         async with replicas(2, environment_for(sandbox, url), home=tmp_path) as (dies, lives):

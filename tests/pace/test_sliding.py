@@ -38,6 +38,46 @@ def test_a_team_that_spends_it_all_itself_is_no_sliding_minute() -> None:
     assert not it.account.sliding
 
 
+def test_what_is_gone_late_in_a_minute_others_may_have_spent() -> None:
+    it = desk()
+    it.spend(left=599)
+    it.spend(left=50)
+    it.now = 70.0
+    it.spend(left=99)
+    assert it.account.sliding is None
+    it.now = 120.0
+    it.spend(left=99)
+    assert it.account.sliding is None, "the last minute had opened with no more, as far as is known"
+
+
+def replica() -> Desk:
+    """Return a replica at second 60: in the minute before, all was spent."""
+    it = desk(is_shared=True)
+    it.spend(left=599)
+    it.spend(left=0)
+    it.now = 60.0
+    it.account.roll(it.now)
+    return it
+
+
+def test_a_replica_that_others_outran_takes_no_minute_for_one_that_slides() -> None:
+    it = replica()
+    it.spend(left=0)
+    assert it.account.sliding is None
+    # And by all that replicas have spent of it, which Redis tells, none is missing.
+    it.account.note_external_spend(0, it.now)
+    assert it.account.sliding is None
+
+
+def test_replicas_find_out_that_a_minute_slides_by_what_none_of_them_has_spent() -> None:
+    it = replica()
+    it.account.note_external_spend(600, it.now)
+    assert it.account.sliding is not None
+    assert it.left() == 0
+    it.spend(left=100)
+    assert it.left() == 100
+
+
 def sliding() -> Desk:
     """Return a budget that has found out at second 60 that the minute slides, with nothing left."""
     it = desk()
