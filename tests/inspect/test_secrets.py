@@ -34,6 +34,8 @@ THEIRS = secret("a credential of the client's")
 NAMES = ("local key", "client secret", "a credential of the client's")
 # How many exchanges at a time: fewer than the inspector keeps.
 ROUND = 100
+# How many tokens are looked for: more than are renewed within a round, of which the inspector is cleared.
+LOOKED_FOR = 30
 
 SPELLINGS: tuple[Callable[[str], str], ...] = (
     str,
@@ -73,6 +75,8 @@ class Salesloft:
             assert parse_qs(message.body.decode())["client_secret"] == [CLIENT_SECRET]
             name = f"token {len(self.tokens)}"
             self._marks.add(name, core(name))
+            if len(self.tokens) >= LOOKED_FOR:
+                self._marks.remove(f"token {len(self.tokens) - LOOKED_FOR}")
             self.tokens.append(secret(name, "at-{}"))
             granted = {"access_token": self.tokens[-1], "token_type": "bearer", "expires_in": 7200}
             writer.write(reply("200 OK", json.dumps(granted).encode()))
@@ -161,7 +165,7 @@ async def test_nothing_that_the_inspector_shows_holds_a_secret(request: pytest.F
         streamed: list[bytes] = []
         tab = asyncio.create_task(read_stream(url, key, streamed))
         await raw(url, get("/v2/me.json", key))
-        sent = 0
+        sent = rowed = 0
         while sent < count:
             reader, writer = await asyncio.open_connection("127.0.0.1", port_of(url), limit=2**22)
             for _ in range(ROUND):
@@ -176,12 +180,15 @@ async def test_nothing_that_the_inspector_shows_holds_a_secret(request: pytest.F
             for shown in (*archives, *documents):
                 json.loads(shown)
                 assert marks.found_in(shown) == set(), shown_by(marks, shown)
+            rows = b"".join(streamed)
+            assert marks.found_in(rows) == set(), shown_by(marks, rows)
+            rowed += rows.count(b'"n": ')
+            # The last may have come in part only.
+            streamed[:] = [rows[rows.rfind(b"\n\n") :]]
             assert (await act(url, "clear", {}, key))[0] == 200
         tab.cancel()
     assert len(salesloft.tokens) > 1
-    rows = b"".join(streamed)
-    assert rows.count(b'"n": ') >= ROUND // 2
-    assert marks.found_in(rows) == set(), shown_by(marks, rows)
+    assert rowed >= ROUND // 2
 
 
 async def read_stream(url: str, key: str, into: list[bytes]) -> None:
