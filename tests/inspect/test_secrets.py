@@ -1,4 +1,5 @@
-"""No secret in anything that the inspector shows, wherever in a request or reply it stood (docs/inspector.md).
+"""No secret in anything that observes: the inspector, wherever in a request or reply it stood (docs/inspector.md); log,
+audit, metrics and traces, unless the client has put it in its path or called itself so (docs/observe.md).
 
 Each exchange is made up: secrets of the proxy stand in its path, query, headers and bodies, as they are and as JSON,
 URLs, base64, hex and compression spell them, and credentials of the client in headers and parameters that are named so.
@@ -16,6 +17,7 @@ import random
 import zlib
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from urllib.parse import parse_qs, quote
 
 import pytest
@@ -23,8 +25,11 @@ import pytest
 from slproxy.config import AuthSettings, InspectSettings, ListenSettings, Secret, Settings
 from slproxy.config.schema import PaceSettings, RetrySettings
 from slproxy.observe import BODY_LIMIT
+from tests.support.collector import Collector
+from tests.support.commands import pointed_at
 from tests.support.inspector import PAGE, act
 from tests.support.marks import Marks, core, secret
+from tests.support.programs import program
 from tests.support.proxies import proxy, settings_for
 from tests.support.raw_http import Message, get, port_of, raw, read_head, read_message, reply
 from tests.support.scripted import ScriptedUpstream
@@ -117,14 +122,14 @@ def said(dice: random.Random, secrets: list[str]) -> str:
     return " ".join(pieces)
 
 
-def made_up(dice: random.Random, secrets: list[str]) -> bytes:
-    """Return a request with secrets wherever one may stand."""
+def made_up(dice: random.Random, secrets: list[str], *, in_labels: bool = True) -> bytes:
+    """Return a request with secrets wherever one may stand; ``in_labels`` also where a client names what it asks."""
 
     def piece() -> str:
         return quote(dice.choice(SPELLINGS)(dice.choice(secrets)), safe="")
 
     target = "/v2/people"
-    target += f"/{piece()}" if dice.random() < 0.2 else ""
+    target += f"/{piece()}" if in_labels and dice.random() < 0.2 else ""
     query = [f"{dice.choice(PARAMETERS)}={THEIRS}"] if dice.random() < 0.3 else []
     query += [f"x{dice.randint(0, 9)}={piece()}"] if dice.random() < 0.3 else []
     target += "?" + "&".join(query) if query else ""
@@ -133,7 +138,8 @@ def made_up(dice: random.Random, secrets: list[str]) -> bytes:
         name = dice.choice(CREDENTIALS)
         headers.append(f"{dice.choice((str, str.upper, str.lower))(name)}: {dice.choice(('', 'Basic ', 'a='))}{THEIRS}")
     if dice.random() < 0.3:
-        headers.append(f"{dice.choice(('X-Note', 'User-Agent', 'X-Slproxy-Client', 'X-Request-Id'))}: {piece()}")
+        labels = ("User-Agent", "X-Slproxy-Client", "X-Request-Id") if in_labels else ()
+        headers.append(f"{dice.choice(('X-Note', *labels))}: {piece()}")
     method, body = dice.choice(("GET", "GET", "POST", "PUT", "DELETE")), b""
     if method in ("POST", "PUT"):
         body = said(dice, secrets).encode()
@@ -152,10 +158,15 @@ def settings_of(url: str) -> Settings:
     )
 
 
+@pytest.fixture
+def count(request: pytest.FixtureRequest) -> int:
+    """Return how many exchanges there are."""
+    asked: int = request.config.getoption("--fuzz")
+    return asked if asked >= 50_000 else asked // 20
+
+
 @pytest.mark.heavy
-async def test_nothing_that_the_inspector_shows_holds_a_secret(request: pytest.FixtureRequest) -> None:
-    count: int = request.config.getoption("--fuzz")
-    count = count if count >= 50_000 else count // 20
+async def test_nothing_that_the_inspector_shows_holds_a_secret(count: int) -> None:
     dice = random.Random("inspector")
     marks = Marks(NAMES)
     salesloft = Salesloft(dice, marks)
@@ -167,11 +178,7 @@ async def test_nothing_that_the_inspector_shows_holds_a_secret(request: pytest.F
         await raw(url, get("/v2/me.json", key))
         sent = rowed = 0
         while sent < count:
-            reader, writer = await asyncio.open_connection("127.0.0.1", port_of(url), limit=2**22)
-            for _ in range(ROUND):
-                writer.write(made_up(dice, salesloft.secrets()))
-                await read_message(reader)
-            writer.close()
+            await exchange(url, lambda: made_up(dice, salesloft.secrets()))
             sent += ROUND
             upstream.seen.clear()
             archives = [(await raw(url, get(f"{PAGE}har?mask={mask}", key))).body for mask in (0, 1)]
@@ -189,6 +196,59 @@ async def test_nothing_that_the_inspector_shows_holds_a_secret(request: pytest.F
         tab.cancel()
     assert len(salesloft.tokens) > 1
     assert rowed >= ROUND // 2
+
+
+@pytest.mark.heavy
+async def test_no_log_audit_metric_or_trace_holds_a_secret(count: int, tmp_path: Path) -> None:
+    dice = random.Random("logs")
+    marks = Marks(NAMES)
+    salesloft = Salesloft(dice, marks)
+    key, audit = f"X-Slproxy-Key: {LOCAL_KEY}", tmp_path / "audit.jsonl"
+    async with Collector() as collector, ScriptedUpstream(salesloft.script) as upstream:
+        env = pointed_at(
+            upstream.url,
+            SALESLOFT_CLIENT_ID="id",
+            SALESLOFT_CLIENT_SECRET=CLIENT_SECRET,
+            SLPROXY_LISTEN__KEY=LOCAL_KEY,
+            SLPROXY_LOG__AUDIT=str(audit),
+            SLPROXY_PACE__MODE="off",
+            SLPROXY_RETRY__ATTEMPTS="1",
+            **collector.environment,
+        )
+        async with program("serve", home=tmp_path, env=env) as running:
+            url = running.url
+            await raw(url, get("/v2/me.json", key))
+            sent = read = traced = 0
+            while sent < count:
+                await exchange(url, lambda: made_up(dice, salesloft.secrets(), in_labels=False))
+                sent += ROUND
+                upstream.seen.clear()
+                with audit.open("rb") as lines:
+                    lines.seek(read)
+                    audited = lines.read()
+                read += len(audited)
+                metrics = (await raw(url, get("/_slproxy/metrics", key))).body
+                traces = b"".join(message.body for message in collector.seen)
+                collector.seen.clear()
+                traced += len(traces)
+                log = "\n".join(running.errors)
+                running.errors.clear()
+                for shown in (audited, metrics, traces, log.encode()):
+                    assert marks.found_in(shown) == set(), shown_by(marks, shown)
+                assert audited.count(b'"kind": "request"') >= ROUND
+                assert log.count("/v2/people") >= ROUND // 2
+                assert b"slproxy_requests_total" in metrics
+    assert len(salesloft.tokens) > 1
+    assert traced > 100 * sent
+
+
+async def exchange(url: str, made: Callable[[], bytes]) -> None:
+    """Ask a round of requests on one connection."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port_of(url), limit=2**22)
+    for _ in range(ROUND):
+        writer.write(made())
+        await read_message(reader)
+    writer.close()
 
 
 async def read_stream(url: str, key: str, into: list[bytes]) -> None:
