@@ -33,6 +33,7 @@ from tests.support.programs import program
 from tests.support.proxies import proxy, settings_for
 from tests.support.raw_http import Message, get, port_of, raw, read_head, read_message, reply
 from tests.support.scripted import ScriptedUpstream
+from tests.support.waiting import until
 
 LOCAL_KEY, CLIENT_SECRET = secret("local key"), secret("client secret", "cs_{}")
 THEIRS = secret("a credential of the client's")
@@ -223,6 +224,7 @@ async def test_no_log_audit_metric_or_trace_holds_a_secret(count: int, tmp_path:
                 await exchange(url, lambda: made_up(dice, salesloft.secrets(), in_labels=False))
                 sent += ROUND
                 upstream.seen.clear()
+                await until(lambda: sum("/v2/people" in line for line in running.errors) >= ROUND)
                 with audit.open("rb") as lines:
                     lines.seek(read)
                     audited = lines.read()
@@ -236,7 +238,6 @@ async def test_no_log_audit_metric_or_trace_holds_a_secret(count: int, tmp_path:
                 for shown in (audited, metrics, traces, log.encode()):
                     assert marks.found_in(shown) == set(), shown_by(marks, shown)
                 assert audited.count(b'"kind": "request"') >= ROUND
-                assert log.count("/v2/people") >= ROUND // 2
                 assert b"slproxy_requests_total" in metrics
     assert len(salesloft.tokens) > 1
     assert traced > 100 * sent
