@@ -208,14 +208,22 @@ class Paced:
             date=float(math.floor(EPOCH + at + self._world.ahead)),
             refused=not accepted,
         )
-        reserved = reservation.cost
+        reserved = 0 if reservation.reserved_in is None else reservation.cost
         now = self._world.simulation.now
         spent, left = self.budget.account.replied(reservation, now, told)
-        if self._redis is not None and reserved_in is not None and self.budget.account.sliding is None:
+        if self._redis is not None and reserved_in is not None:
             redis, key = self._redis, minute_key("bench", reserved_in)
-            figures = (str(reserved), str(spent), "" if left is None else str(left), own(reservation))
-            scouted = told.refused and self.budget.account.is_probing(now)
-            self._world.simulation.at(now + PROBE_INTERVAL * scouted, lambda: redis.eval(SETTLE, 1, key, *figures))
+            account = self.budget.account
+            figures = (reserved, spent, "" if left is None else left, own(reservation), account.limit)
+            scouted = told.refused and account.is_probing(now)
+
+            def settle() -> None:
+                others = redis.eval(SETTLE, 1, key, *map(str, figures))
+                if others >= 0 and account.minute.number == reserved_in and account.sliding is None:
+                    account.note_external_spend(others, self._world.simulation.now)
+                    self._dispatch_due()
+
+            self._world.simulation.at(now + PROBE_INTERVAL * scouted, settle)
         self._dispatch_due()
 
     def _dispatch_due(self) -> None:
@@ -227,6 +235,7 @@ class Paced:
                     break
                 if verdict == OVER_OWN:
                     continue
+                reservation.reserved_in = budget.account.minute.number
             budget.send(reservation, now)
             self._going.pop(reservation)()
         for reservation in budget.expire(now):
@@ -251,7 +260,7 @@ class Paced:
             account.note_external_spend(others, now)
         if verdict == OVER_OWN.encode():
             account.minute.note_own_spent(client, reservation.budget)
-        elif verdict == WAITS.encode():
+        elif verdict == WAITS.encode() and account.sliding is None:
             account.block_until(now + (0.1 if cost <= left else account.time.until(account.minute.number + 1, now)))
         return str(verdict.decode())
 

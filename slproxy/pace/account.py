@@ -346,7 +346,7 @@ class Account:
     def _begin(self, number: int, now: float) -> None:
         ended = self.minute
         ended.limit = self.limit
-        if (seen := self._seen.note(ended.exact_opening)) is not None:
+        if not self.rules.is_shared and (seen := self._seen.note(ended.exact_opening)) is not None:
             self._set_limit(seen)
         follows = number == ended.number + 1
         awaited = ended.refused > 0 or bool(self._queue.interactive or self._queue.bulk)

@@ -24,7 +24,7 @@ from slproxy.pace.headers import RateLimitHeaders
 from slproxy.pace.preferences import Preferences
 from slproxy.pace.probe import PROBE_INTERVAL
 from slproxy.pace.refusal import Refusal
-from slproxy.pace.replicas import Replicas, own
+from slproxy.pace.replicas import Replicas
 from slproxy.pace.report import reading, report, waiting_by_client
 from slproxy.pace.reservation import Reservation
 from slproxy.pace.rules import Rules
@@ -80,6 +80,10 @@ class Pacer:
     ) -> None:
         """Go on under other rules with who waits and, of the same team, with what is known."""
         self._pace = pace
+        if shared is not self._replicas.redis or not is_same_team:
+            for each in self.budget.account.in_flight.reservations:
+                # What another Redis counts is not settled in this one, nor what another team has spent.
+                each.reserved_in, each.minute = None, each.minute if is_same_team else None
         if not is_same_team:
             self.budget = self.budget.for_another_team(self._monotonic())
         self._replicas.redis, self._replicas.budget = shared, self.budget
@@ -167,18 +171,10 @@ class Pacer:
             if not headers.refused:
                 return None
             return Refusal.BUDGET if headers.is_about_budget(page_cost(target.partition("?")[2])) else Refusal.OTHER
-        minute = reservation.minute
         now, account = self._monotonic(), self.budget.account
         cost, remaining = account.replied(reservation, now, headers)
         if self._replicas.redis is not None:
-            settle = functools.partial(
-                self._settle,
-                minute,
-                reserved=_reserved(reservation),
-                cost=cost,
-                remaining=remaining,
-                client=own(reservation),
-            )
+            settle = functools.partial(self._settle, reservation, cost=cost, remaining=remaining)
             # A refused probe answers for every replica: none of the others needs to ask until it probes again.
             if headers.refused and account.is_probing(now):
                 self._call_later(PROBE_INTERVAL, settle)
@@ -196,9 +192,7 @@ class Pacer:
             return
         self.budget.account.lost(reservation, self._monotonic(), maybe_sent=maybe_sent)
         cost = reservation.cost if maybe_sent else 0
-        self._settle(
-            reservation.minute, reserved=_reserved(reservation), cost=cost, remaining=None, client=own(reservation)
-        )
+        self._settle(reservation, cost=cost, remaining=None)
         self._dispatch_due()
 
     def fields(self) -> Fields:
@@ -303,9 +297,9 @@ class Pacer:
         else:
             future.set_exception(error)
 
-    def _settle(self, minute: int | None, *, reserved: int, cost: int, remaining: int | None, client: str) -> None:
-        if self._pace.mode == "pace":
-            self._replicas.settle(minute, reserved=reserved, cost=cost, remaining=remaining, client=client)
+    def _settle(self, reservation: Reservation, *, cost: int, remaining: int | None) -> None:
+        if self._pace.mode == "pace" or reservation.reserved_in is not None:
+            self._replicas.settle(reservation, cost=cost, remaining=remaining)
 
     # What is said.
 
@@ -360,11 +354,6 @@ class Pacer:
         at = time.strftime("%H:%M:%S", time.localtime(self._now() + wait))
         requests = "1 request" if len(waiting) == 1 else f"{len(waiting)} requests"
         log.info("%s waiting for the rate limit, the last is sent at %s (in %.1f s): %s", requests, at, wait, named)
-
-
-def _reserved(reservation: Reservation) -> int:
-    """Return what replicas take a reservation to cost: nothing, where it was sent while Redis did not answer."""
-    return reservation.cost if reservation.is_shared else 0
 
 
 def _rules(pace: PaceSettings, *, limit_given: bool, is_shared: bool) -> Rules:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from slproxy.pace.budget import Budget
 from slproxy.pace.reservation import Reservation
@@ -17,6 +17,8 @@ log = logging.getLogger("slproxy.pace")
 POLL_INTERVAL = 0.1
 # How many reservations are asked for in one go.
 BATCH_SIZE = 100
+# How many settlements are kept while Redis does not answer.
+MAX_KEPT = 1000
 
 
 def own(reservation: Reservation) -> str:
@@ -69,13 +71,28 @@ class Replicas:
         self._cancelled.add(reservation)
         return True
 
-    def settle(self, minute: int | None, *, reserved: int, cost: int, remaining: int | None, client: str = "") -> None:
-        """Tell Redis soon what came of a reservation; ``client`` is whose own budget it was of, if it was of one."""
-        # Also of a minute that slides: what Redis has reserved of it would stay in flight.
-        if minute is None or self.redis is None or self._monotonic() < self._fallback_until:
+    def settle(self, reservation: Reservation, *, cost: int, remaining: int | None) -> None:
+        """Tell Redis soon what came of a reservation, or once it answers again.
+
+        Also of a minute that slides: what was reserved of it would stay in flight, and what is not told the other
+        replicas take for spent by others.
+        """
+        minute, reserved_in = reservation.minute, reservation.reserved_in
+        if minute is None or self.redis is None:
             return
+        reserved, client = 0 if reserved_in is None else reservation.cost, own(reservation)
+        reservation.reserved_in = None
+        if reserved_in not in (None, minute):
+            # That minute was none of the upstream's, as its first reply has told.
+            self._settlements.append(Settlement(reserved_in, reserved, 0, None, client))
+            reserved = 0
         self._settlements.append(Settlement(minute, reserved, cost, remaining, client))
-        if self._settling is None:
+        del self._settlements[:-MAX_KEPT]
+        self._settle_soon()
+
+    def _settle_soon(self) -> None:
+        """Tell Redis what there is to tell, unless it is being told, or did not answer lately."""
+        if self._settlements and self._settling is None and self._monotonic() >= self._fallback_until:
             self._settling = asyncio.create_task(self._settle(), name="slproxy: settle budget")
 
     async def close(self) -> None:
@@ -83,6 +100,8 @@ class Replicas:
         while (task := self._reserving or self._settling) is not None:
             await asyncio.wait({task})
         if self.redis is not None:
+            if self._settlements:
+                await self.redis.settle(self._settlements, limit=self.budget.account.limit)
             await self.redis.close()
 
     async def _reserve(self) -> None:
@@ -110,25 +129,29 @@ class Replicas:
             account = budget.account
             if answer is None:
                 self._fallback_until = now + FALLBACK_SECONDS
-            elif answer.others is not None and minute == account.minute.number:
+            elif answer.others is not None and minute == account.minute.number and redis is self.redis:
                 account.note_external_spend(answer.others, now)
             verdicts = GRANTED * len(asked) if answer is None else answer.verdicts
             waiting = [each.cost for each, verdict in zip(asked, verdicts, strict=True) if verdict == WAITS]
             lowest = min(min(waiting, default=0), account.quota)
             for verdict in verdicts:
                 reservation = asked.pop(0)
+                is_counted = verdict == GRANTED and answer is not None and redis is self.redis
+                reservation.reserved_in = minute if is_counted else None
                 if reservation in self._cancelled:
                     account.lost(reservation, now, maybe_sent=False)
-                    if answer is not None and verdict == GRANTED:
-                        self.settle(minute, reserved=reservation.cost, cost=0, remaining=None, client=own(reservation))
+                    if reservation.reserved_in is not None:
+                        self.settle(reservation, cost=0, remaining=None)
                 elif verdict == GRANTED:
-                    reservation.is_shared = answer is not None
                     self._granted(reservation)
                 else:
                     budget.requeue(reservation, now)
                 if verdict == OVER_OWN and minute == account.minute.number:
                     account.minute.note_own_spent(reservation.client, reservation.budget)
             self._cancelled.clear()
+            self._settle_soon()
+            if account.sliding is not None:
+                return  # no minute that replicas share, and nothing comes back at its end
             if answer is not None and lowest:
                 # Spent; or in flight elsewhere, and then it may still come back in this minute.
                 again = POLL_INTERVAL if lowest <= answer.left else account.time.until(minute + 1, now)
@@ -154,8 +177,19 @@ class Replicas:
     async def _settle(self) -> None:
         """Tell Redis what came of reservations, those of a moment together."""
         try:
-            while self._settlements and self.redis is not None:
+            while self._settlements and (redis := self.redis) is not None:
                 settlements, self._settlements = self._settlements, []
-                await self.redis.settle(settlements)
+                answer = await redis.settle(settlements, limit=self.budget.account.limit)
+                self._note_others(zip(settlements, answer, strict=False), is_ours=redis is self.redis)
         finally:
             self._settling = None
+
+    def _note_others(self, told: Iterable[tuple[Settlement, int | None]], *, is_ours: bool) -> None:
+        """Note what no replica has spent: whoever has heard that nothing remains does not ask, and learns it here."""
+        account = self.budget.account
+        was_sliding = account.sliding is not None
+        for settlement, others in told:
+            if others is not None and is_ours and settlement.minute == account.minute.number and not account.sliding:
+                account.note_external_spend(others, self._monotonic())
+        if account.sliding is not None and not was_sliding and self._reserving is None:
+            self._done()

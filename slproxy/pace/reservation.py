@@ -28,8 +28,8 @@ class Reservation:
     waited: float = 0.0
     sent: float | None = None
     minute: int | None = None
-    # Whether replicas know of it.
-    is_shared: bool = False
+    # The minute in which Redis counts it for all replicas, if it does.
+    reserved_in: int | None = None
     # What it was refused for, if it was (429).
     refusal: Refusal | None = None
     # Whether its reply tells if the budget is spent, which is in doubt.

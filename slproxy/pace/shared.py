@@ -67,9 +67,10 @@ local best = math.min((remaining or limit - spent) - headroom, quota) - sum
 return {table.concat(verdicts), best, remaining and math.max(0, limit - remaining - spent) or -1}
 """
 # KEYS: the minute. ARGV: what was reserved; what it has cost; what remains, empty if no reply has told; the client
-# whose own budget it was of, or an empty text. `0 - n`, since Lua makes `-0` of nothing, which is no integer to Redis.
+# whose own budget it was of, or an empty text; the team's limit. Returns what others than the replicas have spent at
+# least, or -1 as long as that is not told. `0 - n`, since Lua makes `-0` of nothing, which is no integer to Redis.
 SETTLE = """
-if redis.call('EXISTS', KEYS[1]) == 0 then return end
+if redis.call('EXISTS', KEYS[1]) == 0 then return -1 end
 local in_flight = redis.call('HINCRBY', KEYS[1], 'in_flight', 0 - tonumber(ARGV[1]))
 if in_flight < 0 then redis.call('HSET', KEYS[1], 'in_flight', 0) end
 redis.call('HINCRBY', KEYS[1], 'spent', tonumber(ARGV[2]) - tonumber(ARGV[1]))
@@ -82,6 +83,8 @@ if ARGV[3] == '' then
 elseif not remaining or tonumber(ARGV[3]) < remaining then
   redis.call('HSET', KEYS[1], 'remaining', ARGV[3])
 end
+local minute = redis.call('HMGET', KEYS[1], 'spent', 'remaining')
+return minute[2] and math.max(0, tonumber(ARGV[5]) - tonumber(minute[2]) - tonumber(minute[1])) or -1
 """
 GRANTED, WAITS, OVER_OWN = "gwo"
 
@@ -154,14 +157,18 @@ class RedisBudget:
         text = verdicts if isinstance(verdicts, str) else verdicts.decode()
         return Allocation(text, left, others if others >= 0 else None)
 
-    async def settle(self, settlements: Sequence[Settlement]) -> None:
-        """Say what became of reservations."""
+    async def settle(self, settlements: Sequence[Settlement], *, limit: int) -> list[int | None]:
+        """Say what became of reservations; return what no replica has spent of the minute of each, where that is told.
+
+        Without an answer nothing is returned.
+        """
         pipeline = self._redis.pipeline(transaction=False)
         for each in settlements:
             told = "" if each.remaining is None else str(each.remaining)
-            arguments = (str(each.reserved), str(each.cost), told, each.client)
+            arguments = (str(each.reserved), str(each.cost), told, each.client, str(limit))
             pipeline.eval(SETTLE, 1, minute_key(self._profile, each.minute), *arguments)
-        await self._ask(pipeline.execute())
+        answer = cast("list[int]", await self._ask(pipeline.execute()) or [])
+        return [others if others >= 0 else None for others in answer]
 
     async def close(self) -> None:
         """Close the connections."""

@@ -7,22 +7,24 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 import pytest
 from redis.asyncio import Redis
 
 from slproxy.config import Secret
-from slproxy.pace import Pacer, Preferences, RateLimitHeaders, RedisBudget
+from slproxy.config.schema import PaceSettings
+from slproxy.pace import Pacer, Preferences, RateLimitHeaders, RedisBudget, Reservation
 from slproxy.pace.shared import FALLBACK_SECONDS, KEY_TTL, TIMEOUT, Allocation, Settlement, minute_key
 from slproxy.sandbox import Options, Sandbox
 from tests.support.commands import free_port, pointed_at
+from tests.support.listener import relay
 from tests.support.pacing import MINUTE, Line, ManualClock, Ticking, line_to, logged, paced, spend_all, told_at_once
 from tests.support.programs import Program
 from tests.support.proxies import settings_for
@@ -241,7 +243,7 @@ async def test_a_settlement(
     async with looking_into(url) as redis, contextlib.aclosing(Shared(url)) as budget:
         if before:
             await redis.hset(THIS_MINUTE, mapping=before)  # type: ignore[arg-type]
-        await budget.settle([Settlement(int(MINUTE // 60), reserved, cost, remaining)])
+        await budget.settle([Settlement(int(MINUTE // 60), reserved, cost, remaining)], limit=600)
         assert not budget.is_alone
         assert await kept(redis, THIS_MINUTE) == after
 
@@ -252,7 +254,7 @@ async def test_reservations_are_made_in_order_and_none_overtakes(url: str) -> No
         reserve = partial(budget.reserve, 7, limit=20, quota=20, headroom=0, probing=False)
         assert await reserve([10, 3, 8, 1]) == Allocation("ggww", 7, None)
         assert await kept(redis, minute_key("default", 7)) == {"spent": 13, "in_flight": 13}
-        await budget.settle([Settlement(7, 10, 10, 10), Settlement(7, 3, 5, None)])
+        await budget.settle([Settlement(7, 10, 10, 10), Settlement(7, 3, 5, None)], limit=600)
         assert await kept(redis, minute_key("default", 7)) == {"spent": 15, "in_flight": 0, "remaining": 5}
 
 
@@ -291,11 +293,11 @@ async def test_one_of_all_replicas_finds_out_whether_the_budget_is_back(url: str
         # The others wait for what it hears, unless they have waited for long.
         assert await probe(7, [1, 1]) == Allocation("ww", 27, None)
         assert await budget.reserve(7, [1], limit=30, quota=30, headroom=0, probing=False) == Allocation("g", 26, None)
-        await budget.settle([Settlement(7, 3, 3, 20)])
+        await budget.settle([Settlement(7, 3, 3, 20)], limit=600)
         assert await probe(7, [1, 1]) == Allocation("gg", 18, 6)
         # One that was refused leaves no trace: the next one may ask again.
         assert await probe(8, [1]) == Allocation("g", 29, None)
-        await budget.settle([Settlement(8, 1, 0, None)])
+        await budget.settle([Settlement(8, 1, 0, None)], limit=600)
         assert await probe(8, [1]) == Allocation("g", 29, None)
 
 
@@ -575,9 +577,161 @@ async def test_a_client_over_its_own_budget_is_passed_over_whichever_replica_has
         assert await reserve([1, 5, 1], own=[report, agent, agent]) == Allocation("ogo", 589, None)
         minute = {"spent": 11, "in_flight": 11, "client:report": 5, "client:agent": 5}
         assert await kept(redis, minute_key("default", 7)) == minute
-        await budget.settle([Settlement(7, 3, 1, None, "report"), Settlement(7, 1, 1, None)])
+        await budget.settle([Settlement(7, 3, 1, None, "report"), Settlement(7, 1, 1, None)], limit=600)
         assert (await kept(redis, minute_key("default", 7)))["client:report"] == 3
         assert await reserve([2, 1], own=[report, report]) == Allocation("go", 589, None)
+
+
+# What one concludes while others spend as well: pacers at a time that the test sets.
+
+
+@dataclass
+class Team:
+    """A team's minute upstream, and the pacers that spend of it."""
+
+    redis: Redis
+    clock: ManualClock
+    left: int = 600
+
+    def pacer(self, url: str, profile: str = "default", *, wrong: float = 0.0, **pace: Any) -> Pacer:
+        clock = self.clock.proxys(wrong=wrong)
+        return Pacer(
+            PaceSettings(**pace),
+            limit_given=False,
+            shared=RedisBudget(Secret(url), profile),
+            now=clock.now,
+            monotonic=clock.monotonic,
+            call_later=clock.call_later,
+        )
+
+    async def send(self, pacer: Pacer, count: int) -> list[Reservation]:
+        sent = [pacer.take("GET", "/v2/me", Preferences(client="a")) for _ in range(count)]
+        going = [each for each in sent if each is not None]
+        await asyncio.gather(*(pacer.wait(each) for each in going if each.sent is None))
+        return going
+
+    def reply(self, pacer: Pacer, sent: Sequence[Reservation], **told: Any) -> None:
+        for each in sent:
+            self.left -= 1
+            headers = {"cost": 1, "remaining": max(self.left, 0), "limit": 600, "date": float(int(self.clock()))}
+            pacer.replied(each, RateLimitHeaders(**headers | told), target="/v2/me")
+
+    async def spend(self, pacer: Pacer, count: int = 1) -> None:
+        """Send so many that are answered, and of which Redis hears."""
+        self.reply(pacer, await self.send(pacer, count))
+        await settled(self.redis, minute_key("default", int(self.clock() // 60)))
+
+    def begin(self, second: float, left: int = 600) -> None:
+        """Let time pass until so many seconds after the beginning of the first minute, in which so much is left."""
+        self.clock.advance_to(second)
+        self.left = left
+
+
+@asynccontextmanager
+async def team_at(url: str) -> AsyncIterator[Team]:
+    async with looking_into(url) as redis:
+        yield Team(redis, ManualClock(0))
+
+
+async def test_who_is_told_that_nothing_is_left_finds_out_that_the_minute_slides(url: str) -> None:
+    async with team_at(url) as team, closing_all(team.pacer(url)) as (pacer,):
+        await team.spend(pacer, 600)
+        team.begin(61, left=0)
+        await team.spend(pacer)
+        await until(lambda: pacer.budget.account.sliding is not None)
+
+
+async def test_who_finds_out_that_the_minute_slides_does_not_wait_for_the_next_one(url: str) -> None:
+    async with team_at(url) as team, closing_all(team.pacer(url), team.pacer(url)) as (one, other):
+        for count in (1, 299):
+            for pacer in (one, other):
+                await team.spend(pacer, count)
+        team.begin(61, left=0)
+        await team.spend(one)
+        waiting = asyncio.create_task(team.send(other, 1))
+        await until(lambda: other.budget.account.sliding is not None)
+        team.clock.advance(7)
+        async with asyncio.timeout(SOON):
+            assert len(await waiting) == 1
+
+
+async def test_replies_that_come_while_redis_does_not_answer_are_told_to_it_afterwards(url: str) -> None:
+    is_down = False
+
+    async def asked(data: bytes) -> bytes:
+        if is_down:
+            raise ConnectionResetError
+        return data
+
+    async with relay(urlsplit(url).port or 0, asked=asked) as port, team_at(url) as team:
+        through = f"redis://127.0.0.1:{port}/0{PATIENT}"
+        async with closing_all(team.pacer(through), team.pacer(url)) as (alone, other):
+            # All of a minute, half of it each.
+            for count in (1, 299):
+                for pacer in (alone, other):
+                    await team.spend(pacer, count)
+            team.begin(61)
+            await team.spend(alone)
+            shared = await team.send(alone, 50)
+            is_down = True
+            team.reply(alone, await team.send(alone, 400))
+            team.reply(alone, shared)
+            is_down = False
+            team.clock.advance(FALLBACK_SECONDS)
+            await team.spend(alone)
+            assert await settled(team.redis, NEXT_MINUTE) == {"spent": 452, "in_flight": 0, "remaining": 148}
+            # Who hears of 148 knows who has spent the rest.
+            for _ in range(2):
+                await team.spend(other)
+            assert other.budget.account.sliding is None
+
+
+async def test_what_was_reserved_in_a_minute_that_is_none_of_the_upstream_s_comes_back(url: str) -> None:
+    async with team_at(url) as team, closing_all(team.pacer(url, wrong=70)) as (pacer,):
+        team.reply(pacer, await team.send(pacer, 50))
+        await pacer.close()
+        assert await kept(team.redis, NEXT_MINUTE) == {"spent": 0, "in_flight": 0}
+
+
+async def test_a_limit_is_not_seen_in_what_other_replicas_have_left(url: str) -> None:
+    async with team_at(url) as team, closing_all(team.pacer(url)) as (pacer,):
+        for minute in range(5):
+            # Another one spends half of each minute, and no header tells the limit.
+            team.begin(60 * minute + 30, left=300)
+            team.reply(pacer, await team.send(pacer, 1), limit=None)
+        assert pacer.budget.account.limit == 600
+
+
+async def test_a_reload_settles_where_it_was_reserved_and_nowhere_else(url: str) -> None:
+    async with team_at(url) as team, closing_all(team.pacer(url)) as (pacer,):
+        await team.spend(pacer)
+        sent = await team.send(pacer, 50)
+        observing = PaceSettings(mode="observe")
+        pacer.reconfigure(observing, limit_given=False, shared=pacer.shared, is_same_team=True)
+        team.reply(pacer, sent)
+        assert await settled(team.redis, THIS_MINUTE) == {"spent": 51, "in_flight": 0, "remaining": 549}
+        pacer.reconfigure(PaceSettings(), limit_given=False, shared=pacer.shared, is_same_team=True)
+        sent = await team.send(pacer, 50)
+        # Another team, whose minute others spend of.
+        theirs = minute_key("other", int(MINUTE // 60))
+        before = {"spent": 60, "in_flight": 60, "remaining": 500}
+        await team.redis.hset(theirs, mapping=before)  # type: ignore[arg-type]
+        first, second = pacer.shared, RedisBudget(Secret(url), "other")
+        pacer.reconfigure(PaceSettings(), limit_given=False, shared=second, is_same_team=False)
+        team.reply(pacer, sent)
+        assert first is not None
+        await first.close()
+        await pacer.close()
+        assert await kept(team.redis, theirs) == before
+
+
+@asynccontextmanager
+async def closing_all(*pacers: Pacer) -> AsyncIterator[tuple[Pacer, ...]]:
+    try:
+        yield pacers
+    finally:
+        for each in pacers:
+            await each.close()
 
 
 async def test_what_was_sent_without_redis_is_told_to_it_once_it_answers_and_takes_nothing_back() -> None:
