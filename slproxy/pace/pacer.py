@@ -80,13 +80,9 @@ class Pacer:
     ) -> None:
         """Go on under other rules with who waits and, of the same team, with what is known."""
         self._pace = pace
-        if shared is not self._replicas.redis or not is_same_team:
-            for each in self.budget.account.in_flight.reservations:
-                # What another Redis counts is not settled in this one, nor what another team has spent.
-                each.reserved_in, each.minute = None, each.minute if is_same_team else None
         if not is_same_team:
             self.budget = self.budget.for_another_team(self._monotonic())
-        self._replicas.redis, self._replicas.budget = shared, self.budget
+        self._replicas.reconfigure(shared, self.budget)
         self.budget.account.set_rules(_rules(pace, limit_given=limit_given, is_shared=shared is not None))
         self._dispatch_due()
 

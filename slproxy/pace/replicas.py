@@ -49,6 +49,14 @@ class Replicas:
         self._settlements: list[Settlement] = []
         self._fallback_until = -math.inf
 
+    def reconfigure(self, redis: RedisBudget | None, budget: Budget) -> None:
+        """Go on with these; what another Redis has reserved, or another team has sent, is not settled in them."""
+        if redis is not self.redis or budget is not self.budget:
+            self._settlements.clear()
+            for each in self.budget.account.in_flight.reservations:
+                each.reserved_in, each.minute = None, each.minute if budget is self.budget else None
+        self.redis, self.budget = redis, budget
+
     def share(self, now: float) -> bool:
         """Tell whether Redis decides: it answers, and a minute that slides is none that replicas could share."""
         return self.redis is not None and self.budget.account.sliding is None and now >= self._fallback_until
