@@ -92,7 +92,7 @@ class Budget:
             return False
         return self.account.minute.by_budget[reservation.client] + reservation.cost > reservation.budget
 
-    def own_wait(self, reservation: Reservation, now: float) -> float:
+    def _wait_for_own(self, reservation: Reservation, now: float) -> float:
         """Return the seconds until its client may spend so much, after what it has waiting; without end if never."""
         if reservation.budget is None:
             return 0.0
@@ -169,11 +169,18 @@ class Budget:
 
     def estimated_wait(self, reservation: Reservation, now: float) -> float:
         """Return after how many seconds a reservation that comes now would be sent, as things stand."""
-        return max(self._wait_for_team(reservation, now), self.own_wait(reservation, now))
+        blocked = self._blocked_until(reservation, now) - now
+        return max(self._wait_for_team(reservation, now, blocked), self._wait_for_own(reservation, now))
 
-    def _wait_for_team(self, reservation: Reservation, now: float) -> float:
+    def waits_for_own(self, reservation: Reservation, now: float) -> bool:
+        """Tell whether it is its client's own budget that a reservation waits for, and not the team's for longer."""
+        blocked = max(self.account.blocked_until, self.account.endpoints.held_until(reservation.endpoint)) - now
+        own = self._wait_for_own(reservation, now)
+        return 0 < own >= self._wait_for_team(reservation, now, blocked)
+
+    def _wait_for_team(self, reservation: Reservation, now: float, blocked: float) -> float:
         account, ahead = self.account, self.queue.ahead_of(reservation)
-        blocked = max(0.0, self._blocked_until(reservation, now) - now)
+        blocked = max(0.0, blocked)
         left = account.left(now, at_best=True)
         if account.sliding is not None:
             return max(

@@ -302,7 +302,7 @@ class Pacer:
     def _over_budget(self, reservation: Reservation, wait: float) -> OverBudget:
         account, client = self.budget.account, reservation.client
         retry_after = (("Retry-After", str(math.ceil(wait))),) if math.isfinite(wait) else ()
-        if self.budget.own_wait(reservation, self._monotonic()) >= wait:
+        if self.budget.waits_for_own(reservation, self._monotonic()):
             if retry_after:
                 detail = (
                     f"The budget of the client {client}, {reservation.budget} a minute, has less left than the request"

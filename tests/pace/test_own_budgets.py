@@ -54,7 +54,20 @@ def test_who_only_calls_itself_by_the_name_of_a_client_keeps_it_from_nothing() -
     it = desk(10.0)
     for _ in range(5):
         it.budget.queue.add(it.ask(30, client="report"))
-    assert it.budget.own_wait(it.ask(client="report", budget=20), it.now) == 0.0
+    assert it.budget.estimated_wait(it.ask(client="report", budget=20), it.now) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("told", "budget", "is_own"),
+    [(590, 1, True), (0, 1, True), (0, 20, False), (590, 20, False)],
+    ids=["its own is spent", "both are", "the team's is", "neither is"],
+)
+def test_which_budget_is_waited_for_is_known_to_the_last_second(told: int, budget: int, is_own: bool) -> None:
+    for second in (10.0, 59.9):
+        it = desk(second)
+        it.reply(it.send(), told)
+        it.account.book(it.ask(client="report", budget=budget), it.now)
+        assert it.budget.waits_for_own(it.ask(client="report", budget=budget), it.now) is is_own
 
 
 def spent(it: Desk, client: str) -> int:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import itertools
 import time
 from dataclasses import replace
 
 import pytest
 
+from slproxy.clock import Clock
 from slproxy.config import ClientSettings, ListenSettings, Secret
 from slproxy.config.schema import PolicySettings
 from slproxy.forward.policy import Policy, client_of
@@ -145,13 +147,20 @@ async def test_a_client_is_called_by_its_name_whatever_it_calls_itself() -> None
 
 async def test_a_client_whose_budget_is_spent_is_told_so_and_holds_nobody() -> None:
     clients = {"report": replace(REPORT, budget=2), "agent": ClientSettings(key=Secret(OTHER))}
-    async with pair(clients=clients) as (upstream, app):
+    # Time passes between any two looks at it, as it does, and no minute ends.
+    ticks = itertools.count()
+    clock = Clock(now=lambda: 1_795_000_030.0, monotonic=lambda: next(ticks) / 1e6)
+    async with (
+        ScriptedUpstream() as upstream,
+        proxy(replace(settings_for(upstream.url), clients=clients), clock=clock) as app,
+    ):
         ours = [f"X-Slproxy-Key: {KEY}", "Prefer: wait=0"]
         statuses = [(await asked(app.urls[0], get("/v2/me", *ours))).head.status for _ in range(2)]
         assert statuses == [200, 200]
         response = await asked(app.urls[0], get("/v2/me", *ours))
         document = problem(response, status=429, kind="over-budget")
         assert (document["client"], document["rule"]) == ("report", "client.report.budget")
+        assert str(document["detail"]).startswith("The budget of the client report, 2 a minute, has less left")
         assert 1 <= int(response.head.get("Retry-After") or "") <= 61
         assert "Retry-After" in str(document["hint"])
         response = await asked(app.urls[0], get("/v2/people?page=300", *ours))
