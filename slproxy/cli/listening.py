@@ -21,17 +21,29 @@ NAMES = ("host", "port", "uds")
 def listening(flags: Mapping[str, str], environ: Mapping[str, str], cwd: Path) -> Listening:
     """Return what is in force; ``flags`` may hold ``config`` and ``profile`` as well.
 
-    Raises ValueError, with a message for a person, where a file cannot be read.
+    Raises ValueError, with a message for a person, where a file cannot be read, or a value must not be repeated.
     """
     dotenv = _dotenv(cwd / ".env")
     config = flags.get("config") or _first("SLPROXY_CONFIG", environ, dotenv)
     profile = flags.get("profile") or _first("SLPROXY_PROFILE", environ, dotenv) or "default"
+    _check_no_api_key("the configuration file", config or "")
     path = cwd / _expanded(config) if config else next((each for each in _usual(environ, cwd) if each.is_file()), None)
     found = {"host": "127.0.0.1", "port": "8642"}
     if path is not None:
         for layer in _in_file(path, profile):
             found |= layer
-    return found | _in_variables(dotenv, cwd) | _in_variables(environ, cwd) | _located(flags, cwd)
+    found |= _in_variables(dotenv, cwd) | _in_variables(environ, cwd) | _located(flags, cwd)
+    for name, value in found.items():
+        _check_no_api_key(f"listen.{name}", value)
+    return found
+
+
+def _check_no_api_key(name: str, value: str) -> None:
+    if "ak_" in value.lower():
+        from slproxy.config import holds_api_key  # noqa: PLC0415  # the whole schema
+
+        if holds_api_key(value):
+            raise ValueError(f"{name} looks like an API key of SalesLoft's")
 
 
 def _first(name: str, *layers: Mapping[str, str]) -> str | None:

@@ -1,5 +1,6 @@
 """Settings: what can be set, and where each value came from."""
 
+from slproxy.config.api_key import holds_api_key
 from slproxy.config.conflicts import check, check_listening
 from slproxy.config.effective import effective
 from slproxy.config.egress import Egress, EgressProxy
@@ -57,6 +58,7 @@ __all__ = [
     "covers",
     "effective",
     "has_redirects",
+    "holds_api_key",
     "is_loopback",
     "load",
     "matcher",

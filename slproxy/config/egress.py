@@ -17,6 +17,7 @@ from types import MappingProxyType
 from typing import Literal
 from urllib.parse import unquote_to_bytes
 
+from slproxy.config.api_key import check_no_api_key
 from slproxy.config.hosts import HOST, is_loopback
 from slproxy.config.secret import MASK, Secret
 from slproxy.errors import ConfigError
@@ -124,6 +125,7 @@ def _parsed_proxy(url: str) -> EgressProxy:
     # Never shown: it may hold a password.
     if match is None:
         raise ConfigError("is no URL of a proxy", hint=_URL_HINT)
+    check_no_api_key(match["host"])
     scheme = (match["scheme"] or "http").lower()
     if scheme not in _PORTS:
         raise ConfigError(

@@ -12,9 +12,6 @@ import re
 from slproxy.config.setting import Setting
 from slproxy.errors import ConfigError
 
-# docs/salesloft.md, OAuth
-_API_KEY = re.compile(r"(v2_ak_[A-Za-z0-9-]+|ak)_[0-9A-Fa-f]{64}")
-
 _QUOTED = re.compile(r"""(["'`]).*\1""", re.DOTALL)
 _ASSIGNED = re.compile(r"(export\s+)?(SALESLOFT|SLPROXY)_\w+\s*=")
 _SCHEME = re.compile(r"(bearer|basic|token)\s|bearer:", re.IGNORECASE)
@@ -63,8 +60,3 @@ def check_filled_in(setting: Setting, text: str) -> None:
         or (setting.credential and _SALESLOFTS_PLACEHOLDER.fullmatch(words))
     ):
         raise ConfigError("is a placeholder, not a value", hint=f"give {name} the real one, or remove it")
-
-
-def is_api_key(text: str) -> bool:
-    """Tell whether a text has the form of SalesLoft's API keys, as far as it is known."""
-    return _API_KEY.fullmatch(text) is not None

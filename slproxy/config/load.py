@@ -14,6 +14,7 @@ from pathlib import Path
 from types import MappingProxyType
 from urllib.parse import urlsplit
 
+from slproxy.config.api_key import check_no_api_key, is_api_key, may_be_secret
 from slproxy.config.conflicts import check, raise_errors
 from slproxy.config.egress import Egress, from_environment
 from slproxy.config.env_file import from_dotenv
@@ -29,7 +30,6 @@ from slproxy.config.files import (
     state_folder,
     token_file,
 )
-from slproxy.config.filled_in import is_api_key
 from slproxy.config.flags import from_flags
 from slproxy.config.found import REDIRECTS
 from slproxy.config.messages import redacted
@@ -229,6 +229,10 @@ def _toml_file(
         path = cwd / expanded(flag or Path(variable.value.strip() if variable else ""))
         found = flag is None and variable is not None and bool(variable.origin.found)
         what = f"the configuration file ({place})"
+        try:
+            check_no_api_key(str(path))
+        except ConfigError as refused:
+            raise ConfigError(f"{what} {refused.detail}", hint=refused.hint) from refused
         content = read_found(path, what, accept=_NAME_IT) if found else read(path, what)
         if content is None:
             raise ConfigError(
@@ -260,6 +264,11 @@ def _mounted(raw: RawValue) -> tuple[str, Origin]:
     key = raw.setting.key
     if not isinstance(raw.value, str) or not raw.value:
         raise ConfigError(f"{key}_file ({raw.origin}): expected the path of a file", hint="or give the value itself")
+    if "/" not in raw.value and may_be_secret(raw.value):
+        raise ConfigError(
+            f"{key}_file ({raw.origin}): expected the path of a file, got what may be the secret itself",
+            hint=f"give that to {raw.setting.variables[0]}; before the name of a file, write ./",
+        )
     try:
         path = raw.base / expanded(Path(raw.value))
     except (ValueError, RuntimeError) as error:

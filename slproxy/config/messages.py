@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+from slproxy.config.api_key import may_be_secret
 from slproxy.config.setting import Setting
 
 REMEDY = "fix or remove it"
@@ -40,10 +41,12 @@ def kind_of(value: object) -> str:
 
 
 def redacted(value: object, *, text: bool = False) -> str:
-    """Show a value in a message: shortened, and not at all where a URL might carry a password."""
+    """Show a value in a message: shortened, and not at all where it may be a secret, or a URL that carries one."""
     match value:
         case str() if "@" in value:
             return "text with an '@' (not shown: it may hold a password)"
+        case str() if may_be_secret(value):
+            return "text that is not shown: it may be a secret"
         case str():
             short = repr(value if len(value) <= 60 else value[:60] + "…")
             return short if text else f"the string {short}"

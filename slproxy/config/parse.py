@@ -10,6 +10,7 @@ import re
 from pathlib import Path
 from types import MappingProxyType
 
+from slproxy.config.api_key import check_no_api_key
 from slproxy.config.filled_in import check_filled_in
 from slproxy.config.messages import REMEDY, expected, kind_of, redacted
 from slproxy.config.schema import KIB, MIB
@@ -36,6 +37,10 @@ def parse(setting: Setting, value: object, *, text: bool, base: Path) -> object:
     ``text`` says that it comes from where all types are spelt in letters, such as the environment; a relative path
     starts from ``base``. Raises ConfigError, worded to follow the name of the setting, and without any secret.
     """
+    if not setting.secret:
+        for each in value if isinstance(value, list) else [value]:
+            if isinstance(each, str):
+                check_no_api_key(each)
     try:
         typed = _within(setting, _typed(setting, value, text=text))
     except (ValueError, OverflowError):

@@ -54,17 +54,18 @@ def _upstream_origin(value: object) -> str:
 
 
 def _redirect_uri(value: object) -> str:
+    # It is not repeated: a file may hold it, and then what is wrong with it may be that it is another's secret.
     url = _string(value)
     parts = re.fullmatch(r"([^/?#]+://[^/?#]+)([/?][\x21-\x22\x24-\x7e]*)?", url)
     origin = parse_origin(parts[1]) if parts else None
     if origin is None or origin[0] not in PORTS:
         raise ConfigError(
-            f"expected an absolute http or https URL without fragment, got {redacted(url, text=True)}",
+            "expected an absolute http or https URL without fragment",
             hint="copy it from the OAuth application's settings at SalesLoft",
         )
     if origin[0] == "http" and not is_loopback(origin[1]):
         raise ConfigError(
-            f"expected https, got {redacted(url, text=True)}: over http anyone on the way reads the login's code",
+            "expected https: over http anyone on the way reads the login's code",
             hint="http is for loopback hosts only, such as http://localhost:3000/callback",
         )
     return url

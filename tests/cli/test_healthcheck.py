@@ -138,6 +138,14 @@ async def test_what_else_answers_or_does_not_is_told(tmp_path: Path) -> None:
     assert await checked(tmp_path, "--config", "wrong.toml") == (1, told)
 
 
+@pytest.mark.parametrize("name", ["LISTEN__HOST", "LISTEN__PORT", "LISTEN__UDS", "CONFIG"])
+async def test_an_api_key_in_the_place_of_an_address_is_told_and_not_repeated(name: str, tmp_path: Path) -> None:
+    code, said = await checked(tmp_path, **{f"SLPROXY_{name}": KEY})
+    assert code == 1
+    assert "looks like an API key of SalesLoft's: slproxy config says why" in said
+    assert KEY.removeprefix("ak_")[:16] not in said
+
+
 async def test_a_mistake_in_other_settings_leaves_a_proxy_that_is_up_healthy(tmp_path: Path) -> None:
     """It changes nothing of one that runs (docs/contract.md, Settings), so that a restart would only end it."""
     env = pointed_at(NOBODY, SALESLOFT_API_KEY=KEY, SLPROXY_LISTEN__PORT=str(free_port()))

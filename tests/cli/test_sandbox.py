@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.commands import run_here
+from tests.support.commands import KEY, run_here
 from tests.support.programs import program, run
 from tests.support.raw_http import get, raw
 from tests.support.waiting import until
@@ -17,8 +17,8 @@ SENSELESS = {
     "--port": [each for each in NUMBERS if each != "0"] + ["65536", "99999999", "8643.0"],
     "--budget": [*NUMBERS, "1.5", "1000001"],
     "--token-lifetime": [*NUMBERS, "0.0", "0.5", "31536001"],
-    "--host": ["", " ", "a b", "\n", "ä"],
-    "--client-id": ["", " ", "a b", "ü", "a\tb"],
+    "--host": ["", " ", "a b", "\n", "ä", KEY],
+    "--client-id": ["", " ", "a b", "ü", "a\tb", KEY],
     "--redirect-uri": [
         "",
         "x",
@@ -43,6 +43,7 @@ async def test_a_flag_that_makes_no_sense_is_refused_before_anything_listens(
     assert (code, out) == (2, "")
     assert f"argument {flag}: " in err
     assert "Traceback" not in err
+    assert KEY not in err, "a real one"
 
 
 async def test_the_flag_that_makes_no_sense_may_be_one_of_several(tmp_path: Path) -> None:

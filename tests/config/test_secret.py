@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from slproxy.config import SCHEMA, Secret
+from slproxy.config.setting import Setting
 from tests.support.settings import SECRET, loaded, refusal, value
 
 
@@ -110,3 +111,61 @@ def test_a_mangled_credential_is_told_without_showing_it(key: str, text: str, tm
 )
 def test_no_message_shows_a_secret(toml: str, tmp_path: Path) -> None:
     assert "slproxy.toml:" in refusal(tmp_path, toml=toml)
+
+
+API_KEYS = {
+    "a user's": "ak_" + "5a" * 32,
+    "a team's": "v2_ak_team-7_" + "5a" * 32,
+    "cut off": "ak_" + "5a" * 20,
+    "with more around it": "https://ak_" + "5a" * 32 + ".test",
+    "in capitals": "AK_" + "5A" * 32,
+}
+OPEN = [setting for setting in SCHEMA.values() if not setting.secret]
+
+
+@pytest.mark.parametrize("api_key", API_KEYS.values(), ids=API_KEYS)
+@pytest.mark.parametrize("setting", OPEN, ids=lambda setting: str(setting.key))
+def test_an_api_key_in_another_setting_is_a_mistake_that_says_where_it_belongs(
+    setting: Setting, api_key: str, tmp_path: Path
+) -> None:
+    mounted = tmp_path / "mounted"
+    mounted.write_text(f"{api_key}\n")
+    ways = [(setting.variables[-1], api_key)]
+    ways += [(f"{setting.variables[-1]}_FILE", str(mounted))] if setting.from_file else []
+    for variable, given in ways:
+        message = refusal(tmp_path, env={variable: given})
+        assert f"{setting.key} (env {variable}" in message
+        assert "which belongs in auth.api_key" in message
+        assert "5a" not in message.lower()
+    message = refusal(tmp_path, toml=f"[{setting.section}]\n{setting.name} = ['{api_key}']")
+    assert "slproxy.toml:2" in message
+    assert "5a" not in message.lower()
+
+
+@pytest.mark.parametrize("api_key", API_KEYS.values(), ids=API_KEYS)
+def test_a_secret_in_the_place_of_a_path_or_a_name_is_not_repeated(api_key: str, tmp_path: Path) -> None:
+    client_secret = "5a" * 32
+    messages = [
+        refusal(tmp_path, env={"SLPROXY_CONFIG": api_key}),
+        refusal(tmp_path, config=Path(api_key)),
+        refusal(tmp_path, env={"HTTPS_PROXY": f"http://{api_key.removeprefix('https://')}:80"}),
+        refusal(tmp_path, env={"SALESLOFT_CLIENT_SECRET_FILE": client_secret}),
+        refusal(tmp_path, env={"SALESLOFT_REDIRECT_URI": client_secret}),
+        refusal(tmp_path, env={"SLPROXY_UPSTREAM__API_URL": client_secret}),
+        refusal(tmp_path, env={"SLPROXY_LISTEN__PORT": client_secret}),
+    ]
+    if "/" not in api_key:
+        messages.append(refusal(tmp_path, env={"SALESLOFT_API_KEY_FILE": api_key}))
+    for message in messages:
+        assert "5a5a" not in message.lower()
+
+
+def test_what_a_mounted_file_holds_is_not_repeated(tmp_path: Path) -> None:
+    mounted = tmp_path / "mounted"
+    for setting in (each for each in SCHEMA.values() if each.from_file):
+        mounted.write_text(f"{SECRET} \n{SECRET}")
+        message = refusal(tmp_path, env={setting.variables[-1] + "_FILE": str(mounted)})
+        assert f"{setting.key} (env {setting.variables[-1]}_FILE ({mounted}))" in message
+    for text, told in ((SECRET, "expected an absolute"), (f"http://{SECRET}.test", "expected https")):
+        mounted.write_text(text)
+        assert told in refusal(tmp_path, env={"SALESLOFT_REDIRECT_URI_FILE": str(mounted)})

@@ -19,7 +19,7 @@ from slproxy.cli import held_signals
 from slproxy.cli.announcement import print_if_read
 from slproxy.cli.flags import SANDBOX_HOST, SANDBOX_PORT
 from slproxy.cli.output import DONE, print_note
-from slproxy.config import Settings
+from slproxy.config import Settings, holds_api_key
 from slproxy.errors import ConfigError
 from slproxy.observe import Exchange, Listener, loggable_path
 from slproxy.sandbox import Options, Sandbox
@@ -89,7 +89,7 @@ def _check(args: argparse.Namespace) -> None:
     for name, flag in _FLAGS.items():
         given = getattr(args, name)
         for value in given if isinstance(given, list) else [given]:
-            if value is not None and not flag.accepts(str(value)):
+            if value is not None and (not flag.accepts(str(value)) or holds_api_key(str(value))):
                 raise ConfigError(
                     f"argument --{name.replace('_', '-')}: expected {flag.expected}.", hint="Fix or remove it."
                 )
