@@ -7,15 +7,18 @@ and ``tests/server/test_aiohttp_private.py`` names what a new version has lost. 
 from __future__ import annotations
 
 import asyncio
+import logging
 from abc import abstractmethod
 from collections.abc import Awaitable, Iterable
 from typing import NamedTuple, Protocol
 
-from aiohttp import EMPTY_PAYLOAD, StreamReader, __version__, web, web_protocol
+from aiohttp import EMPTY_PAYLOAD, __version__, web, web_protocol
 from aiohttp.http_exceptions import HttpProcessingError
 
 from slproxy.errors import Problem
 from slproxy.server.client_request import ClientRequest
+
+log = logging.getLogger("slproxy.server")
 
 
 class Private(NamedTuple):
@@ -195,6 +198,10 @@ class RequestHandler(web.RequestHandler):
             try:
                 if not await self._serve_next() or self._close:
                     break
+            except Exception:
+                # asyncio would not tell: `connection_lost` cancels this task, and with it the report of its exception.
+                log.exception("a defect in slproxy, at the end of a response")
+                self.force_close()
             except BaseException:
                 self.force_close()
                 raise
@@ -220,7 +227,7 @@ class RequestHandler(web.RequestHandler):
                 await response.write_eof()
         except ConnectionError:
             return False
-        return response.keep_alive and (payload.is_eof() or await self._has_read_rest(payload))
+        return response.keep_alive and (payload.is_eof() or await self._has_read_rest(request))
 
     async def _response_to(self, request: ClientRequest, error: BaseException | None) -> Ends:
         if error is not None:
@@ -249,12 +256,13 @@ class RequestHandler(web.RequestHandler):
         if self._paused:
             await self._drain_helper()
 
-    async def _has_read_rest(self, body: StreamReader) -> bool:
+    async def _has_read_rest(self, request: ClientRequest) -> bool:
         """Throw away what is left of a body, for a while; return whether its end has come."""
+        body = request.body
         if self._lingering_time:
             try:
-                async with asyncio.timeout(self._lingering_time):
-                    while not body.is_eof():
+                async with asyncio.timeout(self._lingering_time), request.reading:
+                    while not (body.is_eof() or self._force_close):  # one that has no transport cannot be read
                         await body.readany()
             except (TimeoutError, web.RequestPayloadError, HttpProcessingError, Problem):
                 return False

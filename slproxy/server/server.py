@@ -352,7 +352,7 @@ def _reader(
                 connection.written = 0  # no response has begun
             chunk = content.read_nowait()
             if not chunk and not content.at_eof():
-                async with asyncio.timeout(timeout):
+                async with asyncio.timeout(timeout), request.reading:
                     chunk = await content.readany()
         except TimeoutError as error:
             raise BadRequest(

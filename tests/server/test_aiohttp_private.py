@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import asyncio
 import tomllib
+from collections.abc import Awaitable
 from pathlib import Path
 
 import aiohttp
@@ -11,8 +13,12 @@ import pytest
 from aiohttp import web
 
 import slproxy.server
-from slproxy.server.aiohttp_private import PRIVATE_NAMES, Private, lost
+from slproxy.server.aiohttp_private import PRIVATE_NAMES, Ends, Private, RequestHandler, lost
+from slproxy.server.client_request import ClientRequest
 from tests.support import ROOT
+from tests.support.loops import LOOPS, in_loop
+from tests.support.raw_http import get
+from tests.support.waiting import SOON
 
 FILES = sorted(Path(slproxy.server.__file__).parent.glob("*.py"))
 
@@ -47,3 +53,52 @@ def test_aiohttp_is_capped_below_the_first_version_that_was_not_tested() -> None
     major, minor = aiohttp.__version__.split(".")[:2]
     assert below == f"{major}.{int(minor) + 1}"
     assert lowest.startswith(f"{major}.{minor}.")
+
+
+class Endless:
+    """A response whose end has a defect."""
+
+    keep_alive, is_ended = True, False
+
+    async def write_eof(self) -> None:
+        raise RuntimeError("a defect")
+
+
+class Defective(RequestHandler):
+    """A connection of such responses."""
+
+    __slots__ = ()
+
+    async def _served(self) -> Ends:
+        return Endless()
+
+    def serve(self, request: ClientRequest) -> Awaitable[Ends]:
+        return self._served()
+
+    def error_response(self, request: ClientRequest, error: BaseException) -> Ends:
+        raise ConnectionError from error
+
+    def linger(self) -> None:
+        self.force_close()
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_a_defect_at_the_end_of_a_response_is_told_and_ends_the_connection(
+    loop: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def nothing(request: web.BaseRequest) -> web.StreamResponse:
+        raise AssertionError(request)
+
+    async def ask() -> None:
+        manager = web.Server(nothing)
+        running = asyncio.get_running_loop()
+        server = await running.create_server(lambda: Defective(manager, loop=running), "127.0.0.1", 0)
+        async with server, asyncio.timeout(SOON):
+            reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+            writer.write(get("/v2/a"))
+            assert await reader.read() == b""
+            writer.close()
+
+    in_loop(loop, ask())
+    assert "a defect in slproxy, at the end of a response" in caplog.text
+    assert "RuntimeError: a defect" in caplog.text

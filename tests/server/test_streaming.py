@@ -7,6 +7,7 @@ from contextlib import suppress
 
 import pytest
 
+from tests.support.loops import LOOPS, in_loop
 from tests.support.pair import asked, opened, pair
 from tests.support.raw_http import Message, abort, get, read_message, reply
 from tests.support.waiting import SOON, until
@@ -197,3 +198,40 @@ async def test_an_early_answer_reaches_a_client_that_is_still_sending(status: st
     assert response.head.first == f"HTTP/1.1 {status}"
     assert response.body == b"enough"
     assert len(upstream.seen) == 1
+
+
+EARLY = {
+    "413": reply("413 Content Too Large", b"enough"),
+    "413 that closes": reply("413 Content Too Large", b"enough", "Connection: close"),
+    "401": reply("401 Unauthorized", b"enough"),
+    "200": reply("200 OK", b"enough"),
+    "what is no reply": b"enough\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("early", EARLY)
+def test_a_client_that_pauses_its_upload_keeps_its_connection_over_an_early_answer(early: str, loop: str) -> None:
+    """The upload that waits for the client gives way to who reads the rest of the body, and not the other way round."""
+
+    async def script(message: Message, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if message.head.method == "GET":
+            writer.write(reply("200 OK", b"next"))
+            return
+        await reader.readexactly(1000)
+        writer.write(EARLY[early])
+        await reader.read()
+
+    async def upload() -> None:
+        async with pair(script, whole=False) as (upstream, app):
+            reader, writer = await opened(app)
+            writer.write(get("/v2/a", "Content-Length: 100000", method="POST") + b"x" * 1000)
+            async with asyncio.timeout(SOON):
+                answer = await read_message(reader)
+                writer.write(b"x" * 99_000 + get("/v2/next"))
+                following = await read_message(reader)
+        assert answer.head.status == (502 if early == "what is no reply" else int(early[:3]))
+        assert following.body == b"next"
+        assert len(upstream.seen) == 2
+
+    in_loop(loop, upload())
