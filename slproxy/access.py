@@ -49,7 +49,7 @@ def credentials_of(
     """Return the credentials that the settings name."""
     return Credentials(
         auth=settings.auth,
-        api_key_from=str(settings.origins["auth.api_key"]) if settings.is_set("auth.api_key") else "",
+        api_key_from=str(settings.origin("auth.api_key")) if settings.is_set("auth.api_key") else "",
         owner=owner_of(settings),
         redirect_uri_is_set=settings.is_set("auth.redirect_uri"),
         leeway_is_set=settings.is_set("auth.leeway"),

@@ -58,7 +58,7 @@ async def _host(upstream: Upstream, settings: Settings, name: str, url: str, *, 
     if proxy is None:
         first = await _dns(name, host, port)
     else:
-        route = f"{name}: by way of {proxy} ({settings.origins['upstream.proxy']})"
+        route = f"{name}: by way of {proxy} ({settings.origin('upstream.proxy')})"
         first = await _proxy(upstream, name, route, accounts=accounts)
     if first.state != "ok":
         return [

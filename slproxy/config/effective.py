@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
-from slproxy.config.origin import DEFAULT
 from slproxy.config.schema import Settings
 from slproxy.config.setting import Setting
 
@@ -25,8 +24,7 @@ def effective(settings: Settings) -> list[Row]:
     """Return every setting as it stands and where it came from, secrets masked."""
     plain = {key: _plain(setting, settings.value(setting)) for key, setting in settings.schema.items()}
     return [
-        Row(key=key, value=_text(value), plain=value, origin=str(settings.origins.get(key, DEFAULT)))
-        for key, value in plain.items()
+        Row(key=key, value=_text(value), plain=value, origin=str(settings.origin(key))) for key, value in plain.items()
     ]
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from slproxy.config.files import is_below
 from slproxy.config.messages import redacted
-from slproxy.config.origin import DEFAULT, Origin
+from slproxy.config.origin import Origin
 from slproxy.config.schema import SCHEMA, Settings
 from slproxy.errors import ConfigError
 
@@ -39,7 +39,7 @@ def conflicts(settings: Settings) -> Iterator[ConfigError]:
     """Yield each setting of a found file that would send credentials from elsewhere to where that file says."""
     for key, origin in _redirects(settings):
         for credential in (*CREDENTIALS, *_READ_AND_SENT):
-            given = _origin(settings, credential)
+            given = settings.origin(credential)
             # A file that the found file names is another one.
             from_elsewhere = given.path or (given.found != origin.found and credential in CREDENTIALS)
             if credential != key and from_elsewhere and _value(settings, credential) is not None:
@@ -56,7 +56,7 @@ def conflicts_of_paths(settings: Settings) -> Iterator[ConfigError]:
     if settings.store.kind != "file":
         del paths["store.path"]
     for key, path in paths.items():
-        origin = _origin(settings, key)
+        origin = settings.origin(key)
         if path is not None and origin.found and not is_below(path, Path(origin.found).parent):
             yield ConfigError(
                 f"{key} ({origin}) names {path}, and comes from a file that nobody named: such a file does not decide"
@@ -85,7 +85,7 @@ def check_login(settings: Settings, *, api_url: str | None, accounts_url: str | 
 
 def _redirects(settings: Settings) -> list[tuple[str, Origin]]:
     """Return what found files say of where credentials go, other than the default."""
-    given = [(setting, _origin(settings, setting.key)) for setting in REDIRECTS]
+    given = [(setting, settings.origin(setting.key)) for setting in REDIRECTS]
     return [
         (setting.key, origin)
         for setting, origin in given
@@ -102,10 +102,6 @@ def _refusal(settings: Settings, key: str, origin: Origin, credential: str) -> C
         " does not decide where credentials go",
         hint=f"to say yes: {named}{SCHEMA[key].variables[-1]} in the environment; else remove the line",
     )
-
-
-def _origin(settings: Settings, key: str) -> Origin:
-    return settings.origins.get(key, DEFAULT)
 
 
 def _value(settings: Settings, key: str) -> object:

@@ -156,7 +156,7 @@ def _doubts(settings: Settings) -> Iterator[str]:
     key = settings.auth.api_key
     if key is not None and not is_api_key(key.reveal()):
         yield (
-            f"auth.api_key ({settings.origins['auth.api_key']}) looks like none of SalesLoft's, which are ak_ or"
+            f"auth.api_key ({settings.origin('auth.api_key')}) looks like none of SalesLoft's, which are ak_ or"
             " v2_ak_TEAM_ and 64 hexadecimal digits: was all of it copied?"
         )
 

@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import Annotated, Literal, get_type_hints
 
 from slproxy.config.egress import FROM_ENVIRONMENT, Egress
-from slproxy.config.origin import Origin
+from slproxy.config.origin import DEFAULT, Origin
 from slproxy.config.secret import Secret
 from slproxy.config.setting import Credential, Doc, Ge, Is, Le, Setting, setting_of
 
@@ -311,7 +311,11 @@ class Settings:
 
     def is_set(self, key: str) -> bool:
         """Tell whether ``key``, such as auth.redirect_uri, was set, even to its default."""
-        return key in self.origins and self.origins[key].layer != "default"
+        return self.origin(key).layer != "default"
+
+    def origin(self, key: str) -> Origin:
+        """Return where the value of ``key`` came from."""
+        return self.origins.get(key, DEFAULT)
 
     @property
     def keys(self) -> Mapping[str, Secret]:
