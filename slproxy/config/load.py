@@ -224,20 +224,21 @@ def _toml_file(
 
     The user's own folder is named by the user's own environment; ``.env``, which may name a file, is found itself.
     """
-    if flag is not None or variable is not None:
-        place = "flag --config" if flag is not None else str(variable.origin if variable else "")
-        path = cwd / expanded(flag or Path(variable.value.strip() if variable else ""))
-        found = flag is None and variable is not None and bool(variable.origin.found)
-        what = f"the configuration file ({place})"
+    named: tuple[Path, str, bool] | None = None
+    if flag is not None:
+        named = flag, "flag --config", False
+    elif variable is not None:
+        named = Path(variable.value.strip()), str(variable.origin), bool(variable.origin.found)
+    if named is not None:
+        given, place, found = named
+        path, what = cwd / expanded(given), f"the configuration file ({place})"
         try:
             check_no_api_key(str(path))
         except ConfigError as refused:
             raise ConfigError(f"{what} {refused.detail}", hint=refused.hint) from refused
         content = read_found(path, what, accept=_NAME_IT) if found else read(path, what)
         if content is None:
-            raise ConfigError(
-                f"the configuration file ({place}) does not exist: {path}", hint="fix the path, or remove it"
-            )
+            raise ConfigError(f"{what} does not exist: {path}", hint="fix the path, or remove it")
         return path, content, found
     user = (config_folder(environ) or NOWHERE) / "config.toml"
     for path in (cwd / "slproxy.toml", user):
