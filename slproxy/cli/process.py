@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import os
 import threading
 from collections.abc import Callable, Coroutine
@@ -25,18 +26,7 @@ class DaemonThreads(ThreadPoolExecutor):
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Run a call in a new thread: there are few of them, and none may wait for one that hangs."""
-        future: Future[T] = Future()
-
-        def work() -> None:
-            if not future.set_running_or_notify_cancel():
-                return
-            try:
-                future.set_result(fn(*args, **kwargs))
-            except BaseException as error:  # noqa: BLE001  # whatever it was, who waits gets it
-                future.set_exception(error)
-
-        held_signals.start(threading.Thread(target=work, daemon=True))
-        return future
+        return _started(functools.partial(fn, *args, **kwargs))
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # Python's own
         """Wait for nothing."""
@@ -98,24 +88,20 @@ def end_within(seconds: float, code: int) -> None:
 
 async def in_daemon_thread(work: Callable[[], T]) -> T:
     """Do blocking work in a thread that does not hold up the end of the program, as one of asyncio's executor would."""
-    loop = asyncio.get_running_loop()
-    done: asyncio.Future[T] = loop.create_future()
+    return await asyncio.wrap_future(_started(work))
 
-    def tell(outcome: Future[T]) -> None:
-        if not done.done():
-            try:
-                done.set_result(outcome.result())
-            except Exception as error:  # noqa: BLE001  # whatever it was, who waits gets it
-                done.set_exception(error)
+
+def _started(work: Callable[[], T]) -> Future[T]:
+    """Begin blocking work in a daemon thread."""
+    future: Future[T] = Future()
 
     def thread() -> None:
-        outcome: Future[T] = Future()
+        if not future.set_running_or_notify_cancel():
+            return
         try:
-            outcome.set_result(work())
-        except Exception as error:  # noqa: BLE001  # as above
-            outcome.set_exception(error)
-        with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile, and nobody waits
-            loop.call_soon_threadsafe(tell, outcome)
+            future.set_result(work())
+        except BaseException as error:  # noqa: BLE001  # whatever it was, who waits gets it
+            future.set_exception(error)
 
     held_signals.start(threading.Thread(target=thread, daemon=True))
-    return await done
+    return future
