@@ -154,7 +154,7 @@ class CallbackServer:
     def _start(self) -> bytes:
         if not self._may_start:
             return _page(400, "Already used", _STARTED)
-        self._may_start = self._peers.untold is None
+        self._may_start = self._peers.why_unknown is None
         return _page(302, "To SalesLoft", "The login is at SalesLoft.", f"Location: {self._attempt.url}")
 
 

@@ -60,15 +60,18 @@ def _paths(paths: object) -> str:
     return ", ".join(map(str, paths)) if isinstance(paths, list | tuple) else ""
 
 
-def describe_other_users(listen: ListenSettings, untold: str | None) -> str:
-    """Say that other users of this machine can act with the token, where they can; ``untold`` is why nobody knows them.
+def describe_other_users(listen: ListenSettings, why_unknown: str | None) -> str:
+    """Say that other users of this machine can act with the token, where they can.
 
-    A Unix socket has its mode, and tells its users everywhere.
+    ``why_unknown`` is why the system does not tell users apart, if it does not. A Unix socket has its mode, and tells
+    its users everywhere.
     """
     if listen.key is not None:
         return ""
     if listen.allow_other_users:
         return "Every user of this machine can use your SalesLoft token (listen.allow_other_users)."
-    if untold is None or listen.uds is not None:
+    if why_unknown is None or listen.uds is not None:
         return ""
-    return f"Every user of this machine can use your SalesLoft token: the system does not tell them apart ({untold})."
+    return (
+        f"Every user of this machine can use your SalesLoft token: the system does not tell them apart ({why_unknown})."
+    )

@@ -115,7 +115,7 @@ class ClientEnd:
             return request
         # Seen twice: one that ends with a request that goes out at once has not waited.
         is_doubtful = is_unsent and self._seen_waiting >= 2 and request.method not in SAFE
-        if found is Presence.LEFT or (found is Presence.UNTOLD and is_doubtful):
+        if found is Presence.LEFT or (found is Presence.UNKNOWN and is_doubtful):
             reset(self._transport)
             raise ClientLeft("The client has left while its request waited.")
         return request

@@ -1,7 +1,7 @@
 """Peers: whether another user of this machine is at the other end of a connection.
 
-Everybody on this machine can connect to a loopback address, and can listen on a port of it that is free. What is told
-here is what Linux knows of its sockets; elsewhere ``untold`` says that nothing is.
+Everybody on this machine can connect to a loopback address, and can listen on any of its ports that is free. Linux
+knows who owns each socket; elsewhere nobody is known, and ``why_unknown`` says why.
 """
 
 from __future__ import annotations
@@ -46,17 +46,17 @@ class Peers:
     def __init__(self) -> None:
         self._user = os.geteuid()
         self._kernel: socket.socket | None = None
-        # Why the kernel does not tell, `None` where it does.
-        self.untold: str | None = None
+        # Why the kernel does not say who owns a socket; `None` where it does.
+        self.why_unknown: str | None = None
         try:
             self._kernel = sock_diag.opened()
             with socket.create_server(("127.0.0.1", 0)) as listener:
                 if sock_diag.owner(self._kernel, _address(listener.getsockname()), None) != self._user:
-                    self.untold = "it does not say who owns a socket"
+                    self.why_unknown = "it does not say who owns a socket"
         except OSError as error:
-            self.untold = os.strerror(error.errno) if error.errno else str(error)
-        if self.untold is None and _is_overflow(self._user):
-            self.untold = "in this user namespace it shows other users as this one"
+            self.why_unknown = os.strerror(error.errno) if error.errno else str(error)
+        if self.why_unknown is None and _is_overflow(self._user):
+            self.why_unknown = "in this user namespace it shows other users as this one"
 
     def __enter__(self) -> Self:
         return self
@@ -86,7 +86,7 @@ class Peers:
             if connection.family == _AF_UNIX:
                 return self._foreign(_unix_peer(connection)), True
             near, far = _address(connection.getsockname()), _address(connection.getpeername())
-            if self.untold is not None or self._kernel is None:
+            if self.why_unknown is not None or self._kernel is None:
                 return None, False
             # Either end: a client may have bound an address of this machine that is no loopback one.
             is_loopback = _is_loopback(near) or _is_loopback(far)
@@ -107,7 +107,7 @@ class Peers:
             if connection.family == _AF_UNIX:
                 return self._foreign(_unix_peer(connection))
             near, far = _address(connection.getsockname()), _address(connection.getpeername())
-            if self.untold is not None or self._kernel is None or not _is_loopback(far):
+            if self.why_unknown is not None or self._kernel is None or not _is_loopback(far):
                 return None
             # In this order: a listener that is closed by now has accepted the connection before, or has lost it.
             owners = (sock_diag.owner(self._kernel, far, None), sock_diag.owner(self._kernel, far, near))
@@ -123,7 +123,7 @@ class Peers:
         if connection.family == _AF_UNIX:
             return True
         with contextlib.suppress(OSError):
-            if self.untold is None and self._kernel is not None:
+            if self.why_unknown is None and self._kernel is not None:
                 near, far = _address(connection.getsockname()), _address(connection.getpeername())
                 return sock_diag.owner(self._kernel, far, near) is not None
         return None

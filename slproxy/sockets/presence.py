@@ -19,10 +19,10 @@ _POLLRDHUP = getattr(select, "POLLRDHUP", 0)
 
 
 class Presence(Enum):
-    """Whether a client waits for its answer; ``UNTOLD``: it has ended its half, and nothing tells whether it does."""
+    """Whether a client waits for its answer; ``UNKNOWN``: it has closed its half, and may have left or not."""
 
     HERE = auto()
-    UNTOLD = auto()
+    UNKNOWN = auto()
     LEFT = auto()
 
 
@@ -43,7 +43,7 @@ def presence(client: Client, peers: Peers, *, is_local: bool, has_ended: bool, h
     stand behind bytes that were not.
     """
     if not _POLLRDHUP:
-        return Presence.UNTOLD if has_ended else Presence.HERE
+        return Presence.UNKNOWN if has_ended else Presence.HERE
     poll = select.poll()
     poll.register(client.fileno(), _POLLRDHUP)
     happened = poll.poll(0)
@@ -58,4 +58,4 @@ def presence(client: Client, peers: Peers, *, is_local: bool, has_ended: bool, h
         return Presence.HERE
     if is_local and (is_open := peers.is_open(client)) is not None:
         return Presence.HERE if is_open else Presence.LEFT
-    return Presence.UNTOLD if ended else Presence.HERE
+    return Presence.UNKNOWN if ended else Presence.HERE

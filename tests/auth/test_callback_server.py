@@ -134,7 +134,7 @@ class Untold(Peers):
 
     def __init__(self) -> None:
         super().__init__()
-        self.untold = "this system does not tell"
+        self.why_unknown = "this system does not tell"
 
 
 async def test_where_users_are_not_told_apart_the_address_for_the_browser_works_once() -> None:

@@ -128,8 +128,8 @@ while True:
 @pytest.mark.parametrize("kind", ["port", "uds"])
 async def test_the_local_key_is_told_to_no_listener_of_another_user(tmp_path: Path, kind: str) -> None:
     with Peers() as peers:
-        if peers.untold:
-            pytest.skip(peers.untold)
+        if peers.why_unknown:
+            pytest.skip(peers.why_unknown)
     folder = Path(tempfile.mkdtemp())  # pytest's own nobody else may enter
     os.chmod(folder, 0o777)  # noqa: PTH101  # for the other user
     place = str(free_port()) if kind == "port" else str(folder / "s")

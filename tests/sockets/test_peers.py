@@ -79,7 +79,7 @@ def test_a_client_of_root_is_at_home_with_every_user() -> None:
         _, far = stack.enter_context(connected(socket.socket(), listening()))
         with another_user():
             peers = stack.enter_context(Peers())
-        assert peers.untold is None
+        assert peers.why_unknown is None
         assert peers.foreign_client(far) is None
 
 
@@ -100,8 +100,8 @@ def test_a_client_that_has_gone_is_nobody_and_never_root(end: str) -> None:
 
 def test_a_client_whose_process_has_ended_is_nobody() -> None:
     with listening() as listener, Peers() as peers:
-        if peers.untold is not None:
-            pytest.skip(peers.untold)
+        if peers.why_unknown is not None:
+            pytest.skip(peers.why_unknown)
         script = f"import socket; socket.create_connection({listener.getsockname()}).send(b'x')"
         subprocess.run([sys.executable, "-c", script], check=True)
         far, _ = listener.accept()

@@ -10,7 +10,7 @@ import pytest
 
 from slproxy.sockets import Peers, Presence, presence
 
-HERE, UNTOLD, LEFT = Presence.HERE, Presence.UNTOLD, Presence.LEFT
+HERE, UNKNOWN, LEFT = Presence.HERE, Presence.UNKNOWN, Presence.LEFT
 
 
 def resets(client: socket.socket) -> None:
@@ -31,9 +31,9 @@ def stays(client: socket.socket) -> None:
 # behind a translation of addresses, which looks like a client that has left to who only looks for its socket.
 WAYS = {
     "stays": (stays, HERE, HERE),
-    "closes its half": (lambda client: client.shutdown(socket.SHUT_WR), HERE, UNTOLD),
-    "closes": (socket.socket.close, LEFT, UNTOLD),
-    "closes in two steps": (closes_in_two_steps, LEFT, UNTOLD),
+    "closes its half": (lambda client: client.shutdown(socket.SHUT_WR), HERE, UNKNOWN),
+    "closes": (socket.socket.close, LEFT, UNKNOWN),
+    "closes in two steps": (closes_in_two_steps, LEFT, UNKNOWN),
     "resets": (resets, LEFT, LEFT),
 }
 
@@ -43,8 +43,8 @@ WAYS = {
 def test_who_closes_is_told_from_who_closes_a_half(way: str, size: int) -> None:
     act, known, unknown = WAYS[way]
     with socket.create_server(("127.0.0.1", 0)) as listener, Peers() as peers:
-        if peers.untold is not None:
-            pytest.skip(peers.untold)
+        if peers.why_unknown is not None:
+            pytest.skip(peers.why_unknown)
         client = socket.create_connection(listener.getsockname())
         with listener.accept()[0] as connection:
             assert peers.is_open(connection)

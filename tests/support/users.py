@@ -20,8 +20,8 @@ def needs_users() -> None:
     if os.geteuid() != 0:
         pytest.skip("only root can be another user")
     with Peers() as peers:
-        if peers.untold is not None:
-            pytest.skip(f"the kernel does not tell users apart: {peers.untold}")
+        if peers.why_unknown is not None:
+            pytest.skip(f"the kernel does not tell users apart: {peers.why_unknown}")
 
 
 @contextmanager

@@ -136,7 +136,7 @@ async def _credentials(settings: Settings) -> Finding:
 def _users(settings: Settings) -> Finding:
     """Check that other users of this machine cannot act with the token."""
     with Peers() as peers:
-        if risk := describe_other_users(settings.reach, peers.untold):
+        if risk := describe_other_users(settings.reach, peers.why_unknown):
             return Finding("users", "warning", risk, "Set listen.key.")
     return Finding("users", "ok", "other users of this machine are refused, unless they have the local key")
 

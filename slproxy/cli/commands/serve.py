@@ -108,7 +108,7 @@ def _announce(app: App, *, sandbox: bool) -> None:
         print_note(f"  Metrics and probes, for everybody who reaches it: {reachable(app.open_urls[0])}/metrics")
     if app.settings.reach.allow_unauthenticated and app.settings.reach.key is None:
         print_note("  WARNING: anyone who can reach this address uses your SalesLoft token: no local key is set.")
-    elif app.server is not None and (risk := describe_other_users(app.settings.reach, app.server.peers.untold)):
+    elif app.server is not None and (risk := describe_other_users(app.settings.reach, app.server.peers.why_unknown)):
         print_note(f"  WARNING: {risk} Set listen.key to keep them out.")
     if app.settings.inspect.enabled and app.settings.reach.uds is None:
         print_note(f"  Inspector: {reachable(where)}{OWN_PAGES}")
