@@ -60,8 +60,8 @@ class Account:
         # What there was at least of the minute that the last reply is about.
         self._opening = math.inf
         self._seen = SeenLimit()
-        # What was spent in all by what has told nothing of what remains.
-        self._untold = 0
+        # The cost of all requests whose replies did not report what remains.
+        self._unreported = 0
         self.limit, self.is_told = rules.limit, False
         self.set_rules(rules)
 
@@ -85,7 +85,7 @@ class Account:
         if now >= self.ends_at:
             self.roll(now)
         reservation.sent, reservation.minute = now, self.minute.number
-        reservation.counted, reservation.untold = self.minute.counted, self._untold
+        reservation.counted, reservation.unreported = self.minute.counted, self._unreported
         reservation.is_probe = bool(self.endpoints.suspects)
         self.in_flight.add(reservation)
         self._spend(reservation, reservation.cost, now)
@@ -110,7 +110,7 @@ class Account:
         self.roll(now)
         cost = reservation.cost if maybe_sent else 0
         self._settle(reservation, cost, now)
-        self._untold += cost
+        self._unreported += cost
         self._take_off(reservation, cost, until=self.time.latest(now), now=now)
 
     def replied(self, reservation: Reservation, now: float, reply: RateLimitHeaders) -> tuple[int, int | None]:
@@ -143,8 +143,8 @@ class Account:
         if reply.limit is not None and (reply.limit != self.limit or not self.is_told):
             self._set_limit(reply.limit)
         sent_in = self.minute.number if reservation.sent >= self._began_at else self.minute.number - 1
-        # What has come back untold since it was sent may be missing in what it tells.
-        missing = self._untold - reservation.untold
+        # What has come back since it was sent, and reported nothing, may be missing in what it reports.
+        missing = self._unreported - reservation.unreported
         remaining = None if reply.remaining is None else reply.remaining - missing
         closed = False
         if is_closing:
@@ -156,7 +156,7 @@ class Account:
                 self._learn_skew(reservation.sent, reply.remaining + cost, now)
             self._learn(reservation, cost, told=reply.remaining, missing=missing, now=now)
         elif minute == self.minute.number:
-            self._untold += cost if reply.remaining is None else 0
+            self._unreported += cost if reply.remaining is None else 0
             self._take_off(reservation, cost, until=until, now=now)
         # Nothing is known by a 429 that tells nothing of the budget.
         has_told = not reply.refused or (not is_closing and reply.remaining is not None)

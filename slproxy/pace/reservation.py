@@ -34,6 +34,6 @@ class Reservation:
     refusal: Refusal | None = None
     # Whether its reply tells if the budget is spent, which is in doubt.
     is_probe: bool = False
-    # When it was sent: what of its minute was certainly counted, and what had been spent untold in all.
+    # As of when it was sent: what of its minute was certainly counted, and the cost of all that had reported nothing.
     counted: int = 0
-    untold: int = 0
+    unreported: int = 0
