@@ -76,8 +76,8 @@ def reply_headers(recording: Recording) -> Fields:
         return _text(pairs(recording.reply))
     headers = list(_lines(b"" if recording.answer is None else recording.answer.passed))
     if (stopped := recording.stopped) is not None:
-        masked = [(place, (name, MASK.encode())) for place, name in stopped.credentials]
-        for place, header in sorted([*zip(stopped.places, recording.picked, strict=True), *masked]):
+        credentials = [(place, (name, MASK.encode())) for place, name in stopped.credentials]
+        for place, header in sorted([*zip(stopped.places, recording.picked, strict=True), *credentials]):
             headers.insert(place, header)
     return _text(headers)
 

@@ -67,7 +67,7 @@ def archived(details: Document, origin: str, *, mask: bool) -> dict[str, object]
         target = path + separator + masked_form(query)
     body, content = (_body(cast("Document", each["body"]), mask=mask) for each in (request, response))
     came = cast("Document", request["body"])
-    archived: dict[str, object] = {
+    asked: dict[str, object] = {
         "method": row["method"],
         "url": origin + target,
         "httpVersion": "HTTP/1.1",
@@ -81,13 +81,13 @@ def archived(details: Document, origin: str, *, mask: bool) -> dict[str, object]
         "bodySize": came["size"],
     }
     if came["kind"] != "none":
-        archived["postData"] = {"mimeType": came["type"], **body}
+        asked["postData"] = {"mimeType": came["type"], **body}
     received = cast("Document", response["body"])
     times = {each: cast("float", row[f"{each}_ms"]) for each in ("wait", "token", "proxy", "upstream", "stream")}
     return {
         "startedDateTime": datetime.fromtimestamp(cast("float", row["at"]), UTC).isoformat(timespec="milliseconds"),
         "time": row["ms"],
-        "request": archived,
+        "request": asked,
         "response": {
             "status": row["status"],
             "statusText": response["reason"] or "",
