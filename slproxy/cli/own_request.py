@@ -44,7 +44,7 @@ def ask(listen: ListenSettings, target: str, *, timeout: float) -> tuple[int, by
         connection.putrequest("GET", target, skip_host=True)
         for name, value in (("Host", "localhost"), ("User-Agent", "slproxy"), ("Accept", "application/json")):
             connection.putheader(name, value)
-        for key in listen.shown:
+        for key in listen.keys_to_send:
             connection.putheader("X-Slproxy-Key", key.reveal())
         connection.endheaders()
         response = connection.getresponse()

@@ -54,7 +54,7 @@ def parse(setting: Setting, value: object, *, text: bool, base: Path) -> object:
             return Secret(visible_ascii(typed))
         if setting.kind in ("path", "file"):
             typed = _path(typed, base)
-    validator = VALIDATORS.get(setting.kind_of_setting)
+    validator = VALIDATORS.get(setting.generic_key)
     return validator(typed) if validator else typed
 
 

@@ -69,21 +69,21 @@ class ListenSettings:
     ] = False
 
     @property
-    def shown(self) -> tuple[Secret, ...]:
-        """The keys that whoever runs the proxy shows it."""
+    def keys_to_send(self) -> tuple[Secret, ...]:
+        """The keys that slproxy's own commands send to the proxy."""
         return () if self.key is None else (self.key,)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reach(ListenSettings):
-    """Where the proxy listens, as its own commands reach it; ``others`` are keys that they show besides ``key``."""
+    """Where the proxy listens, as its own commands reach it; ``others`` are keys that they send besides ``key``."""
 
     others: tuple[Secret, ...] = ()
 
     @property
-    def shown(self) -> tuple[Secret, ...]:
-        """The keys that whoever runs the proxy shows it."""
-        return (*super().shown, *self.others)
+    def keys_to_send(self) -> tuple[Secret, ...]:
+        """The keys that slproxy's own commands send to the proxy."""
+        return (*super().keys_to_send, *self.others)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -59,18 +59,18 @@ class Setting:
     maximum: float | None
     choices: tuple[str, ...]
     credential: bool
-    # Whose it is, in a section that has a table for each of some names, such as client.
+    # The client that it is a setting of; empty for all sections but client.
     table: str = ""
 
     @property
-    def kind_of_setting(self) -> str:
-        """The name in full, less the table's: ``client.budget`` for that of any client."""
+    def generic_key(self) -> str:
+        """The key without the client's name: ``client.budget`` for the budget of any client."""
         return f"{self.section}.{self.name}"
 
     @property
     def key(self) -> str:
         """The name in full, such as ``listen.port``, or ``client.report.budget``."""
-        return f"{self.section}.{self.table}.{self.name}" if self.table else f"{self.section}.{self.name}"
+        return f"{self.section}.{self.table}.{self.name}" if self.table else self.generic_key
 
     @property
     def secret(self) -> bool:

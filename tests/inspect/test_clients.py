@@ -129,7 +129,7 @@ async def test_status_json_tells_a_client_nothing_of_others() -> None:
 
 async def test_where_there_is_no_local_key_those_of_all_clients_open_all_of_it() -> None:
     async with serving(local=None) as (_, app, url):
-        assert [each.reveal() for each in app.settings.reach.shown] == ["report-key-4c1d", "agent-key-4c1d"]
+        assert [each.reveal() for each in app.settings.reach.keys_to_send] == ["report-key-4c1d", "agent-key-4c1d"]
         reach = replace(app.settings.reach, port=port_of(url))
         seen = await running_proxy.status_of(reach)
         assert seen is not None
