@@ -15,9 +15,9 @@ def main(argv: list[str] | None = None) -> None:
     held_signals.hold()
     words = sys.argv[1:] if argv is None else argv
     if words[:1] == ["healthcheck"]:
-        from slproxy.cli.commands.healthcheck import glance  # noqa: PLC0415  # the signals come first
+        from slproxy.cli.commands.healthcheck import run_words  # noqa: PLC0415  # the signals come first
 
-        if (code := glance(words[1:])) is not None:
+        if (code := run_words(words[1:])) is not None:
             held_signals.ignore()
             sys.exit(code)
     from slproxy.cli.program import run_as_process  # noqa: PLC0415  # as above

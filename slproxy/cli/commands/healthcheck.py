@@ -31,7 +31,7 @@ EVERY = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  # 
 FIRST = Path("/proc/1/cmdline")
 
 
-def glance(words: Sequence[str]) -> int | None:
+def run_words(words: Sequence[str]) -> int | None:
     """Run the command on the words behind its name; return the exit code, ``None`` where they need the real parser."""
     flags = _flags([word for word in words if word != "--ready"])
     if flags is None:
