@@ -26,7 +26,7 @@ from slproxy.auth.callback_page import page
 from slproxy.auth.login_attempt import LoginAttempt
 from slproxy.errors import ConfigError, ForeignCallbackError, LoginError
 from slproxy.http import http_date
-from slproxy.sockets import Peers
+from slproxy.sockets import Peers, authority
 
 # How long a person may take in the browser, in seconds: SalesLoft's codes last as long.
 LOGIN_TIMEOUT = 600.0
@@ -199,7 +199,7 @@ async def _listeners(redirect: SplitResult) -> list[socket.socket]:
             unknown = isinstance(error, socket.gaierror)
             reason = "cannot resolve the name" if unknown else os.strerror(error.errno or 0)
             raise ConfigError(
-                f"Cannot wait for the browser on {f'[{host}]' if ':' in str(host) else host}:{port}: {reason}.",
+                f"Cannot wait for the browser on {authority(str(host), port)}: {reason}.",
                 hint=_remedy(error),
             ) from error
     return listeners

@@ -11,7 +11,7 @@ import socket
 
 from slproxy.config import ListenSettings
 from slproxy.errors import OtherUserError
-from slproxy.sockets import Peers, reachable, url_of
+from slproxy.sockets import Peers, authority, reachable, url_of
 
 # The largest reply that is read, in bytes: what listens there may be anything.
 MAX_REPLY = 1024 * 1024
@@ -19,7 +19,7 @@ MAX_REPLY = 1024 * 1024
 
 def address(listen: ListenSettings) -> str:
     """Return where these settings have the proxy listen, as a person reads it."""
-    return f"unix:{listen.uds}" if listen.uds else url_of(listen.host, listen.port).removeprefix("http://")
+    return f"unix:{listen.uds}" if listen.uds else authority(listen.host, listen.port)
 
 
 def ask(listen: ListenSettings, target: str, *, timeout: float) -> tuple[int, bytes]:
@@ -32,8 +32,8 @@ def ask(listen: ListenSettings, target: str, *, timeout: float) -> tuple[int, by
     if listen.uds:
         connection: http.client.HTTPConnection = _UnixConnection(listen.uds, timeout)
     else:
-        authority = reachable(url_of(listen.host, listen.port)).removeprefix("http://")
-        connection = http.client.HTTPConnection(authority, timeout=timeout)
+        where = reachable(url_of(listen.host, listen.port)).removeprefix("http://")
+        connection = http.client.HTTPConnection(where, timeout=timeout)
     with contextlib.closing(connection):
         connection.connect()
         # Before the key is shown: whoever got the port first may be anybody.

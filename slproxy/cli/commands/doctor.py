@@ -24,6 +24,7 @@ from slproxy.cli.finding import DEADLINE, NO_ANSWER, Finding, finding_from
 from slproxy.cli.identify import identify
 from slproxy.cli.logins import closing
 from slproxy.cli.output import DONE, FAILED, print_result
+from slproxy.cli.own_request import address
 from slproxy.cli.table import print_table
 from slproxy.config import Settings, is_loopback
 from slproxy.errors import ConfigError, SlproxyError
@@ -144,7 +145,7 @@ def _users(settings: Settings) -> Finding:
 async def _port(settings: Settings) -> Finding:
     """Check that the proxy runs at its address, or could."""
     listen = settings.reach
-    where = f"unix:{listen.uds}" if listen.uds else f"{listen.host}:{listen.port}"
+    where = address(listen)
     try:
         config.check_listening(settings)
     except ConfigError as error:
