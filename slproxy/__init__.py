@@ -10,7 +10,7 @@ The areas, in the order of imports: each imports only from those before it, to w
     http/       HTTP's own notions: header fields and dates
     sockets/    who is at the other end of a connection, and whether anybody still is
     retry/      whether a request is sent again, and when
-    observe/    what happened, told: the access log
+    observe/    what happened, told: log, audit, metrics, traces
     store/      the token at rest: file, keyring, Redis, memory, and its encryption
     pace/       the team's rate limit: who may send, and when
     auth/       ways to authenticate; the token in use

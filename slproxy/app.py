@@ -273,7 +273,7 @@ class App:
 
     async def listen(self) -> None:
         """Start to renew in the background and to serve. Raises ConfigError when the address cannot be had."""
-        # Who only asks SalesLoft something does without aiohttp, which takes as long to load as all the rest.
+        # A command that only asks SalesLoft something does without aiohttp, which takes as long to load as all else.
         from aiohttp import web  # noqa: PLC0415
 
         from slproxy.server import Server, serve_openly  # noqa: PLC0415

@@ -58,7 +58,7 @@ class SlproxyError(Exception):
 
 
 class ConfigError(SlproxyError):
-    """A setting that is unknown, of the wrong type, or that clashes; names key, place and what was expected."""
+    """A setting that is unknown, of the wrong type or in conflict; names key, place and what was expected."""
 
     exit_code = 2
 
@@ -247,7 +247,7 @@ class OriginRefused(Refused):
 
 
 class UserRefused(Refused):
-    """Another user of this machine, where no local key tells who may."""
+    """Another user of this machine, where there is no local key that would say who may."""
 
     type = "user-refused"
     title = "Other users of this machine are refused"

@@ -68,7 +68,7 @@ class OwnPages:
         )
 
     def open_page(self, method: str, path: str, headers: ByName) -> Answer:
-        """Return a page for who reaches the listener of ``metrics.port``. Raises Problem."""
+        """Return a page for whoever reaches the listener of ``metrics.port``. Raises Problem."""
         return pages.open_page(
             method, path, not_ready=self._not_ready, metrics=lambda: self._metrics.page(_accept(headers))
         )

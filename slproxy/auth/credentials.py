@@ -90,7 +90,7 @@ class Credentials:
 
     async def load(self, *, had_login: bool = False) -> None:
         """Read the store and select the grant; ``had_login``: as is known already. Raises StoreError, of damage too."""
-        # Who needs no login is not stopped by what became of an old one.
+        # Whoever needs no login is not stopped by what became of an old one.
         is_auto, key = self._auth.grant == "auto", self._auth.api_key
         needs_none = self._auth.grant in ("api_key", "client_credentials") or (is_auto and key is not None)
         record = None if needs_none else await self._login.read()

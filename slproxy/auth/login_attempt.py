@@ -1,4 +1,4 @@
-"""Login attempt: the secrets that tie what comes back from the browser to who asked for it."""
+"""Login attempt: the secrets that tie what the browser brings back to whoever asked for it."""
 
 from __future__ import annotations
 

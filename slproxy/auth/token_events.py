@@ -30,7 +30,7 @@ class TokenEvents:
 
     @contextmanager
     def renewal(self, reason: str) -> Iterator[Renewal]:
-        """Tell of the begin of a renewal, and of its end."""
+        """Tell of the start of a renewal, and of its end."""
         renewal = Renewal(reason=reason, began=self._monotonic())
         _tell(self._observer.renewal_began, renewal)
         try:

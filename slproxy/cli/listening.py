@@ -1,4 +1,4 @@
-"""Listening: where the settings have the proxy listen, read without the schema, for who asks whether it is up.
+"""Listening: where the settings have the proxy listen, read without the schema, to ask whether it is up.
 
 1. What is wrong with other settings does not matter: a bad value changes nothing of a proxy that is up
    (docs/contract.md, Settings), and must not have it restarted. No secret is read.

@@ -21,7 +21,7 @@ class DaemonThreads(ThreadPoolExecutor):
     """Runs each call in a thread that does not hold up the end of the program.
 
     A resolver, a keyring or a mount may hang for as long as it likes, and the threads of Python's own executor are
-    waited for, by the event loop and by the interpreter. What must not be cut short is awaited by who calls it.
+    waited for, by the event loop and by the interpreter. Whoever calls awaits what must not be cut short.
     """
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:

@@ -27,7 +27,7 @@ CLOSE = 0.7
 
 
 class Flag(NamedTuple):
-    """A flag, for who tells of it."""
+    """A flag, as completion and the man page describe it."""
 
     names: Sequence[str]
     help: str

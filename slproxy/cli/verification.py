@@ -51,7 +51,7 @@ async def _tell_of_hidden_login(app: App) -> None:
     except DamagedError as error:
         log.warning("%s %s", error.detail, error.hint)  # it was quarantined just now
     except StoreError:
-        pass  # who needs no login is not stopped by what became of an old one
+        pass  # whoever needs no login is not stopped by what became of an old one
 
 
 async def _verify(app: App) -> None:

@@ -21,7 +21,7 @@ ISOLATED = frozenset({"x-content-type-options"})
 
 
 def check_origin(headers: ByName, host: str, allow_origins: frozenset[str]) -> None:
-    """Hold that no web page of another origin asks, nor anything for a service worker.
+    """Check that no web page of another origin asks, and nothing asks for a service worker.
 
     Raises:
         OriginRefused: one does.

@@ -174,7 +174,7 @@ class Forwarder:
             raise
 
     def check(self, inbound: Inbound) -> None:
-        """Hold that a request may be passed on, as ``handle`` does first. Raises Refused."""
+        """Check that a request may be passed on, as ``handle`` does first. Raises Refused."""
         check_all(self._policy, inbound)
 
     async def _own(self, route: Route, inbound: Inbound, target: str, exchange: Exchange) -> Answer:

@@ -24,7 +24,7 @@ _PARAMETER = re.compile(r"_method|x-http-method(?:-override)?")
 
 
 def check_overrides(headers: ByName, *, query: str, methods: Sequence[str]) -> None:
-    """Hold that nothing in a request asks for another method or path.
+    """Check that nothing in a request asks for another method or path.
 
     Raises:
         Refused: something does; ``methods`` are those that pass.

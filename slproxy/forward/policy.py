@@ -49,7 +49,7 @@ _REFUSED_METHODS = ("CONNECT", "TRACE")
 OWN_METHODS = ("GET", "HEAD")
 # How many of the keys that a request shows are looked at: each is compared with that of each client.
 MOST_KEYS = 100
-# What only browsers send, and tells who asks.
+# What only browsers send, and what tells which page asks.
 _OF_BROWSERS = frozenset({b"origin", b"sec-fetch-site", b"sec-fetch-dest", b"service-worker"})
 _VERSION = re.compile(r".*?/v[0-9]+(?=/|$)", re.IGNORECASE)
 _LIKE_A_VERSION = re.compile(r"/v[0-9]", re.IGNORECASE)
@@ -154,7 +154,7 @@ def check(policy: Policy, inbound: Inbound, headers: ByName | None) -> tuple[Rou
 
 
 def check_of(exchange: Exchange, policy: Policy, inbound: Inbound, headers: ByName | None) -> tuple[Route, str]:
-    """Return what ``check`` does; who observes a refusal is told whose key was shown."""
+    """Return what ``check`` does; whoever observes a refusal is told whose key was shown."""
     try:
         return check(policy, inbound, headers)
     except Refused:
@@ -163,7 +163,7 @@ def check_of(exchange: Exchange, policy: Policy, inbound: Inbound, headers: ByNa
 
 
 def check_all(policy: Policy, inbound: Inbound) -> None:
-    """Hold that a request goes to the upstream, by everybody's rules and those of its client. Raises Refused."""
+    """Check that a request goes to the upstream, by everybody's rules and those of its client. Raises Refused."""
     route, target = check(policy, inbound, named := by_name(inbound.headers))
     if route is not UPSTREAM:
         raise NotFound("That is not passed on.", hint="The proxy answers it itself.")

@@ -30,7 +30,7 @@ ROWS, BURST = 25, 250
 BUDGET_EVERY = 5
 # How much waits for one tab, in bytes.
 QUEUE = 256 * 1024
-# How many rows a tab gets at its begin; and how many are worded in one go, so that requests get their turn.
+# How many rows a tab gets at its start; and how many are worded in one go, so that requests get their turn.
 AT_FIRST, SLICE = 2_000, 50
 # How many tabs have a stream; how many more may ask in a second; after how many ms an EventSource asks again.
 STREAMS, POLLS, RETRY = 4, 20, 1_000
@@ -136,7 +136,7 @@ class Feed:
             tab.end(event("bye", {"reason": reason}))
 
     def changed(self, entry: Entry) -> None:
-        """Take note of an entry that has ended or changed."""
+        """Note an entry that has ended or changed."""
         self._changed.append(entry)
 
     def tell(self, name: str, document: object, viewer: Viewer = None) -> None:
@@ -176,7 +176,7 @@ class Feed:
     def _begun(self, now: float) -> list[Entry]:
         """Return what has been under way for a while and was not told."""
         since, found = now - EVERY, []
-        for entry in self._ring.open.values():  # in the order of their begins
+        for entry in self._ring.open.values():  # in the order in which they began
             if entry[0].began > since:
                 break
             if not entry[1].is_told:
@@ -278,7 +278,7 @@ class Tab:
                 self._queue.clear()
                 self._size = 0
                 yield told
-                self._since = seq  # who comes back has taken it
+                self._since = seq  # whoever comes back has taken it
             elif self._is_behind:
                 self._is_behind = False
                 async for piece in self._catch_up(tells_dropped=True):

@@ -17,7 +17,7 @@ from urllib.parse import parse_qsl, unquote
 import slproxy
 from slproxy.observe import MASK
 
-# SalesLoft's names for what tells who somebody is (docs/salesloft.md), and their like.
+# SalesLoft's names for fields that identify a person (docs/salesloft.md), and their like.
 _PERSONAL = re.compile(
     r"(?is)(.*[_\[.-])?((first|last|full|display|nick|middle|user|sur)?_?name|e?mails?|e?mail_?addresses|(e?mail|street|home|work)_?address|address|"
     r"(home|work|mobile|direct)?_?(phones?|phone_?numbers?|phone_?extension)|mobile|fax|city|state|street|zip|postal_?code|country|locale|"

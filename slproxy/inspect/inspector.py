@@ -69,7 +69,7 @@ class Inspector(Listener):
     # What happens.
 
     def request_began(self, exchange: Exchange) -> None:
-        """Keep a request from its begin, unless it asks for a page of the proxy's own."""
+        """Keep a request from its start, unless it asks for a page of the proxy's own."""
         if exchange.path.startswith(OWN_PAGES):
             return
         if (since := exchange.began - self._kept_at) >= 1.0:

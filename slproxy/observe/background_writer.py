@@ -44,7 +44,7 @@ class BackgroundWriter:
         # A number stands for so many lines that were dropped there.
         self._queue: deque[str | int] = deque()
         self._dropped = 0
-        # Set by who wakes the thread, so that one wake-up does for many.
+        # Set by whoever wakes the thread, so that one wake-up does for many.
         self._awake = self._hurried = self._closing = self._writing = False
         self._wakes: SimpleQueue[None] = SimpleQueue()
         # The rest of a line that was cut short, as by a full disk: nothing else may begin before its end.

@@ -1,4 +1,4 @@
-"""Observer: tells listeners of the begin and end of each request, attempt, wait and renewal, and of token events.
+"""Observer: tells listeners of the start and end of each request, attempt, wait and renewal, and of token events.
 
 Whoever makes an event happen tells the observer; who listens is decided in ``app``. An event that nobody listens to
 costs an empty loop::
@@ -95,7 +95,7 @@ class Observer:
 
     @contextmanager
     def waiting(self, exchange: Exchange | None, reason: str, monotonic: Callable[[], float]) -> Iterator[None]:
-        """Record a wait of a request, and tell of its begin and its end; there is nothing to tell without a request."""
+        """Record a wait of a request, and tell of its start and its end; there is nothing to tell without a request."""
         if exchange is None:
             yield
             return

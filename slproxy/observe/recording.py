@@ -32,7 +32,7 @@ _PARAMETER = re.compile(r"((?:^|[&;])([^=&;]*)=)([^&;#]*)")
 _SECRET_PARAMETER = re.compile(
     r"(?i)token|secret|passw|api[_-]?key|authorization|signature|assertion|\A(?:code|key|sig)\Z"
 )
-# Of the schemes that say nothing of who uses them.
+# The schemes that say nothing about who uses them.
 _SCHEME = re.compile(rb"(?i)(basic|bearer) ")
 
 # Names repeat from request to request; longer ones are not remembered, in bytes.
@@ -120,7 +120,7 @@ class Recording:
     at = 0.0
     # Where bodies get their memory from; ``None`` where none are kept.
     take: Callable[[int], bool] | None = None
-    # When it last changed, in the order of all changes; and whether somebody was told of its begin.
+    # When it last changed, in the order of all changes; and whether somebody was told that it began.
     seq = 0
     is_told = False
     is_pinned = False

@@ -81,7 +81,7 @@ class Tally(Listener):
         self.not_retried: Counts[str] = Counts(MAX_REASONS, OTHER)
         # By what for, and as `durations`.
         self.waits: dict[tuple[str, bool], Histogram] = {}
-        # From nothing: a counter that begins with 1 has not increased, to who counts errors.
+        # From 0: to whoever counts errors, a counter that begins with 1 has not increased.
         self.problems: Counts[str] = Counts(MAX_REASONS, OTHER)
         self.problems.update(dict.fromkeys(_types(Problem), 0))
         self.aborts: Counts[str] = Counts(MAX_REASONS, OTHER)
@@ -102,7 +102,7 @@ class Tally(Listener):
                 self.attempt_durations.add(attempt.ended - attempt.began)
             if attempt.reason:
                 self.retries.add(attempt.reason)
-        # Who did not pass Check has no name.
+        # A request that did not pass Check has no client.
         if exchange.client:
             self.clients.count(exchange.client, cost)
             self.operations.count(exchange.operation, cost)

@@ -7,8 +7,8 @@ from collections import deque
 
 from slproxy.pace.minute import Minute
 
-# The headroom is what others spend in so many seconds, up to a share of the limit: who spends faster does so in bursts,
-# and is done.
+# The headroom is what others spend in so many seconds, up to a share of the limit: whoever spends faster does so in
+# bursts, and is done.
 HEADROOM_SECONDS = 3.0
 MAX_HEADROOM_SHARE = 0.025
 
@@ -56,7 +56,7 @@ class ExternalSpend:
         return math.floor(min(HEADROOM_SECONDS * self.rate, limit * MAX_HEADROOM_SHARE) + self.margin)
 
     def next_quota(self, minute: Minute, *, limit: int, quota: int, headroom: int) -> float:
-        """Return what will be ours of a minute to come, at best: who could be served is not to be sent away."""
+        """Return what will be ours of a minute to come, at best: nobody who could be served is to be sent away."""
         # Whoever spends more than half is met at the next minute's beginning, and then it is anybody's.
         usual = max(quota / 2, limit - max(self._usual, minute.external_spend) - headroom)
         # Two that began with less are no accident, such as another's burst.

@@ -25,7 +25,7 @@ class InFlight:
         self.cost += reservation.cost
 
     def remove(self, reservation: Reservation) -> None:
-        """Stop to count a reservation."""
+        """Stop counting a reservation."""
         self.reservations.remove(reservation)
         self.cost -= reservation.cost
         if left := self._cost_of.pop(reservation.minute, 0) - reservation.cost:

@@ -78,7 +78,7 @@ class Pacer:
     def reconfigure(
         self, pace: PaceSettings, *, limit_given: bool, shared: RedisBudget | None, is_same_team: bool
     ) -> None:
-        """Go on under other rules with who waits and, of the same team, with what is known."""
+        """Go on under other rules with those who wait and, for the same team, with what is known."""
         self._pace = pace
         if not is_same_team:
             self.budget = self.budget.for_another_team(self._monotonic())
@@ -274,7 +274,7 @@ class Pacer:
                 estimated = max(1.0, budget.estimated_wait(reservation, now))
                 self._wake(reservation, self._over_budget(reservation, estimated))
             if late:
-                # Who stood behind them may be due.
+                # Those behind them may be due.
                 self._dispatch_due()
                 return
         if self._timer is not None:

@@ -74,7 +74,7 @@ class SlidingWindow:
         return True
 
     def remaining(self, limit: int, now: float) -> float:
-        """Return what remains to the team: what comes back does so evenly, for who spent it when is not told."""
+        """Return what remains to the team: what comes back does so evenly, since nobody says when it was spent."""
         return min(self._remaining + (now - self.told_at) * limit / MINUTE, limit)
 
     def estimated_wait(self, ahead: int, cost: int, *, quota: int, left: float, now: float) -> float:

@@ -87,7 +87,7 @@ class Admission:
         return False
 
     def unregister(self, connection: ClientConnection) -> None:
-        """Stop to count a connection."""
+        """Stop counting a connection."""
         self._admitted.discard(connection)
         self._leaving.pop(connection, None)
 

@@ -130,7 +130,7 @@ class Heads:
         self._taken += holder.held - self._held.get(holder, 0)
         self._held[holder] = holder.held
         while self._taken > self._limit:
-            # Who holds less than before has not said so.
+            # A connection that holds less than before has not said so.
             self._held = {each: held for each in self._held if (held := each.held)}
             self._taken = sum(self._held.values())
             if self._taken > self._limit:

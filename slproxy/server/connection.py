@@ -134,7 +134,7 @@ class ClientConnection(RequestHandler):
             self.linger()
 
     def turn_away(self) -> None:
-        """Close at once what is past the limit, or lingers while others wait; who has not asked is told."""
+        """Close at once what is past the limit, or lingers while others wait; a client that has not asked is told."""
         if self._linger is None and self._is_idle:
             self._tell_over_limit()
         self.force_close()
@@ -233,7 +233,7 @@ class ClientConnection(RequestHandler):
         """Answer 408 to a head that does not arrive; aiohttp has no timeout for it but that of idle connections."""
         self._head_timer = None
         if not self._is_idle or self.loop.time() - self.idle_since < timeout / 2:
-            # Who waits for an answer first has the time for the next head from then on.
+            # A client that still waits for an answer has this time for its next head from then on.
             if self._arrival.has_begun:
                 self._start_head_timer(timeout)
             return

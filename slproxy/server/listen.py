@@ -17,8 +17,8 @@ from slproxy.sockets import url_of
 
 # Connections that the kernel holds while they wait to be accepted; a burst of `limits.max_connections` must fit.
 BACKLOG = 1024
-# `localhost` is one of two addresses, as the client likes. Who holds one of them holds the other too: it would be free
-# for another user, who would get requests, bodies and the local key.
+# `localhost` is one of two addresses, as the client likes. Whoever holds one of them holds the other too: it would be
+# free for another user, who would get requests, bodies and the local key.
 _BOTH = ("127.0.0.1", "::1")
 _LOCALHOST = MappingProxyType(
     {

@@ -45,7 +45,7 @@ async def serve_openly(
         handle,
         limits,
         monotonic=monotonic,
-        # Nobody is told: who scrapes and probes comes every few seconds, and changes nothing.
+        # Nobody is told: scrapes and probes come every few seconds, and change nothing.
         observer=Observer(),
         peers=peers,
         room=OPEN_ROOM,

@@ -21,7 +21,7 @@ class OwnRequests:
         self._forwarder, self._observer, self._monotonic = forwarder, observer, monotonic
 
     def begin(self, inbound: Inbound) -> Exchange:
-        """Tell of the begin of a request. Raises Refused: it may not be passed on, and nobody was told."""
+        """Tell of a request that begins. Raises Refused: it may not be passed on, and nobody was told."""
         self._forwarder.check(inbound)
         exchange = Exchange(
             method=inbound.method,

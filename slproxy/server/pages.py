@@ -12,7 +12,7 @@ from slproxy.errors import Draining, MethodRefused, NotFound, Problem
 from slproxy.forward import OWN_METHODS, Answer
 from slproxy.http import http_date
 
-# What is open to everybody on a listener of its own: who scrapes and probes knows neither key nor Host.
+# What is open to everybody on a listener of its own: whoever scrapes and probes knows neither key nor Host.
 OPEN = ("healthz", "readyz", "metrics")
 PAGES = tuple(OWN_PAGES + name for name in (*OPEN, "status.json"))
 

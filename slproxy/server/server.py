@@ -321,7 +321,7 @@ def _inbound(
     request: ClientRequest, connection: ClientConnection, limits: LimitSettings, exchange: Exchange
 ) -> Inbound:
     length = request.headers.get(hdrs.CONTENT_LENGTH)
-    # A body that is said to be empty is a body all the same to who reads headers; there is nothing to read.
+    # By its headers, a body of length 0 is a body all the same; there is nothing to read.
     has_body = request.has_body and length != "0"
     return Inbound(
         request.method,

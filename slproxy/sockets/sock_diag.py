@@ -62,5 +62,5 @@ def owner(kernel: socket.socket, near: Address, far: Address | None) -> int | No
             return None
         raise OSError(code, "sock_diag")
     uid, inode = _OWNER.unpack_from(reply, _OWNER_AT)
-    # Where it finds no connection, the kernel answers with who listens on the near port.
+    # Where it finds no connection, the kernel answers with the owner of whatever listens on the near port.
     return int(uid) if inode and _PORTS.unpack_from(reply, _PORTS_AT) == (near[1], port) else None

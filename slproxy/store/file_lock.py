@@ -90,7 +90,7 @@ def _temporary_place(path: Path) -> Path:
 
 async def _acquire_within(lock: FileLock, path: Path, max_wait: float) -> bool:
     deadline = time.monotonic() + max_wait
-    # Asked again and again, not waited for in a thread: who is cancelled here must not leave a lock behind that a
+    # Asked again and again, not waited for in a thread: whoever is cancelled here must not leave a lock behind that a
     # thread gets later.
     while not _try_to_acquire(lock, path):
         if time.monotonic() > deadline:

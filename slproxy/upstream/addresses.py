@@ -67,7 +67,7 @@ class Names:
 
     def _found(self, key: tuple[str, int], pending: asyncio.Future[list[Address]]) -> None:
         del self._pending[key]
-        # What went wrong is for who waits; that it was retrieved keeps asyncio from complaining where nobody does.
+        # Whoever waits gets the error; that it was retrieved keeps asyncio from complaining where nobody does.
         if not pending.cancelled() and pending.exception() is None:
             self._known[key] = (asyncio.get_running_loop().time() + LOOKUP_TTL, pending.result())
 

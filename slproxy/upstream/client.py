@@ -103,7 +103,7 @@ class Upstream:
             self._spare.stop()
 
     def mark_used(self) -> None:
-        """Take note that a client has sent a request to the API."""
+        """Note that a client has sent a request to the API."""
         if self._spare is not None:
             self._spare.used()
 

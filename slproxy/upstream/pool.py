@@ -110,7 +110,7 @@ class Pool:
             self._open[origin].add(connection)
 
     def _lost(self, origin: Origin, connection: Connection) -> None:
-        """Take note that a connection is gone."""
+        """Note that a connection is gone."""
         connections, idle = self._open[origin], self._idle[origin]
         if connection not in connections:
             return

@@ -55,7 +55,7 @@ class RoundTrip:
 
     @property
     def room(self) -> int:
-        """How much may come now, in bytes: much for who waits for it, the rest of ``READ_AHEAD`` for who does not."""
+        """How much may come now, in bytes: much where somebody waits for it, else the rest of ``READ_AHEAD``."""
         return READ_SIZE if self._waiter is not None else READ_AHEAD - len(self.reply.body)
 
     def received(self, data: memoryview) -> None:
@@ -222,12 +222,12 @@ class RoundTrip:
             self.client_wait_ended(moved=len(chunk))
 
     def client_wait_started(self) -> None:
-        """Start to count the time for which the connection waits for nothing but the client."""
+        """Start counting the time for which the connection waits for nothing but the client."""
         if self._waits_since is None:
             self._waits_since = self._loop.time()
 
     def client_wait_ended(self, *, moved: int) -> None:
-        """Stop to count; enough bytes ``moved`` since set the count back to zero."""
+        """Stop counting; enough bytes ``moved`` since set the count back to zero."""
         if self._waits_since is not None:
             self._waited += self._loop.time() - self._waits_since
             self._waits_since = None

@@ -42,15 +42,15 @@ class Warmth:
         self._failures = 0
 
     def made(self, now: float) -> None:
-        """Take note that a spare was made."""
+        """Note that a spare was made."""
         self._made_at = now
 
     def reached(self, now: float) -> None:
-        """Take note that there is a connection."""
+        """Note that there is a connection."""
         self._due = min(self._due, now + LAST_PAUSE)
 
     def failed(self, now: float, *, jitter: float, is_lasting: bool = False) -> None:
-        """Take note that none could be made; ``jitter`` is uniform in [0, 1).
+        """Note that none could be made; ``jitter`` is uniform in [0, 1).
 
         What is lasting, such as a password that a proxy refuses, is not tried again: that would lock an account.
         """
@@ -59,7 +59,7 @@ class Warmth:
         self._due = math.inf if is_lasting else now + pause * (1 + jitter) / 2
 
     def lost(self, now: float, *, idle: float, jitter: float) -> None:
-        """Take note that the upstream has closed the last connection, which had lain ``idle`` for so many seconds."""
+        """Note that the upstream has closed the last connection, which had lain ``idle`` for so many seconds."""
         if idle >= LASTING or self.used_at > self._made_at:
             self._failures = 0
         self.failed(now, jitter=jitter)
@@ -84,11 +84,11 @@ class Spare:
         self._keeping = asyncio.create_task(self._keep(), name="slproxy: keep a connection ready")
 
     def used(self) -> None:
-        """Take note that a client has used the proxy."""
+        """Note that a client has used the proxy."""
         self._warmth.used_at = self._time()
 
     def lost(self, idle: float | None) -> None:
-        """Take note that no connection is open any more: the last one was lost in use (``None``), or after so long."""
+        """Note that no connection is open any more: the last one was lost in use (``None``), or after so long."""
         if idle is not None:
             self._warmth.lost(self._time(), idle=idle, jitter=self._jitter())
         self._news.set()

@@ -144,7 +144,7 @@ def _zsh(places: Sequence[_Place]) -> str:
 _slproxy_profile_names() {{ local names=("${{(@f)$({_PROFILES})}}"); compadd -a names }}
 {functions}
 if [[ $funcstack[1] == _slproxy ]]; then _slproxy "$@"; else
-    # Nothing completes in the zsh of who has no ~/.zshrc, as macOS sets it up.
+    # Without a ~/.zshrc, as macOS sets zsh up, nothing completes.
     (( $+functions[compdef] )) || {{ autoload -Uz compinit; compinit -i }}
     compdef _slproxy slproxy
 fi"""

@@ -25,7 +25,7 @@ TIMEOUT = 3.0
 MAX_REPLY = 64 * 1024
 # The flags that say which proxy is meant.
 WHICH = ("host", "port", "uds", "config", "profile")
-# Who listens on every address listens on this machine's own.
+# Whatever listens on every address listens on this machine's own.
 EVERY = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  # to be asked, not to listen on
 # Of the first process of a container: its words, each with a NUL behind it (proc(5)).
 FIRST = Path("/proc/1/cmdline")

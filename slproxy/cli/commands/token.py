@@ -17,7 +17,7 @@ async def run(settings: Settings, args: argparse.Namespace) -> int:
         async with Access(settings) as access:
             bearer = await access.credentials.bearer()
     except LoginRequired as error:
-        from slproxy.cli import own_request, running_proxy  # noqa: PLC0415  # who has a token asks nobody
+        from slproxy.cli import own_request, running_proxy  # noqa: PLC0415  # with a token there is nobody to ask
 
         proxy = await running_proxy.serving(settings)
         if proxy is None or proxy.get("ready") is not True:

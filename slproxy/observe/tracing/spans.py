@@ -114,7 +114,7 @@ class Spans:
             times=(exchange.began + offset, exchange.ended + offset),
             attributes=attributes,
             failed=failed,
-            # What is wrong with a request is no error of who serves it (the conventions, Status).
+            # What is wrong with a request is not an error of the server (the conventions, Status).
             is_error=bool(exchange.aborted) or exchange.status >= 500,
         )
         return [
