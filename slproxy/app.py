@@ -382,12 +382,3 @@ class App:
     def is_draining(self) -> bool:
         """Whether it is shutting down, and takes no more requests."""
         return self._drain.has_begun
-
-    @property
-    def warning(self) -> str | None:
-        """What a person should know although requests are served."""
-        return self.own_pages.warning
-
-    def state(self) -> dict[str, object]:
-        """Return the document of ``status.json``."""
-        return self.own_pages.state()

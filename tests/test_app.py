@@ -80,8 +80,8 @@ async def test_a_reload_does_not_end_a_drain(when: str) -> None:
         await until(lambda: app.is_draining)
         if when == "while it drains":
             await reloaded(app, 1)
-        assert app.state()["draining"] is True
-        assert app.state()["ready"] is False
+        assert app.own_pages.state()["draining"] is True
+        assert app.own_pages.state()["ready"] is False
         go_on.set()
         assert (await asking).head.status == 200
         await going_down

@@ -890,7 +890,7 @@ async def test_no_answer_of_the_token_endpoint_gets_into_an_error_or_the_log(
             async with proxy(settings, store=store, clock=FakeTime(now=time.time()).clock()) as app:
                 first = await raw(app.urls[0], get("/v2/me.json"))
                 problem = app.credentials.problem()
-                evidence.note("a repr", repr([app.settings, await store.read(), app.state()]))
+                evidence.note("a repr", repr([app.settings, await store.read(), app.own_pages.state()]))
     evidence.note("the answer", first.head.raw + first.body)
     assert (problem is None) == (first.head.status == 200) == (answer == "grants")
     if problem is not None:

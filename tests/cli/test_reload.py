@@ -315,7 +315,7 @@ async def test_a_token_that_is_only_in_memory_is_never_given_up_for_other_settin
             assert json.loads(ready.body)["warning"].startswith("The newest token is only in memory.")
             await upstream.close()
             both = r"The newest token is only in memory\. .* SalesLoft's host refused the connection\. "
-            await until(lambda: re.match(both, app.warning or "") is not None)
+            await until(lambda: re.match(both, app.own_pages.warning or "") is not None)
             await upstream.listen(port=upstream.port)
             with pytest.raises(StoreError, match=r"only in memory|Not a directory"):
                 await app.reload(replace(settings, auth=replace(settings.auth, leeway=60.0)))

@@ -340,7 +340,7 @@ async def test_a_renewal_whose_client_left_before_it_was_seen_to_cure_is_not_rep
         await until(lambda: len(line.api) == 2, timeout=SOON)
         leaving.cancel()
         await asyncio.gather(leaving, return_exceptions=True)
-        await until(lambda: line.app.state()["requests"]["in_flight"] == 0, timeout=SOON)  # type: ignore[index]
+        await until(lambda: line.app.own_pages.state()["requests"]["in_flight"] == 0, timeout=SOON)  # type: ignore[index]
         hold.set()
         assert (await line.ask()).head.status == 401
     assert len(line.token_requests) == 1
@@ -526,7 +526,7 @@ async def test_a_renewed_token_that_cannot_be_written_is_used_and_not_lost() -> 
         for _ in range(3):
             assert (await line.ask()).head.status == 200
         assert len(line.token_requests) == 1
-        state = line.app.state()["token"]
+        state = line.app.own_pages.state()["token"]
         assert isinstance(state, dict)
         assert state["saved"] is False
         # The next renewal goes on from the token in memory, not from the dead one on disk.
@@ -562,7 +562,7 @@ async def test_a_token_near_its_expiry_is_renewed_in_the_background_and_no_reque
             for _ in range(3):
                 assert (await line.ask()).head.status == 200
             granting.set()
-            await until(lambda: app.state()["token"]["renewals"] == 1, timeout=SOON)  # type: ignore[index]
+            await until(lambda: app.own_pages.state()["token"]["renewals"] == 1, timeout=SOON)  # type: ignore[index]
             assert (await line.ask()).head.status == 200
     assert [each.head.get("Authorization") for each in line.api] == ["Bearer access-1"] * 3 + ["Bearer access-2"]
     assert len(line.token_requests) == 1
@@ -582,7 +582,7 @@ async def test_a_leeway_that_was_set_holds_for_a_short_life_as_well() -> None:
         )
         store = MemoryStore(Record(client_id="cid", accounts_url=upstream.url, api_url=upstream.url, token=token))
         async with proxy(settings, store=store, clock=waits.clock(keeper=True)) as app:
-            await until(lambda: app.state()["token"]["renewals"] == 1, timeout=SOON)  # type: ignore[index]
+            await until(lambda: app.own_pages.state()["token"]["renewals"] == 1, timeout=SOON)  # type: ignore[index]
 
 
 async def test_a_client_that_leaves_does_not_lose_the_rotated_token() -> None:
@@ -603,7 +603,7 @@ async def test_a_client_that_leaves_does_not_lose_the_rotated_token() -> None:
         reset(writer)
         await asyncio.sleep(0.05)
         granting.set()
-        await until(lambda: line.app.state()["token"]["renewals"] == 1, timeout=SOON)  # type: ignore[index]
+        await until(lambda: line.app.own_pages.state()["token"]["renewals"] == 1, timeout=SOON)  # type: ignore[index]
         record = await store.read()
         assert record is not None
         assert record.token.refresh_token == "refresh-2"
@@ -1280,7 +1280,7 @@ async def test_a_client_that_leaves_a_wait_is_not_sent_for_again() -> None:
         async with asyncio.timeout(SOON):
             await waiting.wait()
         reset(writer)
-        await until(lambda: line.app.state()["requests"]["in_flight"] == 0, timeout=SOON)  # type: ignore[index]
+        await until(lambda: line.app.own_pages.state()["requests"]["in_flight"] == 0, timeout=SOON)  # type: ignore[index]
         never.set()
         await asyncio.sleep(0.05)
     assert len(line.api) == 1

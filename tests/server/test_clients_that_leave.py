@@ -128,7 +128,7 @@ class Ended(Listener):
 
 
 def requests(line: Line) -> dict[str, int]:
-    told = line.app.state()["requests"]
+    told = line.app.own_pages.state()["requests"]
     assert isinstance(told, dict)
     return told
 

@@ -131,7 +131,7 @@ async def test_a_client_that_leaves_a_download_ends_it_upstream() -> None:
         await asyncio.sleep(0.05)
         abort(writer)
         await until(lambda: upstream.closed == 1, timeout=SOON)
-        assert app.app.state()["requests"]["in_flight"] == 0  # type: ignore[index]
+        assert app.app.own_pages.state()["requests"]["in_flight"] == 0  # type: ignore[index]
 
 
 async def test_a_client_that_leaves_while_it_waits_ends_the_request_upstream() -> None:

@@ -182,7 +182,7 @@ async def test_0_is_off() -> None:
         await asyncio.sleep(0.1)
         assert upstream.connections == 0
         assert (await raw(app.urls[0], get("/v2/a"))).head.status == 200
-        assert app.warning is None
+        assert app.own_pages.warning is None
 
 
 async def test_one_that_is_closed_at_once_fails_no_request_and_is_made_ever_later() -> None:
@@ -234,7 +234,7 @@ async def test_what_the_start_finds_out_is_logged_once_and_a_warning_until_it_is
                 logged = [each for each in caplog.records if told in each.getMessage()]
                 assert [each.levelname for each in logged] == ["WARNING"]
                 where = right
-                await until(lambda: app.warning is None)
+                await until(lambda: app.own_pages.warning is None)
                 assert (await raw(app.urls[0], get("/v2/a"))).head.status == 200
     assert [each.getMessage() for each in caplog.records][-1] == f"127.0.0.1:{line.port} can be reached again"
 
@@ -391,6 +391,6 @@ async def test_a_password_that_an_egress_proxy_refuses_is_told_it_once(tmp_path:
 
     _, ca_file = certified(tmp_path)
     async with Listener(refuse) as egress, proxy(through(egress, ca_file), clock=NO_JITTER) as app:
-        await until(lambda: app.warning is not None)
+        await until(lambda: app.own_pages.warning is not None)
         await asyncio.sleep(0.6)
         assert egress.connections == 1
