@@ -7,8 +7,6 @@ import math
 from slproxy.inspect.ring import Entry, Note
 from slproxy.observe import Exchange, Recording
 
-TOKEN = "token"  # noqa: S105  # the reason of a wait
-
 
 def row(entry: Entry, now: float) -> dict[str, object]:
     """Return the row of an entry; ``now`` is monotonic, for what has not ended."""
@@ -42,8 +40,8 @@ def _exchange(exchange: Exchange, recording: Recording, now: float) -> dict[str,
     end = now if is_open else exchange.ended
     total = end - exchange.began
     waits = [(each.reason, (end if math.isnan(each.ended) else each.ended) - each.began) for each in exchange.waits]
-    token = sum(seconds for reason, seconds in waits if reason == TOKEN)
-    wait = sum(seconds for reason, seconds in waits if reason != TOKEN)
+    token = sum(seconds for reason, seconds in waits if reason == "token")
+    wait = sum(seconds for reason, seconds in waits if reason != "token")
     upstream = exchange.upstream
     stream, last = 0.0, exchange.attempts[-1] if exchange.attempts else None
     if last is not None and math.isnan(last.ended):

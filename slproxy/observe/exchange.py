@@ -15,6 +15,7 @@ from slproxy.observe.recording import Recording
 from slproxy.operations import operation_of
 
 TokenEventKind = Literal["login", "logout", "refusal"]
+WaitReason = Literal["rate limit", "connection", "token", "backoff"]
 
 # How a renewal ends that is of use.
 RENEWED, TAKEN_OVER = "renewed", "taken over from another process"
@@ -40,7 +41,7 @@ class Attempt:
 class Wait:
     """A time in which nothing was sent: for the ``rate limit``, a ``connection`` or a ``token``, or as ``backoff``."""
 
-    reason: str
+    reason: WaitReason
     began: float
     ended: float = math.nan
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from slproxy.http import Fields
-from slproxy.observe.exchange import Attempt, Exchange, Renewal, TokenEvent, TokenEventKind, Wait
+from slproxy.observe.exchange import Attempt, Exchange, Renewal, TokenEvent, TokenEventKind, Wait, WaitReason
 from slproxy.observe.request_ids import RequestIds
 
 
@@ -94,7 +94,7 @@ class Observer:
             tell(TokenEvent(kind=kind, grant=grant, detail=detail))
 
     @contextmanager
-    def waiting(self, exchange: Exchange | None, reason: str, monotonic: Callable[[], float]) -> Iterator[None]:
+    def waiting(self, exchange: Exchange | None, reason: WaitReason, monotonic: Callable[[], float]) -> Iterator[None]:
         """Record a wait of a request, and tell of its start and its end; there is nothing to tell without a request."""
         if exchange is None:
             yield

@@ -13,13 +13,14 @@ from slproxy.errors import Problem
 from slproxy.forward.rules import METHODS
 from slproxy.observe import Attempt, Exchange, Renewal, Tally, Wait
 from slproxy.observe import tally as counting
+from slproxy.observe.exchange import WaitReason
 from slproxy.operations import TEMPLATES
 from tests.support.metrics import attempt, exchange, page_of, series
 
 # What a scrape may hold in all (docs/contract.md, Metrics).
 MAX_SERIES = 600
 PATHS = (*TEMPLATES, "/v2/x/{id}")
-WAITS = ("rate limit", "connection", "token", "backoff")
+WAITS: tuple[WaitReason, ...] = ("rate limit", "connection", "token", "backoff")
 
 
 def counted(*exchanges: Exchange) -> dict[str, float]:
