@@ -6,7 +6,7 @@ from slproxy.config import Grant
 from slproxy.errors import CredentialsRefused, LoginRequired, TokenEndpointDown
 
 
-def no_credentials(grant: str = "auto") -> LoginRequired:
+def no_credentials(grant: Grant) -> LoginRequired:
     """Return the error where the credentials of a grant are not set."""
     if grant == "api_key":
         return LoginRequired("No API key is set, and auth.grant = api_key.", hint="Set SALESLOFT_API_KEY.")
@@ -21,7 +21,7 @@ def no_credentials(grant: str = "auto") -> LoginRequired:
     )
 
 
-def not_logged_in(foreign: str = "", *, hint: str = "Run: slproxy login") -> LoginRequired:
+def not_logged_in(foreign: str, *, hint: str = "Run: slproxy login") -> LoginRequired:
     """Return the error where no login of these settings is stored; ``foreign`` says whose it is instead."""
     if foreign:
         return LoginRequired(

@@ -32,7 +32,7 @@ class DaemonThreads(ThreadPoolExecutor):
         """Wait for nothing."""
 
 
-def run_in_loop(work: Coroutine[object, object, int], *, serves: bool = False) -> int:
+def run_in_loop(work: Coroutine[object, object, int], *, serves: bool) -> int:
     """Run a command in an event loop; SIGTERM and SIGINT cancel it.
 
     One that ``serves`` gets them held, and releases them; and uvloop's loop, where the extra is installed.

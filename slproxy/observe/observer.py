@@ -11,9 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Literal
 
 from slproxy.http import Fields
-from slproxy.observe.exchange import Attempt, Exchange, Renewal, TokenEvent, TokenEventKind, Wait, WaitReason
+from slproxy.observe.exchange import Attempt, Exchange, Renewal, TokenEvent, Wait, WaitReason
 from slproxy.observe.request_ids import RequestIds
 
 
@@ -88,10 +89,10 @@ class Observer:
         self.takes_context = any(each.takes_context for each in listeners)
         self.context_upstream = next((each.context_upstream for each in who_overrides("context_upstream")), None)
 
-    def token_changed(self, kind: TokenEventKind, grant: str, detail: str) -> None:
+    def login_changed(self, kind: Literal["login", "logout"], detail: str) -> None:
         """Tell of a login or a logout that this process has made itself."""
         for tell in self.token_event:
-            tell(TokenEvent(kind=kind, grant=grant, detail=detail))
+            tell(TokenEvent(kind=kind, grant="authorization_code", detail=detail))
 
     @contextmanager
     def waiting(self, exchange: Exchange | None, reason: WaitReason, monotonic: Callable[[], float]) -> Iterator[None]:

@@ -11,7 +11,7 @@ from slproxy.pace.minute import Minute
 from slproxy.retry import MINUTE
 
 
-def report(budget: Budget, now: float, client: str | None = None) -> dict[str, object]:
+def report(budget: Budget, now: float, client: str | None) -> dict[str, object]:
     """Return what is known of the budget, and who waits for it; of clients, a ``client`` sees itself alone."""
     account, queue = budget.account, budget.queue
     bulk = sum(each.bulk for each in queue)

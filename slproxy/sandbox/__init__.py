@@ -5,9 +5,8 @@
 """
 
 from slproxy.sandbox.limits.faults import Fault, FaultError
-from slproxy.sandbox.oauth.tokens import TokenPair
 from slproxy.sandbox.options import Options
-from slproxy.sandbox.request_log import RecordedRequest, RecordedTokenRequest
+from slproxy.sandbox.request_log import RecordedRequest
 from slproxy.sandbox.sandbox import Sandbox, running
 
 __all__ = [
@@ -15,8 +14,6 @@ __all__ = [
     "FaultError",
     "Options",
     "RecordedRequest",
-    "RecordedTokenRequest",
     "Sandbox",
-    "TokenPair",
     "running",
 ]

@@ -182,9 +182,7 @@ class _NewLogin:
                 await revoke(self.app, record)
             raise
         whose = f" of user {who.user_id} of team {who.team_id}" if who is not None else ""
-        self.app.observer.token_changed(
-            "login", "authorization_code", f"A login{whose} was stored in {self.store.description}."
-        )
+        self.app.observer.login_changed("login", f"A login{whose} was stored in {self.store.description}.")
         print_note(f"  Stored in {self.store.description}, {self.store.encryption}.")
         return message
 

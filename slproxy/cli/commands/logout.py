@@ -44,7 +44,7 @@ async def _log_out(settings: Settings) -> str:
             revoked = await revoke(app, newest) and revoked
         await app.store.delete()
         how = "revoked at SalesLoft, and deleted" if revoked else "not revoked, only deleted"
-        app.observer.token_changed("logout", "authorization_code", f"The login was {how} from {app.store.description}.")
+        app.observer.login_changed("logout", f"The login was {how} from {app.store.description}.")
     if revoked:
         return "Logged out: the token was revoked at SalesLoft and deleted here."
     print_note("  Revoke it in SalesLoft's settings, or wait for the access token to expire.")
