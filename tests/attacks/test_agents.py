@@ -81,4 +81,4 @@ async def test_a_socket_lets_it_in_by_its_key_alone(tmp_path: Path, mode: str) -
 def test_the_page_names_the_commands_that_there_are() -> None:
     page = (ROOT / "docs" / "agents.md").read_text()
     assert "slproxy skill" in page
-    assert "slproxy run --read-only --reject-path /v2/emails --budget 60 --name agent -- my-agent" in page
+    assert "slproxy run --read-only --reject-path /v2/activities/emails --budget 60 --name agent -- my-agent" in page
