@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import fcntl
 import os
@@ -18,10 +19,13 @@ class Terminal:
     def __init__(self, keys: int, file: int) -> None:
         self.keys, self.file = keys, file
         self.drawn = ""
+        self._decoder = codecs.getincrementaldecoder("utf-8")()
 
     def shows(self, *texts: str) -> bool:
-        with contextlib.suppress(BlockingIOError, OSError):
-            self.drawn += os.read(self.keys, 1 << 16).decode()
+        """Read all that was drawn, of which the system gives 4 KiB at a time; tell whether these texts are in it."""
+        with contextlib.suppress(OSError):
+            while data := os.read(self.keys, 1 << 16):
+                self.drawn += self._decoder.decode(data)
         return all(text in self.drawn for text in texts)
 
 
