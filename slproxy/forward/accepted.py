@@ -81,8 +81,7 @@ def digest_of(headers: RawHeaders) -> bytes:
 class KnownHeaders:
     """The accepted headers of late, by their digests; the oldest are forgotten first."""
 
-    def __init__(self, capacity: int = CAPACITY) -> None:
-        self._capacity = capacity
+    def __init__(self) -> None:
         self._size = 0
         self._known: dict[bytes, AcceptedHeaders] = {}
         self.get = self._known.get
@@ -98,7 +97,7 @@ class KnownHeaders:
             return
         self._size += size
         self._known[digest] = headers
-        while self._size > self._capacity:
+        while self._size > CAPACITY:
             self._size -= _size(self._known.pop(next(iter(self._known))))
 
 

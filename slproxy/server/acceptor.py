@@ -39,11 +39,6 @@ class Acceptor:
         self._told_at = -TELL_EVERY
         self._timers.add_reader(listener, self._accept)
 
-    @property
-    def address(self) -> object:
-        """Where it listens."""
-        return self._listener.getsockname()
-
     def close(self) -> None:
         """Accept no more connections; those that were accepted stay."""
         if self._listener.fileno() < 0:

@@ -73,7 +73,6 @@ class Server(web.Server):
         room: Room,
         room_in: Callable[[int], int],
         allow_origins: frozenset[str] = frozenset(),
-        send_timeout: float = SEND_TIMEOUT,
     ) -> None:
         """Serve by ``handle``, whose answers go to pages of ``allow_origins`` as well.
 
@@ -99,7 +98,7 @@ class Server(web.Server):
         self.admission = Admission(room)
         self.heads = Heads()
         self.reconfigure(limits, room, allow_origins=allow_origins)
-        self.send_timeout = send_timeout
+        self.send_timeout = SEND_TIMEOUT
         self._in_flight: dict[Exchange, ClientConnection] = {}
         self._watching: asyncio.TimerHandle | None = None
         # Whether no request comes after those in flight, and whether those that are left are cut off.
