@@ -8,7 +8,9 @@ from types import MappingProxyType
 
 # The default port of a scheme.
 PORTS = MappingProxyType({"http": 80, "https": 443})
-HOST = r"\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_](?:[A-Za-z0-9._-]*[A-Za-z0-9_])?\.?"
+# A label has 1 to 63 characters (RFC 1035 §2.3.4); Python cannot even look another one up.
+_LABEL = r"[A-Za-z0-9_-]{1,63}"
+HOST = rf"\[[0-9A-Fa-f:.]+\]|(?!-){_LABEL}(?:\.{_LABEL})*(?<!-)\.?"
 _NAME = re.compile(HOST)
 _ORIGIN = re.compile(rf"([a-z][a-z0-9+.-]*)://({HOST})(?::([0-9]{{1,5}}))?", re.IGNORECASE)
 

@@ -77,7 +77,7 @@ def _listen_host(value: object) -> str:
     if host and bare_host(bare) is None:
         raise ConfigError(
             f"expected an address or a host name alone, got {redacted(host, text=True)}",
-            hint="e.g. 127.0.0.1, or 0.0.0.0 for all; the port is listen.port",
+            hint="e.g. 127.0.0.1, or 0.0.0.0 for all; the port is a setting of its own",
         )
     return bare
 
@@ -147,6 +147,7 @@ VALIDATORS: Mapping[str, Callable[[object], object]] = MappingProxyType(
         "auth.client_id": lambda value: visible_ascii(_string(value)),
         "auth.redirect_uri": _redirect_uri,
         "auth.scope": _scope,
+        "metrics.host": _listen_host,
         "policy.accept_paths": _accept_paths,
         "policy.reject_paths": _paths,
         "client.accept_paths": _accept_paths,

@@ -17,7 +17,7 @@ SENSELESS = {
     "--port": [each for each in NUMBERS if each != "0"] + ["65536", "99999999", "8643.0"],
     "--budget": [*NUMBERS, "1.5", "1000001"],
     "--token-lifetime": [*NUMBERS, "0.0", "0.5", "31536001"],
-    "--host": ["", " ", "a b", "\n", "ä", KEY],
+    "--host": ["", " ", "a b", "\n", "ä", KEY, "a..b", ".a", "a" * 64],
     "--client-id": ["", " ", "a b", "ü", "a\tb", KEY],
     "--redirect-uri": [
         "",

@@ -45,7 +45,8 @@ _PORT = r"([0-9]{1,4}|[1-5][0-9]{4}|6([0-4][0-9]{3}|5([0-4][0-9]{2}|5([0-2][0-9]
 _TEXT, _INTEGER, _NUMBER = r"[!-~]+", r"[0-9]{1,9}", r"[0-9]{1,9}(\.[0-9]{1,9})?"
 _FLAGS: Mapping[str, _Flag] = MappingProxyType(
     {
-        "host": _Flag("an address or a name of this machine", _TEXT),
+        # A name that has an empty part, or one of more than 63 characters, cannot even be looked up.
+        "host": _Flag("an address or a name of this machine", rf"(?!\.|.*\.\.|.*[^.]{{64}}){_TEXT}"),
         "port": _Flag("an integer from 0 to 65535", _INTEGER, 0, 65535),
         "client_id": _Flag("visible ASCII characters", _TEXT),
         "redirect_uri": _Flag(
