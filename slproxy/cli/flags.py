@@ -75,6 +75,13 @@ def add_address_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--uds", metavar="PATH", default=unset, help="its Unix socket instead")
 
 
+def add_config_flags(parser: argparse.ArgumentParser) -> None:
+    add_address_flags(parser)
+    parser.add_argument(
+        "--read-only", action="store_true", default=argparse.SUPPRESS, help="as serve takes it: what comes of it"
+    )
+
+
 def add_healthcheck_flags(parser: argparse.ArgumentParser) -> None:
     parser.epilog = "It exits with 0 if so, else with 1 and a line with the reason. For Docker and\nKubernetes."
     parser.add_argument("--ready", action="store_true", help="ask whether it can get a token, too")

@@ -120,7 +120,13 @@ COMMANDS = (
     Command(name="token", summary="print a valid access token, for scripts", facts=True),
     DOCTOR,
     HEALTHCHECK,
-    Command(name="config", summary="print the effective settings and where each came from", facts=True),
+    Command(
+        name="config",
+        summary="print the effective settings and where each came from",
+        add_flags=flags.add_config_flags,
+        facts=True,
+        takes=flags.ADDRESS | {"read_only"},
+    ),
     Command(name="key", summary="print a fresh random local key", is_text=True),
     Command(name="skill", summary="print how an AI agent is to use this proxy", is_text=True),
     Command(

@@ -165,3 +165,14 @@ async def test_streams_that_are_closed_from_the_start_are_no_traceback_and_no_su
     assert results[0] == (1, "", lost)
     assert (results[1][0], results[1][2].splitlines()[0]) == (1, f"{LOST}: No space left on device.")
     assert [*results[2:]] == [(3, "", ""), (1, "", "")]
+
+
+@pytest.mark.parametrize("line", ["config --port 9000 --read-only", "--port 9000 --read-only config"])
+async def test_config_shows_what_serve_would_make_of_its_flags(tmp_path: Path, line: str) -> None:
+    env = {"SLPROXY_LISTEN__PORT": "9001", "SLPROXY_LISTEN__HOST": "127.0.0.2"}
+    code, out, err = await run_here(*line.split(), "--json", home=tmp_path, env=env)
+    assert (code, err) == (0, "")
+    shown = json.loads(out)
+    assert shown["listen.port"] == {"value": 9000, "origin": "flag --port"}
+    assert shown["policy.read_only"] == {"value": True, "origin": "flag --read-only"}
+    assert shown["listen.host"] == {"value": "127.0.0.2", "origin": "env SLPROXY_LISTEN__HOST"}
