@@ -9,15 +9,20 @@ from pathlib import Path
 
 from slproxy.config.files import decode_text, read_found
 from slproxy.config.origin import Origin
-from slproxy.config.variables import Variable
+from slproxy.config.variables import META, VARIABLES, Variable
 from slproxy.errors import ConfigError
 
 # Others keep their own .env in a folder that is shared; it is none of our business.
 _OURS = re.compile(rb"^\s*(?:export\s+)?['\"]?((?:SLPROXY|SALESLOFT)_\w*)", re.MULTILINE | re.IGNORECASE)
+# A variable of theirs may have a value that does not parse, or none: to Docker it is that of the environment then.
+_THEIRS = re.compile(r"\s*(export\s+)?(?!SLPROXY_|SALESLOFT_)([\w.-]+\s*=|[A-Za-z_]\w*\s*(#|$))", re.ASCII)
 
 
 def from_dotenv(cwd: Path, environ: Mapping[str, str]) -> Iterator[Variable]:
-    """Yield the variables of ``.env``. A line that does not parse is an error only where it sets one of ours."""
+    """Yield the variables of ``.env``.
+
+    Raises ConfigError for a line that sets nothing: what it was meant to set, such as ``read_only``, would not hold.
+    """
     path = cwd / ".env"
 
     def matters(untrusted: bytes) -> bool:
@@ -41,8 +46,13 @@ def from_dotenv(cwd: Path, environ: Mapping[str, str]) -> Iterator[Variable]:
     for binding in parse_stream(io.StringIO(decode_text(content, ".env"))):
         source = binding.original.string
         line = binding.original.line + source[: len(source) - len(source.lstrip())].count("\n")
-        if binding.error and re.match(r"\s*(export\s+)?(SLPROXY|SALESLOFT)_", source):
-            raise ConfigError(f".env:{line}: expected NAME=value", hint="close the quote, or quote the whole value")
+        if (
+            binding.value is None
+            and source.strip()
+            and not source.lstrip().startswith("#")
+            and not _THEIRS.match(source)
+        ):
+            raise _sets_nothing(line, source, binding.key or "")
         if binding.key is not None and binding.value is not None:
             # As in a shell, the last one of a name wins.
             found[binding.key] = Variable(
@@ -51,3 +61,12 @@ def from_dotenv(cwd: Path, environ: Mapping[str, str]) -> Iterator[Variable]:
                 origin=Origin(layer="dotenv", place=f".env:{line}", found=str(path)),
             )
     yield from found.values()
+
+
+def _sets_nothing(line: int, source: str, name: str) -> ConfigError:
+    """Return the error, which names a setting at most: the line may hold a secret."""
+    expected = f".env:{line}: expected NAME=value"
+    if name in VARIABLES or name in META:
+        return ConfigError(f"{expected}, got {name} alone", hint=f"set a value, as in {name}=…, or remove it")
+    quote = "close the quote, or quote the whole value"
+    return ConfigError(expected, hint=quote if "=" in source else "a comment begins with #")

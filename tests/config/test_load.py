@@ -242,6 +242,29 @@ def test_a_broken_line_of_dotenv_is_told_only_if_it_is_ours(tmp_path: Path) -> N
     assert ".env:2" in refusal(tmp_path, dotenv=f'A=b\nSALESLOFT_API_KEY="{SECRET}\n')
 
 
+@pytest.mark.parametrize(
+    "line", ["nonsense line", SECRET, f"{SECRET} {SECRET}", "SLPROXY_POLICY__READ_ONLY true", "export A B", "-a"]
+)
+def test_a_line_of_dotenv_that_sets_nothing_is_an_error_and_not_repeated(line: str, tmp_path: Path) -> None:
+    message = refusal(tmp_path, dotenv=f"A=b\n\n  {line}\nSLPROXY_LISTEN__PORT=9\n")
+    assert ".env:3: expected NAME=value |" in message
+
+
+@pytest.mark.parametrize("line", ["SLPROXY_POLICY__READ_ONLY", "export SALESLOFT_API_KEY_FILE", "SLPROXY_PROFILE # x"])
+def test_a_setting_alone_in_a_line_of_dotenv_is_an_error_that_names_it(line: str, tmp_path: Path) -> None:
+    name = line.removeprefix("export ").split()[0]
+    assert f".env:2: expected NAME=value, got {name} alone" in refusal(tmp_path, dotenv=f"# x\n{line}\n")
+    assert ".env:1: expected NAME=value |" in refusal(tmp_path, dotenv=f"{name}_{SECRET}\n")
+
+
+def test_what_other_programs_have_in_dotenv_is_theirs(tmp_path: Path) -> None:
+    dotenv = (
+        "\n  # a comment\nTHEIRS\nexport THEIRS_TOO\nother.name='open\nexport SLPROXY_LISTEN__PORT=9 # nine\n\n\t\n"
+    )
+    assert loaded(tmp_path, dotenv=dotenv).listen.port == 9
+    assert loaded(tmp_path, dotenv="").listen.port == 8642
+
+
 def test_a_virtual_environment_called_dotenv_is_passed_over(tmp_path: Path) -> None:
     (tmp_path / ".env").mkdir()
     assert loaded(tmp_path).listen.port == 8642
