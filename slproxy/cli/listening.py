@@ -21,21 +21,29 @@ NAMES = ("host", "port", "uds")
 def listening(flags: Mapping[str, str], environ: Mapping[str, str], cwd: Path) -> Listening:
     """Return what is in force; ``flags`` may hold ``config`` and ``profile`` as well.
 
-    Raises ValueError, with a message for a person, where a file cannot be read, or a value must not be repeated.
+    Raises ValueError, with a message for a person: a file cannot be read, a value must not be repeated, or a socket and
+    a port are both set, whichever of them is a flag, with which `serve` would not start either.
     """
     dotenv = _dotenv(cwd / ".env")
     config = flags.get("config") or _first("SLPROXY_CONFIG", environ, dotenv)
     profile = flags.get("profile") or _first("SLPROXY_PROFILE", environ, dotenv) or "default"
     _check_no_api_key("the configuration file", config or "")
     path = cwd / _expanded(config) if config else next((each for each in _usual(environ, cwd) if each.is_file()), None)
-    found = {"host": "127.0.0.1", "port": "8642"}
+    given: Listening = {}
     if path is not None:
         for layer in _in_file(path, profile):
-            found |= layer
-    found |= _in_variables(dotenv, cwd) | _in_variables(environ, cwd) | _located(flags, cwd)
-    for name, value in found.items():
+            given |= layer
+    given |= _in_variables(dotenv, cwd) | _in_variables(environ, cwd) | _located(flags, cwd)
+    for name, value in given.items():
         _check_no_api_key(f"listen.{name}", value)
-    return found
+    if "uds" in given and len(given) > 1:
+        names = " and ".join(f"--{name}" if name in flags else f"listen.{name}" for name in NAMES if name in given)
+        raise ValueError(f"{names} are set: the proxy listens on a socket or on a port, not both")
+    return {"host": "127.0.0.1", "port": "8642"} | given
+
+
+def _unclear(what: str) -> ValueError:
+    return ValueError(f"{what}: slproxy config says why")
 
 
 def _check_no_api_key(name: str, value: str) -> None:
@@ -43,7 +51,7 @@ def _check_no_api_key(name: str, value: str) -> None:
         from slproxy.config import holds_api_key  # noqa: PLC0415  # the whole schema
 
         if holds_api_key(value):
-            raise ValueError(f"{name} looks like an API key of SalesLoft's")
+            raise _unclear(f"{name} looks like an API key of SalesLoft's")
 
 
 def _first(name: str, *layers: Mapping[str, str]) -> str | None:
@@ -85,9 +93,9 @@ def _in_file(path: Path, profile: str) -> Iterator[Listening]:
     try:
         tree = tomllib.loads(path.read_bytes().removeprefix(b"\xef\xbb\xbf").decode())
     except OSError as error:
-        raise ValueError(f"the configuration file cannot be read: {path}") from error
+        raise _unclear(f"the configuration file cannot be read: {path}") from error
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"the configuration file is not valid TOML: {path}") from error
+        raise _unclear(f"the configuration file is not valid TOML: {path}") from error
     for names in ((), ("profile", profile)):
         table: object = tree
         for name in (*names, "listen"):
@@ -104,4 +112,4 @@ def _dotenv(path: Path) -> Mapping[str, str]:
         bindings = parse_stream(io.StringIO(path.read_bytes().removeprefix(b"\xef\xbb\xbf").decode()))
         return {each.key: each.value for each in bindings if each.key is not None and each.value is not None}
     except (OSError, ValueError) as error:
-        raise ValueError(f"the file of environment variables cannot be read: {path}") from error
+        raise _unclear(f"the file of environment variables cannot be read: {path}") from error

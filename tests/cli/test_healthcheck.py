@@ -195,11 +195,35 @@ def test_it_looks_where_serve_would_listen(
             config=config_file, profile=None, flags={}, environ=variables, cwd=home, sandbox=True
         ).listen
     except ConfigError:
-        return  # serve does not start with these
+        with pytest.raises(ValueError, match="on a socket or on a port, not both"):
+            listening({"config": str(path)} if named else {}, variables, home)
+        return
 
     found = listening({"config": str(path)} if named else {}, variables, home)
 
     assert (found["host"].strip("[]"), found["port"], found.get("uds")) == (wanted.host, str(wanted.port), wanted.uds)
+
+
+@pytest.mark.parametrize(
+    ("words", "env", "both"),
+    [
+        (["--port", "1"], {"UDS": "/none"}, "--port and listen.uds"),
+        (["--host", "::1"], {"UDS": "/none"}, "--host and listen.uds"),
+        (["--uds", "/none"], {"PORT": "1"}, "listen.port and --uds"),
+        ([], {"UDS": "/none", "PORT": "1", "HOST": "::1"}, "listen.host and listen.port and listen.uds"),
+    ],
+)
+async def test_a_socket_and_a_port_clash_for_who_looks_as_for_serve(
+    words: list[str], env: dict[str, str], both: str, tmp_path: Path
+) -> None:
+    """Whichever was meant: to pick one would tell of another proxy than the one that is up."""
+    clash = "the proxy listens on a socket or on a port, not both"
+    env = {f"SLPROXY_LISTEN__{name}": value for name, value in env.items()}
+    assert await checked(tmp_path, *words, **env) == (1, f"slproxy: {both} are set: {clash}\n")
+    for command in ("serve", "status", "inspect", "doctor"):
+        code, out, err = await run_here(command, *words, home=tmp_path, env=env)
+        assert code == 2
+        assert clash in out + err
 
 
 async def test_what_it_asks_for_is_what_the_proxy_has(tmp_path: Path) -> None:

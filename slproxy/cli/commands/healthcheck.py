@@ -52,7 +52,7 @@ def check(flags: Mapping[str, str], *, ready: bool) -> int:
         where = listening(flags or _flags_of_container(), os.environ, Path.cwd())
         reason = _trouble(where, ready=ready)
     except ValueError as error:
-        reason = f"{error}: slproxy config says why"
+        reason = str(error)
     except OSError as error:
         reason = f"the folder that this was started in cannot be used: {os.strerror(error.errno or 0)}"
     if not reason:
