@@ -3,7 +3,8 @@
 A value may be a secret, and standard error is often kept. So no value is ever named; of what was typed, only
 
 1. a command that is nearly the name of one, where it cannot be the value of an unknown flag;
-2. an unknown flag of a few small letters, without what stands behind its ``=`` or its first letter.
+2. a flag that there is, or an unknown one of a few small letters, without what stands behind its ``=`` or its first
+   letter.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from slproxy.cli import held_signals
@@ -68,7 +69,11 @@ class Parser(argparse.ArgumentParser):
 
     def unknown(self, words: Sequence[str]) -> NoReturn:
         """Raise UsageError for words that no argument takes."""
-        raise UsageError(self, _unknown(words, [name for flag in self.flags() for name in flag.names]))
+        raise UsageError(self, _unknown(words, self))
+
+    def names(self) -> list[str]:
+        """Return the names of all flags."""
+        return [name for flag in self.flags() for name in flag.names]
 
     def flags(self) -> list[Flag]:
         """Return the flags, in the order of the help."""
@@ -115,22 +120,32 @@ def _reworded(message: str, words: Sequence[str], parser: Parser) -> str:
 
 
 def _no_command(typed: str, before: Sequence[str], names: Sequence[str], parser: Parser) -> str:
-    flags = [name for flag in parser.flags() for name in flag.names]
-    if before and before[-1].startswith("-") and not any(name.startswith(before[-1]) for name in flags):
-        return _unknown(before[-1:], flags)  # whose value it was meant to be
+    if before and before[-1].startswith("-") and not any(name.startswith(before[-1]) for name in parser.names()):
+        return _unknown(before[-1:], parser)  # whose value it was meant to be
     near = _near(typed, names)
     there_is = f"there is no command {typed}: {_meant(near)}" if near else "there is no such command. "
     return f"{there_is}It is one of {', '.join(names)}"
 
 
-def _unknown(words: Sequence[str], flags: Sequence[str]) -> str:
-    """Return what is wrong with words that no argument takes: flags that are none, or a word too many."""
+def _unknown(words: Sequence[str], parser: Parser) -> str:
+    """Return what is wrong with words that no argument takes: flags that are none, or in a wrong place, or a word."""
     given = [word.partition("=")[0] if word.startswith("--") else word[:2] for word in words if word[:1] == "-"]
-    if not given:
+    if not given or "--" in given:
         return "there is a word too many, which is no flag (--help shows what there is)"
+    flags = parser.names()
+    # What a parser knows, and was not given, stood before the command; or there is no command yet.
+    below = {name for command in _all_below(parser) for name in command.names()}
+    if early := next((flag for flag in given if flag in flags or flag in below), ""):
+        return f"{early} comes after the command"
     near = next((near for flag in given if (near := _near(flag, flags))), "")
     named = ", ".join(flag for flag in given if _NAMEABLE.fullmatch(flag))
     return f"unknown flag{named and f' {named}'}: {_meant(near)}--help shows what there is"
+
+
+def _all_below(parser: Parser) -> Iterator[Parser]:
+    for command in parser.commands().values():
+        yield command
+        yield from _all_below(command)
 
 
 def _near(typed: str, names: Sequence[str]) -> str:
