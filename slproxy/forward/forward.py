@@ -138,7 +138,7 @@ class Forwarder:
         exchange.client, exchange.bulk = asked.preferences.client, asked.preferences.bulk
         if asked.client is not None:
             tell_client(exchange, asked.client)
-            check_client(asked.client, inbound.method, target, named or {})
+            check_client(self._policy, asked.client, inbound.method, target, named or {})
         if named is not None and may_be_known:
             self._known.remember(digest, asked)
         self._upstream.mark_used()

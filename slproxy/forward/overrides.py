@@ -7,10 +7,9 @@ methods or paths that lets one pass lets anything pass. Without such a rule they
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from typing import Literal
 from urllib.parse import unquote
 
-from slproxy.errors import MethodRefused, NotFound
 from slproxy.http import ByName
 
 _METHOD = re.compile(r"(?:x-)?(?:http-|original-|override-|request-|requested-|rest-)*(?:method|verb)(?:-override)?")
@@ -23,29 +22,15 @@ _PATH = re.compile(
 _PARAMETER = re.compile(r"_method|x-http-method(?:-override)?")
 
 
-def check_overrides(headers: ByName, *, query: str, methods: Sequence[str]) -> None:
-    """Check that nothing in a request asks for another method or path.
-
-    Raises:
-        Refused: something does; ``methods`` are those that pass.
-    """
+def override_in(headers: ByName, *, query: str) -> tuple[str, Literal["method", "path"]] | None:
+    """Return what in a request asks for another method or path, such as ``The header x-method``, and for which."""
     # Rack and WSGI read `_` as `-`.
     for name in (raw.decode("latin-1").replace("_", "-") for raw in headers):
         if _METHOD.fullmatch(name):
-            raise _method_refused(f"The header {name}", methods)
+            return f"The header {name}", "method"
         if _PATH.fullmatch(name):
-            raise NotFound(
-                f"The header {name} asks for another path, and this proxy has rules for paths or methods.",
-                hint="Leave it out, and ask for that path itself.",
-            )
+            return f"The header {name}", "path"
     for parameter in (unquote(each.partition("=")[0]).lower() for each in re.split("[&;]", query)):
         if _PARAMETER.fullmatch(parameter):
-            raise _method_refused(f"The parameter {parameter}", methods)
-
-
-def _method_refused(what: str, methods: Sequence[str]) -> MethodRefused:
-    return MethodRefused(
-        f"{what} asks for another method, and this proxy has rules for paths or methods.",
-        hint="Leave it out, and send that method itself.",
-        headers=(("Allow", ", ".join(methods)),),
-    )
+            return f"The parameter {parameter}", "method"
+    return None

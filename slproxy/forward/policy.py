@@ -125,6 +125,14 @@ def check(policy: Policy, inbound: Inbound, headers: ByName | None) -> tuple[Rou
     Raises:
         Refused: one of its subclasses, the first rule of docs/contract.md, Check, that the request breaks.
     """
+    try:
+        return _checked(policy, inbound, headers)
+    except Refused as refused:
+        _for_client(refused, policy, client_of(policy, by_name(inbound.headers)), inbound.target)
+        raise
+
+
+def _checked(policy: Policy, inbound: Inbound, headers: ByName | None) -> tuple[Route, str]:
     method, target = inbound.method, inbound.target
     if headers is not None and size(inbound.headers) > policy.max_headers:
         raise TooLarge(f"The header block is over {policy.max_headers} bytes.", hint="Send less.", status=431)
@@ -136,7 +144,7 @@ def check(policy: Policy, inbound: Inbound, headers: ByName | None) -> tuple[Rou
             f"The request target is longer than {policy.max_target} bytes.", hint="Send less in the query.", status=414
         )
     if method not in METHODS:
-        raise _method_refused(policy, method, target)
+        raise _method_refused(method)
     origin_form = target if target.startswith("/") else _origin_form(policy, target)
     path = exact_path(origin_form)
     if path in PROBES and method in OWN_METHODS:
@@ -168,7 +176,7 @@ def check_all(policy: Policy, inbound: Inbound) -> None:
     if route is not UPSTREAM:
         raise NotFound("That is not passed on.", hint="The proxy answers it itself.")
     if (client := client_of(policy, named)) is not None:
-        check_client(client, inbound.method, target, named)
+        check_client(policy, client, inbound.method, target, named)
 
 
 def client_of(policy: Policy, headers: ByName) -> Client | None:
@@ -191,14 +199,28 @@ def _clients_in(policy: Policy, headers: ByName) -> list[Client]:
     return [each for each in policy.clients if _matches(each.key, shown)]
 
 
-def check_client(client: Client, method: str, target: str, headers: ByName) -> None:
+def check_client(policy: Policy, client: Client, method: str, target: str, headers: ByName) -> None:
     """Hold a request that was let in against the rules of its client, by its key.
 
     ``target`` is in origin form. Raises Refused.
     """
     path, _, query = target.partition("?")
-    client.rules.check_path(path)
-    client.rules.check_method(method, headers, query=query)
+    try:
+        client.rules.check_path(path)
+        client.rules.check_method(method, headers, query=query)
+    except Refused as refused:
+        _for_client(refused, policy, client, target)
+        raise
+
+
+def _for_client(refused: Refused, policy: Policy, client: Client | None, target: str) -> None:
+    """Name the client whose key was shown in a refusal by a rule; ``Allow`` lists what it may do at the target."""
+    if client is not None and "rule" in refused.members:
+        refused.members = {"client": client.name, **refused.members}
+    if isinstance(refused, MethodRefused):
+        theirs = METHODS if client is None else client.rules.methods
+        allowed = OWN_METHODS if target.startswith(OWN_PAGES) else [m for m in policy.rules.methods if m in theirs]
+        refused.headers = (("Allow", ", ".join(allowed)),)
 
 
 def _check_sender(policy: Policy, inbound: Inbound, headers: ByName) -> None:
@@ -252,10 +274,18 @@ def _route(policy: Policy, path: str) -> Route:
     if path.startswith(OWN_PAGES):
         return Route.OWN_PAGE
     if not (path.startswith(policy.rules.folders) or policy.rules.accepts.match(path)):
-        raise NotFound("This proxy does not forward that path.", hint=_nearest(policy, path))
+        raise _not_accepted(policy, path)
     if policy.rules.narrows_paths:
         policy.rules.check_path(path)
     return UPSTREAM
+
+
+def _not_accepted(policy: Policy, path: str) -> NotFound:
+    detail, hint = "This proxy does not forward that path.", _nearest(policy, path)
+    if policy.accept_paths == ALL_PATHS:
+        return NotFound(detail, hint=hint)  # no rule that anybody has set: the path is wrong
+    ask = "Ask whoever runs this proxy, if this path should be forwarded."
+    return NotFound(detail, hint=f"{hint} {ask}", members={"rule": "policy.accept_paths"})
 
 
 def _nearest(policy: Policy, path: str) -> str:
@@ -281,15 +311,13 @@ def _is_forwarded(policy: Policy, path: str) -> bool:
     return policy.rules.accepts.match(path) is not None and not policy.rules.closed_by(path)
 
 
-def _method_refused(policy: Policy, method: str, target: str) -> MethodRefused:
-    allowed = ", ".join(OWN_METHODS if target.startswith(OWN_PAGES) else policy.rules.methods)
+def _method_refused(method: str) -> MethodRefused:
     if method in _REFUSED_METHODS:
         return MethodRefused(
             f"{method} is never passed on.",
             hint="Use one of the methods in Allow. This is a reverse proxy: set it as the base URL, not as HTTP_PROXY.",
-            headers=(("Allow", allowed),),
         )
-    return MethodRefused("The method is not one this proxy knows.", hint=f"Use {allowed}.", status=501)
+    return MethodRefused("The method is not one this proxy knows.", hint="Use one of the methods in Allow.", status=501)
 
 
 def _check_host(policy: Policy, headers: ByName) -> str:

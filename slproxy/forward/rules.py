@@ -1,17 +1,19 @@
 """Rules: which methods and paths pass, for everybody or for one client. They only narrow: what one closes stays closed.
 
 1. A path is held to all that it may be read as: a rule that lets one spelling pass lets anything pass.
-2. A refusal names the rule, and whom to ask. It does not say how to get around it.
+2. A refusal names the rule, and whom to ask. It does not say how to get around it. Whose key was shown, and what is
+   left to that client, ``policy`` says.
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from typing import Literal
 
 from slproxy.config import Secret, Settings, matcher, rejects
 from slproxy.errors import MethodRefused, NotFound
-from slproxy.forward.overrides import check_overrides
+from slproxy.forward.overrides import override_in
 from slproxy.forward.target import folded, readings
 from slproxy.http import ByName
 from slproxy.observe import Exchange
@@ -65,7 +67,7 @@ class Rules:
     def check_path(self, path: str) -> None:
         """Hold a path that is forwarded at all against the rules. Raises NotFound."""
         if rule := self.closed_by(path):
-            raise NotFound(f"This path is closed by {rule}.", hint=_ASK, members=self._members(rule))
+            raise NotFound(f"This path is closed by {rule}.", hint=_ASK, members={"rule": rule})
 
     def check_method(self, method: str, headers: ByName, *, query: str) -> None:
         """Hold a method, and what may ask for another method or path, against the rules. Raises Refused."""
@@ -74,17 +76,26 @@ class Rules:
             raise MethodRefused(
                 f"{whose} only reads: {method} is not passed on.",
                 hint=_ASK,
-                headers=(("Allow", ", ".join(self.methods)),),
-                members=self._members(self._named("read_only")),
+                members={"rule": self._named("read_only")},
             )
-        if self.read_only or self.narrows_paths:
-            check_overrides(headers, query=query, methods=self.methods)
+        if (self.read_only or self.narrows_paths) and (found := override_in(headers, query=query)) is not None:
+            what, asked_for = found
+            rule = self._rule_about(asked_for)
+            refused = MethodRefused if asked_for == "method" else NotFound
+            raise refused(
+                f"{what} asks for another {asked_for}: {rule} lets no request pass that does.",
+                hint=_ASK,
+                members={"rule": rule},
+            )
+
+    def _rule_about(self, what: Literal["method", "path"]) -> str:
+        """Return the name of a rule that narrows, if there is one for this."""
+        if self.read_only and (what == "method" or not self.narrows_paths):
+            return self._named("read_only")
+        return self._named("accept_paths" if self.accept_paths != self.within else "reject_paths")
 
     def _named(self, rule: str) -> str:
         return f"client.{self.client}.{rule}" if self.client else f"policy.{rule}"
-
-    def _members(self, rule: str) -> dict[str, str]:
-        return {"client": self.client, "rule": rule} if self.client else {"rule": rule}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

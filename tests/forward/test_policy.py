@@ -319,7 +319,8 @@ def test_the_hint_names_the_nearest_thing_that_exists(target: str, hint: str) ->
 def test_the_hint_names_nothing_that_is_closed(
     accept: tuple[str, ...], reject: tuple[str, ...], target: str, hint: str
 ) -> None:
-    assert refusal(target, policy=replace(OPEN, accept_paths=accept, reject_paths=reject)).hint == hint
+    ask = "" if accept == ("/v2/",) else " Ask whoever runs this proxy, if this path should be forwarded."
+    assert refusal(target, policy=replace(OPEN, accept_paths=accept, reject_paths=reject)).hint == hint + ask
 
 
 @pytest.mark.parametrize(
@@ -446,7 +447,9 @@ NARROWED = {
 @pytest.mark.parametrize("name", OVERRIDES)
 def test_a_header_that_asks_for_another_method_or_path_is_refused_wherever_a_rule_narrows(name: str, rule: str) -> None:
     value, status = OVERRIDES[name]
-    assert refusal("/v2/a", f"{name}: {value}", policy=NARROWED[rule]).status == status
+    refused = refusal("/v2/a", f"{name}: {value}", policy=NARROWED[rule])
+    assert (refused.status, refused.members["rule"]) == (status, f"policy.{rule}")
+    assert refused.hint == "Ask whoever runs this proxy, if it should."
     assert ask("/v2/a", f"{name}: {value}") == (Route.UPSTREAM, "/v2/a"), "and goes up where none does"
 
 
@@ -629,11 +632,12 @@ def test_the_methods_of_the_contract_are_let_in(method: str) -> None:
     [("TRACE", 405), ("CONNECT", 405)]
     + [(name, 501) for name in ("PRI", "get", "Get", "QUERY", "PROPFIND", "LOCK", "POSTX", "X", "", "GET ", "GÉT")],
 )
-def test_another_method_is_405_with_allow_or_501(method: str, status: int) -> None:
+def test_another_method_is_405_or_501_with_allow(method: str, status: int) -> None:
     for target in ("/v2/a", "/_slproxy/status.json"):
         refused = refusal(target, method=method)
         assert isinstance(refused, MethodRefused)
         assert (refused.type, refused.status) == ("method-refused", status)
+        assert refused.headers[0][0] == "Allow"
 
 
 @pytest.mark.parametrize("method", ["TRACE", "CONNECT"])

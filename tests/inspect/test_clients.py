@@ -83,7 +83,7 @@ PAST_ITS_RULES = {
     "a method": (EDIT | {"method": "POST"}, 405, "client.report.read_only"),
     "a path": (EDIT | {"target": "/v2/people/7"}, 404, "client.report.reject_paths"),
     "a path, encoded": (EDIT | {"target": "/v2/x%252f..%252fpeople"}, 404, "client.report.reject_paths"),
-    "another method": (EDIT | {"headers": [["X-HTTP-Method-Override", "DELETE"]]}, 405, None),
+    "another method": (EDIT | {"headers": [["X-HTTP-Method-Override", "DELETE"]]}, 405, "client.report.read_only"),
     "another key": (EDIT | {"method": "POST", "headers": [["X-Slproxy-Key", "local-key-4c1d"]]}, 405, None),
     "a token": (EDIT | {"method": "POST", "headers": [["authorization", "Bearer local-key-4c1d"]]}, 405, None),
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import itertools
+import json
 import time
 from dataclasses import replace
 
@@ -81,7 +82,71 @@ async def test_no_header_takes_a_client_past_its_rules(header: str) -> None:
     async with pair(clients={"report": replace(REPORT, read_only=True)}) as (upstream, app):
         response = await asked(app.urls[0], get("/v2/people", f"X-Slproxy-Key: {KEY}", header))
         assert response.head.status in (404, 405)
+        document = json.loads(response.body)
+        assert (document["client"], document["rule"]) == ("report", "client.report.read_only")
+        assert document["hint"] == "Ask whoever runs this proxy, if it should."
     assert not upstream.seen
+
+
+NARROW = {
+    "read_only": PolicySettings(read_only=True),
+    "accept_paths": PolicySettings(accept_paths=("/v2/people",)),
+    "reject_paths": PolicySettings(reject_paths=("/v2/me",)),
+}
+REFUSED = {
+    "a write": ("read_only", 405, "/v2/people", "DELETE", []),
+    "another method": ("read_only", 405, "/v2/people", "GET", ["X-HTTP-Method-Override: DELETE"]),
+    "another method, of fewer paths": ("accept_paths", 405, "/v2/people", "GET", ["X-HTTP-Method-Override: DELETE"]),
+    "another method, but for some paths": ("reject_paths", 405, "/v2/people", "GET", ["X-Method-Override: PUT"]),
+    "another path": ("read_only", 404, "/v2/people", "GET", ["X-Original-URL: /v2/me"]),
+    "another path, of fewer": ("accept_paths", 404, "/v2/people", "GET", ["X-Rewrite-URL: /v2/me"]),
+    "another method, in the query": ("reject_paths", 405, "/v2/people?_method=PUT", "GET", []),
+    "a path that is not accepted": ("accept_paths", 404, "/v2/me", "GET", []),
+    "a path of another version": ("accept_paths", 404, "/v3/people", "GET", []),
+    "a path that may be read as another": ("accept_paths", 404, "/v2/people%252f..%252fme", "GET", []),
+    "a path that is rejected": ("reject_paths", 404, "/v2/me.json", "GET", []),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+async def test_a_refusal_by_the_policy_names_its_rule_and_whose_key_was_shown(case: str) -> None:
+    rule, status, target, method, headers = REFUSED[case]
+    listen = ListenSettings(port=0, key=Secret("local-key-7f3a"))
+    clients = {"report": replace(REPORT, read_only=True), "agent": ClientSettings(key=Secret(OTHER))}
+    every = ["GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"]
+    reads = every[:3]
+    async with pair(clients=clients, policy=NARROW[rule], listen=listen) as (upstream, app):
+        for name, key in (("report", KEY), ("agent", OTHER), (None, "local-key-7f3a")) * 2:
+            # What follows from the headers is known by then.
+            assert (await asked(app.urls[0], get("/v2/people", f"X-Slproxy-Key: {key}"))).head.status == 200
+            response = await asked(app.urls[0], get(target, f"X-Slproxy-Key: {key}", *headers, method=method))
+            document = problem(response, status=status, kind="not-found" if status == 404 else "method-refused")
+            assert (document.get("client"), document["rule"]) == (name, f"policy.{rule}")
+            assert "Ask whoever runs this proxy" in str(document["hint"])
+            if status == 405:
+                allowed = reads if name == "report" or rule == "read_only" else every
+                assert response.head.all("Allow") == [", ".join(allowed)]
+    assert len(upstream.seen) == 6
+
+
+async def test_allow_lists_what_the_client_may_do_whatever_is_refused() -> None:
+    clients = {"report": replace(REPORT, read_only=True), "agent": ClientSettings(key=Secret(OTHER))}
+    async with pair(clients=clients) as (_, app):
+        for method, status in (("TRACE", 405), ("PROPFIND", 501)):
+            for key, allowed in (
+                (KEY, ["GET, HEAD, OPTIONS"]),
+                (OTHER, ["GET, HEAD, OPTIONS, POST, PUT, PATCH, DELETE"]),
+            ):
+                response = await asked(app.urls[0], get("/v2/a", f"X-Slproxy-Key: {key}", method=method))
+                assert "rule" not in problem(response, status=status, kind="method-refused")
+                assert response.head.all("Allow") == allowed
+
+
+async def test_a_path_that_is_none_of_the_apis_is_wrong_and_closed_by_no_rule() -> None:
+    async with pair(clients={"report": REPORT}) as (_, app):
+        for target in ("/v3/people", "/people", "/"):
+            response = await asked(app.urls[0], get(target, f"X-Slproxy-Key: {KEY}"))
+            assert not {"rule", "client"} & problem(response, status=404, kind="not-found").keys()
 
 
 async def test_a_clients_rules_only_narrow_what_the_policy_lets_through() -> None:
