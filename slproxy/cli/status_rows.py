@@ -55,7 +55,7 @@ def renewal_text(proxy: Mapping[str, object]) -> str:
 def rules_rows(proxy: Mapping[str, object]) -> list[tuple[str, str]]:
     """Return the rows on what the running proxy lets through: for everybody, and for each client."""
     policy, clients = proxy.get("policy"), proxy.get("clients")
-    rows = [("policy", describe_rules(policy) if isinstance(policy, dict) else "")]
+    rows = [("policy", (describe_rules(policy) or "all of /v2/") if isinstance(policy, dict) else "")]
     for name, rules in clients.items() if isinstance(clients, dict) else ():
         rows.append(("client", f"{name}: {describe_rules(rules) or 'all that the policy lets through'}"))
     return rows

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import slproxy
+from slproxy.cli.status_rows import rules_rows
 from slproxy.store import FileStore
 from tests.support.commands import (
     free_port,
@@ -82,6 +83,7 @@ async def test_status_tells_of_the_token_and_of_the_renewals_of_the_running_prox
             await serves_and_renews(server, sandbox, record)
             rows, facts = await told(0)
             assert "up at" in rows["proxy"]
+            assert rows["policy"] == "all of /v2/"
             assert re.search(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\dZ: renewed", rows["renewal"]), rows
             proxy = facts["proxy"]
             assert isinstance(proxy, dict)
@@ -232,3 +234,14 @@ async def test_status_words_the_budget_as_it_is(tmp_path: Path, change: dict[str
         env = {"SLPROXY_LISTEN__PORT": str(port_of(proxy.url)), "SALESLOFT_API_KEY": "ak_x"}
         rows, _ = await rows_of_status(tmp_path, env, code=0)
     assert rows[row] == told
+
+
+def test_what_a_proxy_lets_through_is_told_whether_it_is_narrowed_or_not() -> None:
+    opened = {"read_only": False, "accept_paths": ["/v2/"], "reject_paths": []}
+    assert rules_rows({"policy": opened}) == [("policy", "all of /v2/")]
+    assert rules_rows({"policy": opened | {"read_only": True}}) == [("policy", "read only")]
+    assert rules_rows({"policy": opened | {"accept_paths": ["/v2/", "/v3/"]}}) == [("policy", "only /v2/, /v3/")]
+    assert rules_rows({"policy": opened, "clients": {"report": opened}})[1:] == [
+        ("client", "report: all that the policy lets through")
+    ]
+    assert not any(text for _, text in rules_rows({})), "of a proxy that does not tell it"
