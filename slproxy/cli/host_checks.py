@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from urllib.parse import urlsplit
 
@@ -21,7 +22,7 @@ CHECK_DNS = "Check the network and its DNS; behind a company's proxy, set HTTPS_
 
 
 async def check_hosts(settings: Settings) -> list[Finding]:
-    """Look how each host is reached, and whether it is."""
+    """Look how each host is reached, and whether it is; what could not be looked at is told as well."""
     try:
         async with Upstream(settings.upstream) as upstream, asyncio.TaskGroup() as group:
             hosts = [
@@ -29,10 +30,20 @@ async def check_hosts(settings: Settings) -> list[Finding]:
                 for name, url, accounts in _hosts(settings)
             ]
     except* ConfigError as errors:
-        findings = [finding_from("tls", error) for error in errors.exceptions if isinstance(error, ConfigError)]
+        wrong = [finding_from("tls", error) for error in errors.exceptions if isinstance(error, ConfigError)]
+        findings = [*_direct(settings), *_unreached(settings), *wrong]
     else:
         findings = [*_direct(settings), *(finding for host in hosts for finding in host.result())]
+    if not any(finding.check == "clock" for finding in findings):
+        findings.append(Finding("clock", "skipped", "the API gives no Date to compare with"))
     return findings
+
+
+def _unreached(settings: Settings) -> Iterator[Finding]:
+    for name, url, _ in _hosts(settings):
+        host = urlsplit(url).hostname or ""
+        check = "dns" if settings.upstream.proxy.proxy_for(host) is None else "proxy"
+        yield Finding(check, "skipped", f"{name}: {host} is not asked, since none could be trusted")
 
 
 def _direct(settings: Settings) -> list[Finding]:

@@ -249,9 +249,21 @@ async def test_a_name_that_does_not_resolve_is_told_once_and_what_rests_on_it_is
     assert states("dns", findings) == ["broken", "broken"]
     assert "nothing.invalid" in of("dns", findings)[0]["detail"]
     assert states("tls", findings) == ["skipped", "skipped"]
-    assert states("clock", findings) == []
+    assert states("clock", findings) == ["skipped"]
     assert states("credentials", findings) == ["broken"]
     assert states("port", findings) == ["ok"]
+
+
+@pytest.mark.parametrize("egress", [False, True], ids=["directly", "by a proxy"])
+async def test_authorities_that_cannot_be_read_leave_no_check_without_a_line(egress: bool, tmp_path: Path) -> None:
+    (tmp_path / "ca.pem").write_text("no PEM")
+    more = {"SLPROXY_UPSTREAM__PROXY": "http://127.0.0.1:9"} if egress else {}
+    env = pointed_at("https://nothing.invalid", SALESLOFT_API_KEY=KEY, SLPROXY_UPSTREAM__CA_FILE="ca.pem", **more)
+    findings = await diagnosis(tmp_path, on_a_free_port(env), code=1)
+    assert states("tls", findings) == ["broken"]
+    assert states("proxy" if egress else "dns", findings) == ["skipped", "skipped"]
+    assert states("clock", findings) == ["skipped"]
+    assert states("proxy", findings) == (["skipped", "skipped"] if egress else ["ok"])
 
 
 @contextlib.contextmanager
