@@ -56,6 +56,8 @@ class Child:
         Raises:
             CannotRunError: it is not there, or cannot be run.
         """
+        if not argv[0]:  # which would be looked for as the folders of PATH themselves
+            raise CannotRunError("There is no '' to run.", hint="Name a program.", code=NOT_FOUND)
         libc, us = ctypes.CDLL(None), os.getpid()
 
         def begin() -> None:

@@ -91,6 +91,7 @@ async def test_its_exit_code_is_that_of_the_program(tmp_path: Path, code: int) -
     ("argv", "code", "says"),
     [
         (["no-such-program-7f3a"], 127, "There is no no-such-program-7f3a to run."),
+        ([""], 127, "There is no '' to run."),
         (["/"], 126, "/ cannot be run: Permission denied."),
         (["sh", "-c", "kill -KILL $$"], 137, ""),
         (["sh", "-c", "kill -TERM $$"], 143, ""),
