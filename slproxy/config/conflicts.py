@@ -93,10 +93,11 @@ def _conflicts(settings: Settings) -> Iterator[ConfigError]:
 def _policy_conflicts(settings: Settings) -> Iterator[ConfigError]:
     origin = settings.origin
     sections: dict[str, PolicySettings | ClientSettings] = {"policy": settings.policy}
+    forwarded = (*PolicySettings().accept_paths, *settings.policy.accept_paths)
     sections |= {f"client.{name}": client for name, client in settings.clients.items()}
     for section, rules in sections.items():
         for name, pattern, why in patterns.faults(
-            section, accept=rules.accept_paths, reject=rules.reject_paths, own=OWN_PAGES
+            section, accept=rules.accept_paths, reject=rules.reject_paths, forwarded=forwarded, own=OWN_PAGES
         ):
             key = f"{section}.{name}"
             yield ConfigError(f"{key} ({origin(key)}): {redacted(pattern, text=True)} {why}", hint="fix or remove it")

@@ -45,17 +45,26 @@ def fault(pattern: str) -> str | None:
     return None
 
 
-def faults(section: str, *, accept: Sequence[str], reject: Sequence[str], own: str) -> Iterator[tuple[str, str, str]]:
+def _api(path: str) -> str:
+    """Return the first name of a path, below which is all of an API: rules hold in any case (``Rules.closed_by``)."""
+    return path.split("/")[1].lower()
+
+
+def faults(
+    section: str, *, accept: Sequence[str], reject: Sequence[str], forwarded: Sequence[str], own: str
+) -> Iterator[tuple[str, str, str]]:
     """Yield each pattern that cannot do what it is there for: which list of the section it is in, the pattern, and why.
 
-    ``own`` is where the proxy's own pages are, which no pattern opens or closes.
+    ``forwarded`` is what would pass without this section: to reject more of the same API than it accepts is to say
+    twice what is closed. ``own`` is where the proxy's own pages are, which no pattern opens or closes.
     """
     for name, patterns in (("accept_paths", accept), ("reject_paths", reject)):
         for pattern in patterns:
             if covers(own, pattern.rstrip("/") + "/"):
                 yield name, pattern, "is where the proxy's own pages are: it never matches"
+    apis = {_api(opened) for opened in (*accept, *forwarded)}
     for pattern in reject:
         if closed := [opened for opened in accept if rejects(pattern, opened)]:
             yield "reject_paths", pattern, f"closes all that {closed[0]} in {section}.accept_paths opens"
-        elif not any(covers(opened, pattern.rstrip("/") + "/") or rejects(pattern, opened) for opened in accept):
+        elif _api(pattern) not in apis and not any(covers(opened, pattern.rstrip("/") + "/") for opened in accept):
             yield "reject_paths", pattern, f"is below nothing in {section}.accept_paths: it never matches"

@@ -128,6 +128,7 @@ async def test_rules_hold_for_the_program(tmp_path: Path) -> None:
         (["--read-only", "run", "--", "true"], "--read-only is a flag of serve"),
         (["run", "--accept-path", "people", "--", "true"], "does not begin with '/'"),
         (["run", "--reject-path", "/v2", "--", "true"], "closes all that /v2/ in client.run.accept_paths opens"),
+        (["run", "--reject-path", "/users", "--", "true"], "is below nothing in client.run.accept_paths"),
         (["run", "--name", "Report!", "--", "true"], "expected a name of 1 to 32 small letters"),
         (["run", "--budget", "0", "--", "true"], "expected an integer of at least 1"),
     ],

@@ -76,6 +76,19 @@ def test_what_is_wrong_with_a_client_is_said(toml: str, env: dict[str, str], say
     assert says in refusal(tmp_path, toml=toml, env=env)
 
 
+@pytest.mark.parametrize(
+    "toml",
+    [
+        REPORT + "accept_paths = ['/v2/people']\nreject_paths = ['/v2/users']",
+        "[policy]\naccept_paths = ['/v2/people']\nreject_paths = ['/v2/users']",
+        "[policy]\naccept_paths = ['/v2/', '/v3/']\n" + REPORT + "reject_paths = ['/v3/users']",
+        "[policy]\naccept_paths = ['/v2/people']\n" + REPORT + "reject_paths = ['/v2/users']",
+    ],
+)
+def test_what_is_closed_already_may_be_rejected(toml: str, tmp_path: Path) -> None:
+    assert loaded(tmp_path, toml=toml)
+
+
 def test_the_settings_of_clients_are_shown_with_their_origins_and_without_keys(tmp_path: Path) -> None:
     rows = {row.key: (row.value, row.origin) for row in effective(loaded(tmp_path, toml=REPORT + "budget = 9"))}
     assert SECRET not in repr(rows)
