@@ -135,6 +135,12 @@ def check_readable(path: Path) -> None:
         ) from error
 
 
+def check_no_folder(path: str) -> None:
+    """Raise ConfigError, worded to follow the name of the setting, if a folder is where a file is to be."""
+    if os.path.isdir(path):  # noqa: PTH112  # which does not raise in a folder of somebody else's
+        raise ConfigError("expected the path of a file, got a folder", hint="name a file in it")
+
+
 def config_folder(environ: Mapping[str, str]) -> Path | None:
     """Return the user's folder for slproxy's settings, ``None`` for a user without a home."""
     return _folder(environ, "XDG_CONFIG_HOME", lambda system: system.user_config_path)

@@ -20,6 +20,7 @@ from slproxy.config.egress import Egress, from_environment
 from slproxy.config.env_file import from_dotenv
 from slproxy.config.files import (
     NOWHERE,
+    check_no_folder,
     check_readable,
     config_folder,
     expanded,
@@ -255,6 +256,8 @@ def _parsed(raw: RawValue) -> tuple[object, Origin]:
         if raw.setting.kind == "file":
             assert isinstance(value, Path)
             check_readable(value)
+        if raw.setting.kind == "path":
+            check_no_folder(str(value))
     except ConfigError as refused:
         raise ConfigError(f"{raw.setting.key} ({origin}): {refused.detail}", hint=refused.hint) from refused
     return value, origin

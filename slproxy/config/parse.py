@@ -46,16 +46,17 @@ def parse(setting: Setting, value: object, *, text: bool, base: Path) -> object:
     except (ValueError, OverflowError):
         got = kind_of(value) if setting.from_file else redacted(value, text=text)
         raise ConfigError(f"expected {expected(setting)}, got {got}", hint=REMEDY) from None
+    result: object = typed
     if isinstance(typed, str):
         _check_text(setting, typed)
         if setting.secret or setting.credential:
             check_filled_in(setting, typed)
         if setting.secret:
-            return Secret(visible_ascii(typed))
+            result = Secret(visible_ascii(typed))
         if setting.kind in ("path", "file"):
-            typed = _path(typed, base)
+            result = _path(typed, base)
     validator = VALIDATORS.get(setting.generic_key)
-    return validator(typed) if validator else typed
+    return validator(result) if validator else result
 
 
 def _within(setting: Setting, value: object) -> object:

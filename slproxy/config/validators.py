@@ -10,6 +10,7 @@ from slproxy.config import patterns
 from slproxy.config.egress import parsed_egress
 from slproxy.config.hosts import PORTS, bare_host, is_loopback, parse_origin
 from slproxy.config.messages import redacted
+from slproxy.config.secret import Secret
 from slproxy.errors import ConfigError
 
 _VISIBLE = re.compile(r"[\x21-\x7e]+")
@@ -135,6 +136,14 @@ def _scope(value: object) -> str:
     return scope
 
 
+def _redis_url(value: object) -> Secret:
+    assert isinstance(value, Secret)
+    # The rest of it is redis-py's to judge, which is loaded where it is used.
+    if not re.match(r"(rediss?|unix)://", value.reveal(), re.IGNORECASE):
+        raise ConfigError("is not a Redis URL", hint="such as redis://localhost:6379/0, rediss://… or unix://…")
+    return value
+
+
 VALIDATORS: Mapping[str, Callable[[object], object]] = MappingProxyType(
     {
         "listen.host": _listen_host,
@@ -148,6 +157,7 @@ VALIDATORS: Mapping[str, Callable[[object], object]] = MappingProxyType(
         "auth.redirect_uri": _redirect_uri,
         "auth.scope": _scope,
         "metrics.host": _listen_host,
+        "store.redis_url": _redis_url,
         "policy.accept_paths": _accept_paths,
         "policy.reject_paths": _paths,
         "client.accept_paths": _accept_paths,

@@ -164,6 +164,11 @@ def test_an_upstream_that_is_no_safe_origin_is_refused(key: str, url: str, tmp_p
         ("store.path", "'~no-such-user/token.json'"),
         ("upstream.ca_file", "'no-such.pem'"),
         ("upstream.ca_file", "'.'"),
+        ("store.path", "'.'"),
+        ("log.audit", "'.'"),
+        ("listen.uds", "'/'"),
+        ("store.redis_url", "'http://localhost'"),
+        ("store.redis_url", "'localhost:6379'"),
     ],
 )
 def test_a_value_against_the_rule_of_its_setting_is_refused(key: str, toml: str, tmp_path: Path) -> None:

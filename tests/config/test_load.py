@@ -131,6 +131,7 @@ def test_every_setting_can_be_set_from_the_environment(setting: Setting, tmp_pat
         "upstream.accounts_url": "https://b.test",
         "auth.redirect_uri": "https://a.test/cb",
         "store.kind": "memory",
+        "store.redis_url": "rediss://redis.test",
         "store.encryption": "off",
         "policy.accept_paths": "/v2/me.json",
         "policy.reject_paths": "/v2/users/",
