@@ -220,7 +220,7 @@ async def test_a_socket_and_a_port_clash_for_who_looks_as_for_serve(
     clash = "the proxy listens on a socket or on a port, not both"
     env = {f"SLPROXY_LISTEN__{name}": value for name, value in env.items()}
     assert await checked(tmp_path, *words, **env) == (1, f"slproxy: {both} are set: {clash}\n")
-    for command in ("serve", "status", "inspect", "doctor"):
+    for command in ("serve", "status", "inspect", "doctor", "config"):
         code, out, err = await run_here(command, *words, home=tmp_path, env=env)
         assert code == 2
         assert clash in out + err
