@@ -124,16 +124,16 @@ def test_the_exit_codes_of_the_docstring_are_those_of_the_classes_and_of_the_con
 
 
 def calls_of_problems() -> list[tuple[str, type[Problem], dict[str, object]]]:
-    """Return where the package makes a problem, which one, and the constants it is given by name."""
+    """Return where the package makes a problem, which one, and what it is given by name: a constant, or its code."""
     by_name = {problem.__name__: problem for problem in PROBLEMS}
     return [
         (
             f"{path.name}:{node.lineno}",
             by_name[name],
             {
-                keyword.arg: keyword.value.value
+                keyword.arg: value.value if isinstance(value := keyword.value, ast.Constant) else value
                 for keyword in node.keywords
-                if keyword.arg and isinstance(keyword.value, ast.Constant)
+                if keyword.arg
             },
         )
         for path in sorted(PACKAGE.rglob("*.py"))
@@ -144,7 +144,11 @@ def calls_of_problems() -> list[tuple[str, type[Problem], dict[str, object]]]:
 
 def test_types_and_statuses_are_those_of_the_contract_and_no_others() -> None:
     by_class = {(problem.type, problem.status) for problem in PROBLEMS}
-    by_call = {(problem.type, told["status"]) for _, problem, told in calls_of_problems() if "status" in told}
+    by_call = {
+        (problem.type, told["status"])
+        for _, problem, told in calls_of_problems()
+        if isinstance(told.get("status"), int)
+    }
     assert by_class | by_call == CONTRACT
 
 
@@ -162,8 +166,14 @@ def test_a_problem_says_all_that_the_contract_asks_for(problem: type[Problem]) -
     assert problem.proxy_error in REGISTERED
 
 
+def test_each_problem_is_made_with_a_hint() -> None:
+    assert [where for where, _, given in calls_of_problems() if not given.get("hint")] == []
+
+
 def test_every_proxy_status_that_a_call_names_is_registered() -> None:
-    told = {(where, given["proxy_error"]) for where, _, given in calls_of_problems() if "proxy_error" in given}
+    told = {
+        (where, name) for where, _, given in calls_of_problems() if isinstance(name := given.get("proxy_error"), str)
+    }
     assert {(where, name) for where, name in told if name not in REGISTERED} == set()
     assert told, "somebody names one, so that this test can fail"
 

@@ -43,6 +43,7 @@ def passed_on(
         raise UpstreamUnreachable(
             "SalesLoft's reply has a header that cannot be passed on exactly.",
             maybe_sent=True,
+            hint="Ask whoever runs the host in upstream.api_url: headers have to be UTF-8.",
             proxy_error="http_protocol_error",
         ) from error
     return (passed + ISOLATION if asked.is_run else passed), names, stopped

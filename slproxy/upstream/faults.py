@@ -11,6 +11,8 @@ from slproxy.upstream.parser import NotHTTPError
 # A connection that waits for nothing but its client for so long is given to a request that waits, in seconds.
 STALL_TIMEOUT = 1.0
 
+CHECK_STATUS = "If it does not pass, see https://status.salesloft.com."
+
 
 class EvictedError(Exception):
     """The connection was taken from a stalled client, for requests that waited."""
@@ -39,7 +41,7 @@ def fault_of(error: OSError | NotHTTPError, *, timeout: float) -> UpstreamFault:
         return UpstreamTimeout(
             f"SalesLoft did not answer within {timeout:g} s.",
             maybe_sent=True,
-            hint="If it does not pass, see https://status.salesloft.com.",
+            hint=CHECK_STATUS,
         )
     if isinstance(error, NotHTTPError):
         name, detail = "http_protocol_error", "SalesLoft's reply was not valid HTTP."

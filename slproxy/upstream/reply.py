@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Mapping
 from slproxy.errors import Problem, UpstreamTimeout, UpstreamUnreachable
 from slproxy.http import RawHeaders
 from slproxy.retry import Outcome
-from slproxy.upstream.faults import EvictedError, evicted
+from slproxy.upstream.faults import CHECK_STATUS, EvictedError, evicted
 from slproxy.upstream.parser import NotHTTPError
 from slproxy.upstream.round_trip import RoundTrip
 
@@ -76,11 +76,13 @@ class Reply:
             return UpstreamTimeout(
                 "SalesLoft sent nothing for upstream.idle_timeout in the middle of a body.",
                 maybe_sent=True,
+                hint=CHECK_STATUS,
                 proxy_error="connection_read_timeout",
             )
         return UpstreamUnreachable(
             "SalesLoft's reply broke off in the middle of its body.",
             maybe_sent=True,
+            hint=CHECK_STATUS,
             proxy_error="http_response_incomplete",
         )
 

@@ -567,7 +567,9 @@ async def proxied(
 
 
 def problem_in(answer: Message) -> tuple[int, str, str | None]:
-    kind = json.loads(answer.body)["type"]
+    document = json.loads(answer.body)
+    assert document["hint"]
+    kind = document["type"]
     return answer.head.status, kind.rsplit("/", 1)[-1], answer.head.get("Proxy-Status")
 
 
