@@ -65,7 +65,8 @@ def _same_origin(origin: str, host: str) -> bool:
     """Tell whether ``origin`` is the very host and port that ``Host`` names; the proxy speaks plain HTTP."""
     scheme, _, authority = origin.partition("://")
     page, proxy = HOST.fullmatch(authority), HOST.fullmatch(host)
-    if scheme.lower() != "http" or page is None or proxy is None:
+    # A browser writes no colon without a port (RFC 6454 §6.1).
+    if scheme.lower() != "http" or page is None or page["port"] == "" or proxy is None:
         return False
     return (page["name"].lower(), int(page["port"] or 80)) == (proxy["name"].lower(), int(proxy["port"] or 80))
 

@@ -8,7 +8,8 @@ import re
 
 # A name in DNS has 253 characters at most (RFC 1035 §2.3.4); a port and its colon six.
 MAX_HOST = 260
-HOST = re.compile(r"(?P<name>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::(?P<port>[0-9]{1,5}))?")
+# No digit behind the colon is the scheme's own port (RFC 3986 §3.2.3).
+HOST = re.compile(r"(?P<name>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::(?P<port>[0-9]{0,5}))?")
 
 
 def is_own_host(accept_hosts: frozenset[str], host: str) -> bool:

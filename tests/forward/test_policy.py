@@ -535,6 +535,7 @@ def test_a_target_over_the_limit_in_bytes_is_414(target: str, limit: int, passes
         ("http://127.0.0.1:8642/v2/a", "/v2/a"),
         ("http://localhost/v2/a?b=//c#".rstrip("#"), "/v2/a?b=//c"),
         ("http://localhost:1/v2/a", "/v2/a"),
+        ("http://localhost:/v2/a", "/v2/a"),
         ("HTTP://LOCALHOST:8642/v2/A%2f?", "/v2/A%2f?"),
         ("http://[::1]:8642/v2/a", "/v2/a"),
         ("http://[::1]/v2/a?b=http://evil.test/", "/v2/a?b=http://evil.test/"),
@@ -693,6 +694,7 @@ def test_read_only_lets_reads_pass_and_refuses_writes_with_allow(method: str) ->
         "localhost",
         "localhost:8642",
         "LocalHost:1",
+        "localhost:",
         "localhost:0",
         "localhost:65535",
         "127.0.0.1",
@@ -701,6 +703,7 @@ def test_read_only_lets_reads_pass_and_refuses_writes_with_allow(method: str) ->
         "127.255.255.254:8642",
         "[::1]",
         "[::1]:80",
+        "[::1]:",
         "[0:0:0:0:0:0:0:1]:80",
         "[0000::0001]",
     ],
@@ -852,6 +855,7 @@ def test_a_name_in_accept_hosts_is_ours_and_no_other(host: str, let_in: bool) ->
         ("LOCALHOST:8642", ["Origin: http://localhost:8642"]),
         ("localhost", ["Origin: http://localhost"]),
         ("localhost:80", ["Origin: http://localhost"]),
+        ("localhost:", ["Origin: http://localhost"]),
         ("127.0.0.1:8642", ["Origin: http://127.0.0.1:8642"]),
         ("[::1]:8642", ["Origin: http://[::1]:8642"]),
         ("localhost:8642", ["Origin: http://localhost:8642", "Sec-Fetch-Site: same-origin"]),
@@ -872,6 +876,11 @@ def test_a_name_in_accept_hosts_is_ours_and_no_other(host: str, let_in: bool) ->
 )
 def test_a_page_of_the_very_host_and_port_may_ask(host: str, headers: list[str]) -> None:
     assert ask("/v2/a", *headers, host=host) == (Route.UPSTREAM, "/v2/a")
+
+
+@pytest.mark.parametrize("host", ["localhost", "localhost:", "localhost:80"])
+def test_an_origin_with_an_empty_port_is_none_that_a_browser_writes(host: str) -> None:
+    assert isinstance(refusal("/v2/a", "Origin: http://localhost:", host=host), OriginRefused)
 
 
 @pytest.mark.parametrize(
