@@ -14,14 +14,14 @@ from slproxy.errors import ConfigError
 
 # Others keep their own .env in a folder that is shared; it is none of our business.
 _OURS = re.compile(rb"^\s*(?:export\s+)?['\"]?((?:SLPROXY|SALESLOFT)_\w*)", re.MULTILINE | re.IGNORECASE)
-# A variable of theirs may have a value that does not parse, or none: to Docker it is that of the environment then.
-_THEIRS = re.compile(r"\s*(export\s+)?(?!SLPROXY_|SALESLOFT_)([\w.-]+\s*=|[A-Za-z_]\w*\s*(#|$))", re.ASCII)
+_BEGINS_OURS = re.compile(r"\s*(?:export\s+)?['\"]?(?:SLPROXY|SALESLOFT)_")
 
 
 def from_dotenv(cwd: Path, environ: Mapping[str, str]) -> Iterator[Variable]:
     """Yield the variables of ``.env``.
 
-    Raises ConfigError for a line that sets nothing: what it was meant to set, such as ``read_only``, would not hold.
+    Raises ConfigError for a line of ours that sets nothing: what it was meant to set, such as ``read_only``, would not
+    hold.
     """
     path = cwd / ".env"
 
@@ -46,12 +46,7 @@ def from_dotenv(cwd: Path, environ: Mapping[str, str]) -> Iterator[Variable]:
     for binding in parse_stream(io.StringIO(decode_text(content, ".env"))):
         source = binding.original.string
         line = binding.original.line + source[: len(source) - len(source.lstrip())].count("\n")
-        if (
-            binding.value is None
-            and source.strip()
-            and not source.lstrip().startswith("#")
-            and not _THEIRS.match(source)
-        ):
+        if binding.value is None and _BEGINS_OURS.match(source):
             raise _sets_nothing(line, source, binding.key or "")
         if binding.key is not None and binding.value is not None:
             # As in a shell, the last one of a name wins.
@@ -68,5 +63,4 @@ def _sets_nothing(line: int, source: str, name: str) -> ConfigError:
     expected = f".env:{line}: expected NAME=value"
     if name in VARIABLES or name in META:
         return ConfigError(f"{expected}, got {name} alone", hint=f"set a value, as in {name}=…, or remove it")
-    quote = "close the quote, or quote the whole value"
-    return ConfigError(expected, hint=quote if "=" in source else "a comment begins with #")
+    return ConfigError(expected, hint="close the quote, or quote the whole value" if "=" in source else "write the =")

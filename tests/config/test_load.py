@@ -244,7 +244,7 @@ def test_a_broken_line_of_dotenv_is_told_only_if_it_is_ours(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    "line", ["nonsense line", SECRET, f"{SECRET} {SECRET}", "SLPROXY_POLICY__READ_ONLY true", "export A B", "-a"]
+    "line", ["SLPROXY_POLICY__READ_ONLY true", f"export SALESLOFT_API_KEY {SECRET}", f"SALESLOFT_API_KEY: {SECRET}"]
 )
 def test_a_line_of_dotenv_that_sets_nothing_is_an_error_and_not_repeated(line: str, tmp_path: Path) -> None:
     message = refusal(tmp_path, dotenv=f"A=b\n\n  {line}\nSLPROXY_LISTEN__PORT=9\n")
@@ -259,9 +259,8 @@ def test_a_setting_alone_in_a_line_of_dotenv_is_an_error_that_names_it(line: str
 
 
 def test_what_other_programs_have_in_dotenv_is_theirs(tmp_path: Path) -> None:
-    dotenv = (
-        "\n  # a comment\nTHEIRS\nexport THEIRS_TOO\nother.name='open\nexport SLPROXY_LISTEN__PORT=9 # nine\n\n\t\n"
-    )
+    theirs = "THEIRS\nexport THEIRS_TOO\n-----BEGIN CERTIFICATE-----\nMIIE+a/b==\nnonsense line\nother.name='open\n"
+    dotenv = f"\n  # a comment\n{theirs}export SLPROXY_LISTEN__PORT=9 # nine\n\n\t\n"
     assert loaded(tmp_path, dotenv=dotenv).listen.port == 9
     assert loaded(tmp_path, dotenv="").listen.port == 8642
 
