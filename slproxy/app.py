@@ -216,7 +216,7 @@ class App:
             if change.credentials:
                 await self.credentials.settled()
                 credentials = self._credentials(settings, store, upstream)
-                await credentials.load(had_login=self.credentials.has_login)
+                await credentials.load(had_login=self.credentials.login is not None)
                 await check_found(settings, store, credentials.selection.grant)
                 # A token that is only in memory must not be given up; nothing is awaited from here on.
                 if not self.credentials.is_settled:

@@ -14,7 +14,7 @@ from slproxy.auth.login_attempt import LoginAttempt
 from slproxy.auth.oauth import Form
 from slproxy.auth.pasted import parse_pasted
 from slproxy.auth.save_login import save_login
-from slproxy.auth.stored_login import check_found
+from slproxy.auth.stored_login import check_found, hides_login
 from slproxy.auth.token_in_use import Bearer
 from slproxy.auth.token_reply import TokenEndpointReply
 
@@ -30,6 +30,7 @@ __all__ = [
     "callback_server",
     "check_found",
     "exchange_code",
+    "hides_login",
     "oauth",
     "parse_identity",
     "parse_pasted",

@@ -21,9 +21,10 @@ import copy
 import logging
 import math
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 from slproxy.auth.acceptance import Acceptance
-from slproxy.auth.grants import GrantSelection, select_grant
+from slproxy.auth.grants import GrantSelection, needs_no_login, select_grant
 from slproxy.auth.oauth import Form
 from slproxy.auth.refresher import Refresher
 from slproxy.auth.renewer import Renewer
@@ -62,10 +63,11 @@ class Credentials:
         sleep: Callable[[float], Awaitable[None]],
         jitter: Callable[[], float],
     ) -> None:
-        self._auth, self._api_key_from = auth, api_key_from
-        self._redirect_uri_is_set = redirect_uri_is_set
+        self._auth, self._observer = auth, observer
+        self._grant_for = partial(
+            select_grant, auth, redirect_uri_is_set=redirect_uri_is_set, api_key_from=api_key_from
+        )
         self._now, self._monotonic = now, monotonic
-        self._observer = observer
         self._events = TokenEvents(observer, where=store.description, monotonic=monotonic)
         self._login = StoredLogin(store, owner)
         # What client credentials were granted is asked for again after a start.
@@ -91,22 +93,20 @@ class Credentials:
     async def load(self, *, had_login: bool = False) -> None:
         """Read the store and select the grant; ``had_login``: as is known already. Raises StoreError, of damage too."""
         # Whoever needs no login is not stopped by what became of an old one.
-        is_auto, key = self._auth.grant == "auto", self._auth.api_key
-        needs_none = self._auth.grant in ("api_key", "client_credentials") or (is_auto and key is not None)
+        needs_none = needs_no_login(self._auth)
         record = None if needs_none else await self._login.read()
-        if is_auto and not needs_none:
+        if self._auth.grant == "auto" and not needs_none:
             had_login = await self._login.store.had_login() or had_login
         self._select_grant(record, had_login=had_login)
         self._events.begin_with(self._in_use.record)
 
     @property
-    def has_login(self) -> bool:
-        """Whether a login is in use."""
-        return self.selection.grant == "authorization_code" and self._in_use.record is not None
+    def login(self) -> int | None:
+        """Which login is in use, by when it was made; ``None``: none is."""
+        return None if (record := self._record_of_login()) is None else record.login
 
-    async def hides_login(self) -> bool:
-        """Tell whether an API key goes before a login that is stored. Raises StoreError."""
-        return self._auth.grant == "auto" and self.selection.grant == "api_key" and await self._login.read() is not None
+    def _record_of_login(self) -> Record | None:
+        return self._in_use.record if self.selection.grant == "authorization_code" else None
 
     def keep_fresh(self) -> None:
         """Start renewing in the background, until ``close``."""
@@ -257,13 +257,7 @@ class Credentials:
 
     def _select_grant(self, record: Record | None, *, had_login: bool) -> None:
         """Select the grant, now that it is known whether there is a login, or was one."""
-        self.selection = select_grant(
-            self._auth,
-            login_stored=record is not None,
-            had_login=had_login,
-            redirect_uri_is_set=self._redirect_uri_is_set,
-            api_key_from=self._api_key_from,
-        )
+        self.selection = self._grant_for(login_stored=record is not None, had_login=had_login)
         if self.selection.grant == "api_key" and self._auth.api_key is not None:
             self._in_use.set_api_key(self._auth.api_key.reveal())
         elif self.selection.grant == "authorization_code" and record is not None:
@@ -295,33 +289,36 @@ class Credentials:
     async def _may_renew(self, rejected: str | None) -> bool:
         """Tell whether to renew now; look for another process's token first where a renewal would fail again."""
         if isinstance(self._failure, LoginRequired) or self._in_use.record is None:
-            await self._poll_store()
+            await self._follow_store()
             if self._in_use.is_usable(self._now(), rejected=rejected):
                 return False
         too_soon = self._backoff.forbids_renewal(expired=self._in_use.valid(self._now()) is None, now=self._monotonic())
-        if too_soon and not self._in_use.is_usable(self._now(), rejected=rejected):
-            await self._poll_store(at_most_every=FIRST_PAUSE)
+        # A store that is down may take seconds to say so: not everybody waits for that.
+        may_ask = self._monotonic() - self._polled_at >= FIRST_PAUSE
+        if too_soon and may_ask and not self._in_use.is_usable(self._now(), rejected=rejected):
+            self._polled_at = self._monotonic()
+            await self._follow_store()
         return not too_soon and not isinstance(self._failure, LoginRequired)
 
-    async def _poll_store(self, *, at_most_every: float = 0.0) -> None:
-        """Use what has come into the store since: by `slproxy login`, or by another process's renewal."""
-        if self.selection.grant == "api_key" or self._auth.grant == "client_credentials":
+    async def _follow_store(self) -> None:
+        """Use what others have made of the login: `slproxy login`, `slproxy logout`, another process's renewal."""
+        if needs_no_login(self._auth):
             return
-        if self._monotonic() - self._polled_at < at_most_every:
-            return
-        self._polled_at = self._monotonic()
         try:
-            record = await self._login.read()
+            record = await self._login.look(self._record_of_login)
         except StoreError as error:
             if isinstance(self._failure, LoginRequired) or self._in_use.record is None:
                 self._failure = LoginRequired(error.detail, hint=error.hint)
-            else:
-                log.warning("%s %s", error.detail, error.hint)
             return
-        if record is not None and (self._in_use.record is None or self._in_use.record.is_older_than(record)):
+        if record is None and self._record_of_login() is not None:
+            self._set_record(None)
+            log.warning("%s", not_logged_in(self._login.foreign, hint=self.selection.login_hint).sentence)
+        elif record is not None and not self._in_use.has_the_token_of(record):
             self._select_grant(record, had_login=True)
-            self._backoff = Backoff()
-            self._events.found(self.selection.grant, record)
+        else:
+            return
+        self._login.unpersisted, self._backoff = None, Backoff()
+        self._events.found(self.selection.grant, self._in_use.record)
 
     async def _renew(self, rejected: str | None) -> None:
         """Renew under the store's lock, and remember how it went. Never raises what it can remember."""
@@ -370,7 +367,9 @@ class Credentials:
     # In the background.
 
     async def _refresh(self) -> None:
-        """Store what could not be stored; renew before it matters; look for a login where there is none."""
+        """Follow the store; store what could not be stored; renew before it matters."""
+        if self.selection.grant == "authorization_code":
+            await self._follow_store()
         if self._stored.unpersisted is not None:
             # A task of its own, as a renewal is: `close` cancels this one, and waits for that.
             self._saving = asyncio.create_task(self._save(), name="slproxy: write the token")
@@ -397,4 +396,5 @@ class Credentials:
             self._in_use.renewal_due_in(self._now()),
             pause=self._backoff.until - self._monotonic(),
             unpersisted=self._stored.unpersisted is not None,
+            watch=self._stored.store.watch_interval,
         )

@@ -26,6 +26,13 @@ class GrantSelection:
         return self.grant is not None
 
 
+def needs_no_login(auth: AuthSettings) -> bool:
+    """Tell whether the settings name the grant, and it needs no login."""
+    if auth.grant == "auto":
+        return auth.api_key is not None
+    return auth.grant != "authorization_code"
+
+
 def select_grant(
     auth: AuthSettings,
     *,

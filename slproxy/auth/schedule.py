@@ -28,14 +28,16 @@ def renewal_margin(token: Token, *, leeway: float, leeway_is_set: bool, jitter: 
     return min(margin * (1 + jitter / 4), 0.9 * lifetime)
 
 
-def poll_interval(due_in: float, *, pause: float, unpersisted: bool) -> float:
+def poll_interval(due_in: float, *, pause: float, unpersisted: bool, watch: float = math.inf) -> float:
     """Return the seconds until the refresher looks again.
 
-    ``due_in`` and ``pause`` are the seconds until the renewal is due, and until the last failure allows one.
+    ``due_in`` and ``pause`` are the seconds until the renewal is due, and until the last failure allows one; ``watch``
+    is how often the store is to be looked at.
     """
+    longest = min(watch, POLL_INTERVAL)
     if due_in > 0.0:
-        return min(due_in, POLL_INTERVAL_WITHOUT_TOKEN if unpersisted else POLL_INTERVAL)
-    return max(POLL_INTERVAL_WITHOUT_TOKEN, min(pause, POLL_INTERVAL))
+        return min(due_in, POLL_INTERVAL_WITHOUT_TOKEN if unpersisted else longest)
+    return max(POLL_INTERVAL_WITHOUT_TOKEN, min(pause, longest))
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,14 +7,18 @@ empty or from an old snapshot. The login in use is behind where another process 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 
 from slproxy import config
 from slproxy.config import Grant, Settings
 from slproxy.errors import StaleWriteError, StoreError, UnwritableError
-from slproxy.store import Owner, Record, Token, TokenStore
+from slproxy.store import Owner, Record, Token, TokenStore, owner_of
 
 log = logging.getLogger("slproxy.auth")
+
+# No stamp of any store.
+_NOTHING = object()
 
 
 class StoredLogin:
@@ -27,6 +31,9 @@ class StoredLogin:
         # What makes the stored login somebody else's; nothing where it is ours, or there is none.
         self.foreign = ""
         self._owner = owner
+        # The stamp of what was looked at last, and what was last logged of a look that failed.
+        self._seen: object = _NOTHING
+        self._logged = ""
 
     def lock(self) -> AbstractAsyncContextManager[None]:
         """Keep other processes from renewing this login. Raises StoreError when that takes too long."""
@@ -68,6 +75,31 @@ class StoredLogin:
                 return in_use
         self.unpersisted = None
         return self._ours(stored)
+
+    async def look(self, in_use: Callable[[], Record | None]) -> Record | None:
+        """Return which login counts now, as ``newest`` does, but without lock or write; read only what has changed.
+
+        Only a clean answer ends the use of a login. Raises StoreError where there is none, which is logged once.
+        """
+        before = in_use()
+        try:
+            if (stamp := await self.store.stamp()) == self._seen:
+                return in_use()
+            stored = await self.store.read()
+            if before is not None and await self._is_behind(stored, before):
+                login: Record | None = before
+            else:
+                login = self._ours(stored)
+            is_settled = login is not None or stamp == await self.store.stamp()
+        except StoreError as error:
+            if before is not None and error.detail != self._logged:
+                log.warning("%s %s The login in use is kept.", error.detail, error.hint)
+            self._logged = error.detail
+            raise
+        if not is_settled or in_use() is not before:
+            return in_use()  # something was stored meanwhile, or a renewal has ended: the next look will tell
+        self._seen, self._logged = stamp, ""
+        return login
 
     def _ours(self, stored: Record | None) -> Record | None:
         self.foreign = "" if stored is None else stored.differs_from(self._owner)
@@ -125,6 +157,14 @@ class StoredLogin:
         except StoreError as error:
             log.warning("%s That the login is refused is only in memory. %s", error.detail, error.hint)
         return None
+
+
+async def hides_login(settings: Settings, store: TokenStore, grant: Grant | None) -> bool:
+    """Tell whether an API key goes before a login that is stored. Raises StoreError."""
+    if settings.auth.grant != "auto" or grant != "api_key":
+        return False
+    record = await store.read()
+    return record is not None and record.belongs_to(owner_of(settings))
 
 
 async def check_found(settings: Settings, store: TokenStore, grant: Grant | None) -> None:

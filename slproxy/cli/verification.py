@@ -7,7 +7,7 @@ import logging
 from urllib.parse import urlsplit
 
 from slproxy.app import App
-from slproxy.auth import Credentials, parse_identity
+from slproxy.auth import Credentials, hides_login, parse_identity
 from slproxy.errors import DamagedError, LoginRequired, SlproxyError, StoreError
 
 log = logging.getLogger("slproxy")
@@ -17,19 +17,20 @@ POLL_INTERVAL, CHECK_INTERVAL = 2.0, 30.0
 
 
 async def keep_verifying(app: App) -> None:
-    """Say once for all credentials who is authenticated, or what is wrong; look whether rejected ones still are.
+    """Say once for all credentials and logins who is authenticated, or what is wrong; look whether rejected ones are.
 
     With no traffic nothing else would tell that SalesLoft accepts it again, and an orchestrator sends none to a proxy
     that is not ready.
     """
     await _tell_of_hidden_login(app)
-    verified: Credentials | None = None
+    verified: tuple[Credentials, int | None] | None = None
     while True:
         pause = POLL_INTERVAL
         try:
-            # Others, after a reload, are as unknown as the first.
-            if app.credentials is not verified and not isinstance(app.credentials.problem(), LoginRequired):
-                verified = app.credentials
+            # Others, after a reload or a login, are as unknown as the first.
+            credentials = (app.credentials, app.credentials.login)
+            if credentials != verified and not isinstance(app.credentials.problem(), LoginRequired):
+                verified = credentials
                 await _verify(app)
                 pause = CHECK_INTERVAL if app.credentials.needs_check else POLL_INTERVAL
             elif app.credentials.needs_check:
@@ -46,7 +47,7 @@ async def keep_verifying(app: App) -> None:
 
 async def _tell_of_hidden_login(app: App) -> None:
     try:
-        if await app.credentials.hides_login():
+        if await hides_login(app.settings, app.store, app.credentials.selection.grant):
             log.warning("the API key goes before the login that is stored in %s", app.store.description)
     except DamagedError as error:
         log.warning("%s %s", error.detail, error.hint)  # it was quarantined just now

@@ -20,7 +20,7 @@ from slproxy.store.cipher import TokenCipher
 from slproxy.store.private_file import store_error, sync_folder
 from slproxy.store.record import Record
 from slproxy.store.record_format import parse_record, serialize_record
-from slproxy.store.token_store import stale_write
+from slproxy.store.token_store import WATCH_INTERVAL, stale_write
 
 log = logging.getLogger("slproxy.store")
 
@@ -33,6 +33,7 @@ class FileStore:
 
     def __init__(self, path: Path, cipher: TokenCipher | None = None) -> None:
         self.description = f"file {path}"
+        self.watch_interval = WATCH_INTERVAL
         self._path = path
         # What a logout leaves: without it, a file that is not there was lost.
         self._logout_mark = path.with_name(path.name + ".logout")
@@ -46,6 +47,9 @@ class FileStore:
 
     async def read(self) -> Record | None:
         return await asyncio.to_thread(self._read)
+
+    async def stamp(self) -> object:
+        return await asyncio.to_thread(private_file.stamp, self._path)
 
     async def was_wiped(self) -> bool:
         return not await asyncio.to_thread(private_file.any_exists, self._path, self._logout_mark)

@@ -11,11 +11,11 @@ from pathlib import Path
 from slproxy.errors import DamagedError, StoreError
 from slproxy.store.cipher import TRIAL
 from slproxy.store.file_lock import file_lock
-from slproxy.store.private_file import any_exists
+from slproxy.store.private_file import any_exists, stamp
 from slproxy.store.record import Record
 from slproxy.store.record_format import parse_record, serialize_record
 from slproxy.store.system_keyring import SERVICE, SystemKeyring, find
-from slproxy.store.token_store import stale_write
+from slproxy.store.token_store import WATCH_INTERVAL, stale_write
 
 
 class KeyringStore:
@@ -25,14 +25,19 @@ class KeyringStore:
         """``lock_path`` is where the OS lock goes: keyrings have none."""
         self.description = "the system's keyring"
         self.encryption = "protected by it"
+        self.watch_interval = WATCH_INTERVAL
         self._name = f"token-{profile}"
         self._lock_path = lock_path
-        # What a login leaves beside the lock as well: a keyring may be made anew, or be another one.
+        # What a login leaves beside the lock as well: a keyring may be made anew, or be another one. Its time tells of
+        # changes, for which no keyring is asked again and again.
         self._login_mark = lock_path.with_suffix(".login")
         self._found: SystemKeyring | None = None
 
     async def read(self) -> Record | None:
         return await asyncio.to_thread(self._read)
+
+    async def stamp(self) -> object:
+        return await asyncio.to_thread(stamp, self._login_mark)
 
     async def was_wiped(self) -> bool:
         return await asyncio.to_thread(lambda: not any(map(self._keyring().get, (self._name, f"{self._name}-logout"))))
@@ -96,10 +101,15 @@ class KeyringStore:
             raise
         self._mark_login()
         self._keyring().delete(f"{self._name}-logout")
+        self._mark_change()
 
-    def _mark_login(self) -> None:
+    def _mark_change(self) -> None:
         with contextlib.suppress(OSError):  # as good as the keyring's own, where there is a folder
             self._login_mark.touch(mode=0o600)
+
+    def _mark_login(self) -> None:
+        if not any_exists(self._login_mark):
+            self._mark_change()
         if self._keyring().get(f"{self._name}-login") is None:
             self._keyring().set(f"{self._name}-login", "1")
 
@@ -123,6 +133,7 @@ class KeyringStore:
         # What a logout leaves: without it, an entry that is not there was lost.
         self._keyring().set(f"{self._name}-logout", "1")
         self._keyring().delete(self._name)
+        self._mark_change()
 
     def _keyring(self) -> SystemKeyring:
         if self._found is None:

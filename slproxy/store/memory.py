@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from collections.abc import AsyncIterator
 
 from slproxy.store.record import Record
@@ -15,11 +16,15 @@ class MemoryStore:
 
     def __init__(self, record: Record | None = None) -> None:
         self.description = "memory"
+        self.watch_interval = math.inf
         self.encryption = "not encrypted"
         self._record = record
         self._lock = asyncio.Lock()
 
     async def read(self) -> Record | None:
+        return self._record
+
+    async def stamp(self) -> object:
         return self._record
 
     async def was_wiped(self) -> bool:

@@ -42,18 +42,8 @@ UNSYNCABLE = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOT
 
 def read(path: Path) -> tuple[bytes, int] | None:
     """Return the content and the inode of a file, or ``None`` where there is none. Raises StoreError."""
-    try:
-        # O_NOFOLLOW: a symlink could point the token's place at somebody else's file.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
-    except FileNotFoundError:
+    if (descriptor := _open(path)) is None:
         return None
-    except OSError as error:
-        if os.path.islink(path):  # noqa: PTH114  # which does not raise in a folder of somebody else's
-            raise StoreError(
-                f"The token file {path} is a symbolic link.",
-                hint="Set store.path to the file itself, or remove the link and run: slproxy login",
-            ) from error
-        raise store_error("read", path, error) from error
     try:
         status = os.fstat(descriptor)
         _check_file(path, status)
@@ -64,6 +54,38 @@ def read(path: Path) -> tuple[bytes, int] | None:
         raise store_error("read", path, error) from error
     finally:
         os.close(descriptor)
+
+
+def stamp(path: Path) -> tuple[int, int, int] | None:
+    """Return what tells whether a file was written since, or ``None`` where there is none. Raises StoreError.
+
+    It is opened for that: the cache of a mount may be old, and is asked about at each open (nfs(5), close-to-open).
+    """
+    if (descriptor := _open(path)) is None:
+        return None
+    try:
+        status = os.fstat(descriptor)
+    except OSError as error:
+        raise store_error("read", path, error) from error
+    finally:
+        os.close(descriptor)
+    return (status.st_mtime_ns, status.st_ino, status.st_size)
+
+
+def _open(path: Path) -> int | None:
+    """Open a file to read, if there is one. Raises StoreError."""
+    try:
+        # O_NOFOLLOW: a symlink could point the token's place at somebody else's file.
+        return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        if os.path.islink(path):  # noqa: PTH114  # which does not raise in a folder of somebody else's
+            raise StoreError(
+                f"The token file {path} is a symbolic link.",
+                hint="Set store.path to the file itself, or remove the link and run: slproxy login",
+            ) from error
+        raise store_error("read", path, error) from error
 
 
 def _check_file(path: Path, status: os.stat_result) -> None:

@@ -27,6 +27,8 @@ from slproxy.store.token_store import LOCK_TIMEOUT, stale_write
 LOCK_POLL = 0.05
 # How long a connection to Redis and a reply may take, in seconds.
 CONNECT_TIMEOUT, REPLY_TIMEOUT = 2.0, 3.0
+# How often a replica looks for what others did, in seconds: some servers are paid by the command.
+WATCH_INTERVAL = 5.0
 
 # KEYS: the token; the marks of a logout and of a login. ARGV: the record's version in three parts; the record. 1 when
 # it was stored, 0 when what is there is newer.
@@ -60,6 +62,7 @@ class RedisStore:
         self._errors = redis_errors()
         # Without the password that it may hold.
         self.description = f"redis {host}"
+        self.watch_interval = WATCH_INTERVAL
         self._token, self._lock = f"slproxy:token:{profile}", f"slproxy:lock:{profile}"
         self._logout_mark, self._login_mark = f"slproxy:logout:{profile}", f"slproxy:login:{profile}"
         self._cipher = cipher
@@ -81,6 +84,9 @@ class RedisStore:
             f"What Redis holds at {self._token} is no token of slproxy. It was moved to {aside}.",
             hint="Run: slproxy login",
         )
+
+    async def stamp(self) -> object:
+        return await self._run(self._redis.hmget(self._token, "login", "generation", "obtained_at"))
 
     async def was_wiped(self) -> bool:
         return not await self._run(self._redis.exists(self._token, self._logout_mark))

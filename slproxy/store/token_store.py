@@ -17,12 +17,16 @@ from slproxy.store.record import Record
 
 # A holder that hangs blocks nobody for longer than this, in seconds.
 LOCK_TIMEOUT = 30.0
+# How often a running proxy looks for what other processes did, in seconds: one `open` of a local file.
+WATCH_INTERVAL = 2.0
 
 
 class TokenStore(Protocol):
     """A place for one login. ``read`` and ``write`` are each whole; ``lock`` spans a read, a renewal and a write."""
 
     description: str
+    # How often to ask for its ``stamp``, in seconds; never where no other process has a hand in it.
+    watch_interval: float
 
     @property
     def encryption(self) -> str:
@@ -30,6 +34,9 @@ class TokenStore(Protocol):
 
     async def read(self) -> Record | None:
         """Return the record, or ``None`` if there is none. Raises StoreError."""
+
+    async def stamp(self) -> object:
+        """Return what is no longer equal once the record was written or deleted, at little cost. Raises StoreError."""
 
     async def was_wiped(self) -> bool:
         """Tell, where there is no record, whether it was lost, not logged out. Raises StoreError."""

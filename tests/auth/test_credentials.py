@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from dataclasses import dataclass, field, replace
+from typing import ClassVar
 
 import pytest
 
@@ -13,7 +14,7 @@ from slproxy.auth.grants import GrantSelection
 from slproxy.auth.schedule import FIRST_PAUSE, REFUSED_PAUSE
 from slproxy.config import AuthSettings, Secret
 from slproxy.errors import CredentialsRefused, LoginRequired, StoreError, TokenEndpointDown, UpstreamUnreachable
-from slproxy.observe import Listener, Observer, Renewal
+from slproxy.observe import Listener, Observer, Renewal, TokenEvent
 from slproxy.store import MemoryStore, Record, Token
 from tests.support.clock import FakeTime
 
@@ -413,6 +414,41 @@ async def test_client_credentials_never_touch_the_stored_login() -> None:
     assert (await it.credentials.bearer()).token == "access-2"
     assert await it.store.read() == login(time=time)
     assert it.accounts.asked[0]["grant_type"] == "client_credentials"
+
+
+async def test_a_login_that_is_stored_beside_client_credentials_changes_no_grant() -> None:
+    time = FakeTime()
+    it = await scene(None, time, auth=AuthSettings(client_id="c", client_secret=SECRET))
+    granted = await it.credentials.bearer()
+    await it.store.write(login(time=time))
+    it.credentials.keep_fresh()
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert await it.credentials.bearer() == granted
+    assert it.credentials.selection.grant == "client_credentials"
+    await it.credentials.close()
+
+
+async def test_a_logout_is_followed_and_told_though_the_newest_token_is_only_in_memory() -> None:
+    class Events(Listener):
+        told: ClassVar[list[str]] = []
+
+        def token_event(self, event: TokenEvent) -> None:
+            self.told.append(event.kind)
+
+    time = FakeTime()
+    it = await scene(login(time=time, expires_in=-1.0), time, listener=Events())
+    it.store.full = True
+    it.credentials.keep_fresh()
+    await it.credentials.bearer()
+    assert it.credentials.snapshot()["saved"] is False
+    await it.store.delete()
+    while it.credentials.current() is not None:
+        await asyncio.sleep(0)
+    assert Events.told == ["logout"]
+    assert it.credentials.warning is None
+    await it.credentials.close()
+    assert await it.store.read() is None
 
 
 async def test_a_jump_of_the_clock_costs_one_renewal() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 
 from slproxy.auth.oauth import Form
 from slproxy.auth.renewer import Renewer
@@ -12,6 +13,7 @@ from slproxy.auth.token_endpoint import TokenEndpoint
 from slproxy.auth.token_in_use import TokenInUse
 from slproxy.auth.token_reply import TokenEndpointReply
 from slproxy.config import AuthSettings, Secret
+from slproxy.observe import TAKEN_OVER
 from slproxy.store import MemoryStore, Record, Token
 
 NOW = 1000.0
@@ -24,7 +26,7 @@ LOGIN = Record(
 )
 
 
-def renewer(in_use: TokenInUse, *, rejected: str | None = None) -> Renewer:
+def renewer(in_use: TokenInUse, *, rejected: str | None = None, store: MemoryStore | None = None) -> Renewer:
     """Return one by client credentials, during whose request somebody's login comes into use."""
 
     async def post_form(_: Form) -> TokenEndpointReply:
@@ -42,7 +44,7 @@ def renewer(in_use: TokenInUse, *, rejected: str | None = None) -> Renewer:
     )
     return Renewer(
         in_use=in_use,
-        stored=StoredLogin(MemoryStore(), LOGIN.owner),
+        stored=StoredLogin(store or MemoryStore(), LOGIN.owner),
         endpoint=endpoint,
         grant="client_credentials",
         rejected=rejected,
@@ -55,6 +57,19 @@ async def test_a_login_that_came_into_use_meanwhile_is_not_replaced_by_an_older_
     in_use = TokenInUse(leeway=120.0, leeway_is_set=False, jitter=0.0)
     await renewer(in_use).renew()
     assert in_use.record == LOGIN
+
+
+async def test_what_came_into_use_while_the_lock_was_waited_for_is_not_renewed_once_more() -> None:
+    store = MemoryStore(LOGIN)
+    in_use = TokenInUse(leeway=120.0, leeway_is_set=False, jitter=0.0)
+    in_use.set_record(LOGIN, now=NOW)
+    async with store.lock():
+        renewing = asyncio.create_task(renewer(in_use, store=store, rejected="login").renew())
+        await asyncio.sleep(0)
+        await store.write(newer := LOGIN.renewed(replace(LOGIN.token, access_token="theirs", refresh_token="next")))
+        in_use.set_record(newer, now=NOW)
+    assert await renewing == TAKEN_OVER
+    assert in_use.record == newer
 
 
 def test_the_rejected_token_is_in_no_repr() -> None:

@@ -69,6 +69,16 @@ def test_the_refresher_looks_again_when_something_may_have_changed(
     assert poll_interval(due_in, pause=pause, unpersisted=unpersisted) == interval
 
 
+@pytest.mark.parametrize(
+    ("due_in", "pause", "interval"), [(7200.0, 0.0, 5.0), (3.0, 0.0, 3.0), (-1.0, 900.0, 5.0), (-1.0, 3.0, 3.0)]
+)
+def test_a_store_that_others_write_to_is_looked_at_as_often_as_it_wants(
+    due_in: float, pause: float, interval: float
+) -> None:
+    assert poll_interval(due_in, pause=pause, unpersisted=False, watch=5.0) == interval
+    assert poll_interval(7200.0, pause=0.0, unpersisted=False, watch=900.0) == POLL_INTERVAL
+
+
 def after(*errors: SlproxyError) -> Backoff:
     backoff = Backoff()
     for error in errors:

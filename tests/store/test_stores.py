@@ -6,6 +6,7 @@ import asyncio
 import secrets
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import keyring
@@ -127,6 +128,17 @@ async def test_a_token_may_be_marked_as_refused_in_its_own_generation(store: Tok
     await store.write(RECORD)
     await store.write(replace(RECORD, refused="invalid_grant"))
     assert (await store.read() or RECORD).refused == "invalid_grant"
+
+
+async def test_a_stamp_changes_with_each_write_and_deletion_and_with_nothing_else(store: TokenStore) -> None:
+    stamps = [await store.stamp()]
+    for record in (RECORD, replace(RECORD, generation=8), replace(RECORD, login=2), None, RECORD):
+        await (store.delete() if record is None else store.write(record))
+        stamps.append(await store.stamp())
+        await store.read()
+        await store.had_login()
+        assert await store.stamp() == stamps[-1]
+    assert all(one != other for one, other in pairwise(stamps))
 
 
 async def test_a_record_that_was_deleted_is_gone_and_deleting_again_is_no_error(store: TokenStore) -> None:
