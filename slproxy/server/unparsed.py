@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ast
+import re
+
 from aiohttp.http_exceptions import BadHttpMethod, HttpProcessingError, LineTooLong
 
 from slproxy.errors import BadRequest, MethodRefused, Problem, TooLarge
@@ -11,6 +14,10 @@ _OTHER_PROTOCOLS = (
     (b"\x16\x03", "TLS handshake: use http://", "The proxy speaks plain HTTP on this port."),
     (b"PRI * HTTP/2.0", "HTTP/2 without TLS: use HTTP/1.1", "The proxy speaks HTTP/1.1 alone."),
 )
+# A method is a token (RFC 9110 §9.1, §5.6.2).
+_TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+# How aiohttp quotes what did not parse, as far as it came (_http_parser.pyx, ``parser_error_from_errno``).
+_QUOTED = re.compile(r"""\n\n  (b(['"]).*\2)\n""")
 
 
 def other_protocol(first: bytes) -> BadRequest | None:
@@ -58,6 +65,11 @@ def unparsed_problem(error: BaseException | None, *, max_line_size: int) -> Prob
     if (over_limit := limit_problem(error, max_line_size=max_line_size)) is not None:
         return over_limit
     if isinstance(error, BadHttpMethod):
+        if not _begins_with_method(error):
+            return BadRequest(
+                "The request line does not begin with a method and a space.",
+                hint="Send it with an HTTP client. If this was TLS: the proxy speaks plain HTTP, use http://.",
+            )
         return MethodRefused(
             "The method is not one this proxy knows.",
             hint="Use a method of HTTP. If this was TLS: the proxy speaks plain HTTP, use http://.",
@@ -66,3 +78,11 @@ def unparsed_problem(error: BaseException | None, *, max_line_size: int) -> Prob
     if isinstance(error, HttpProcessingError):
         return BadRequest("The request is not valid HTTP/1.1.", hint="Send it with an HTTP client.")
     return None
+
+
+def _begins_with_method(error: BadHttpMethod) -> bool:
+    """Tell whether the line that did not parse begins with what could be a method, as far as it came."""
+    if (quoted := _QUOTED.search(error.message)) is None:
+        return True
+    line: bytes = ast.literal_eval(quoted[1])
+    return _TOKEN.fullmatch(line.partition(b" ")[0]) is not None

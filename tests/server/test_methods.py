@@ -7,8 +7,9 @@ import asyncio
 import pytest
 
 from slproxy.config.schema import PolicySettings
-from tests.support.pair import asked, pair, problem
-from tests.support.raw_http import Message, get, reply
+from tests.support.pair import asked, opened, pair, problem
+from tests.support.raw_http import Message, get, read_message, reply
+from tests.support.waiting import SOON
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"])
@@ -37,6 +38,37 @@ async def test_trace_and_connect_are_405_with_allow(method: str, target: str) ->
 async def test_an_unknown_method_is_501(method: str) -> None:
     async with pair() as (upstream, app):
         problem(await asked(app.urls[0], get("/v2/a", method=method)), status=501, kind="method-refused")
+    assert upstream.seen == []
+
+
+@pytest.mark.parametrize("pieces", ["whole", "bytes"])
+@pytest.mark.parametrize(
+    ("line", "status"),
+    [
+        (b" GET /v2/a HTTP/1.1", 400),
+        (b"\tGET /v2/a HTTP/1.1", 400),
+        (b"GET\t/v2/a HTTP/1.1", 400),
+        (b"GET\t/v2/a\tHTTP/1.1", 400),
+        (b"\x00GET /v2/a HTTP/1.1", 400),
+        (b"'GET' \"/v2/a\" HTTP/1.1", 501),  # an apostrophe may stand in a token
+        (b"G\"T'\\ /v2/a HTTP/1.1", 400),
+        (b"GE/T /v2/a HTTP/1.1", 400),
+        (b"BREW /v2/a HTTP/1.1", 501),
+        (b"get /v2/a HTTP/1.1", 501),
+    ],
+)
+async def test_a_line_that_begins_with_no_token_is_400_and_an_unknown_token_501(
+    line: bytes, status: int, pieces: str
+) -> None:
+    async with pair() as (upstream, app):
+        reader, writer = await opened(app)
+        request = line + b"\r\nHost: localhost\r\n\r\n"
+        for piece in [request] if pieces == "whole" else [request[at : at + 1] for at in range(len(request))]:
+            writer.write(piece)
+            await asyncio.sleep(0)
+        async with asyncio.timeout(SOON):
+            response = await read_message(reader)
+        problem(response, status=status, kind="bad-request" if status == 400 else "method-refused")
     assert upstream.seen == []
 
 
