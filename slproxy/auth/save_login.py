@@ -10,10 +10,11 @@ from slproxy.errors import DamagedError, OtherLoginError, StoreError, Undecrypta
 from slproxy.store import Record, TokenStore
 
 
-async def save_login(store: TokenStore, record: Record, who: Identity | None, *, replace_other: bool) -> None:
+async def save_login(store: TokenStore, record: Record, who: Identity | None, *, replace_other: bool) -> Record | None:
     """Store a new login in the place of the earlier one.
 
-    What cannot be decrypted, or is damaged, is quarantined, never overwritten.
+    That is returned where it may be revoked: nobody has it any more. What cannot be decrypted, or is damaged, is
+    quarantined, never overwritten.
 
     Raises:
         OtherLoginError: the earlier login is somebody else's, as far as is known, and is not to be replaced.
@@ -42,6 +43,17 @@ async def save_login(store: TokenStore, record: Record, who: Identity | None, *,
             # A write that has begun ends, whoever gives up: the lock is held until then.
             await asyncio.wait({writing})
             raise
+        return earlier if earlier is not None and _is_another_users(earlier, record) else None
+
+
+def _is_another_users(earlier: Record, record: Record) -> bool:
+    """Tell whether two logins of one client are known to be of two users.
+
+    Two of one user may be one grant to SalesLoft: to revoke the earlier one could end the new one (docs/salesloft.md,
+    OAuth). What belongs to another client, or to another accounts host, is shown to neither.
+    """
+    users = (earlier.user_id, record.user_id)
+    return earlier.belongs_to(record.owner) and None not in users and users[0] != users[1]
 
 
 def _check_replaceable(

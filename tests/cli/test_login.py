@@ -37,7 +37,8 @@ from tests.support.logins import (
     put,
 )
 from tests.support.programs import environment
-from tests.support.raw_http import get, raw
+from tests.support.raw_http import Message, get, raw, reply
+from tests.support.scripted import ScriptedUpstream
 from tests.support.waiting import PATIENCE
 
 pytestmark = [pytest.mark.heavy, pytest.mark.usefixtures("chosen_keyring")]
@@ -136,11 +137,61 @@ async def test_a_login_as_somebody_else_replaces_when_told_to(tmp_path: Path) ->
     async with sandboxed() as sandbox:
         path = token_file(tmp_path)
         await put(FileStore(path), record := of_somebody_else(sandbox))
-        await login_ends(tmp_path, oauth(sandbox), "--replace", code=0)
+        _, err = await login_ends(tmp_path, oauth(sandbox), "--replace", code=0)
         kept = await kept_in(FileStore(path))
         assert kept is not None
         assert (kept.user_id, record.is_older_than(kept)) == (1, True)
         assert await works(sandbox, kept)
+        # Nobody has the other one any more.
+        assert "Revoked the replaced login of user 99 of team 3." in err
+        assert not await works(sandbox, record)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param({"user_id": 1}, id="of the same user, which may be one grant to SalesLoft"),
+        pytest.param({"user_id": None}, id="of nobody knows whom"),
+        pytest.param({"user_id": 99, "client_id": "another"}, id="of another client"),
+        pytest.param({"user_id": 99, "accounts_url": "https://accounts.example"}, id="of another host"),
+    ],
+)
+async def test_a_login_that_is_replaced_is_not_revoked_where_that_could_harm(
+    tmp_path: Path, changes: dict[str, object]
+) -> None:
+    async with sandboxed() as sandbox:
+        path = token_file(tmp_path)
+        await put(FileStore(path), record := replace(of_somebody(sandbox), **changes))  # type: ignore[arg-type]
+        _, err = await login_ends(tmp_path, oauth(sandbox), "--replace", code=0)
+        assert "evoked" not in err
+        assert await works(sandbox, record)
+        assert await works(sandbox, await kept_in(FileStore(path)))
+
+
+async def test_a_replaced_login_that_could_not_be_revoked_is_told_and_the_new_one_counts(tmp_path: Path) -> None:
+    async with sandboxed() as sandbox:
+
+        async def script(message: Message, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            if message.head.target == "/oauth/revoke":
+                writer.write(reply("503 Service Unavailable"))
+                return
+            form = "Content-Type: application/x-www-form-urlencoded"
+            granted = await raw(sandbox.url, get(message.head.target, form, method="POST", body=message.body))
+            writer.write(reply(body=granted.body))
+
+        async with ScriptedUpstream(script) as accounts:
+            path = token_file(tmp_path)
+            await put(FileStore(path), record := replace(of_somebody_else(sandbox), accounts_url=accounts.url))
+            login = await log_in_here(
+                "--replace",
+                home=tmp_path,
+                env={**oauth(sandbox), "SLPROXY_UPSTREAM__ACCOUNTS_URL": accounts.url},
+                paste=lambda url: allowed(url.replace(accounts.url, sandbox.url)),
+            )
+        assert login.code == 0, login.err
+        assert "Not revoked: the replaced login of user 99 of team 3" in login.err
+        assert await works(sandbox, record)
+        assert await works(sandbox, await kept_in(FileStore(path)))
 
 
 @pytest.mark.parametrize(("typed", "replaced"), [("y\n", True), ("n\n", False), ("\x04", False)])
@@ -166,8 +217,8 @@ async def test_a_login_as_somebody_else_on_a_terminal_asks(tmp_path: Path, typed
             os.close(slave)
         assert code == (0 if replaced else 1), login.err
         assert (path.read_bytes() != kept) == replaced
-        # With a yes there are two, for the old one is somebody else's; with a no only that one is left.
-        assert sandbox.alive() == (2 if replaced else 1)
+        # The other one is revoked: the replaced one after a yes, the new one after a no.
+        assert sandbox.alive() == 1
 
 
 @pytest.mark.parametrize(

@@ -175,7 +175,7 @@ class _NewLogin:
             except SlproxyError as error:
                 message = f"Logged in. The user could not be looked up: {error.detail}"
             record = await self.memory.read() or record
-            await self._store(record, who)
+            replaced = await self._store(record, who)
         except BaseException:
             if not await self._is_stored(record):
                 # Nobody has it any more, so it must not stay valid.
@@ -184,7 +184,18 @@ class _NewLogin:
         whose = f" of user {who.user_id} of team {who.team_id}" if who is not None else ""
         self.app.observer.login_changed("login", f"A login{whose} was stored in {self.store.description}.")
         print_note(f"  Stored in {self.store.description}, {self.store.encryption}.")
+        if replaced is not None:
+            await self._revoke(replaced)
         return message
+
+    async def _revoke(self, replaced: Record) -> None:
+        """Revoke the login that was replaced, and say whether that worked."""
+        whose = f"the replaced login of user {replaced.user_id} of team {replaced.team_id}"
+        if await revoke(self.app, replaced):
+            print_note(f"  Revoked {whose}.")
+        else:
+            print_note(f"  Not revoked: {whose}. SalesLoft could not be reached, or refused.")
+            print_note("  Revoke it in SalesLoft's settings, or wait for its access token to expire.")
 
     async def _is_stored(self, record: Record) -> bool:
         try:
@@ -193,13 +204,14 @@ class _NewLogin:
             return False
         return stored is not None and stored.token == record.token
 
-    async def _store(self, record: Record, who: Identity | None) -> None:
+    async def _store(self, record: Record, who: Identity | None) -> Record | None:
+        """Store the login, and return the one that it replaced, if that is to be revoked."""
         try:
-            await save_login(self.store, record, who, replace_other=self.replace_other)
+            return await save_login(self.store, record, who, replace_other=self.replace_other)
         except OtherLoginError as error:
             if not self.keyboard.is_terminal:
                 raise
             print_note(f"{error.detail}\nReplace it? [y/N]")
             if (await self.keyboard.line()).strip().lower() not in ("y", "yes"):
                 raise
-            await save_login(self.store, record, who, replace_other=True)
+            return await save_login(self.store, record, who, replace_other=True)
