@@ -93,8 +93,7 @@ class Credentials:
     async def load(self, *, had_login: bool = False) -> None:
         """Read the store and select the grant; ``had_login``: as is known already. Raises StoreError, of damage too."""
         # Whoever needs no login is not stopped by what became of an old one.
-        needs_none = needs_no_login(self._auth)
-        record = None if needs_none else await self._login.read()
+        record = None if (needs_none := needs_no_login(self._auth)) else await self._login.read()
         if self._auth.grant == "auto" and not needs_none:
             had_login = await self._login.store.had_login() or had_login
         self._select_grant(record, had_login=had_login)
@@ -279,7 +278,8 @@ class Credentials:
             return
         # Asked again: there was an await, and another task may have started it meanwhile.
         if self._renewal is None or self._renewal.done():
-            self._renewal = asyncio.create_task(self._renew(rejected), name="slproxy: renew the token")
+            renewing = self._renew(rejected, self._in_use.record)
+            self._renewal = asyncio.create_task(renewing, name="slproxy: renew the token")
         renewal = self._renewal
         # Not awaited itself: a client that leaves would cancel it for everybody, and lose the rotated token.
         with self._observer.waiting(exchange, "token", self._monotonic):
@@ -320,19 +320,18 @@ class Credentials:
         self._login.unpersisted, self._backoff = None, Backoff()
         self._events.found(self.selection.grant, self._in_use.record)
 
-    async def _renew(self, rejected: str | None) -> None:
+    async def _renew(self, rejected: str | None, due: Record | None) -> None:
         """Renew under the store's lock, and remember how it went. Never raises what it can remember."""
-        if not self.selection.is_backed_by(self._auth) or (
-            self.selection.grant == "authorization_code" and self._in_use.record is None
-        ):
+        needs_login = self.selection.grant == "authorization_code" and due is None
+        if needs_login or not self.selection.is_backed_by(self._auth):
             return
         started = self._now()
         with self._events.renewal("expiry" if rejected is None else "rejected") as renewal:
-            renewal.outcome = await self._outcome_of_renewal(rejected)
+            renewal.outcome = await self._outcome_of_renewal(rejected, due)
             self._last_renewal = {"at": started, "outcome": renewal.outcome}
         self._events.found(self.selection.grant, self._in_use.record)
 
-    async def _outcome_of_renewal(self, rejected: str | None) -> str:
+    async def _outcome_of_renewal(self, rejected: str | None, due: Record | None) -> str:
         try:
             outcome = await Renewer(
                 in_use=self._in_use,
@@ -340,6 +339,7 @@ class Credentials:
                 endpoint=self._endpoint,
                 grant=self.selection.grant,
                 rejected=rejected,
+                due=due,
                 keeps_running=self._refresher.was_started,
                 now=self._now,
             ).renew()

@@ -29,6 +29,8 @@ class Renewer:
     endpoint: TokenEndpoint
     grant: Grant | None
     rejected: str | None = field(repr=False)
+    # What was found to be due: since then, what another process has stored may have come into use.
+    due: Record | None
     # A proxy goes on running, and can store later what it cannot store now; a command cannot.
     keeps_running: bool
     now: Callable[[], float]
@@ -36,8 +38,6 @@ class Renewer:
     async def renew(self) -> str:
         """Renew, and return how. Raises TokenUnavailable or StoreError: the token in use stays."""
         in_use = self.in_use
-        # While the lock is waited for, what another process has stored may come into use.
-        due = in_use.record
         async with self.stored.lock():
             record = await self.stored.newest(in_use.record)
             if record is None and self.grant == "authorization_code":
@@ -47,7 +47,7 @@ class Renewer:
                 if record.refused:
                     in_use.set_record(record, now=self.now())
                     raise login_refused(record.refused)
-                if in_use.is_fresh(record, self.now()) and not (due and record.has_the_token_of(due)):
+                if in_use.is_fresh(record, self.now()) and not (self.due and record.has_the_token_of(self.due)):
                     in_use.set_record(record, now=self.now())
                     return TAKEN_OVER
                 await self._check_writable(record)

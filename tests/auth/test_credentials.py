@@ -165,6 +165,19 @@ async def test_what_another_process_put_there_is_used_and_not_renewed_again() ->
     assert it.accounts.asked == []
 
 
+async def test_what_is_found_in_the_store_just_when_a_renewal_begins_is_not_renewed_again() -> None:
+    time = FakeTime()
+    it = await scene(login(time=time), time)
+    stale = await it.credentials.bearer()
+    theirs = Token(access_token="theirs", refresh_token="r", obtained_at=time.now, expires_at=time.now + 7200)
+    await it.store.write(login(time=time).renewed(theirs))
+    renewing = asyncio.create_task(it.credentials.renew(stale=stale))
+    it.credentials.keep_fresh()  # which looks at the store before the renewal has the lock
+    assert (await renewing).token == "theirs"
+    assert it.accounts.asked == []
+    await it.credentials.close()
+
+
 async def test_what_another_process_put_there_is_renewed_where_it_is_due_as_well() -> None:
     time = FakeTime()
     it = await scene(login(time=time, expires_in=-1.0), time)

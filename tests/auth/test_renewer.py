@@ -48,6 +48,7 @@ def renewer(in_use: TokenInUse, *, rejected: str | None = None, store: MemorySto
         endpoint=endpoint,
         grant="client_credentials",
         rejected=rejected,
+        due=in_use.record,
         keeps_running=True,
         now=lambda: NOW,
     )
