@@ -42,12 +42,15 @@ def from_dotenv(cwd: Path, environ: Mapping[str, str]) -> Iterator[Variable]:
     from dotenv.parser import parse_stream  # noqa: PLC0415  # as long to load as all settings, and few have the file
 
     found: dict[str, Variable] = {}
+    bare: dict[str, int] = {}
     # dotenv_values, which uses this parser, gives no line numbers, and does not say which line it could not read.
     for binding in parse_stream(io.StringIO(decode_text(content, ".env"))):
         source = binding.original.string
         line = binding.original.line + source[: len(source) - len(source.lstrip())].count("\n")
         if binding.value is None and _BEGINS_OURS.match(source):
-            raise _sets_nothing(line, source, binding.key or "")
+            if binding.error:
+                raise _sets_nothing(line, source)
+            bare.setdefault(binding.key or "", line)
         if binding.key is not None and binding.value is not None:
             # As in a shell, the last one of a name wins.
             found[binding.key] = Variable(
@@ -55,10 +58,15 @@ def from_dotenv(cwd: Path, environ: Mapping[str, str]) -> Iterator[Variable]:
                 value=binding.value,
                 origin=Origin(layer="dotenv", place=f".env:{line}", found=str(path)),
             )
+    for name, line in bare.items():
+        # `export NAME` beside NAME=value, and what Docker passes on from the environment, are set.
+        is_set = name in found or environ.get(name, "").strip()
+        if not is_set and name.startswith(("SLPROXY_", *VARIABLES)):
+            raise _sets_nothing(line, name, name)
     yield from found.values()
 
 
-def _sets_nothing(line: int, source: str, name: str) -> ConfigError:
+def _sets_nothing(line: int, source: str, name: str = "") -> ConfigError:
     """Return the error, which names a setting at most: the line may hold a secret."""
     expected = f".env:{line}: expected NAME=value"
     if name in VARIABLES or name in META:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from slproxy.config.api_key import may_be_secret
 from slproxy.config.messages import redacted
 from slproxy.config.schema import KIB
 from slproxy.config.trust import distrust, distrust_of
@@ -121,6 +122,11 @@ def read_secret(path: Path, name: str) -> str:
     if not value:
         raise ConfigError(f"{name}: the file is empty", hint="write the value into it")
     return value
+
+
+def is_secret_itself(given: str, base: Path) -> bool:
+    """Tell whether what should name a file may be what is to be in it: ``slproxy key`` prints 43 characters."""
+    return "/" not in given and (may_be_secret(given) or (len(given) >= 32 and not (base / given).exists()))
 
 
 def check_readable(path: Path) -> None:

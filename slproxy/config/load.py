@@ -14,7 +14,7 @@ from pathlib import Path
 from types import MappingProxyType
 from urllib.parse import urlsplit
 
-from slproxy.config.api_key import check_no_api_key, is_api_key, may_be_secret
+from slproxy.config.api_key import check_no_api_key, is_api_key
 from slproxy.config.conflicts import check, raise_errors
 from slproxy.config.egress import Egress, from_environment
 from slproxy.config.env_file import from_dotenv
@@ -24,6 +24,7 @@ from slproxy.config.files import (
     check_readable,
     config_folder,
     expanded,
+    is_secret_itself,
     logins_in,
     read,
     read_found,
@@ -172,6 +173,8 @@ def profiles(*, config: Path | None, environ: Mapping[str, str], cwd: Path) -> l
 
 def secret_in(path: Path) -> Secret:
     """Return the key that a file holds, as ``store.key_file`` has it. Raises ConfigError."""
+    if is_secret_itself(str(path), Path()):
+        raise ConfigError("expected the path of a file, got what may be the key itself", hint="write it to a file")
     content = read_secret(path, str(path))
     try:
         secret = parse(SCHEMA["store.key"], content, text=True, base=path.parent)
@@ -268,7 +271,7 @@ def _mounted(raw: RawValue) -> tuple[str, Origin]:
     key = raw.setting.key
     if not isinstance(raw.value, str) or not raw.value:
         raise ConfigError(f"{key}_file ({raw.origin}): expected the path of a file", hint="or give the value itself")
-    if "/" not in raw.value and may_be_secret(raw.value):
+    if is_secret_itself(raw.value, raw.base):
         raise ConfigError(
             f"{key}_file ({raw.origin}): expected the path of a file, got what may be the secret itself",
             hint=f"give that to {raw.setting.variables[0]}; before the name of a file, write ./",

@@ -40,7 +40,8 @@ def parse(setting: Setting, value: object, *, text: bool, base: Path) -> object:
     if not setting.secret:
         for each in value if isinstance(value, list) else [value]:
             if isinstance(each, str):
-                check_no_api_key(each)
+                # The password for an egress proxy is no key of SalesLoft's, whatever it looks like.
+                check_no_api_key(each.rpartition("@")[2] if setting.kind == "proxy" else each)
     try:
         typed = _within(setting, _typed(setting, value, text=text))
     except (ValueError, OverflowError):

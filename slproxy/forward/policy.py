@@ -128,7 +128,9 @@ def check(policy: Policy, inbound: Inbound, headers: ByName | None) -> tuple[Rou
     try:
         return _checked(policy, inbound, headers)
     except Refused as refused:
-        _for_client(refused, policy, client_of(policy, by_name(inbound.headers)), inbound.target)
+        # Who shows wrong keys shall not have all of them compared once more.
+        if "rule" in refused.members or isinstance(refused, MethodRefused):
+            _for_client(refused, policy, client_of(policy, by_name(inbound.headers)), inbound.target)
         raise
 
 

@@ -132,7 +132,9 @@ async def test_what_else_answers_or_does_not_is_told(tmp_path: Path) -> None:
             f"slproxy: no answer at 127.0.0.1:{port} within 3 s\n",
         )
     assert (await checked(tmp_path, "--port", "0"))[1].startswith("slproxy: listen.port is 0, which names no port")
-    assert (await checked(tmp_path, SLPROXY_LISTEN__PORT="wrong"))[0] == 1
+    for wrong in ("wrong", 4 * "0123456789abcdef"):
+        code, err = await checked(tmp_path, SLPROXY_LISTEN__PORT=wrong)
+        assert (code, err.startswith("slproxy: listen.port is no number"), wrong in err) == (1, True, False)
     (tmp_path / "wrong.toml").write_text("[listen")
     told = f"slproxy: the configuration file is not valid TOML: {tmp_path}/wrong.toml: slproxy config says why\n"
     assert await checked(tmp_path, "--config", "wrong.toml") == (1, told)

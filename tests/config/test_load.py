@@ -258,6 +258,13 @@ def test_a_setting_alone_in_a_line_of_dotenv_is_an_error_that_names_it(line: str
     assert ".env:1: expected NAME=value |" in refusal(tmp_path, dotenv=f"{name}_{SECRET}\n")
 
 
+def test_a_setting_alone_in_a_line_of_dotenv_may_be_set_elsewhere(tmp_path: Path) -> None:
+    assert loaded(tmp_path, dotenv="SLPROXY_LISTEN__PORT=9\nexport SLPROXY_LISTEN__PORT\n").listen.port == 9
+    given = loaded(tmp_path, env={"SLPROXY_LISTEN__PORT": "8"}, dotenv="SLPROXY_LISTEN__PORT\n")
+    assert given.listen.port == 8
+    assert loaded(tmp_path, dotenv="SALESLOFT_WEBHOOK_SECRET\n").listen.port == 8642
+
+
 def test_what_other_programs_have_in_dotenv_is_theirs(tmp_path: Path) -> None:
     theirs = "THEIRS\nexport THEIRS_TOO\n-----BEGIN CERTIFICATE-----\nMIIE+a/b==\nnonsense line\nother.name='open\n"
     dotenv = f"\n  # a comment\n{theirs}export SLPROXY_LISTEN__PORT=9 # nine\n\n\t\n"

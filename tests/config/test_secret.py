@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 
 from slproxy.config import SCHEMA, Secret
+from slproxy.config.load import secret_in
 from slproxy.config.setting import Setting
+from slproxy.errors import ConfigError
 from tests.support.settings import SECRET, loaded, refusal, value
 
 
@@ -158,6 +160,21 @@ def test_a_secret_in_the_place_of_a_path_or_a_name_is_not_repeated(api_key: str,
         messages.append(refusal(tmp_path, env={"SALESLOFT_API_KEY_FILE": api_key}))
     for message in messages:
         assert "5a5a" not in message.lower()
+
+
+@pytest.mark.parametrize("key", ["q2Xw-8Zt_Kp4vN7bR-s9Yc_3Fh6Lm1Jd-5Ga0Ue_TiB", "0123456789abcdef" * 4])
+def test_a_local_key_in_the_place_of_its_file_is_not_repeated(key: str, tmp_path: Path) -> None:
+    assert key not in refusal(tmp_path, env={"SLPROXY_LISTEN__KEY_FILE": key})
+    with pytest.raises(ConfigError, match="what may be the key itself") as caught:
+        secret_in(Path(key))
+    assert key not in f"{caught.value.detail}{caught.value.hint}"
+    # A name as long, of a file that there is.
+    (tmp_path / key).write_text("a-key-that-is-long-enough")
+    assert key not in str(loaded(tmp_path, env={"SLPROXY_LISTEN__KEY_FILE": f"./{key}"}).listen.key)
+
+
+def test_the_password_of_an_egress_proxy_may_look_like_anything(tmp_path: Path) -> None:
+    assert loaded(tmp_path, env={"SLPROXY_UPSTREAM__PROXY": "http://u:ak_0123456789abcdef0@h:8080"})
 
 
 def test_what_a_mounted_file_holds_is_not_repeated(tmp_path: Path) -> None:

@@ -108,7 +108,8 @@ def _trouble(where: Listening, *, ready: bool) -> str:
     host, port = where["host"].strip("[]"), where["port"]
     shown = f"unix:{where['uds']}" if "uds" in where else f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     if "uds" not in where and not (port.isdecimal() and 0 < int(port) < 65536):
-        return f"listen.port is {port}, which names no port to ask: say which, with --port"
+        shown = port if port.isdecimal() and len(port) <= 9 else "no number"  # else it may be a secret
+        return f"listen.port is {shown}, which names no port to ask: say which, with --port"
     page, deadline = "/_slproxy/readyz" if ready else "/_slproxy/healthz", time.monotonic() + TIMEOUT
     try:
         reply = _ask(where, page, deadline)
