@@ -34,7 +34,7 @@ from slproxy.auth.token_endpoint import TokenEndpoint
 from slproxy.auth.token_events import TokenEvents
 from slproxy.auth.token_in_use import Bearer, TokenInUse
 from slproxy.auth.token_reply import TokenEndpointReply
-from slproxy.auth.unavailable import login_refused, no_credentials, no_token_yet, not_logged_in, token_rejected
+from slproxy.auth.unavailable import no_credentials, no_token_yet, not_logged_in, refusal_of, token_rejected
 from slproxy.auth.verdict import Verdict
 from slproxy.config import AuthSettings
 from slproxy.errors import LoginRequired, Problem, StoreError, TokenEndpointDown, UnwritableError
@@ -232,22 +232,20 @@ class Credentials:
     @property
     def is_settled(self) -> bool:
         """Whether the token in use is in the store, and nothing is about to change it."""
-        return self._stored.unpersisted is None and all(
-            task is None or task.done() for task in (self._renewal, self._saving)
-        )
+        tasks = (self._renewal, self._saving)
+        return self._stored.unpersisted is None and all(task is None or task.done() for task in tasks)
 
     def snapshot(self) -> dict[str, object]:
         """Return what may be told about the token; nothing in it is secret."""
-        in_use = self._in_use
         return {
             "grant": self.selection.grant,
             "why": self.selection.why,
             "store": None if self.selection.grant == "api_key" else self._stored.store.description,
-            "encryption": self._stored.store.encryption if in_use.record is not None else None,
+            "encryption": self._stored.store.encryption if self._in_use.record is not None else None,
             "saved": self._stored.unpersisted is None,
             "valid": self._in_use.is_good(self._now()) and not self._is(self._acceptance.rejects),
             "rejected": self._is(self._acceptance.rejects),
-            **in_use.snapshot(self._now()),
+            **self._in_use.snapshot(self._now()),
             "renewals": self._renewals,
             "last_renewal": self._last_renewal,
         }
@@ -264,7 +262,7 @@ class Credentials:
 
     def _set_record(self, record: Record | None) -> None:
         self._in_use.set_record(record, now=self._now())
-        self._failure = login_refused(record.refused) if record is not None and record.refused else None
+        self._failure = refusal_of(record)
 
     @property
     def _stored(self) -> StoredLogin:
@@ -302,7 +300,7 @@ class Credentials:
 
     async def _follow_store(self) -> None:
         """Use what others have made of the login: `slproxy login`, `slproxy logout`, another process's renewal."""
-        if needs_no_login(self._auth):
+        if needs_no_login(self._auth) or self.selection.grant == "client_credentials":
             return
         try:
             record = await self._login.look(self._record_of_login)
@@ -316,7 +314,8 @@ class Credentials:
         elif record is not None and not self._in_use.has_the_token_of(record):
             self._select_grant(record, had_login=True)
         else:
-            return
+            self._failure = refusal_of(record) if isinstance(self._failure, LoginRequired) else self._failure
+            return  # the store, if that was the reason, answers again
         self._login.unpersisted, self._backoff = None, Backoff()
         self._events.found(self.selection.grant, self._in_use.record)
 
@@ -387,6 +386,7 @@ class Credentials:
                 record = await self._stored.newest(self._in_use.record)
                 if record is None or not self._in_use.has_the_token_of(record):
                     self._set_record(record)
+                    self._events.found(self.selection.grant, record)
         except StoreError as error:
             self._stored.unpersisted = error.detail
             log.warning("%s The newest token is still only in memory. %s", error.detail, error.hint)

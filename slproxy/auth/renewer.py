@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from slproxy.auth.stored_login import StoredLogin
 from slproxy.auth.token_endpoint import TokenEndpoint
 from slproxy.auth.token_in_use import TokenInUse
-from slproxy.auth.unavailable import login_refused, not_logged_in
+from slproxy.auth.unavailable import not_logged_in, refusal_of
 from slproxy.config import Grant
 from slproxy.errors import LoginRequired, StaleWriteError, UnwritableError
 from slproxy.observe import RENEWED, TAKEN_OVER
@@ -44,9 +44,9 @@ class Renewer:
                 in_use.set_record(None, now=self.now())
                 raise not_logged_in(self.stored.foreign)
             if record is not None:
-                if record.refused:
+                if (refusal := refusal_of(record)) is not None:
                     in_use.set_record(record, now=self.now())
-                    raise login_refused(record.refused)
+                    raise refusal
                 if in_use.is_fresh(record, self.now()) and not (self.due and record.has_the_token_of(self.due)):
                     in_use.set_record(record, now=self.now())
                     return TAKEN_OVER

@@ -86,10 +86,8 @@ class StoredLogin:
             if (stamp := await self.store.stamp()) == self._seen:
                 return in_use()
             stored = await self.store.read()
-            if before is not None and await self._is_behind(stored, before):
-                login: Record | None = before
-            else:
-                login = self._ours(stored)
+            is_behind = before is not None and await self._is_behind(stored, before)
+            login = before if is_behind else self._ours(stored)
             is_settled = login is not None or stamp == await self.store.stamp()
         except StoreError as error:
             if before is not None and error.detail != self._logged:
@@ -98,7 +96,13 @@ class StoredLogin:
             raise
         if not is_settled or in_use() is not before:
             return in_use()  # something was stored meanwhile, or a renewal has ended: the next look will tell
-        self._seen, self._logged = stamp, ""
+        is_lost = stored is None or (before is not None and stored.login == before.login)
+        if is_behind and is_lost and self.unpersisted is None:
+            # In memory alone, so that no reload and no end gives it up; whoever follows stores it again.
+            self.unpersisted = "Its store has lost it, or holds an older one."
+            log.warning("%s has lost the login in use, or holds an older one. It is kept.", self.store.description)
+        # A login that was lost leaves the same stamp as one that is logged out later.
+        self._seen, self._logged = _NOTHING if is_behind and stored is None else stamp, ""
         return login
 
     def _ours(self, stored: Record | None) -> Record | None:

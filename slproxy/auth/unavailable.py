@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from slproxy.config import Grant
 from slproxy.errors import CredentialsRefused, LoginRequired, TokenEndpointDown
+from slproxy.store import Record
 
 
 def no_credentials(grant: Grant) -> LoginRequired:
@@ -40,9 +41,11 @@ def no_token_yet(retry_after: tuple[tuple[str, str], ...]) -> TokenEndpointDown:
     )
 
 
-def login_refused(reason: str) -> LoginRequired:
-    """Return the error for a stored login that SalesLoft has refused before, with its OAuth error code."""
-    return LoginRequired(f"SalesLoft no longer accepts the stored login: {reason}.", hint="Run: slproxy login")
+def refusal_of(record: Record | None) -> LoginRequired | None:
+    """Return the error where SalesLoft has refused a stored login for good, which it did with an OAuth error code."""
+    if record is None or not record.refused:
+        return None
+    return LoginRequired(f"SalesLoft no longer accepts the stored login: {record.refused}.", hint="Run: slproxy login")
 
 
 # What may cure a token that SalesLoft rejects, by the grant that it came from: no login cures an API key.

@@ -56,9 +56,14 @@ def login(*, expires_in: float = 7200.0, refused: str = "", time: FakeTime) -> R
 
 
 class Disk(MemoryStore):
-    """A store whose disk can be full, or lost."""
+    """A store whose disk can be full or lost, or not answer."""
 
-    full = lost = False
+    full = lost = down = False
+
+    async def stamp(self) -> object:
+        if self.down:
+            raise StoreError("It does not answer.", hint="Look why.")
+        return await super().stamp()
 
     async def was_wiped(self) -> bool:
         return self.lost
@@ -440,6 +445,50 @@ async def test_a_login_that_is_stored_beside_client_credentials_changes_no_grant
     assert await it.credentials.bearer() == granted
     assert it.credentials.selection.grant == "client_credentials"
     await it.credentials.close()
+
+
+async def test_a_login_that_is_stored_while_client_credentials_fail_changes_no_grant() -> None:
+    time = FakeTime()
+    down = [refused("server_error", 500)] * 9
+    it = await scene(None, time, *down, auth=AuthSettings(client_id="c", client_secret=SECRET))
+    await it.store.write(login(time=time))
+    with pytest.raises(TokenEndpointDown):
+        await it.credentials.bearer()
+    assert it.credentials.selection.grant == "client_credentials"
+
+
+@pytest.mark.parametrize("refusal", ["invalid_grant", ""], ids=["a refused login", "no login"])
+async def test_why_a_login_is_needed_is_not_the_store_once_it_answers_again(refusal: str) -> None:
+    time = FakeTime()
+    it = await scene(login(time=time, refused=refusal, expires_in=-1) if refusal else None, time)
+    before = it.credentials.problem()
+    assert before is not None
+    it.store.down = True
+    with pytest.raises(LoginRequired) as caught:
+        await it.credentials.bearer()
+    assert caught.value.detail == "It does not answer."
+    it.store.down = False
+    with pytest.raises(LoginRequired) as caught:
+        await it.credentials.bearer()
+    assert (caught.value.detail, caught.value.hint) == (before.detail, before.hint)
+
+
+async def test_a_logout_that_is_found_when_a_token_is_stored_again_is_told() -> None:
+    told: list[str] = []
+
+    class Events(Listener):
+        def token_event(self, event: TokenEvent) -> None:
+            told.append(event.kind)
+
+    time = FakeTime()
+    it = await scene(login(time=time, expires_in=-1.0), time, listener=Events())
+    it.store.full = True
+    it.credentials.keep_fresh()
+    await it.credentials.bearer()
+    it.store.full = False
+    await it.store.delete()
+    await it.credentials.close()
+    assert told == ["logout"]
 
 
 async def test_a_logout_is_followed_and_told_though_the_newest_token_is_only_in_memory() -> None:

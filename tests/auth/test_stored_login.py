@@ -84,11 +84,21 @@ async def test_a_look_tells_which_login_counts_and_reads_only_what_has_changed(
     assert await login.look(lambda: in_use) == counts
     for _ in range(3):
         assert await login.look(lambda: counts) == counts
-    assert place.reads == 1
+    # A logout that follows a loss leaves the same stamp.
+    assert place.reads == (4 if lost else 1)
     assert await MemoryStore.read(place) == in_store
     await place.delete()
     await place.write(newer := replace(NEW, login=9))
     assert await login.look(lambda: counts) == newer
+
+
+async def test_a_logout_after_a_loss_is_seen() -> None:
+    place = Place(None)
+    place.lost = True
+    login = stored(place)
+    assert await login.look(lambda: OLD) == OLD
+    place.lost = False
+    assert await login.look(lambda: OLD) is None
 
 
 async def test_a_look_that_fails_is_repeated_and_logged_once(caplog: pytest.LogCaptureFixture) -> None:

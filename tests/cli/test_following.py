@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -118,6 +119,22 @@ async def test_a_login_beside_a_running_proxy_is_what_requests_act_as_and_a_logo
             await follows(server, "200")
             await acts_as(server, sandbox, await stored(tmp_path))
             await until(lambda: said(server, "Authenticated as") == 3)
+
+
+async def test_a_login_that_its_store_has_lost_is_stored_again_and_can_be_logged_out(tmp_path: Path) -> None:
+    async with sandboxed() as sandbox:
+        path = token_file(tmp_path)
+        await put(FileStore(path), record := login_at(sandbox))
+        async with serving(tmp_path, sandbox) as (server, env, audit):
+            shutil.rmtree(path.parent)
+            await until(path.exists)
+            assert (await stored(tmp_path)).token == record.token
+            assert said(server, "has lost the login in use") == 1
+            assert await answer(server) == "200"
+            assert events(audit, "login", "logout", "renewal") == []
+            assert (await run_here("logout", home=tmp_path, env=env)).code == 0
+            await follows(server, "login-required")
+            assert not path.exists()
 
 
 async def test_a_renewal_by_another_process_is_taken_over_and_is_no_login(tmp_path: Path) -> None:
