@@ -309,6 +309,8 @@ class Lane:
                         await self._asks_for_a_login(server)
                         await self._log_in(sandbox, relay)
                     await self._serves(server)
+                    # Its own request as well: refused with a token just renewed, it would forbid the next renewal.
+                    await until(lambda: "Authenticated as" in server.output)
                     if strike is not None:
                         lost = await self._struck(server, sandbox, relay, strike)
                         losses += lost
